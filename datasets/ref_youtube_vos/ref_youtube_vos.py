@@ -1,0 +1,74 @@
+"""Ref-YouTube-VOS (Seo et al., ECCV 2020) as array_record: one record a video.
+
+    python -m datasets.build ref_youtube_vos --raw=<where train/ valid/ meta_expressions/ lie> --out=data/tfds
+
+The list of videos and sentences is also written to metadata.json beside the records, in their
+order, so that a reader can index sentences without reading frames.
+"""
+import io
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from datasets.ref_youtube_vos import raw
+
+
+class RefYoutubeVos(tfds.core.GeneratorBasedBuilder):
+    """Videos, the sentences that each refer to one object in them, and the object's masks."""
+    VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'One record a video.'}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'Download the archives from https://competitions.codalab.org/competitions/29139 (train.zip, '
+        'valid.zip, meta_expressions.zip) and unpack them into one folder.')
+
+    FRAME_FOLDERS = ('{split}/JPEGImages',)
+    MASK_FOLDERS = ('{split}/Annotations',)
+    HIDDEN_TEST = True  # The valid expressions file also lists the videos of the test phase.
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=tfds.features.FeaturesDict({
+                'video': tfds.features.Text(),
+                'frame_names': tfds.features.Sequence(tfds.features.Text()),
+                'frames': tfds.features.Sequence(
+                    tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg')),
+                # Values are object ids, 255 is void; no element where the ground truth is hidden.
+                'masks': tfds.features.Sequence(
+                    tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
+                'expressions': tfds.features.Sequence({
+                    'id': tfds.features.Text(),
+                    'text': tfds.features.Text(),
+                    'object_id': np.int32,  # -1 where it is hidden.
+                    'tags': tfds.features.Text(),  # Words of an optional field "tags", by spaces.
+                }),
+                'height': np.int32,
+                'width': np.int32,
+            }),
+            metadata=tfds.core.MetadataDict(videos={}),
+            disable_shuffling=True,  # Records keep the order of the metadata.
+        )
+
+    def _split_generators(self, dl_manager):
+        root = pathlib.Path(dl_manager.manual_dir)
+        splits = raw.find_splits(root, self.FRAME_FOLDERS, self.MASK_FOLDERS)
+        # Every expressions file is checked before the first frame is copied.
+        videos = {name: raw.select_videos(root, split, raw.read_videos(split), self.HIDDEN_TEST)
+                  for name, split in splits.items()}
+        return {name: self._generate_examples(split, videos[name]) for name, split in splits.items()}
+
+    def _generate_examples(self, split: raw.Split, videos: list[raw.Video]):
+        listed = self.info.metadata['videos'][split.name] = []
+        for key, video in enumerate(videos):
+            files = raw.frame_files(split, video)
+            height, width = raw.check_frames(files, split)
+            masks = raw.read_masks(split, video, height, width)
+            expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id,
+                            'tags': ' '.join(expression.tags)} for expression in video.expressions]
+            entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
+                     'height': height, 'width': width}
+            listed.append(entry | {'has_masks': bool(masks)})
+            yield key, entry | {'frames': [str(file) for file in files],
+                                'masks': [io.BytesIO(mask) for mask in masks]}

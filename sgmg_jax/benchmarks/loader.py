@@ -1,0 +1,147 @@
+"""Clips a second that one core reads, decodes and augments.
+
+    python -m sgmg_jax.benchmarks.loader [--records=<built data set> --split=train]
+
+Without --records it runs from the repository root: it makes some videos of 640x360 pixels, builds
+them with `datasets.build` in a temporary folder, and measures on those.
+"""
+import argparse
+from collections.abc import Callable
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import cv2
+import numpy as np
+
+from sgmg_jax.data import augment, clips, pipeline, records, text
+
+NUM_FRAMES = 5
+FRAME_SIZE = 360, 640
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.loader', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--records', help='folder of a built data set; default: made for the occasion')
+    parser.add_argument('--split', default='train', help='its split (default: %(default)s)')
+    parser.add_argument('--clips', type=int, default=40, help='clips a run (default: %(default)s)')
+    parser.add_argument('--runs', type=int, default=5, help='runs, of which the median counts '
+                                                            '(default: %(default)s)')
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        where = args.records or make_records(pathlib.Path(folder))
+        if hasattr(os, 'sched_setaffinity'):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+            cores = 'one core'
+        else:
+            cores = f'up to {os.cpu_count()} cores (this system cannot be told to use one)'
+        measure(records.open_records(where, args.split), args.clips, args.runs, cores)
+
+
+def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> None:
+    """Prints the machine, the data and the medians."""
+    cv2.setNumThreads(1)
+    tokenizer = text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
+    augmentation = augment.Augmentation()
+    index = records.training_index(source.videos, NUM_FRAMES)
+    order = np.random.default_rng(0).integers(len(index), size=num_clips)
+    chosen = [(source[index[row, 0]], *index[row]) for row in order]
+    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, augmentation, 0.3, 'raise')
+    frames = [len(frame) for record, *_ in chosen for frame in record.frames]
+    sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
+
+    def read() -> None:
+        for row in order:
+            source[index[row, 0]]
+
+    def decode() -> None:
+        rng = np.random.default_rng(0)
+        for record, _, position, centre in chosen:
+            indices = clips.sample_frames(rng, len(record.frames), centre, NUM_FRAMES)
+            clips.load_sample(record, record.video.expressions[position], indices)
+
+    def whole_clip() -> None:
+        rng = np.random.default_rng(0)
+        for row in order:
+            load.random_map(row, rng)
+
+    def loader() -> None:
+        batches = pipeline.train_batches(
+            source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
+            augmentation=augmentation, seed=0)
+        try:
+            for _ in range(num_clips):
+                next(batches)
+        finally:
+            batches.close()
+
+    versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in (
+        'grain', 'tensorflow-datasets', 'array_record', 'opencv-python-headless', 'numpy'))
+    print(f'machine   {platform.processor() or platform.machine()}, {os.cpu_count()} cores, using {cores}; '
+          f'Python {platform.python_version()}, {versions}')
+    print(f'data      {source.directory}, {len(source)} videos of '
+          f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
+          f'{np.mean(frames) / 1024:.0f} KB a JPEG, {len(frames) / len(chosen):.0f} frames a video')
+    print(f'clips     {NUM_FRAMES} frames into {FRAME_SIZE[1]}x{FRAME_SIZE[0]}; median of {runs} runs of '
+          f'{num_clips} clips')
+    for name, function in (('read a video', read), ('decode', decode), ('read, decode, augment', whole_clip),
+                           ('loader, batches of 1', loader)):
+        seconds = median_seconds(function, runs) / num_clips
+        print(f'{name:22} {1000 * seconds:7.1f} ms a clip {1 / seconds:8.1f} clips/s', flush=True)
+
+
+def median_seconds(function: Callable[[], None], runs: int) -> float:
+    """Median wall time of `function`, after one run that is not counted."""
+    function()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30) -> pathlib.Path:
+    """Videos of a disc over drifting texture, in the raw layout, built by the repository's builder."""
+    if not pathlib.Path('datasets/build.py').exists():
+        sys.exit('error: datasets/build.py is not here. Run from the repository root, or pass --records.')
+    rng = np.random.default_rng(0)
+    raw, listed = folder / 'raw', {}
+    names = [f'{5 * frame:05d}' for frame in range(num_frames)]
+    for number in range(num_videos):
+        video = f'video{number}'
+        frames, masks = (raw / 'train' / kind / video for kind in ('JPEGImages', 'Annotations'))
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        # Detail at several scales, so that a JPEG is about as large as that of a real scene.
+        texture = sum(cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720))
+                      for scale in (3, 8, 40)) + 128
+        for step, name in enumerate(names):
+            image = texture[2 * step:2 * step + 360, 4 * step:4 * step + 640]
+            image = np.clip(image, 0, 255).astype(np.uint8)
+            centre = (60 + 15 * step, 180)
+            cv2.circle(image, centre, 50, (40, 60, 200), -1)
+            mask = cv2.circle(np.zeros((360, 640), np.uint8), centre, 50, 1, -1)
+            cv2.imwrite(os.fspath(frames / f'{name}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+            cv2.imwrite(os.fspath(masks / f'{name}.png'), mask)
+        listed[video] = {'expressions': {'0': {'exp': 'the red disc moving to the right', 'obj_id': '1'}},
+                         'frames': names}
+    file = raw / 'meta_expressions' / 'train' / 'meta_expressions.json'
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({'videos': listed}))
+    subprocess.run([sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
+                    f'--out={folder / "tfds"}'], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+    return folder / 'tfds'
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,112 @@
+"""Checkpoints: the latest two and the best are kept, a killed save is as if it had not been begun."""
+import errno
+import pathlib
+
+import orbax.checkpoint as ocp
+
+METRIC = 'J&F'
+ITEMS = ('parameters', 'training')
+
+
+class Checkpoints:
+    """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background.
+
+    Two items each: 'parameters', a flat dict path -> array, all that inference needs; 'training',
+    the step and the optimizer's state.
+    """
+
+    def __init__(self, workdir):
+        self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+        policies = ocp.checkpoint_managers
+        score = lambda metrics: metrics[METRIC]
+        keep = policies.AnyPreservationPolicy([
+            policies.LatestN(2),
+            policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)])
+        self._manager = ocp.CheckpointManager(
+            self.folder, item_handlers={item: ocp.StandardCheckpointHandler() for item in ITEMS},
+            options=ocp.CheckpointManagerOptions(
+                best_fn=score, best_mode='max', preservation_policy=keep, cleanup_tmp_directories=True))
+
+    def latest_step(self):
+        """None before the first checkpoint."""
+        return self._manager.latest_step()
+
+    def all_steps(self):
+        return sorted(self._manager.all_steps())
+
+    def best_step(self):
+        """The step of the highest validation J&F; None if none was scored."""
+        return self._manager.best_step()
+
+    def save(self, state, score=None):
+        """Begins to save a training.step.TrainState; `score`: its validation J&F, if it was measured.
+
+        Raises:
+            OSError: when this save or the one before it found no space; names the folder and what is whole.
+        """
+        step = int(state.step)
+        items = {'parameters': state.trainable | state.frozen,
+                 'training': {'step': state.step, 'optimizer_state': state.optimizer_state}}
+        self._guard(lambda: self._manager.save(
+            step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}),
+            metrics=None if score is None else {METRIC: score}, force=True))
+
+    def wait(self):
+        """Until what was begun is on disk. Raises as `save` does."""
+        self._guard(self._manager.wait_until_finished)
+
+    def restore(self, step, abstract):
+        """Reads the TrainState of `step`, laid out like `abstract`, a TrainState of ShapeDtypeStructs
+        with shardings on any number of devices.
+
+        Raises:
+            ValueError: if the checkpoint is of another model; names the differences.
+        """
+        parameters = self.restore_parameters(step, abstract.trainable | abstract.frozen)
+        target = {'step': abstract.step, 'optimizer_state': abstract.optimizer_state}
+        training = self._manager.restore(step, args=ocp.args.Composite(
+            training=ocp.args.StandardRestore(target)))['training']
+        return abstract.replace(
+            step=training['step'], optimizer_state=training['optimizer_state'],
+            trainable={path: parameters[path] for path in abstract.trainable},
+            frozen={path: parameters[path] for path in abstract.frozen})
+
+    def restore_parameters(self, step, abstract):
+        """Only the parameters: path -> array. Raises as `restore` does."""
+        self._check(step, abstract)
+        return self._manager.restore(step, args=ocp.args.Composite(
+            parameters=ocp.args.StandardRestore(abstract)))['parameters']
+
+    def close(self):
+        self._manager.close()
+
+    def _check(self, step, abstract):
+        stored = self._manager.item_metadata(step)['parameters'].tree
+        problems = [f'{path}: {tuple(stored[path].shape)} in the checkpoint, {tuple(x.shape)} in the model'
+                    for path, x in abstract.items() if path in stored and stored[path].shape != x.shape]
+        problems += [f'{path}: only in the model' for path in abstract if path not in stored]
+        problems += [f'{path}: only in the checkpoint' for path in stored if path not in abstract]
+        if problems:
+            raise ValueError(
+                f'{self.folder / str(step)}: this checkpoint is of another model than config.model describes '
+                f'({len(problems)} parameters differ). First of them:\n  ' + '\n  '.join(problems[:5])
+                + '\nGive the config it was trained with, such as another config.model.backbone.')
+
+    def _guard(self, save):
+        try:
+            save()
+        except Exception as error:  # Orbax wraps what its writers raise.
+            if not _is_disk_full(error):
+                raise
+            raise OSError(
+                errno.ENOSPC, f'no space left for a checkpoint; the last whole one is that of step '
+                f'{self.latest_step()}. Free some space and start again: training resumes from there',
+                str(self.folder)) from error
+
+
+def _is_disk_full(error):
+    while error is not None:
+        if getattr(error, 'errno', None) == errno.ENOSPC or 'No space left' in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

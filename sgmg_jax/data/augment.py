@@ -1,0 +1,171 @@
+"""Augmentation of clips: plain functions (sample, rng, augmentation) -> sample, composed in a tuple.
+
+Geometry is drawn once a clip, so that motion stays motion; colour is drawn for each frame. Numbers
+and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; for A2D-Sentences and
+JHMDB-Sentences the order is (flip, photometric, select).
+
+Axis letters: T frames, h w pixels.
+"""
+from collections.abc import Callable
+import dataclasses
+import re
+
+import cv2
+import numpy as np
+
+from sgmg_jax.data import clips
+
+# 'left', 'Right-hand', 'leftmost', 'rightwards', but neither 'bright' nor 'upright'. Words are told
+# apart by letters alone: '_' and digits separate.
+SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?)?(?![^\W\d_]))',
+                   re.IGNORECASE)
+
+
+def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
+    """Resizes to a random scale, or does so after a random crop; then drops boxes without extent."""
+    scale = int(rng.choice(augmentation.scales))
+    if rng.random() < augmentation.crop_probability:
+        sample = resize(sample, int(rng.choice(augmentation.crop_scales)))
+        height, width = sample.frames.shape[1:3]
+        crop_height, crop_width = (_crop_side(rng, side, augmentation.crop_size) for side in (height, width))
+        top = int(rng.integers(0, height - crop_height + 1))
+        left = int(rng.integers(0, width - crop_width + 1))
+        sample = crop(sample, top, left, crop_height, crop_width)
+    return check(resize(sample, scale, augmentation.max_size))
+
+
+def flip(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
+    """Mirrors the clip and swaps left and right in its sentence, with the flip probability."""
+    return mirror(sample) if rng.random() < augmentation.flip_probability else sample
+
+
+def photometric(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
+    """Distorts brightness, contrast, saturation and order of the channels, each frame by itself."""
+    if not augmentation.photometric:
+        return sample
+    return dataclasses.replace(sample, frames=np.stack([_distort(frame, rng) for frame in sample.frames]))
+
+
+RVOS_ORDER = (select, flip, photometric)
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """Numbers of the augmentation; the released values by default. Sizes are pixels.
+
+    scales: short sides to draw from.
+    max_size: bound of the long side.
+    crop_probability: how often the clip is cropped before.
+    crop_scales: short sides to draw from before the crop.
+    crop_size: least and greatest side of the crop, where the clip allows it.
+    flip_probability: how often it is mirrored.
+    photometric: whether colours are distorted.
+    order: the functions, first applied first.
+    """
+    scales: tuple[int, ...] = (288, 320, 352, 392, 416, 448, 480, 512)
+    max_size: int = 640
+    crop_probability: float = 0.5
+    crop_scales: tuple[int, ...] = (400, 500, 600)
+    crop_size: tuple[int, int] = (384, 600)
+    flip_probability: float = 0.5
+    photometric: bool = True
+    order: tuple[Callable[..., clips.Sample], ...] = RVOS_ORDER
+
+
+def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmentation,
+          frame_size: tuple[int, int]) -> clips.Sample:
+    """Augments a sample and makes it fit `frame_size` = (H, W).
+
+    A clip that is still larger, such as one of a tall video in a wide static shape, is scaled down
+    once more, both sides by the same ratio.
+    """
+    for function in augmentation.order:
+        sample = function(sample, rng, augmentation)
+    height, width = sample.frames.shape[1:3]
+    ratio = min(frame_size[0] / height, frame_size[1] / width)
+    if ratio < 1:
+        sample = resize_to(sample, max(1, min(frame_size[0], round(height * ratio))),
+                           max(1, min(frame_size[1], round(width * ratio))))
+    return check(sample)
+
+
+def resize(sample: clips.Sample, short_side: int, max_side: int | None = None) -> clips.Sample:
+    """Resizes to a short side, the long one bounded; keeps the ratio of the sides."""
+    return resize_to(sample, *clips.resized_size(*sample.frames.shape[1:3], short_side, max_side))
+
+
+def resize_to(sample: clips.Sample, height: int, width: int) -> clips.Sample:
+    """Resizes frames (by area when smaller, so without aliasing), masks (nearest) and boxes."""
+    old_height, old_width = sample.frames.shape[1:3]
+    if (height, width) == (old_height, old_width):
+        return sample
+    how = cv2.INTER_AREA if height < old_height else cv2.INTER_LINEAR
+    frames = np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in sample.frames])
+    masks = np.stack([cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+                      for mask in sample.masks]).astype(bool)
+    ratio = np.array([width / old_width, height / old_height] * 2, np.float32)
+    return dataclasses.replace(sample, frames=frames, masks=masks, boxes=sample.boxes * ratio)
+
+
+def crop(sample: clips.Sample, top: int, left: int, height: int, width: int) -> clips.Sample:
+    """Cuts the same window out of every frame; boxes are shifted and clipped to it."""
+    window = np.s_[:, top:top + height, left:left + width]
+    boxes = np.clip(sample.boxes - np.float32([left, top, left, top]), 0, np.float32([width, height] * 2))
+    return dataclasses.replace(sample, frames=sample.frames[window], masks=sample.masks[window], boxes=boxes)
+
+
+def check(sample: clips.Sample) -> clips.Sample:
+    """Marks frames whose box has no extent as without the object, and zeroes that box.
+
+    A box ends on the last column and row, so an object one pixel wide or high has none.
+    """
+    present = (sample.boxes[:, 2] > sample.boxes[:, 0]) & (sample.boxes[:, 3] > sample.boxes[:, 1])
+    return dataclasses.replace(sample, boxes=sample.boxes * present[:, None], present=present)
+
+
+def mirror(sample: clips.Sample) -> clips.Sample:
+    """Mirrors frames, masks and boxes left to right, and swaps the words."""
+    width = sample.frames.shape[2]
+    x1, y1, x2, y2 = sample.boxes.T
+    boxes = np.stack([width - x2, y1, width - x1, y2], -1) * sample.present[:, None]
+    return clips.Sample(sample.frames[:, :, ::-1], sample.masks[:, :, ::-1], boxes, sample.present,
+                        swap_sides(sample.sentence))
+
+
+def swap_sides(sentence: str) -> str:
+    """Swaps left and right as whole words, also in 'leftmost' or 'right-hand'; keeps the case.
+
+    The released code swaps the letters wherever they are, which turns 'bright' into 'bleft'.
+    """
+    def other(match: re.Match) -> str:
+        word = match[0]
+        swapped = 'right' if word.lower() == 'left' else 'left'
+        return swapped.upper() if word.isupper() else swapped.title() if word[0].isupper() else swapped
+
+    return SIDES.sub(other, sentence)
+
+
+def _crop_side(rng: np.random.Generator, side: int, bounds: tuple[int, int]) -> int:
+    return int(rng.integers(min(bounds[0], side), min(bounds[1], side) + 1))
+
+
+def _distort(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    image = frame.astype(np.float32)
+    if rng.random() < 0.5:
+        image = np.clip(image + np.float32(rng.uniform(-32, 32)), 0, 255)
+    contrast_first = rng.random() < 0.5
+    contrast = rng.uniform(0.8, 1.2) if rng.random() < 0.5 else 1
+    saturation = rng.uniform(0.8, 1.2) if rng.random() < 0.5 else 1
+    if contrast_first:
+        image = image * np.float32(contrast)
+    if saturation != 1:
+        # Saturation is (V - least channel) / V with V the greatest channel. At the same hue and V,
+        # scaling it scales each channel's distance from V.
+        value = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])[..., None]
+        image = value - (value - image) * np.float32(saturation)
+    if not contrast_first:
+        image = image * np.float32(contrast)
+    if rng.random() < 0.2:
+        image = image[..., rng.permutation(3)]
+    # The released code casts without clipping, so bright pixels wrap to dark ones.
+    return np.clip(image, 0, 255).astype(np.uint8)

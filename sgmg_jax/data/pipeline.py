@@ -1,0 +1,132 @@
+"""Training batches, in an order that follows from the step alone.
+
+Batch k holds the same clips, augmented the same way, whatever the number of processes, of worker
+processes, and of interruptions before it: nothing about the loader has to be saved.
+"""
+from collections.abc import Iterator
+import ctypes
+import dataclasses
+import signal
+import sys
+
+from absl import logging
+import cv2
+import grain
+import numpy as np
+import tokenizers
+
+from sgmg_jax import types
+from sgmg_jax.data import augment, clips, records, text
+
+MAX_DRAWS = 100  # Clips tried for one place in a batch before the data is called unfit.
+
+
+def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, num_frames: int,
+                  frame_size: tuple[int, int], text_length: int, batch_size: int,
+                  augmentation: augment.Augmentation, seed: int, start_step: int = 0, process_index: int = 0,
+                  process_count: int = 1, num_workers: int = 0, reverse_probability: float = 0.3,
+                  on_bad_clip: str = 'raise') -> Iterator[types.Example]:
+    """Endless batches of augmented clips; every epoch is shuffled anew.
+
+    An epoch has `len(records.training_index(source.videos, num_frames))` clips. Where no frame of a
+    clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
+    released code does.
+
+    Args:
+        source: a split with ground truth.
+        tokenizer: of `text.load_tokenizer` or `text.train_tokenizer`.
+        num_frames: T, frames a clip.
+        frame_size: (H, W), the static shape; smaller clips are padded, larger ones scaled down.
+        text_length: L, tokens a sentence at most, with <s> and </s>.
+        batch_size: clips of the global batch; `process_count` must divide it.
+        augmentation: what is drawn, and in which order.
+        seed: of order and augmentation.
+        start_step: the first batch to yield, to go on after an interruption.
+        process_index, process_count: this process yields the clips process_index::process_count
+            of every global batch.
+        num_workers: processes that load; 0 loads in two threads of this one. They need parsed absl
+            flags and a guarded main module, and die with this process.
+        reverse_probability: how often a clip runs backwards.
+        on_bad_clip: 'raise' stops at a clip that cannot be decoded; 'skip' draws another instead
+            and logs a counted warning.
+
+    Returns:
+        An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count. It has
+        `close()`: call it in a `finally`, or worker processes may leave shared memory behind.
+
+    Raises:
+        ValueError: for wrong arguments at once; while iterating, for a clip that cannot be decoded
+            (names video and frame), a sentence that is too long, or data in which 100 draws in a
+            row show no object.
+    """
+    if batch_size % process_count or batch_size < 1:
+        raise ValueError(f'batch_size={batch_size}: must be a multiple of the {process_count} processes. '
+                         'Change batch_size in the config.')
+    if on_bad_clip not in ('raise', 'skip'):
+        raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
+    index = records.training_index(source.videos, num_frames)
+    if not len(index):
+        raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
+    load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, augmentation,
+                    reverse_probability, on_bad_clip)
+    # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
+    clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
+    mine = clips_of_all_steps[start_step * batch_size + process_index::process_count]
+    batches = mine.batch(batch_size // process_count, drop_remainder=True).to_iter_dataset(
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+    if num_workers:
+        batches = batches.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
+            worker_init_fn=_die_with_parent)
+    return iter(batches)
+
+
+@dataclasses.dataclass
+class LoadClip(grain.transforms.RandomMap):
+    """From a row of the training index to the arrays of one augmented clip (no axis B)."""
+    source: records.Records
+    index: np.ndarray
+    tokenizer: tokenizers.Tokenizer
+    num_frames: int
+    frame_size: tuple[int, int]
+    text_length: int
+    augmentation: augment.Augmentation
+    reverse_probability: float
+    on_bad_clip: str
+    skipped: int = 0
+
+    def random_map(self, row: int, rng: np.random.Generator) -> types.Example:
+        # Clips are loaded side by side already; OpenCV's own threads would only fight over the cores.
+        cv2.setNumThreads(1)
+        for _ in range(MAX_DRAWS):
+            number, position, centre = self.index[row].tolist()
+            video = self.source.videos[number]
+            expression = video.expressions[position]
+            indices = clips.sample_frames(rng, len(video.frame_names), centre, self.num_frames,
+                                          self.reverse_probability)
+            try:
+                sample = clips.load_sample(self.source[number], expression, indices)
+            except ValueError as error:
+                if self.on_bad_clip == 'raise':
+                    raise
+                self.skipped += 1
+                logging.warning('Skipped a bad clip, number %d of this process: %s', self.skipped, error)
+            else:
+                sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
+                if sample.present.any():
+                    tokens = text.encode(self.tokenizer, [sample.sentence], self.text_length)
+                    return clips.to_example(sample, tokens, self.frame_size)
+            row = int(rng.integers(len(self.index)))
+        raise ValueError(
+            f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
+            f'used; the last was video {video.name}, expression {expression.id}, object '
+            f'{expression.object_id}, around frame {video.frame_names[centre]}. Check that its '
+            'masks show the object, and that crops are not too small.')
+
+
+def _die_with_parent(worker_index: int, worker_count: int) -> None:
+    """Without this a killed trainer leaves its workers running."""
+    del worker_index, worker_count
+    if sys.platform == 'linux':
+        set_parent_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

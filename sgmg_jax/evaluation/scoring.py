@@ -1,0 +1,124 @@
+"""From masks to a table: J and F of each expression, then their means over a data set.
+
+As the benchmarks' papers do, an expression's score is the mean over its frames (the first and the last
+included) and a data set's is the mean over its expressions, however long their videos are. Void pixels
+(255 in an index map) count neither for nor against.
+
+Axis letters: T frames, H W pixels.
+"""
+from collections.abc import Iterable
+import math
+
+import numpy as np
+
+from sgmg_jax.evaluation import region_boundary
+
+VOID = 255
+
+
+def score_expression(truth: np.ndarray, object_id: int | None, prediction: np.ndarray) -> dict:
+    """J and F of one expression over the frames of its video.
+
+    Args:
+        truth: [T H W]; a uint8 index map (0 background, 255 void, else the object's id) or, with
+          `object_id` None, the bool mask of the object.
+        object_id: the referred object in an index map, 1 to 254. It may be in no frame at all.
+        prediction: bool, [T H W].
+
+    Returns:
+        'J', 'F': float64 [T] in [0, 1]; 'J_mean', 'J_recall', 'J_decay', 'F_mean', 'F_recall', 'F_decay':
+        floats, see `region_boundary.statistics`.
+
+    Raises:
+        ValueError: shapes or types do not fit, or there is no frame.
+    """
+    truth = np.asarray(truth)
+    void = None
+    if truth.dtype != bool:
+        if truth.dtype != np.uint8:
+            raise ValueError(f'truth must be a uint8 index map or a bool mask, got {truth.dtype}')
+        if object_id is None or not 0 < object_id < VOID:
+            raise ValueError(f'object_id {object_id} cannot be in an index map: it must be 1 to 254')
+        void = truth == VOID
+        truth = truth == object_id
+        if not void.any():
+            void = None
+    elif object_id is not None:
+        raise ValueError(f'truth is the bool mask of one object, so object_id must be None, not {object_id}')
+    if truth.ndim != 3:
+        raise ValueError(f'truth must be [T H W], got shape {truth.shape}')
+
+    score = {'J': region_boundary.region_similarity(truth, prediction, void),
+             'F': region_boundary.boundary_accuracy(truth, prediction, void)}
+    for measure in ('J', 'F'):
+        mean, recall, decay = region_boundary.statistics(score[measure])
+        score |= {f'{measure}_mean': mean, f'{measure}_recall': recall, f'{measure}_decay': decay}
+    return score
+
+
+def summarise(scores: Iterable[dict]) -> dict:
+    """Means over expressions, in all, by tag and by video; ready for JSON.
+
+    Args:
+        scores: what `score_expression` returned for each expression, with 'video' (str), 'expression' (its
+          id, str) and 'tags' (tuple of str, may be empty) added.
+
+    Returns:
+        {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'expressions', 'frames':
+        counts, 'tags': {tag: the same nine}, 'videos': {video: the same nine and
+        'scores': {expression: {'J', 'F'}}}}. An expression counts in each of its tags. A decay is None if
+        it is undefined for any expression, as the released statistics make it for some long videos.
+
+    Raises:
+        ValueError: no scores, or an expression is scored twice.
+    """
+    scores = list(scores)
+    if not scores:
+        raise ValueError('there is no scored expression: is there ground truth for this split?')
+    tags, videos = {}, {}
+    for score in scores:
+        videos.setdefault(score['video'], {})
+        if score['expression'] in videos[score['video']]:
+            raise ValueError(f'video {score["video"]}: expression {score["expression"]} is scored twice')
+        videos[score['video']][score['expression']] = score
+        for tag in dict.fromkeys(score['tags']):
+            tags.setdefault(tag, []).append(score)
+    summary = _means(scores)
+    summary['tags'] = {tag: _means(tags[tag]) for tag in sorted(tags)}
+    summary['videos'] = {
+        video: _means(list(of_video.values())) | {
+            'scores': {expression: {'J': 100 * score['J_mean'], 'F': 100 * score['F_mean']}
+                       for expression, score in of_video.items()}}
+        for video, of_video in sorted(videos.items())}
+    return summary
+
+
+def _means(scores: list[dict]) -> dict:
+    def percent(key):
+        mean = 100 * float(np.mean([score[key] for score in scores]))
+        return None if math.isnan(mean) else mean  # JSON has no nan.
+
+    means = {'J': percent('J_mean'), 'F': percent('F_mean')}
+    means['J&F'] = (means['J'] + means['F']) / 2
+    for key in ('J_recall', 'F_recall', 'J_decay', 'F_decay'):
+        means[key] = percent(key)
+    means['expressions'] = len(scores)
+    means['frames'] = sum(len(score['J']) for score in scores)
+    return means
+
+
+def format_summary(summary: dict) -> str:
+    """A table for people: all expressions first, then a row for each tag."""
+    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'expressions', 'frames')
+    rows = [('', *columns)]
+    for name, means in [('all', summary), *summary['tags'].items()]:
+        cells = ('-' if means[key] is None else means[key] if isinstance(means[key], int)
+                 else f'{means[key]:.2f}' for key in columns)
+        rows.append((name, *map(str, cells)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = []
+    for name, *cells in rows:
+        cells = [cell.rjust(width) for cell, width in zip(cells, widths[1:])]
+        lines.append('  '.join([name.ljust(widths[0]), *cells]))
+    lines.insert(1, '-' * len(lines[0]))
+    return '\n'.join(lines)

@@ -1,0 +1,153 @@
+"""Masks from a video and sentences. A video is encoded once, however many sentences are asked of it.
+
+Axis letters: T frames, H W pixels, E sentences.
+"""
+import functools
+import json
+import pathlib
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from sgmg_jax import checkpoints, systems, types
+from sgmg_jax.data import clips, text
+from sgmg_jax.models import video_swin
+from sgmg_jax.ops import queries, resize
+
+PIXELS = 16  # frames are padded to multiples of this, as the released model does at inference
+
+
+class Predictor:
+    """A trained model, ready to be asked.
+
+        predictor = Predictor.from_workdir('runs/demo')
+        masks = predictor(frames, ['the red star', 'the circle moving left'])
+    """
+
+    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length):
+        """Args:
+            model: models.sgmg.SgMg.
+            parameters: its parameters, nested.
+            tokenizer: of data.text.
+            short_side, max_side: pixels that frames are resized to, see data.clips.prepare_clip.
+            clip_frames: frames that are segmented together; None for the whole video, which the
+                protocol of Ref-YouTube-VOS asks for (36 for Ref-DAVIS17).
+            text_length: L, tokens a sentence at most.
+        """
+        self.parameters = parameters
+        self._tokenizer, self._text_length = tokenizer, text_length
+        self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
+        self._encode = jax.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
+        self._segment = jax.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
+
+    @classmethod
+    def from_workdir(cls, workdir, checkpoint='best'):
+        """The model that `train.py --workdir` made. checkpoint: 'best', 'latest' or a step.
+
+        Raises:
+            FileNotFoundError: if there is none; lists what is there.
+        """
+        workdir = pathlib.Path(workdir)
+        config = read_config(workdir)
+        model = systems.build_model(config.model)
+        parameters = restore_parameters(model, config, workdir, checkpoint)
+        return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'))
+
+    @classmethod
+    def from_config(cls, config, model, parameters, tokenizer):
+        """With the sizes of config.evaluation."""
+        return cls(model, parameters, tokenizer, text_length=config.data.text_length,
+                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
+
+    def __call__(self, frames, sentences):
+        """frames [T H W 3] uint8 RGB, E sentences -> masks [E T H W] bool."""
+        length = self._clip_frames or len(frames)
+        parts = [self._predict_clip(frames[start:start + length], sentences)
+                 for start in range(0, len(frames), length)]
+        return np.concatenate(parts, axis=1)
+
+    def _predict_clip(self, frames, sentences):
+        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
+        video = self._encode(self.parameters, clip)
+        masks = []
+        for sentence in sentences:
+            tokens = text.encode(self._tokenizer, [sentence], self._text_length)
+            mask = self._segment(self.parameters, video, tokens, clip.valid[:, :, 0, 0],
+                                 crop=tuple(clip.size[0].tolist()), size=frames.shape[1:3])
+            masks.append(np.asarray(mask)[:len(frames)])
+        return np.stack(masks)
+
+
+def pad_clip(frames, size):
+    """frames [T h w 3] float32 -> types.Clip of one clip, H and W multiples of 16.
+
+    Time is filled to the next multiple of the backbone's window, so that videos of many lengths
+    share a few compiled programs; the result for the real frames stays the same.
+    """
+    length, (height, width) = len(frames), size
+    pads = [-n % multiple for n, multiple in zip(
+        (length, height, width), (video_swin.WINDOW[0], PIXELS, PIXELS))]
+    valid = np.ones((length, height, width), bool)
+    widths = [(0, pad) for pad in pads]
+    return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
+                      np.array([size], np.int32))
+
+
+def _segment(model, parameters, video, tokens, real_frames, crop, size):
+    """One sentence: masks [T H W] bool at the size of the original frames."""
+    def call(module):
+        words = module.encode_text(tokens)
+        proposals = module.segment(video, words)
+        query = queries.best_query(proposals, real_frames)
+        return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0, 0]
+
+    logits = model.apply({'params': parameters}, method=call)[:, :crop[0], :crop[1], None]
+    # Logits are resized, not probabilities; a probability above one half is a logit above zero.
+    return resize.bilinear(logits, size)[..., 0] > 0
+
+
+def read_config(workdir):
+    """The config a run was started with.
+
+    Raises:
+        FileNotFoundError: if `workdir` holds no run.
+    """
+    path = pathlib.Path(workdir) / 'config.json'
+    if not path.exists():
+        raise FileNotFoundError(f'{path}: no such file, so {workdir} is not the workdir of a training run. '
+                                'Give the --workdir that train.py was run with.')
+    return ml_collections.ConfigDict(json.loads(path.read_text()))
+
+
+def restore_parameters(model, config, workdir, checkpoint='best'):
+    """Nested parameters of a checkpoint of the run in `workdir`: 'best', 'latest' or a step.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if it is of another model.
+    """
+    saved = checkpoints.Checkpoints(workdir)
+    steps = {'best': saved.best_step, 'latest': saved.latest_step}
+    step = steps[checkpoint]() if checkpoint in steps else int(checkpoint)
+    if step is None and checkpoint == 'best':
+        raise FileNotFoundError(f'{saved.folder}: no checkpoint has a validation score yet. '
+                                "Use checkpoint 'latest', or train past config.eval_every.")
+    if step is None or step not in saved.all_steps():
+        raise FileNotFoundError(f'{saved.folder}: no checkpoint {checkpoint!r}; there are steps '
+                                f'{list(saved.all_steps())}.')
+    restored = saved.restore_parameters(step, parameter_shapes(model, config))
+    saved.close()
+    return flax.traverse_util.unflatten_dict(restored, sep='/')
+
+
+def parameter_shapes(model, config):
+    """Shapes and types of the model's parameters: path -> ShapeDtypeStruct. Computes nothing."""
+    side = 160  # any that the model takes: no parameter depends on it
+    clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
+    words = types.Text(jnp.zeros((1, config.data.text_length), jnp.int32),
+                       jnp.ones((1, config.data.text_length), bool))
+    shapes = jax.eval_shape(lambda key: model.init(key, clip, words, queries.best_query)['params'], jax.random.key(0))
+    return flax.traverse_util.flatten_dict(shapes, sep='/')

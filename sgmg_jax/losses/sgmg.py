@@ -1,0 +1,63 @@
+"""SgMg's training loss: every decoder layer is supervised, masks before and after refinement.
+
+Axis letters: D decoder layers, B clips, T frames, Q queries.
+"""
+import jax.numpy as jnp
+
+from sgmg_jax.losses import matching, terms
+from sgmg_jax.ops import boxes as box_ops
+from sgmg_jax.ops import dynamic_conv, queries
+
+WEIGHTS = {'class': 2.0, 'box': 5.0, 'giou': 2.0, 'mask': 2.0, 'dice': 5.0, 'mask_low': 2.0, 'dice_low': 5.0}
+
+
+def loss_terms(proposals, query, predictions, low_masks, targets):
+    """Every term of every layer, unweighted: name -> [D] (SgMg, section 3.5).
+
+    Args:
+      proposals: types.Proposals; only the scores of all queries are used here.
+      query: the matched query of each layer [D B].
+      predictions: types.Predictions of the matched queries [D B T ...].
+      low_masks: their masks before refinement [D B T H/2 W/2].
+      targets: types.Targets.
+
+    All are sums over clips, divided by the number of frames of the batch that show the object.
+    Mask terms are means over a clip's frames and pixels before that, so they weigh a factor T
+    less than the others, as in the released code.
+    """
+    count = jnp.maximum(targets.present.sum(), 1)
+    indices = jnp.arange(proposals.scores.shape[-1])
+    positive = (indices == query[:, :, None, None]) & targets.present[:, :, None]
+
+    def total(x):
+        return x.sum(tuple(range(1, x.ndim))) / count
+
+    corners = box_ops.to_corners(predictions.boxes), box_ops.to_corners(targets.boxes)
+    low_targets = matching.half_resolution(targets.masks)
+    low_masks = low_masks.astype(jnp.float32)
+    return {
+        'class': total(terms.focal(proposals.scores, positive)),
+        'box': total(terms.l1(predictions.boxes, targets.boxes)),
+        'giou': total(1 - box_ops.generalised_iou(*corners)),
+        'mask': total(terms.focal(predictions.masks, targets.masks).mean(terms.CLIP)),
+        'dice': total(terms.dice(predictions.masks, targets.masks)),
+        'mask_low': total(terms.focal(low_masks, low_targets).mean(terms.CLIP)),
+        'dice_low': total(terms.dice(low_masks, low_targets)),
+    }
+
+
+def total_loss(named):
+    """Weighted sum over terms and layers of what `loss_terms` returns."""
+    return sum(WEIGHTS[name] * values.sum() for name, values in named.items())
+
+
+def loss(model_outputs, targets):
+    """What SgMg returns, types.Targets -> total, {term of the last layer, and 'layers' for all others}."""
+    proposals, query, predictions = model_outputs
+    low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query))
+    named = loss_terms(proposals, query, predictions, low, targets)
+    total = total_loss(named)
+    logged = {f'loss_{name}': values[-1] for name, values in named.items()}
+    logged.update({f'loss_{name}_{i}': value for name, values in named.items()
+                   for i, value in enumerate(values[:-1])})
+    return total, logged

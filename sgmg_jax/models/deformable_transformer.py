@@ -1,0 +1,230 @@
+"""Deformable transformer with iterative box refinement (Deformable DETR, sections 4.1, 4.2; SgMg, section 3.1).
+
+Axis letters: N frames (of all clips), S positions of all levels, V levels, h w a feature map,
+Q queries, C channels, D decoder layers. Validity masks are True = real.
+"""
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from sgmg_jax.ops import deformable_attention
+
+NORM_EPSILON = 1e-5
+xavier = nn.initializers.xavier_uniform()
+
+
+class DeformableTransformer(nn.Module):
+    """Encodes the levels' features jointly, then lets the queries look into them.
+
+    Attributes:
+      hidden: channels C of features and queries.
+      mlp: channels of the feed-forward layers.
+      heads, points: of each deformable attention, points per head and level.
+      encoder_layers, decoder_layers: how many.
+      dropout: after every attention and inside every feed-forward.
+      box_refinement: every decoder layer starts from the box the last one predicted; otherwise all
+        start from the query's initial reference point.
+      dtype: of the activations.
+    """
+    hidden: int = 256
+    mlp: int = 2048
+    heads: int = 8
+    points: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    dropout: float = 0.1
+    box_refinement: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, levels, valid, positions, content, query_embedding, train=False):
+        """One frame at a time.
+
+        Args:
+          levels: features [N h w C] of each level, finest first.
+          valid: their masks [N h w].
+          positions: their sine encodings [N h w C].
+          content: what the queries ask for at the start, [N C] (SgMg: the sentence feature).
+          query_embedding: [Q C], where the queries ask.
+
+        Returns:
+          memory: the encoded levels, [N h w C] each.
+          states: queries after each decoder layer [D N Q C].
+          boxes: predicted after each layer [D N Q 4] (cx, cy, w, h in [0, 1]).
+          references: the point (x, y) each query stands at after each layer [D N Q 2]; no gradient
+            flows into it when boxes are refined.
+        """
+        sizes = [x.shape[1:3] for x in levels]
+        flat = lambda maps: jnp.concatenate([m.reshape(m.shape[0], -1, *m.shape[3:]) for m in maps], axis=1)
+        level_embedding = self.param('level_embedding', nn.initializers.normal(1.0),
+                                     (len(levels), self.hidden))
+        position = flat([p + level_embedding[i] for i, p in enumerate(positions)]).astype(self.dtype)
+        memory, memory_valid = flat(levels), flat(valid)
+        # How much of each level is not padding [N V 2] (x, y); at least a cell, so that an empty
+        # frame that fills a clip in time stays finite.
+        ratios = jnp.stack([jnp.stack([v[:, 0].sum(1), v[:, :, 0].sum(1)], -1).clip(1)
+                            / jnp.array(v.shape[:0:-1], jnp.float32) for v in valid], axis=1)
+
+        references = _cell_centres(sizes, ratios)
+        for i in range(self.encoder_layers):
+            memory = self._layer(EncoderLayer, f'encoder{i}')(
+                memory, position, references, sizes, memory_valid, train)
+
+        frames = memory.shape[0]
+        content = jnp.broadcast_to(content[:, None], (frames, *query_embedding.shape)).astype(self.dtype)
+        where = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
+        initial = jax.nn.sigmoid(
+            nn.Dense(2, kernel_init=xavier, name='reference_points')(query_embedding.astype(jnp.float32)))
+        reference = jnp.broadcast_to(initial, (frames, *initial.shape))  # N Q 2, later N Q 4
+        states, boxes, points = [], [], []
+        for i in range(self.decoder_layers):
+            scale = jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
+            content = self._layer(DecoderLayer, f'decoder{i}')(
+                content, where, reference[:, :, None] * scale, memory, sizes, memory_valid, train)
+            states.append(content)
+            offset = MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
+                         last_bias=_box_bias if i == 0 else nn.initializers.zeros,
+                         name=f'box_head{i}')(content.astype(jnp.float32))
+            start = _logit(reference)
+            box = jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
+            boxes.append(box)
+            if self.box_refinement:
+                reference = jax.lax.stop_gradient(box)
+            points.append(reference[..., :2])
+
+        ends = deformable_attention.level_starts(sizes)
+        maps = [memory[:, ends[i]:ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
+        return maps, jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
+
+    def _layer(self, layer, name):
+        return layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=name)
+
+
+class EncoderLayer(nn.Module):
+    """Positions [N S C] look at each other, then a feed-forward; norms come last."""
+    hidden: int
+    mlp: int
+    heads: int
+    points: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, position, references, sizes, valid, train):
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
+            x + position, references, x, sizes, valid)
+        x = _norm(self.dtype, 'attention_norm')(x + dropout(y))
+        return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
+
+
+class DecoderLayer(nn.Module):
+    """Queries [N Q C] look at each other, then into the memory, then a feed-forward; norms come last."""
+    hidden: int
+    mlp: int
+    heads: int
+    points: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, where, references, memory, sizes, valid, train):
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        y = nn.MultiHeadDotProductAttention(
+            self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
+            deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(x + where, x + where, x)
+        x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y))
+        y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
+            x + where, references, memory, sizes, valid)
+        x = _norm(self.dtype, 'attention_norm')(x + dropout(y))
+        return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
+
+
+class FeedForward(nn.Module):
+    """Two layers with a ReLU between, residual, norm last. [... C]."""
+    mlp: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        y = nn.relu(nn.Dense(self.mlp, dtype=self.dtype, kernel_init=xavier, name='in')(x))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y))
+        return _norm(self.dtype, 'norm')(x + dropout(y))
+
+
+class DeformableAttention(nn.Module):
+    """Every query samples a few points near its reference in every level."""
+    heads: int
+    points: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, query, references, memory, sizes, valid):
+        """query [N Q C]; references [N Q V 2 or 4] as fractions of the padded map; memory [N S C];
+        valid [N S] -> [N Q C]."""
+        frames, queries, channels = query.shape
+        shape = (frames, queries, self.heads, len(sizes), self.points)
+        values = nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='values')(memory)
+        # Zeroed after the projection: padding must not even contribute the bias.
+        values = jnp.where(valid[..., None], values, 0)
+        values = values.reshape(frames, -1, self.heads, channels // self.heads)
+
+        bias = deformable_attention.grid_bias(self.heads, len(sizes), self.points).reshape(-1)
+        offsets = nn.Dense(bias.size, kernel_init=nn.initializers.zeros, bias_init=lambda *_: bias,
+                           name='offsets')(query.astype(jnp.float32)).reshape(*shape, 2)
+        references = references[:, :, None, :, None].astype(jnp.float32)
+        if references.shape[-1] == 2:
+            offsets = offsets / jnp.array([(w, h) for h, w in sizes], jnp.float32)[:, None]
+        else:
+            offsets = offsets / self.points * references[..., 2:] * 0.5
+        weights = nn.Dense(bias.size // 2, kernel_init=nn.initializers.zeros, dtype=self.dtype,
+                           name='weights')(query)
+        weights = weights.reshape(*shape[:3], -1).astype(jnp.float32)
+        weights = jax.nn.softmax(weights, axis=-1).reshape(shape)
+        out = deformable_attention.sample(values, tuple(sizes), references[..., :2] + offsets, weights)
+        return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(
+            out.reshape(query.shape))
+
+
+class MLP(nn.Module):
+    """Dense layers of the given widths with ReLUs between. [... C] -> [... widths[-1]]."""
+    widths: tuple[int, ...]
+    kernel: Any = nn.initializers.lecun_normal()
+    last_kernel: Any = None
+    last_bias: Any = nn.initializers.zeros
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        for i, width in enumerate(self.widths[:-1]):
+            x = nn.relu(nn.Dense(width, kernel_init=self.kernel, dtype=self.dtype, name=f'layer{i}')(x))
+        return nn.Dense(self.widths[-1], kernel_init=self.last_kernel or self.kernel, bias_init=self.last_bias,
+                        dtype=self.dtype, name=f'layer{len(self.widths) - 1}')(x)
+
+
+def _norm(dtype, name):
+    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+
+
+def _box_bias(key, shape, dtype=jnp.float32):
+    """The first guess is a small box: sigmoid(-2) of the frame."""
+    return jnp.array([0, 0, -2, -2], dtype)
+
+
+def _logit(x, epsilon=1e-5):
+    x = jnp.clip(x, 0, 1)
+    return jnp.log(jnp.maximum(x, epsilon) / jnp.maximum(1 - x, epsilon))
+
+
+def _cell_centres(sizes, ratios):
+    """Every position's own centre, seen from every level: [N S V 2] (x, y) as fractions of the padded map."""
+    centres = []
+    for i, (h, w) in enumerate(sizes):
+        y, x = jnp.meshgrid(jnp.arange(h) + 0.5, jnp.arange(w) + 0.5, indexing='ij')
+        xy = jnp.stack([x, y], axis=-1).reshape(-1, 2)
+        centres.append(xy / (ratios[:, None, i] * jnp.array([w, h], jnp.float32)))
+    return jnp.concatenate(centres, axis=1)[:, :, None] * ratios[:, None]

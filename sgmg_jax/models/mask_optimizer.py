@@ -1,0 +1,43 @@
+"""Multi-granularity segmentation optimizer, MSO (SgMg, section 3.4): patch masks are refined with
+the backbone's own features, first at stride 8, then at stride 4.
+
+Axis letters: N frames (of all clips and masks), h w a feature map, C channels, P = 16.
+"""
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from sgmg_jax.ops import resize
+
+
+class MaskOptimizer(nn.Module):
+    """Patch masks [K N h8 w8 P] of K objects in the same N frames -> [K N h4 w4 P] mask logits."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, patch_masks, stride8, stride4):
+        """stride8 [N h8 w8 C8] and stride4 [N h4 w4 C4]: the backbone's first two maps."""
+        masks = Refinement(dtype=self.dtype, name='stride8')(patch_masks.astype(self.dtype), stride8)
+        masks = resize.bilinear(masks, stride4.shape[1:3])
+        return Refinement(dtype=self.dtype, name='stride4')(masks, stride4)
+
+
+class Refinement(nn.Module):
+    """masks + conv(relu(conv(relu([masks, features])))), 3x3 each."""
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, masks, features):
+        """masks [K N h w P], features [N h w C] -> [K N h w P].
+
+        The first convolution is split into its part over the masks and its part over the features,
+        which is the same for every mask and computed once.
+        """
+        channels = masks.shape[-1]
+
+        def conv(name, use_bias):
+            return nn.Conv(channels, (3, 3), use_bias=use_bias, dtype=self.dtype, name=name)
+
+        x = conv('masks', use_bias=True)(nn.relu(masks)) + conv('features', use_bias=False)(nn.relu(features))
+        return masks + conv('out', use_bias=True)(nn.relu(x))

@@ -1,0 +1,79 @@
+"""RoBERTa (Liu et al., 2019), the text encoder. Axis letters: B sentences, L tokens, C channels."""
+import dataclasses
+from typing import Any
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+PADDING_ID = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Sizes as in Hugging Face's configuration; `positions` counts the padding id's two as well."""
+    vocabulary: int
+    channels: int
+    layers: int
+    heads: int
+    mlp: int
+    positions: int
+    epsilon: float = 1e-5
+
+
+SIZES = {
+    'base': Size(vocabulary=50265, channels=768, layers=12, heads=12, mlp=3072, positions=514),
+    'demo': Size(vocabulary=512, channels=64, layers=2, heads=4, mlp=128, positions=42),
+}
+
+
+class Roberta(nn.Module):
+    """Tokens -> word features [B L C] (last hidden state) and sentence feature [B C] (the pooler's).
+
+    Attributes:
+      size: widths and depths.
+      dropout: on embeddings, attention and every layer. The authors keep it on in training
+        although the encoder is frozen.
+      dtype: of the activations.
+    """
+    size: Size
+    dropout: float = 0.1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, text, train=False):
+        size = self.size
+        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        length = text.tokens.shape[-1]
+        if length + PADDING_ID + 1 > size.positions:
+            raise ValueError(f'{length} tokens a sentence need {length + PADDING_ID + 1} positions; this text '
+                             f'encoder has {size.positions}. Lower text_length or enlarge positions.')
+        x = self._embed(text.tokens, text.valid)
+        x = dropout(self._norm('embedding_norm')(x))
+        mask = text.valid[:, None, None, :]
+        for i in range(size.layers):
+            attended = nn.MultiHeadDotProductAttention(
+                size.heads, dtype=self.dtype, dropout_rate=self.dropout, deterministic=not train,
+                force_fp32_for_softmax=True, name=f'layer{i}_attention')(x, mask=mask)
+            x = self._norm(f'layer{i}_attention_norm')(x + dropout(attended))
+            y = nn.Dense(size.mlp, dtype=self.dtype, name=f'layer{i}_mlp_in')(x)
+            y = nn.Dense(size.channels, dtype=self.dtype, name=f'layer{i}_mlp_out')(
+                nn.gelu(y, approximate=False))
+            x = self._norm(f'layer{i}_mlp_norm')(x + dropout(y))
+        sentence = nn.Dense(size.channels, dtype=self.dtype, name='pooler')(x[:, 0])
+        return x, jnp.tanh(sentence)
+
+    def _norm(self, name):
+        return nn.LayerNorm(epsilon=self.size.epsilon, dtype=self.dtype, name=name)
+
+    def _embed(self, tokens, valid):
+        size = self.size
+
+        def table(rows, name):
+            return nn.Embed(rows, size.channels, embedding_init=nn.initializers.normal(0.02),
+                            dtype=self.dtype, name=name)
+
+        # Positions count real tokens from 2 on; padding keeps the padding id's own.
+        positions = jnp.where(valid, jnp.cumsum(valid, axis=-1) + PADDING_ID, PADDING_ID)
+        kinds = jnp.zeros_like(tokens)
+        return (table(size.vocabulary, 'words')(tokens) + table(1, 'kinds')(kinds)
+                + table(size.positions, 'positions')(positions))

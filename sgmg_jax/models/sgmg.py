@@ -1,0 +1,214 @@
+"""SgMg: Spectrum-guided Multi-granularity Referring Video Object Segmentation (Miao et al., ICCV 2023).
+
+Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, Q queries, L tokens,
+D decoder layers, K the last layers whose chosen query is optimised, P = 16 positions of a patch.
+"""
+from typing import Any
+
+from flax import linen as nn
+from flax import struct
+import jax
+import jax.numpy as jnp
+
+from sgmg_jax import types
+from sgmg_jax.models import roberta, video_swin
+from sgmg_jax.models.deformable_transformer import DeformableTransformer
+from sgmg_jax.models.mask_optimizer import MaskOptimizer
+from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
+from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordAttention, spectrum_filters
+from sgmg_jax.ops import dynamic_conv, positions, queries, resize
+
+SMALLEST_LEVEL = 3  # cells: the spectrum augmentation's 3x3 convolution is not padded
+
+
+@struct.dataclass
+class VideoFeatures:
+    """A clip, encoded once for any number of sentences.
+
+    levels: spectrum-augmented maps [B T h w C], strides 8, 16, 32 (and 64).
+    valid: their masks [B T h w].
+    stride4, stride8: the backbone's first two maps, for the optimizer.
+    size: [B 2], height and width of the unpadded frame.
+    """
+    levels: tuple
+    valid: tuple
+    stride4: jax.Array
+    stride8: jax.Array
+    size: jax.Array
+
+
+@struct.dataclass
+class TextFeatures:
+    """words [B L C] with their `valid` mask [B L]; sentence [B C]."""
+    words: jax.Array
+    valid: jax.Array
+    sentence: jax.Array
+
+
+class SgMg(nn.Module):
+    """Four steps, in the paper's words; `__call__` is the four in order.
+
+    Attributes (defaults are the released model's):
+      backbone, text_encoder: size tables of the two encoders.
+      hidden: channels of features and queries.
+      queries: how many candidates a clip.
+      levels: 3 (strides 8, 16, 32) or 4 (and 64).
+      heads, points, encoder_layers, decoder_layers, mlp, box_refinement: see DeformableTransformer.
+      relative_coordinates: see PatchKernels.
+      dropout: of the transformer and the text projections.
+      text_dropout: of the text encoder.
+      drop_path: of the backbone.
+      remat: the backbone keeps only its blocks' inputs for the backward pass.
+      dtype: of the activations; parameters, spectra and sampling locations stay float32.
+    """
+    backbone: video_swin.Size = video_swin.SIZES['tiny']
+    text_encoder: roberta.Size = roberta.SIZES['base']
+    hidden: int = 256
+    queries: int = 5
+    levels: int = 4
+    heads: int = 8
+    points: int = 4
+    encoder_layers: int = 4
+    decoder_layers: int = 4
+    mlp: int = 2048
+    box_refinement: bool = True
+    relative_coordinates: bool = True
+    dropout: float = 0.1
+    text_dropout: float = 0.1
+    drop_path: float = 0.2
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        if self.levels not in (3, 4):
+            raise ValueError(f'levels = {self.levels}: SgMg has 3 (strides 8, 16, 32) or 4 (and 64).')
+        xavier, dtype = nn.initializers.xavier_uniform(), self.dtype
+        self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
+        self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
+        self.word_projection = TextProjection(self.hidden, self.dropout, dtype)
+        self.sentence_projection = TextProjection(self.hidden, self.dropout, dtype)
+
+        self.projections = [nn.Conv(self.hidden, (1, 1), kernel_init=xavier, dtype=dtype) for _ in range(3)] + [
+            nn.Conv(self.hidden, (3, 3), strides=2, padding=1, kernel_init=xavier, dtype=dtype)
+            for _ in range(self.levels - 3)]
+        self.projection_norms = [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(self.levels)]
+        self.augment_before = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
+        self.word_attention = WordAttention(self.heads, dtype)
+        self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
+
+        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
+                                          (self.queries, self.hidden))
+        self.transformer = DeformableTransformer(
+            self.hidden, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
+            self.dropout, self.box_refinement, dtype)
+        rare = nn.initializers.constant(-4.59511985)  # -log(99): a query is the object once in a hundred
+        self.class_heads = [nn.Dense(1, bias_init=rare) for _ in range(self.decoder_layers)]
+        self.patch_kernels = PatchKernels(self.relative_coordinates, dtype)
+        self.mask_optimizer = MaskOptimizer(dtype)
+
+    def __call__(self, clip, text, select, train=False):
+        """A clip and a sentence to proposals and the masks of the chosen ones.
+
+        Args:
+          clip: types.Clip, H and W multiples of 16 (of 32 in training).
+          text: types.Text, one sentence a clip.
+          select: types.Proposals -> query indices [K B] for the last K decoder layers: the best
+            score at inference, the match to the target in training.
+          train: dropout on; needs the random stream 'dropout'.
+
+        Returns:
+          types.Proposals; the query indices [K B]; types.Predictions of those, [K B T ...].
+        """
+        video = self.encode_video(clip, train)
+        words = self.encode_text(text, train)
+        proposals = self.segment(video, words, train)
+        query = select(proposals)
+        scores, boxes, patch_masks = (queries.take_query(x, query) for x in (
+            proposals.scores, proposals.boxes, proposals.patch_masks))
+        masks = self.optimize(patch_masks, video)
+        return proposals, query, types.Predictions(scores, boxes, masks)
+
+    def encode_video(self, clip, train=False):
+        """types.Clip -> VideoFeatures: all that does not depend on the sentence (sections 3.1, 3.2)."""
+        frames, valid = clip.frames, clip.valid
+        self._check_size(frames.shape[2:4])
+        maps = self.video_encoder(frames, real_frames=valid[:, :, 0, 0], train=train)
+        if clip.annotated is not None:
+            # The frames around it were context for the backbone only.
+            keep = lambda x: jnp.take_along_axis(
+                x, clip.annotated.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
+            maps, valid = [keep(x) for x in maps], keep(valid)
+        stride4, stride8 = maps[:2]
+        sources = maps[1:] + [maps[3]] * (self.levels - 3)
+        projected = [norm(convolve(_fold(x)))
+                     for x, convolve, norm in zip(sources, self.projections, self.projection_norms)]
+        filters = spectrum_filters([x.shape[1:3] for x in projected])
+        levels = [_unfold(augment(x, gaussian), frames=valid.shape[1])
+                  for x, augment, gaussian in zip(projected, self.augment_before, filters)]
+        return VideoFeatures(
+            tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), stride4, stride8, clip.size)
+
+    def encode_text(self, text, train=False):
+        """types.Text -> TextFeatures."""
+        words, sentence = self.text_backbone(text, train)
+        return TextFeatures(self.word_projection(words, train), text.valid,
+                            self.sentence_projection(sentence, train))
+
+    def segment(self, video, text, train=False):
+        """VideoFeatures, TextFeatures -> types.Proposals of every decoder layer (sections 3.2, 3.3)."""
+        batch, frames = video.valid[0].shape[:2]
+        word_positions = positions.sine_1d(text.valid, self.hidden)
+        fused = [self.word_attention(x, text.words, word_positions, text.valid) for x in video.levels]
+        filters = spectrum_filters([x.shape[2:4] for x in fused])
+        fused = [augment(_fold(x), gaussian)
+                 for x, augment, gaussian in zip(fused, self.augment_after, filters)]
+
+        valid = [_fold(v) for v in video.valid]
+        memory, states, boxes, points = self.transformer(
+            fused, valid, [positions.sine_2d(v, self.hidden) for v in valid],
+            jnp.repeat(text.sentence, frames, axis=0), self.query_embedding, train)
+
+        states, boxes, points = (x.reshape(-1, batch, frames, *x.shape[2:]) for x in (states, boxes, points))
+        scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
+        features = _unfold(mask_features(memory), frames)
+        return types.Proposals(scores, boxes, self.patch_kernels(states, points, features, video.size))
+
+    def optimize(self, patch_masks, video):
+        """patch_masks [K B T h w P], VideoFeatures -> mask logits [K B T H W] (section 3.4)."""
+        folded = patch_masks.reshape(patch_masks.shape[0], -1, *patch_masks.shape[3:])
+        refined = self.mask_optimizer(folded, _fold(video.stride8), _fold(video.stride4))
+        masks = dynamic_conv.pixel_shuffle(refined)
+        return masks.reshape(*patch_masks.shape[:3], *masks.shape[2:]).astype(jnp.float32)
+
+    def _check_size(self, size):
+        smallest = -(-min(size) // 32)
+        if self.levels == 4:
+            smallest = (smallest - 1) // 2 + 1
+        if smallest < SMALLEST_LEVEL:
+            least = {3: 65, 4: 129}[self.levels]
+            raise ValueError(f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
+                             f'each side must have at least {least}. Use larger frames or levels = 3.')
+
+
+class TextProjection(nn.Module):
+    """Linear, LayerNorm, dropout. [... C'] -> [... hidden]."""
+    hidden: int
+    dropout: float
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name='linear')(x)
+        x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
+        return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+def _fold(x):
+    """[B T ...] -> [N ...]."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _unfold(x, frames):
+    """[N ...] -> [B T ...]."""
+    return x.reshape(-1, frames, *x.shape[1:])
+

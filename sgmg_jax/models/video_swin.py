@@ -1,0 +1,200 @@
+"""Video Swin Transformer (Liu et al., CVPR 2022), as SgMg uses it: no temporal stride, four feature maps.
+
+Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, G windows of a clip,
+N tokens of a window.
+"""
+import dataclasses
+import itertools
+from typing import Any
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+WINDOW = (8, 7, 7)
+PATCH = 4
+NORM_EPSILON = 1e-5
+SEPARATION = -100.0  # added to the logits of tokens that only the shift brought together
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """Widths and depths: channels of the first stage (doubled at each), blocks and heads of each stage."""
+    channels: int
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+
+
+SIZES = {
+    'tiny': Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    'small': Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    'base': Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    'demo': Size(32, (2, 2, 2, 1), (2, 4, 8, 16)),  # for small pictures on a CPU
+}
+
+
+class VideoSwin(nn.Module):
+    """Frames [B T H W 3] -> four maps [B T h w C], strides 4, 8, 16, 32, C doubling each time.
+
+    Attributes:
+      size: widths and depths.
+      drop_path: stochastic depth of the last block, growing linearly from 0 (per clip).
+      remat: keep only the blocks' inputs for the backward pass.
+      dtype: of the activations.
+    """
+    size: Size
+    drop_path: float = 0.2
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, frames, real_frames=None, train=False):
+        """real_frames [B T] bool: False for frames added to fill the clip in time.
+
+        The clip is then computed as if they were not there, if T is the next multiple of 8 (or at
+        most 8): longer clips are filled to whole windows anyway, with tokens that are zero after
+        the first norm; shorter ones fit in one window, where added tokens are left out as keys.
+        """
+        size = self.size
+        rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
+        x = _pad_to_multiple(frames.astype(self.dtype), (1, PATCH, PATCH))
+        x = nn.Conv(size.channels, (PATCH, PATCH), strides=PATCH, padding='VALID', dtype=self.dtype,
+                    name='patch_embedding')(x)
+        x = _layer_norm(self.dtype, 'patch_norm')(x)
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        maps = []
+        for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
+            for i in range(depth):
+                x = block(heads=heads, shifted=i % 2 == 1, drop_path=float(next(rates)), dtype=self.dtype,
+                          name=f'stage{stage}_block{i}')(x, real_frames, train)
+            maps.append(x)
+            if stage < len(size.depths) - 1:
+                x = PatchMerging(dtype=self.dtype, name=f'merging{stage}')(x)
+        return maps
+
+
+class PatchMerging(nn.Module):
+    """[B T h w C] -> [B T ceil(h/2) ceil(w/2) 2C]."""
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x):
+        x = _pad_to_multiple(x, (1, 2, 2))
+        x = jnp.concatenate([x[:, :, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
+        x = _layer_norm(self.dtype, 'norm')(x)
+        return nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')(x)
+
+
+class Block(nn.Module):
+    """Attention in 3-D windows, then an MLP; every second block shifts its windows by half. [B T h w C]."""
+    heads: int
+    shifted: bool
+    drop_path: float
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, real_frames, train):
+        shape, channels = x.shape[1:4], x.shape[-1]
+        # Where the map is no larger than the window, the window is the map, and is not shifted.
+        window = tuple(min(n, w) for n, w in zip(shape, WINDOW))
+        shift = tuple(w // 2 if self.shifted and n > w else 0 for n, w in zip(shape, WINDOW))
+        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
+
+        y = _layer_norm(self.dtype, 'norm1')(x)
+        absent_keys = None
+        if real_frames is not None:
+            y = jnp.where(real_frames[:, :, None, None, None], y, 0)
+            if shape[0] <= WINDOW[0]:
+                absent_keys = ~jnp.repeat(real_frames, window[1] * window[2], axis=1)
+        y = _pad_to_multiple(y, window)
+        padded = y.shape[1:4]
+        regions = _regions(padded, window, shift) if any(shift) else None
+        y = jnp.roll(y, [-s for s in shift], axis=(1, 2, 3))
+        y = WindowAttention(self.heads, dtype=self.dtype, name='attention')(
+            _partition(y, window), window, regions, absent_keys)
+        y = _unpartition(y, padded, window)
+        y = jnp.roll(y, shift, axis=(1, 2, 3))[:, :shape[0], :shape[1], :shape[2]]
+        x = x + drop_path(y)
+
+        y = _layer_norm(self.dtype, 'norm2')(x)
+        y = nn.Dense(4 * channels, dtype=self.dtype, name='mlp_in')(y)
+        y = nn.Dense(channels, dtype=self.dtype, name='mlp_out')(nn.gelu(y, approximate=False))
+        return x + drop_path(y)
+
+
+class WindowAttention(nn.Module):
+    """Self-attention within windows with a relative position bias. [B G N C] -> [B G N C]."""
+    heads: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, window, regions=None, absent_keys=None):
+        """regions [G N] int: tokens attend within one region; absent_keys [B N] bool: never attended to."""
+        *lead, tokens, channels = x.shape
+        width = channels // self.heads
+        qkv = nn.Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(*lead, tokens, 3, self.heads, width), -3, 0)
+        logits = jnp.einsum('bgnmc,bgkmc->bgmnk', q * width ** -0.5, k).astype(jnp.float32)
+
+        rows = np.prod([2 * w - 1 for w in WINDOW])
+        table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02),
+                           (rows, self.heads))
+        index = _relative_position_index()[:tokens, :tokens]
+        logits = logits + jnp.moveaxis(table[index], -1, 0)
+        if regions is not None:
+            apart = regions[:, :, None] != regions[:, None, :]
+            logits = logits + jnp.where(apart, SEPARATION, 0.0)[:, None]
+        if absent_keys is not None:
+            logits = jnp.where(absent_keys[:, None, None, None, :], jnp.finfo(jnp.float32).min, logits)
+        attention = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        out = jnp.einsum('bgmnk,bgkmc->bgnmc', attention, v)
+        return nn.Dense(channels, dtype=self.dtype, name='projection')(out.reshape(*lead, tokens, channels))
+
+
+def _layer_norm(dtype, name):
+    return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+
+
+def _pad_to_multiple(x, multiples):
+    """Zeros at the end of the three axes after the first."""
+    pads = [(0, -n % m) for n, m in zip(x.shape[1:4], multiples)]
+    return jnp.pad(x, [(0, 0), *pads, (0, 0)]) if any(p for _, p in pads) else x
+
+
+def _partition(x, window):
+    """[B T h w C] -> [B G N C]."""
+    b, *shape, c = x.shape
+    (nt, nh, nw), (wt, wh, ww) = (n // w for n, w in zip(shape, window)), window
+    x = x.reshape(b, nt, wt, nh, wh, nw, ww, c).transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(b, nt * nh * nw, wt * wh * ww, c)
+
+
+def _unpartition(x, shape, window):
+    """[B G N C] -> [B T h w C]."""
+    b, c = x.shape[0], x.shape[-1]
+    (nt, nh, nw), (wt, wh, ww) = (n // w for n, w in zip(shape, window)), window
+    x = x.reshape(b, nt, nh, nw, wt, wh, ww, c).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    return x.reshape(b, *shape, c)
+
+
+def _regions(shape, window, shift):
+    """[G N] int: which of the parts that the shift joins in a window each token comes from."""
+    axes = []
+    for n, w, s in zip(shape, window, shift):
+        bounds = [n] if s == 0 else [n - w, n - s, n]
+        axes.append(np.searchsorted(bounds, np.arange(n), side='right'))
+    t, h, w = axes
+    labels = (t[:, None, None] * 3 + h[:, None]) * 3 + w
+    return _partition(labels[None, ..., None], window)[0, :, :, 0]
+
+
+def _relative_position_index():
+    """[N N] row of the bias table for two tokens of a full window, time-major.
+
+    A smaller window takes the top-left corner of it. For a cut in height or width these are not
+    its own offsets, but the released weights were trained so.
+    """
+    tokens = np.array(list(itertools.product(*map(range, WINDOW))))
+    offset = tokens[:, None] - tokens[None, :] + np.array(WINDOW) - 1
+    return np.ravel_multi_index(tuple(np.moveaxis(offset, -1, 0)), [2 * w - 1 for w in WINDOW])

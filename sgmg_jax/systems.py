@@ -1,0 +1,46 @@
+"""From a config's model section to a module, its matching and its loss."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax.numpy as jnp
+
+from sgmg_jax.losses import matching
+from sgmg_jax.losses import sgmg as sgmg_loss
+from sgmg_jax.models import roberta, sgmg, video_swin
+
+
+class System(NamedTuple):
+    """module: called with (clip, text, select, train); match: (proposals, targets) -> query;
+    loss: (what the module returns, targets) -> total, named terms."""
+    module: type[nn.Module]
+    match: Callable
+    loss: Callable
+
+
+SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss)}
+
+
+def build_model(config) -> nn.Module:
+    """config.model -> the module; every field of the section but `name` is one of the module's.
+
+    Raises:
+        ValueError: for a name, size or field that there is not; says which there are.
+    """
+    fields = dict(config)
+    system = _choose(SYSTEMS, 'name', fields.pop('name'))
+    fields['backbone'] = _choose(video_swin.SIZES, 'backbone', fields['backbone'])
+    fields['text_encoder'] = _choose(roberta.SIZES, 'text_encoder', fields['text_encoder'])
+    fields['dtype'] = jnp.dtype(fields['dtype'])
+    known = set(system.module.__dataclass_fields__) - {'parent', 'name'}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise ValueError(f'config.model.{unknown[0]}: {system.module.__name__} has no such field; '
+                         f'it has {", ".join(sorted(known))}.')
+    return system.module(**fields)
+
+
+def _choose(table, field, name):
+    if name not in table:
+        raise ValueError(f'config.model.{field} = {name!r}: there is only {", ".join(map(repr, table))}.')
+    return table[name]

@@ -1,0 +1,39 @@
+"""Numbers of a run: console, JSON lines, TensorBoard."""
+import json
+import os
+import pathlib
+
+from absl import logging
+import tensorboardX
+
+
+class MetricWriter:
+    """Writes scalars of a step to <workdir>/metrics.jsonl, <workdir>/tensorboard and the log.
+
+    A resumed run takes back what was written after the step it resumes from, so both files read as
+    if it had never been interrupted.
+    """
+
+    def __init__(self, workdir, start_step):
+        self._path = pathlib.Path(workdir) / 'metrics.jsonl'
+        if self._path.exists():
+            kept = [line for line in self._path.read_text().splitlines(keepends=True)
+                    if line.endswith('\n') and json.loads(line)['step'] <= start_step]
+            partial = self._path.with_name('.metrics.jsonl')
+            partial.write_text(''.join(kept))
+            os.replace(partial, self._path)
+        self._lines = self._path.open('a')
+        self._board = tensorboardX.SummaryWriter(
+            os.fspath(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1, flush_secs=30)
+
+    def write(self, step, scalars, shown=()):
+        """scalars: name -> float. `shown`: the names that go to the console too."""
+        self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
+        self._lines.flush()
+        for name, value in scalars.items():
+            self._board.add_scalar(name, value, step)
+        logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))
+
+    def close(self):
+        self._lines.close()
+        self._board.close()

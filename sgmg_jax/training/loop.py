@@ -1,0 +1,216 @@
+"""The training loop: the only one, for every model, benchmark and number of devices."""
+import collections
+import json
+import os
+import pathlib
+import time
+
+from absl import logging
+from clu import parameter_overview
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import tqdm
+
+from sgmg_jax import checkpoints, sharding, systems
+from sgmg_jax.data import augment, pipeline, records, text
+from sgmg_jax.evaluation import scoring
+from sgmg_jax.inference import predict
+from sgmg_jax.training import step as steps
+from sgmg_jax.training.logging import MetricWriter
+
+# What may change when a run is resumed; everything else would make it another run.
+RESUMABLE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.workers', 'evaluation')
+
+
+def train(config, workdir):
+    """Trains until config.steps, resuming from the latest checkpoint in `workdir` if there is one.
+
+    Leaves in `workdir`: config.json, tokenizer.json, checkpoints/, metrics.jsonl, tensorboard/.
+
+    Raises:
+        ValueError: for a config that does not fit itself, its data, or the run in `workdir`.
+        FileNotFoundError: for records or a tokenizer that are not there.
+        OSError: when the disk is full; the last whole checkpoint stays.
+    """
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    remember_config(config, workdir)
+    source = records.open_records(config.data.records, config.data.train_split)
+    tokenizer = prepare_tokenizer(config, source, workdir)
+    model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
+
+    mesh = sharding.make_mesh(config.fsdp)
+    saved = checkpoints.Checkpoints(workdir)
+    with jax.set_mesh(mesh):
+        state, train_step, schedule = prepare_state(config, model, system, mesh, source, tokenizer, saved)
+        start = int(state.step)
+        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s)',
+                     len(records.training_index(source.videos, config.data.num_frames)),
+                     config.steps * config.data.batch_size
+                     / len(records.training_index(source.videos, config.data.num_frames)),
+                     config.steps, start, jax.device_count(), jax.default_backend())
+        batches = open_batches(config, source, tokenizer, start)
+        writer = MetricWriter(workdir, start)
+        validate = make_validation(config, model, tokenizer)
+        try:
+            run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
+        finally:
+            batches.close()
+            writer.close()
+            saved.close()
+
+
+def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate):
+    """From state.step to config.steps."""
+    recent, since, score = collections.deque(), time.monotonic(), None
+    bar = tqdm.tqdm(range(int(state.step), config.steps), initial=int(state.step), total=config.steps,
+                    desc='training', unit='step', mininterval=1, dynamic_ncols=True)
+    for done in bar:
+        state, metrics = train_step(state, sharding.global_batch(mesh, next(batches)))
+        recent.append(metrics)
+        step = done + 1
+        last = step == config.steps
+        if step % config.log_every == 0 or last:
+            means = {name: float(np.mean([m[name] for m in recent])) for name in metrics}
+            if not np.isfinite(means['loss']):
+                raise FloatingPointError(
+                    f'the loss is {means["loss"]} by step {step}. Lower config.optimizer.learning_rate, and '
+                    f'resume from step {saved.latest_step()} with the same command.')
+            means['learning_rate'] = float(schedule(done)) * config.optimizer.learning_rate
+            means['steps_per_second'] = len(recent) / (time.monotonic() - since)
+            writer.write(step, means, shown=('loss', 'loss_dice', 'query_accuracy', 'steps_per_second'))
+            bar.set_postfix(loss=f'{means["loss"]:.3f}', **({} if score is None else {'J&F': f'{score:.1f}'}))
+            recent.clear()
+            since = time.monotonic()
+        evaluated = step % config.eval_every == 0 or last
+        if evaluated:
+            summary = validate(state.parameters())
+            score = summary['J&F']
+            writer.write(step, flatten_scores(summary), shown=['valid/J&F', 'valid/J', 'valid/F'])
+            since = time.monotonic()
+        if evaluated or step % config.checkpoint_every == 0:
+            saved.save(state, score if evaluated else None)
+    saved.wait()
+
+
+def prepare_state(config, model, system, mesh, source, tokenizer, saved):
+    """The state to start from, the compiled step, and the learning rate's schedule."""
+    batch = jax.tree.map(np.asarray, next(open_batches(config, source, tokenizer, 0)))
+    select = lambda proposals: system.match(proposals, batch.targets)
+    init, optimizer, schedule = steps.init_state(model, config, batch, select)
+    key = jax.random.key(config.seed)
+    abstract = jax.eval_shape(init, key)
+    shardings = sharding.parameter_shardings(mesh, abstract)
+    step = saved.latest_step()
+    if step is None:
+        state = jax.jit(init, out_shardings=shardings)(key)
+        logging.info('new parameters:\n%s', parameter_overview.get_parameter_overview(
+            state.parameters(), include_stats=False, max_lines=400))
+    else:
+        state = saved.restore(step, jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
+        logging.info('resumed from %s, step %d', saved.folder, step)
+    train_step = jax.jit(steps.make_train_step(model, system, optimizer, config.seed), donate_argnums=0,
+                         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
+    return state, train_step, schedule
+
+
+def open_batches(config, source, tokenizer, start_step):
+    """This host's share of the training batches from `start_step` on."""
+    data = config.data
+    return pipeline.train_batches(
+        source, tokenizer, num_frames=data.num_frames, frame_size=tuple(data.frame_size),
+        text_length=data.text_length, batch_size=data.batch_size,
+        augmentation=augment.Augmentation(**{
+            name: tuple(value) if isinstance(value, (list, tuple)) else value
+            for name, value in data.augmentation.items()}),
+        seed=config.seed, start_step=start_step, process_index=jax.process_index(),
+        process_count=jax.process_count(), num_workers=data.workers,
+        reverse_probability=data.reverse_probability, on_bad_clip=data.on_bad_clip)
+
+
+def make_validation(config, model, tokenizer):
+    """function(nested parameters) -> scores of the first config.evaluation.videos validation videos."""
+    split = records.open_records(config.data.records, config.data.valid_split)
+    count = min(len(split), config.evaluation.videos or len(split))
+    predictor = predict.Predictor.from_config(config, model, None, tokenizer)
+
+    def validate(parameters):
+        predictor.parameters = parameters
+        scores = []
+        for i in tqdm.trange(count, desc='validation', unit='video', leave=False, dynamic_ncols=True):
+            record = split[i]
+            expressions = record.video.expressions
+            masks = predictor(record.decode_frames(), [e.text for e in expressions])
+            truth = record.decode_masks()
+            scores += [scoring.score_expression(truth, e.object_id, mask)
+                       | {'video': record.video.name, 'expression': e.id, 'tags': e.tags}
+                       for e, mask in zip(expressions, masks)]
+        return scoring.summarise(scores)
+
+    return validate
+
+
+def flatten_scores(summary):
+    """J, F, J&F of a scoring summary, overall and by tag, as scalars to log."""
+    groups = {'valid': summary} | {f'valid/{tag}': scores for tag, scores in summary['tags'].items()}
+    return {f'{group}/{name}': scores[name] for group, scores in groups.items() for name in ('J', 'F', 'J&F')}
+
+
+def prepare_tokenizer(config, source, workdir):
+    """The run's tokenizer, kept in its workdir: the one config.data.tokenizer names, or, where that
+    is None, byte pairs learned from the training sentences.
+
+    Raises:
+        ValueError: if it has more tokens than the text encoder.
+    """
+    path = workdir / 'tokenizer.json'
+    size = systems.build_model(config.model).text_encoder.vocabulary
+    if path.exists():
+        tokenizer = text.load_tokenizer(path)
+    else:
+        if config.data.tokenizer is None:
+            sentences = [e.text for video in source.videos for e in video.expressions]
+            tokenizer = text.train_tokenizer(sentences, size)
+        else:
+            tokenizer = text.load_tokenizer(config.data.tokenizer)
+        text.save_tokenizer(tokenizer, workdir)
+    if tokenizer.get_vocab_size() > size:
+        raise ValueError(f'{config.data.tokenizer}: has {tokenizer.get_vocab_size()} tokens, '
+                         f'config.model.text_encoder = {config.model.text_encoder!r} takes {size}. '
+                         'Choose the text encoder that belongs to it.')
+    return tokenizer
+
+
+def remember_config(config, workdir):
+    """Writes config.json, or checks that the run in `workdir` was started with the same config.
+
+    Raises:
+        ValueError: naming the fields that differ.
+    """
+    path = workdir / 'config.json'
+    new = json.loads(config.to_json())
+    if path.exists():
+        old = json.loads(path.read_text())
+        differences = list(_differences(old, new))
+        if differences:
+            raise ValueError(
+                f'{workdir}: holds a run of another config: ' + '; '.join(
+                    f'{field} was {was!r}, is now {now!r}' for field, was, now in differences[:5])
+                + '. Use another --workdir, or the config it was started with.')
+    partial = path.with_name('.config.json')
+    partial.write_text(json.dumps(new, indent=1))
+    os.replace(partial, path)
+
+
+def _differences(old, new, prefix=''):
+    for field in sorted(set(old) | set(new)):
+        path = prefix + field
+        was, now = old.get(field), new.get(field)
+        if path in RESUMABLE or was == now:
+            continue
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from _differences(was, now, path + '.')
+        else:
+            yield path, was, now

@@ -1,0 +1,79 @@
+"""The contract between the parts: what flows from records to the model and back.
+
+Axis letters, the same in every file: B clips, T frames, H W pixels, h w a feature
+map, C channels, Q queries, L tokens, E sentences of a clip, D decoder layers,
+P the 16 positions of a 4x4 patch. Channels come last. Validity masks are always
+True = real. Arrays may be NumPy or JAX.
+"""
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+
+ArrayLike = Array | np.ndarray
+
+
+@struct.dataclass
+class Clip:
+    """Frames of one video each, padded bottom and right to a common size.
+
+    frames: RGB, divided by 255, ImageNet mean and standard deviation removed; 0 on padding.
+    valid: True on real pixels.
+    size: height and width of the real pixels.
+    annotated: where only one frame of a clip is asked for (A2D, JHMDB), its index; the other
+        frames are context for the backbone. None: every frame.
+
+    A frame added to fill the clip in time is False in `valid` everywhere.
+    """
+    frames: Float[ArrayLike, 'B T H W 3']
+    valid: Bool[ArrayLike, 'B T H W']
+    size: Int[ArrayLike, 'B 2']
+    annotated: Int[ArrayLike, 'B'] | None = None
+
+
+@struct.dataclass
+class Text:
+    """Byte-pair tokens of one sentence a clip; RoBERTa's padding id where `valid` is False."""
+    tokens: Int[ArrayLike, 'B L']
+    valid: Bool[ArrayLike, 'B L']
+
+
+@struct.dataclass
+class Targets:
+    """The referred object.
+
+    masks: at the padded size, False on padding.
+    boxes: cx, cy, w, h as fractions of the unpadded frame; zeros where the object is absent.
+    present: whether the object is in the frame.
+    """
+    masks: Bool[ArrayLike, 'B T H W']
+    boxes: Float[ArrayLike, 'B T 4']
+    present: Bool[ArrayLike, 'B T']
+
+
+@struct.dataclass
+class Example:
+    """What the loader yields and a training step takes."""
+    clip: Clip
+    text: Text
+    targets: Targets
+
+
+@struct.dataclass
+class Proposals:
+    """What every query of every decoder layer proposes, last layer last.
+
+    scores: class logits.
+    boxes: cx, cy, w, h in [0, 1] of the unpadded frame.
+    patch_masks: mask logits; the last axis is a 4x4 patch of half-resolution pixels.
+    """
+    scores: Float[ArrayLike, 'D B T Q']
+    boxes: Float[ArrayLike, 'D B T Q 4']
+    patch_masks: Float[ArrayLike, 'D B T Q h w P']
+
+
+@struct.dataclass
+class Predictions:
+    """One chosen query a clip: class logits, boxes, and mask logits at the padded size."""
+    scores: Float[ArrayLike, '*D B T']
+    boxes: Float[ArrayLike, '*D B T 4']
+    masks: Float[ArrayLike, '*D B T H W']

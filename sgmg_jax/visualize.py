@@ -1,0 +1,186 @@
+"""Masks over frames, and contact sheets: the sentence above the frames it was asked of.
+
+Axis letters: T frames, H W pixels.
+"""
+from collections.abc import Sequence
+import os
+import pathlib
+import typing
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+# Rare in photographs, and apart also for colour-blind readers.
+PREDICTION = (255, 32, 140)
+TRUTH = (120, 255, 220)
+
+PAPER, INK, FAINT = (255, 255, 255), (28, 32, 38), (118, 125, 135)
+
+
+class Row(typing.NamedTuple):
+    """One sentence and its video, for `contact_sheet`."""
+    sentence: str
+    frames: np.ndarray  # uint8 [T H W 3]
+    masks: np.ndarray  # bool [T H W]
+    truth: np.ndarray | None = None  # bool [T H W]
+    score: str | None = None  # such as 'J&F 81.2'
+
+
+def overlay(frames: np.ndarray, masks: np.ndarray, colour: tuple[int, int, int] = PREDICTION,
+            truth: np.ndarray | None = None, tint: float = 0.35, thickness: int | None = None) -> np.ndarray:
+    """Frames with a tinted mask, its contour, and the ground truth's contour.
+
+    Args:
+        frames: RGB, uint8 [T H W 3].
+        masks: bool, [T H W].
+        colour: RGB of the mask and its contour.
+        truth: bool, [T H W]; its contour is drawn over the mask's in `TRUTH`'s colour.
+        tint: how much of the colour covers the mask, 0 to 1.
+        thickness: of the ground truth's contour in pixels, half of the mask's; by default it grows with
+          the frame.
+
+    Returns:
+        RGB, uint8 [T H W 3]; the frames are left as they are.
+
+    Raises:
+        ValueError: shapes or types do not fit.
+    """
+    frames, masks = np.asarray(frames), np.asarray(masks)
+    truth = None if truth is None else np.asarray(truth)
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ValueError(f'frames must be uint8 [T H W 3], got {frames.dtype} {frames.shape}')
+    for name, mask in (('masks', masks), ('truth', truth)):
+        if mask is not None and (mask.dtype != bool or mask.shape != frames.shape[:3]):
+            raise ValueError(f'{name} must be bool {frames.shape[:3]} as the frames, '
+                             f'got {mask.dtype} {mask.shape}')
+    if thickness is None:
+        thickness = max(1, round(min(frames.shape[1:3]) / 240))
+    pictures = frames.copy()
+    for t, picture in enumerate(pictures):
+        mask = masks[t]
+        picture[mask] = np.round((1 - tint) * picture[mask] + tint * np.array(colour))
+        _draw_contour(picture, mask, colour, 2 * thickness)
+        if truth is not None:
+            _draw_contour(picture, truth[t], TRUTH, thickness)
+    return pictures
+
+
+def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour, thickness: int):
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+
+
+def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: int = 384) -> np.ndarray:
+    """Sentences over strips of frames, a legend at the end.
+
+    Args:
+        rows: one a sentence; plain tuples in `Row`'s order will do. Videos may differ in size and length.
+        path: where to save the picture (PNG, or what the suffix says); it appears whole or not at all.
+        columns: frames of a row, evenly spaced from the first to the last; fewer if the video is shorter.
+        tile_width: pixels.
+
+    Returns:
+        RGB, uint8 [H W 3].
+
+    Raises:
+        ValueError: no rows, a row without frames, or shapes that do not fit.
+        OSError: the picture cannot be written; nothing is left behind.
+    """
+    rows = [Row(*row) for row in rows]
+    if not rows:
+        raise ValueError('a contact sheet needs at least one row')
+    margin, gap = tile_width // 12, tile_width // 36
+    size = max(11, tile_width // 15)
+    font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, size * 4 // 5))
+    width = 2 * margin + columns * tile_width + (columns - 1) * gap
+    strips = [_strip(row, columns, tile_width, gap) for row in rows]
+    captions = [_wrap(row.sentence, font, width - 2 * margin - _length(row.score, small) - size)
+                for row in rows]
+    line = round(size * 1.35)
+    height = margin + sum(len(caption) * line + gap + strip.shape[0] + margin
+                          for caption, strip in zip(captions, strips)) + line + margin // 2
+
+    sheet = Image.new('RGB', (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    y = margin
+    for row, caption, strip in zip(rows, captions, strips):
+        if row.score:
+            draw.text((width - margin, y + size), row.score, FAINT, small, anchor='rs')
+        for text in caption:
+            draw.text((margin, y + size), text, INK, font, anchor='ls')
+            y += line
+        y += gap
+        sheet.paste(Image.fromarray(strip), (margin, y))
+        y += strip.shape[0] + margin
+    _legend(draw, margin, y, line, small, with_truth=any(row.truth is not None for row in rows))
+    if path is not None:
+        _save(sheet, pathlib.Path(path))
+    return np.asarray(sheet)
+
+
+def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
+    """The row's frames side by side, on paper: uint8 [H W 3]."""
+    frames, masks = np.asarray(row.frames), np.asarray(row.masks)
+    if not len(frames):
+        raise ValueError(f'{row.sentence!r}: there is no frame to show')
+    truth = None if row.truth is None else np.asarray(row.truth)
+    for name, mask in (('masks', masks), ('truth', truth)):
+        if mask is not None and mask.shape != frames.shape[:3]:
+            raise ValueError(f'{row.sentence!r}: {name} are {mask.shape}, the frames {frames.shape[:3]}')
+    shown = np.unique(np.round(np.linspace(0, len(frames) - 1, columns)).astype(int))
+    tile_height = max(1, round(tile_width * frames.shape[1] / frames.shape[2]))
+    size = (tile_width, tile_height)
+    # Drawn after the resize, or contours would be scaled with the frames.
+    shrinks = tile_width < frames.shape[2]
+    tiles = overlay(
+        np.stack([cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+                  for t in shown]),
+        np.stack([_resize_mask(masks[t], size) for t in shown]),
+        truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]))
+    strip = np.full((tile_height, columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
+    for column, tile in enumerate(tiles):
+        x = column * (tile_width + gap)
+        strip[:, x:x + tile_width] = tile
+    return strip
+
+
+def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+
+
+def _length(text: str | None, font) -> int:
+    return round(font.getlength(text)) if text else 0
+
+
+def _wrap(text: str, font, width: int) -> list[str]:
+    """Lines of whole words no wider than `width`; a longer single word keeps its own line."""
+    lines = ['']
+    for word in text.split():
+        longer = f'{lines[-1]} {word}'.strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, line: int, font, with_truth: bool):
+    side = line * 3 // 5
+    tinted = tuple(round(0.65 * paper + 0.35 * ink) for paper, ink in zip(PAPER, PREDICTION))
+    entries = [('prediction', tinted, PREDICTION)] + [('ground truth', PAPER, TRUTH)] * with_truth
+    for text, fill, outline in entries:
+        draw.rectangle((x, y, x + side, y + side), fill, outline, max(2, side // 7))
+        x += side + line // 3
+        draw.text((x, y + side / 2), text, FAINT, font, anchor='lm')
+        x += _length(text, font) + line
+
+
+def _save(picture: Image.Image, path: pathlib.Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.partial-{os.getpid()}-{path.name}')  # keeps the suffix: it names the format
+    try:
+        picture.save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

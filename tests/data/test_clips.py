@@ -1,0 +1,114 @@
+import collections
+
+import numpy as np
+from PIL import Image
+import pytest
+import scipy.ndimage
+
+from sgmg_jax import types
+from sgmg_jax.data import clips
+
+
+def draws(length, centre, num_frames, count=2000, **kwargs):
+    rng = np.random.default_rng(0)
+    return np.stack([clips.sample_frames(rng, length, centre, num_frames, **kwargs) for _ in range(count)])
+
+
+@pytest.mark.parametrize('length', [1, 2, 3, 5, 36])
+@pytest.mark.parametrize('num_frames', [1, 2, 3, 4, 5, 6, 8, 12])
+def test_always_the_centre_and_as_many_frames_as_asked(length, num_frames):
+    for centre in {0, length // 2, length - 1}:
+        frames = draws(length, centre, num_frames, 20, reverse_probability=0)
+        assert frames.shape == (20, num_frames)
+        assert (frames == centre).any(1).all() and frames.min() >= 0 and frames.max() < length
+        assert (np.diff(frames) >= 0).all()
+
+
+def test_neighbours_are_one_to_three_away_and_equally_likely():
+    frames = draws(30, 10, 3, reverse_probability=0)
+    assert (frames[:, 1] == 10).all()
+    for distance in (10 - frames[:, 0], frames[:, 2] - 10):
+        assert set(distance) == {1, 2, 3}
+        np.testing.assert_allclose(np.bincount(distance)[1:] / len(frames), 1 / 3, atol=0.05)
+
+
+def test_the_rest_is_from_outside_with_the_release_quirk():
+    frames = draws(30, 10, 5, reverse_probability=0)
+    repeats = 0
+    for clip in frames:
+        # Some pair of neighbours around the centre explains the clip: two others lie outside of it.
+        assert any(set(clip) - {before, 10, after} <= set(range(before)) | set(range(after, 30))
+                   for before in clip if 7 <= before <= 9 for after in clip if 11 <= after <= 13)
+        repeats += len(set(clip)) < 5
+    # The frame after the centre is in the pool again: 2 of 25 to 29 draws take it.
+    assert 0.05 < repeats / len(frames) < 0.1
+
+
+def test_a_short_video_gives_every_frame():
+    # Nothing lies outside of the neighbours of a three-frame video but its last frame.
+    for clip in draws(3, 1, 8, 50, reverse_probability=0):
+        assert collections.Counter(clip).keys() == {0, 1, 2}
+
+
+def test_reversal_happens_as_often_as_told():
+    for probability in (0, 0.3, 1):
+        frames = draws(30, 10, 3, reverse_probability=probability)
+        reversed_clips = (np.diff(frames) < 0).all(1)
+        assert (reversed_clips | (np.diff(frames) > 0).all(1)).all()
+        np.testing.assert_allclose(reversed_clips.mean(), probability, atol=0.04)
+
+
+def test_boxes_end_on_the_last_pixel():
+    masks = np.zeros((4, 9, 13), bool)
+    masks[0, 2:5, 3:11] = True
+    masks[1, 8, 12] = True
+    masks[3, 0, :] = masks[3, :, 0] = True
+    boxes, present = clips.boxes_of_masks(masks)
+    np.testing.assert_array_equal(present, [True, True, False, True])
+    for box, mask in zip(boxes[[0, 1, 3]], masks[[0, 1, 3]]):
+        rows, columns = scipy.ndimage.find_objects(mask.astype(int))[0]
+        np.testing.assert_array_equal(box, [columns.start, rows.start, columns.stop - 1, rows.stop - 1])
+    np.testing.assert_array_equal(boxes[2], 0)
+
+
+@pytest.mark.parametrize('size, short, longest, expected', [
+    ((480, 854), 360, None, (360, 640)), ((480, 910), 360, None, (360, 682)),
+    ((480, 1152), 360, None, (360, 864)), ((480, 1152), 360, 640, (267, 640)),
+    ((854, 480), 360, None, (640, 360)), ((360, 640), 360, 640, (360, 640)),
+    ((720, 1280), 512, 640, (360, 640)), ((100, 100), 33, None, (33, 33)), ((100, 37), 10, 20, (18, 7))])
+def test_resized_size(size, short, longest, expected):
+    assert clips.resized_size(*size, short, longest) == expected
+
+
+def test_prepare_clip_is_pillow_and_imagenet():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 50, 81, 3), dtype=np.uint8)
+    prepared, size = clips.prepare_clip(frames, 20)
+    assert size == (20, 32) and prepared.shape == (2, 20, 32, 3) and prepared.dtype == np.float32
+    for got, frame in zip(prepared, frames):
+        resized = np.asarray(Image.fromarray(frame).resize((32, 20), Image.Resampling.BILINEAR), np.float64)
+        np.testing.assert_allclose(got, (resized / 255 - [.485, .456, .406]) / [.229, .224, .225], atol=1e-6)
+    same, size = clips.prepare_clip(frames, 50)
+    assert size == (50, 81) and same.shape == frames.shape
+
+
+def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, 10, 15), bool)
+    masks[0, 2:7, 3:10] = masks[2, 0:10, 0:15] = True
+    boxes, present = clips.boxes_of_masks(masks)
+    frames = rng.integers(0, 256, (3, 10, 15, 3), dtype=np.uint8)
+    sample = clips.Sample(frames, masks, boxes, present, 'a cat')
+    text = types.Text(tokens=np.array([[0, 5, 2, 1]], np.int32), valid=np.array([[True, True, True, False]]))
+    example = clips.to_example(sample, text, (16, 20))
+    assert example.clip.frames.shape == (3, 16, 20, 3) and example.clip.frames.dtype == np.float32
+    np.testing.assert_array_equal(example.clip.size, [10, 15])
+    real = np.zeros((3, 16, 20), bool)
+    real[:, :10, :15] = True
+    np.testing.assert_array_equal(example.clip.valid, real)
+    assert (example.clip.frames[~real] == 0).all() and not example.targets.masks[~real].any()
+    np.testing.assert_array_equal(example.targets.masks[:, :10, :15], masks)
+    np.testing.assert_allclose(
+        example.targets.boxes, [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [.5 * 14 / 15, .45, 14 / 15, .9]],
+        atol=1e-6)
+    np.testing.assert_array_equal(example.targets.present, [True, False, True])
+    np.testing.assert_array_equal(example.text.tokens, text.tokens[0])

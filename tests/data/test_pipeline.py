@@ -1,0 +1,191 @@
+import dataclasses
+import itertools
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import numpy as np
+import pytest
+import raw_tree
+
+from sgmg_jax.data import augment, pipeline, records, text
+
+ROOT = pathlib.Path(__file__).parents[2]
+SETTINGS = dict(num_frames=3, frame_size=(40, 72), text_length=24, batch_size=4, seed=7,
+                augmentation=augment.Augmentation(scales=(24, 32, 40), max_size=72, crop_scales=(40, 48),
+                                                  crop_size=(24, 40)))
+
+
+@pytest.fixture(scope='module')
+def tokenizer():
+    return text.train_tokenizer([value['exp'] for value in raw_tree.expressions().values()], 300)
+
+
+@pytest.fixture(scope='module')
+def source(records_folder):
+    return records.open_records(records_folder, 'train')
+
+
+def take(count, source, tokenizer, **changes):
+    batches = pipeline.train_batches(source, tokenizer, **SETTINGS | changes)
+    try:
+        return list(itertools.islice(batches, count))
+    finally:
+        batches.close()
+
+
+def assert_same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second):
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def test_shapes_and_meaning(source, tokenizer):
+    for batch in take(6, source, tokenizer):
+        assert batch.clip.frames.shape == (4, 3, 40, 72, 3) and batch.clip.frames.dtype == np.float32
+        assert batch.clip.valid.shape == batch.targets.masks.shape == (4, 3, 40, 72)
+        assert batch.clip.size.shape == (4, 2) and batch.text.tokens.shape == (4, 24)
+        assert batch.targets.boxes.shape == (4, 3, 4) and batch.targets.boxes.dtype == np.float32
+        assert all(leaf.dtype == bool for leaf in (batch.clip.valid, batch.text.valid, batch.targets.masks,
+                                                   batch.targets.present))
+        assert batch.targets.present.any(1).all()  # Never a clip without its object.
+        assert ((batch.targets.boxes >= 0) & (batch.targets.boxes <= 1)).all()
+        assert not batch.targets.boxes[~batch.targets.present].any()
+        assert not batch.targets.masks[~batch.clip.valid].any()
+        assert not batch.clip.frames[~batch.clip.valid].any()
+        np.testing.assert_array_equal(batch.clip.valid.sum((1, 2, 3)), 3 * batch.clip.size.prod(1))
+
+
+def test_workers_do_not_change_the_batches(source, tokenizer):
+    assert_same(take(4, source, tokenizer), take(4, source, tokenizer, num_workers=2))
+
+
+def test_resuming_gives_the_rest_also_in_later_epochs(source, tokenizer):
+    clips_an_epoch = len(records.training_index(source.videos, 3))
+    whole = take(9, source, tokenizer)
+    assert 9 * 4 > clips_an_epoch
+    for start in (1, 4, 8):
+        assert_same(whole[start:], take(9 - start, source, tokenizer, start_step=start))
+
+
+def test_two_processes_together_are_the_global_batch(source, tokenizer):
+    whole = take(5, source, tokenizer)
+    parts = [take(5, source, tokenizer, process_index=index, process_count=2) for index in range(2)]
+    for index, part in enumerate(parts):
+        assert_same([jax.tree.map(lambda rows, index=index: rows[index::2], batch) for batch in whole], part)
+
+
+def test_an_epoch_sees_every_clip_once_and_the_next_in_another_order(source, tokenizer, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pipeline.LoadClip, 'random_map', lambda self, row, rng: seen.append(int(row)) or row)
+    count = len(records.training_index(source.videos, 3))
+    batches = take(2 * count, source, tokenizer, batch_size=1)
+    order = [int(batch[0]) for batch in batches]
+    assert sorted(order[:count]) == sorted(order[count:]) == list(range(count))
+    assert order[:count] != order[count:]
+
+
+def test_seeds_differ_and_so_do_the_draws_of_two_epochs(source, tokenizer):
+    one, other = take(1, source, tokenizer)[0], take(1, source, tokenizer, seed=8)[0]
+    assert not np.array_equal(one.clip.frames, other.clip.frames)
+    # A single clip an epoch: the same row again, drawn anew.
+    single = records.Records(source.directory, source.split, (dataclasses.replace(
+        source.videos[0], expressions=source.videos[0].expressions[:1]),), source._source)
+    first, second = take(2, single, tokenizer, batch_size=1, num_frames=6)
+    assert not np.array_equal(first.clip.frames, second.clip.frames)
+
+
+class Spoilt(records.Records):
+    """The same records with one truncated JPEG in the first video, and masks without object 2."""
+
+    def __init__(self, source, cut=(), blank=False):
+        super().__init__(source.directory, source.split, source.videos, source._source)
+        self.cut, self.blank = cut, blank
+
+    def __getitem__(self, index):
+        record = super().__getitem__(index)
+        if index in self.cut:
+            record = dataclasses.replace(record, frames=tuple(frame[:-100] for frame in record.frames))
+        if self.blank:
+            record = dataclasses.replace(record, masks=(record.masks[2],) * len(record.masks))
+        return record
+
+
+def test_a_bad_clip_raises_with_its_name(source, tokenizer):
+    with pytest.raises(ValueError, match='video aaa0000001, frame 000..: the JPEG is broken or truncated'):
+        take(4, Spoilt(source, cut=(0,)), tokenizer)
+
+
+def test_a_bad_clip_can_be_skipped_with_a_counted_warning(source, tokenizer, caplog):
+    spoilt = Spoilt(source, cut=(0,))
+    batches = take(4, spoilt, tokenizer, on_bad_clip='skip')
+    messages = [record.getMessage() for record in caplog.records if 'bad clip' in record.getMessage()]
+    assert messages[0].startswith('Skipped a bad clip, number 1 of this process: video aaa0000001')
+    assert f'number {len(messages)} of' in messages[-1]
+    # The replacement follows from the step too.
+    assert_same(batches, take(4, spoilt, tokenizer, on_bad_clip='skip'))
+    with pytest.raises(ValueError, match='in 100 draws no clip of split .train. could be used'):
+        take(1, Spoilt(source, cut=(0, 1)), tokenizer, on_bad_clip='skip')
+
+
+def test_an_object_that_is_never_there_does_not_hang(source, tokenizer):
+    videos = tuple(dataclasses.replace(video, expressions=video.expressions[2:]) for video in source.videos)
+    only_second = records.Records(source.directory, source.split, videos, source._source)
+    message = r'in 100 draws no clip .* video \w+, expression [23], object 2, around frame'
+    with pytest.raises(ValueError, match=message):
+        take(1, Spoilt(only_second, blank=True), tokenizer)
+
+
+def test_wrong_arguments(source, tokenizer, records_folder):
+    with pytest.raises(ValueError, match='batch_size=3: must be a multiple of the 2 processes'):
+        take(1, source, tokenizer, batch_size=3, process_count=2)
+    with pytest.raises(ValueError, match="on_bad_clip='ignore'"):
+        take(1, source, tokenizer, on_bad_clip='ignore')
+    with pytest.raises(ValueError, match='has no ground truth to train on'):
+        take(1, records.open_records(records_folder, 'valid'), tokenizer)
+    with pytest.raises(ValueError, match='text_length=4'):
+        take(1, source, tokenizer, text_length=4)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the death signal is a service of Linux')
+def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
+    script = tmp_path / 'trainer.py'
+    script.write_text(textwrap.dedent(f'''
+        import multiprocessing, time
+        from absl import app
+        from sgmg_jax.data import augment, pipeline, records, text
+
+        def main(argv):
+            source = records.open_records({str(records_folder)!r}, 'train')
+            tokenizer = text.train_tokenizer(['a cat'], 300)
+            batches = pipeline.train_batches(
+                source, tokenizer, num_frames=3, frame_size=(40, 72), text_length=40, batch_size=1, seed=0,
+                augmentation=augment.Augmentation(scales=(32,), crop_probability=0), num_workers=1)
+            next(batches)
+            print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+            time.sleep(60)
+
+        if __name__ == '__main__':
+            app.run(main)
+        '''))
+    trainer = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    workers = [int(word) for word in trainer.stdout.readline().split()]
+    assert workers and all(pathlib.Path(f'/proc/{worker}').exists() for worker in workers)
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+
+    def alive():
+        stats = [pathlib.Path(f'/proc/{worker}/stat') for worker in workers]
+        return [stat for stat in stats
+                if stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] != 'Z']
+
+    deadline = time.monotonic() + 10
+    while alive() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive()

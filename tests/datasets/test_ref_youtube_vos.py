@@ -1,0 +1,245 @@
+import io
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+import raw_tree
+
+from datasets import build
+from sgmg_jax.data import records
+
+ROOT = pathlib.Path(__file__).parents[2]
+TRAIN_JSON = pathlib.Path('meta_expressions/train/meta_expressions.json')
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return raw_tree.write(tmp_path / 'raw')
+
+
+def built(raw, split, name='ref_youtube_vos'):
+    return records.open_records(build.build(name, raw, raw.parent / 'tfds'), split)
+
+
+def test_train_keeps_every_byte_name_and_id(raw):
+    source = built(raw, 'train')
+    assert [video.name for video in source.videos] == sorted(raw_tree.TRAIN)
+    for record in source:
+        names = raw_tree.TRAIN[record.video.name]  # The file lists them backwards; frames are sorted.
+        assert list(record.video.frame_names) == names
+        assert (record.video.height, record.video.width) == (raw_tree.HEIGHT, raw_tree.WIDTH)
+        folder = raw / 'train' / 'JPEGImages' / record.video.name
+        assert list(record.frames) == [(folder / f'{name}.jpg').read_bytes() for name in names]
+        np.testing.assert_array_equal(record.decode_masks(), [raw_tree.mask(p) for p in range(len(names))])
+        written = raw_tree.expressions()
+        assert {expression.id: {'exp': expression.text, 'obj_id': str(expression.object_id)}
+                for expression in record.video.expressions} == written
+
+
+def test_valid_leaves_out_the_videos_of_test_and_has_no_masks(raw):
+    source = built(raw, 'valid')
+    assert [video.name for video in source.videos] == ['ccc0000003', 'eee0000005']
+    assert {e.object_id for video in source.videos for e in video.expressions} == {-1}
+    assert not any(video.has_masks for video in source.videos)
+    assert source[1].decode_masks() is None and len(source[1].frames) == 4
+    with pytest.raises(ValueError, match="no split 'test'"):  # Its frames are absent.
+        records.open_records(source.directory, 'test')
+
+
+def test_without_the_test_file_valid_is_what_has_frames(raw):
+    shutil.rmtree(raw / 'meta_expressions' / 'test')
+    assert [video.name for video in built(raw, 'valid').videos] == ['ccc0000003', 'eee0000005']
+
+
+def test_test_split_is_built_when_its_frames_are_there(raw):
+    raw_tree.save_frames(raw, 'test', {name: raw_tree.VALID[name] for name in raw_tree.TEST})
+    assert [video.name for video in built(raw, 'test').videos] == raw_tree.TEST
+
+
+def test_public_ground_truth_is_merged_into_index_masks(raw):
+    raw_tree.add_ground_truth(raw)
+    source = built(raw, 'valid')
+    for record in source:
+        assert [e.object_id for e in record.video.expressions] == [1, 1, 2, 2]
+        np.testing.assert_array_equal(record.decode_masks(), [raw_tree.mask(p) for p in range(4)])
+        assert Image.open(io.BytesIO(record.masks[0])).mode == 'L'
+
+
+def test_tags_are_kept(raw):
+    raw_tree.edit_json(raw / TRAIN_JSON,
+                       lambda videos: videos['aaa0000001']['expressions']['0'].update(tags=['moves', 'held']))
+    first, second = built(raw, 'train').videos[0].expressions[:2]
+    assert first.tags == ('moves', 'held') and second.tags == ()
+
+
+@pytest.mark.parametrize('level', ['', '480p'])
+def test_ref_davis_keeps_void_and_finds_the_480p_level(raw, level):
+    names = raw_tree.VALID['ccc0000003']
+    shutil.rmtree(raw / 'train')
+    shutil.rmtree(raw / 'valid')
+    shutil.rmtree(raw / 'meta_expressions')
+    raw_tree.save_frames(raw, 'valid', {'blackswan': names})
+    masks = [raw_tree.mask(position) for position in range(4)]
+    for index, name in zip(masks, names):
+        index[0, :7] = 255
+        raw_tree.save_mask(raw / 'valid' / 'Annotations' / level / 'blackswan' / f'{name}.png', index)
+    if level:
+        (raw / 'valid' / 'JPEGImages' / 'blackswan').rename(raw / 'moved')
+        (raw / 'valid' / 'JPEGImages' / level).mkdir()
+        (raw / 'moved').rename(raw / 'valid' / 'JPEGImages' / level / 'blackswan')
+        # Kept beside by packs for its palette.
+        raw_tree.save_mask(raw / 'valid' / 'Annotations' / 'blackswan' / '00000.png', masks[0])
+    raw_tree.write_json(raw / 'meta_expressions' / 'valid' / 'meta_expressions.json',
+                        {'blackswan': {'expressions': raw_tree.expressions(), 'frames': names}})
+    record = built(raw, 'valid', 'ref_davis')[0]
+    np.testing.assert_array_equal(record.decode_masks(), masks)
+    assert len(record.video.expressions) == 4
+
+
+def remove_field(*path):
+    def edit(videos):
+        for key in path[:-1]:
+            videos = videos[key]
+        del videos[path[-1]]
+    return edit
+
+
+def change(key, value):
+    return lambda videos: videos['aaa0000001']['expressions']['1'].update({key: value})
+
+
+@pytest.mark.parametrize('edit, message', [
+    (remove_field('aaa0000001', 'expressions', '1', 'exp'),
+     r'train.meta_expressions.json: video aaa0000001, expression 1: field "exp" is missing'),
+    (remove_field('aaa0000001', 'expressions', '1', 'obj_id'),
+     r'train.meta_expressions.json: video aaa0000001, expression 1: field "obj_id" is missing'),
+    (remove_field('aaa0000001', 'frames'), r'video aaa0000001: field "frames" is missing'),
+    (remove_field('aaa0000001', 'expressions'), r'video aaa0000001: field "expressions" is missing'),
+    (change('exp', '  '), r'video aaa0000001, expression 1: field "exp" is an empty sentence'),
+    (change('exp', 3), r'expression 1: field "exp" has the type int'),
+    (change('obj_id', 'cat'), r'expression 1: field "obj_id" must be a whole number .* is \'cat\''),
+    (change('obj_id', '0'), r'expression 1: field "obj_id" must be a whole number'),
+    (change('obj_id', '7'),
+     r'video aaa0000001, expression 1: obj_id 7 is in no mask of .*aaa0000001, which hold the ids \[1, 2\]'),
+    (change('tags', 'motion'), r'expression 1: field "tags" must be a list of words'),
+    (lambda videos: videos['aaa0000001'].update(frames=['00020', '00020']), r'"frames" names a frame twice'),
+    (lambda videos: videos['aaa0000001'].update(frames=[]), r'"frames" must be a list of frame names'),
+    (lambda videos: videos['aaa0000001'].update(frames=['00020', '00021']),
+     r'00021.jpg: missing, though listed'),
+    (lambda videos: videos.update(zzz=videos['aaa0000001']),
+     r'zzz: missing folder with the frames of video zzz'),
+    (lambda videos: videos.clear(), r'field "videos" is empty'),
+])
+def test_wrong_expressions_file(raw, edit, message):
+    raw_tree.edit_json(raw / TRAIN_JSON, edit)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        built(raw, 'train')
+    assert not list((raw.parent / 'tfds').rglob('*.json'))  # Nothing half-written is left.
+
+
+FRAME = pathlib.Path('train/JPEGImages/bbb0000002/00015.jpg')
+MASK = pathlib.Path('train/Annotations/bbb0000002/00015.png')
+
+
+def truncate_frame(raw):
+    file = raw / FRAME
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def small_mask(raw):
+    raw_tree.save_mask(raw / MASK, raw_tree.mask(3)[:, :90].copy())
+
+
+def small_frame(raw):
+    Image.fromarray(raw_tree.frame('x', 0)[:50]).save(raw / FRAME)
+
+
+def colour_mask(raw):
+    Image.fromarray(raw_tree.frame('x', 0)).save(raw / MASK)
+
+
+def overlap(raw):
+    raw_tree.add_ground_truth(raw)
+    mask = Image.fromarray(((raw_tree.mask(1) > 0) * 255).astype(np.uint8))
+    for expression in '23':
+        mask.save(raw / 'valid' / 'Annotations' / 'eee0000005' / expression / '00005.png')
+
+
+def disagree(raw):
+    raw_tree.add_ground_truth(raw)
+    (raw / 'valid' / 'Annotations' / 'eee0000005' / '1' / '00005.png').write_bytes(
+        (raw / 'valid' / 'Annotations' / 'eee0000005' / '3' / '00005.png').read_bytes())
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (truncate_frame, r'bbb0000002.00015.jpg: broken JPEG \(.*truncated.*\). Unpack this frame again'),
+    (small_frame, r'bbb0000002.00015.jpg: is 96x50 pixels, but 00000.jpg of the same video is 96x54'),
+    (small_mask, r'bbb0000002.00015.png: the mask is 90x54 pixels, its frame 96x54'),
+    (colour_mask, r'bbb0000002.00015.png: has the colour mode RGB'),
+    (lambda raw: (raw / MASK).unlink(), r'bbb0000002.00015.png: missing; every frame needs its mask'),
+    (lambda raw: (raw / MASK).write_bytes((raw / MASK).read_bytes()[:-60]), r'00015.png: broken PNG'),
+    (lambda raw: shutil.rmtree(raw / 'train' / 'Annotations'),
+     r'missing folder with the masks of video aaa0000001'),
+    (lambda raw: (raw / TRAIN_JSON).write_text('{'), r'train.meta_expressions.json: is not JSON'),
+    (overlap, r'eee0000005.2.00005.png: obj_id 2 claims pixels that obj_id 1 has \(expression 0\)'),
+    (disagree, r'eee0000005.1.00005.png: differs from the mask of expression 0'),
+])
+def test_wrong_files(raw, spoil, message):
+    spoil(raw)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        built(raw, 'train')
+    assert not list((raw.parent / 'tfds').rglob('*.array_record*'))
+
+
+def test_an_empty_folder_names_the_expected_paths(tmp_path):
+    (tmp_path / 'raw').mkdir()
+    with pytest.raises(FileNotFoundError, match='nowhere: no such folder'):
+        build.build('ref_youtube_vos', tmp_path / 'nowhere', tmp_path / 'tfds')
+    with pytest.raises(FileNotFoundError, match='raw: no such folder, or an empty one'):
+        build.build('ref_youtube_vos', tmp_path / 'raw', tmp_path / 'tfds')
+    (tmp_path / 'raw' / 'junk').touch()
+    paths = 'none of these exist: .*train.meta_expressions.json.*train.JPEGImages'
+    with pytest.raises(FileNotFoundError, match=paths):
+        build.build('ref_youtube_vos', tmp_path / 'raw', tmp_path / 'tfds')
+
+
+def test_overwrite_replaces_and_a_failed_one_keeps_what_was_there(raw):
+    assert len(built(raw, 'train')) == 2
+    with pytest.raises(FileExistsError, match='Pass --overwrite'):
+        built(raw, 'train')
+    raw_tree.edit_json(raw / TRAIN_JSON, lambda videos: videos.pop('aaa0000001'))
+    folder = build.build('ref_youtube_vos', raw, raw.parent / 'tfds', overwrite=True)
+    assert [video.name for video in records.open_records(folder, 'train').videos] == ['bbb0000002']
+    truncate_frame(raw)
+    with pytest.raises(ValueError, match='broken JPEG'):
+        build.build('ref_youtube_vos', raw, raw.parent / 'tfds', overwrite=True)
+    assert len(records.open_records(folder, 'train')) == 1
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_an_interrupted_build_is_not_taken_for_a_whole_one(raw):
+    source = built(raw, 'train')
+    left = source.directory.with_name('incomplete.ABC123_1.0.0')
+    source.directory.rename(left)  # What a killed build leaves at the worst moment.
+    with pytest.raises(FileNotFoundError, match='holds no built data set'):
+        records.open_records(raw.parent / 'tfds', 'train')
+    assert len(built(raw, 'train')) == 2
+    assert not left.exists()
+
+
+def test_command(raw):
+    command = [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
+               f'--out={raw.parent / "tfds"}', '--shards=2']
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert 'train 2 videos, valid 2 videos' in done.stdout
+    source = records.open_records(raw.parent / 'tfds', 'train')
+    assert [source[number].video.name for number in range(2)] == sorted(raw_tree.TRAIN)
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith('error: ')

@@ -1,0 +1,142 @@
+"""Overlays and contact sheets."""
+
+import errno
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFont
+import pytest
+
+from sgmg_jax import visualize
+
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def disc(size, centre, radius):
+    y, x = np.mgrid[:size[0], :size[1]]
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
+
+
+def video(frames=4, size=(90, 121)):
+    rng = np.random.default_rng(0)
+    masks = np.stack([disc(size, (45, 30 + 8 * t), 18) for t in range(frames)])
+    return rng.integers(60, 120, (frames, *size, 3), dtype=np.uint8), masks
+
+
+def test_overlay_tints_inside_and_spares_outside():
+    frames, masks = video()
+    before = frames.copy()
+    colour, tint = (250, 10, 130), 0.35
+    pictures = visualize.overlay(frames, masks, colour, tint=tint)
+    np.testing.assert_array_equal(frames, before)
+    assert pictures.dtype == np.uint8 and pictures.shape == frames.shape
+    kernel = np.ones((9, 9), np.uint8)
+    for frame, mask, picture in zip(frames, masks, pictures):
+        inside = cv2.erode(mask.astype(np.uint8), kernel) > 0
+        outside = cv2.dilate(mask.astype(np.uint8), kernel) == 0
+        np.testing.assert_array_equal(picture[outside], frame[outside])
+        np.testing.assert_array_equal(
+            picture[inside], np.round((1 - tint) * frame[inside] + tint * np.array(colour))
+        )
+        # The contour itself: the mask's own border pixels have the colour in full.
+        border = mask & (cv2.erode(mask.astype(np.uint8), CROSS) == 0)
+        assert (np.abs(picture[border].astype(int) - colour).max(-1) < 60).mean() > 0.9
+
+
+def test_overlay_draws_the_truth_on_top():
+    frames, masks = video()
+    truth = np.roll(masks, 30, axis=2)
+    pictures = visualize.overlay(frames, np.zeros_like(masks), truth=truth)
+    changed = (pictures != frames).any(-1)
+    for mask, picture, change in zip(truth, pictures, changed):
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        deep = cv2.erode(mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        assert change.any() and not change[~near].any() and not change[deep].any()
+        border = mask & (cv2.erode(mask.astype(np.uint8), CROSS) == 0)
+        assert (np.abs(picture[border].astype(int) - visualize.TRUTH).max(-1) < 60).mean() > 0.8
+
+
+def test_overlay_of_nothing_changes_nothing():
+    frames, masks = video()
+    np.testing.assert_array_equal(visualize.overlay(frames, masks & False, truth=masks & False), frames)
+    assert visualize.overlay(frames[:0], masks[:0]).shape == (0, 90, 121, 3)
+
+
+@pytest.mark.parametrize(
+    'change, match',
+    [
+        (lambda frames, masks: (frames / 255, masks, None), 'frames must be uint8'),
+        (lambda frames, masks: (frames, masks.astype(np.uint8), None), 'masks must be bool'),
+        (lambda frames, masks: (frames, masks[1:], None), 'masks must be bool'),
+        (lambda frames, masks: (frames, masks, masks[:, 1:]), 'truth must be bool'),
+    ],
+)
+def test_overlay_refuses(change, match):
+    frames, masks, truth = change(*video())
+    with pytest.raises(ValueError, match=match):
+        visualize.overlay(frames, masks, truth=truth)
+
+
+def test_sheet_of_mixed_videos(tmp_path):
+    rows = [
+        visualize.Row('the disc', *video(), video()[1], 'J&F 100.0'),
+        ('a disc of a long sentence ' * 12, *video(2, (60, 200))),
+        ('one frame', *video(1, (201, 91))),
+    ]
+    sheet = visualize.contact_sheet(rows, tmp_path / 'new/sheet.png', columns=5, tile_width=120)
+    margin, gap = 10, 3
+    assert sheet.dtype == np.uint8 and sheet.shape[1] == 2 * margin + 5 * 120 + 4 * gap
+    # Strips 89, 36 and 265 high, captions and a legend.
+    assert sheet.shape[0] > 89 + 36 + 265 + 5 * margin
+    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['sheet.png']
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'new/sheet.png')), sheet)
+
+
+def test_sheet_shows_first_to_last_frame():
+    frames = np.zeros((9, 40, 40, 3), np.uint8)
+    frames[...] = (np.arange(9) * 20)[:, None, None, None]
+    sheet = visualize.contact_sheet([('x', frames, np.zeros((9, 40, 40), bool))], columns=3, tile_width=60)
+    tiles = [value for value in range(0, 180, 20) if ((sheet == value).all(-1)).sum() > 3000]
+    assert tiles == [0, 80, 160]
+
+
+def test_sheet_has_legend_for_truth_only_if_there_is_truth():
+    frames, masks = video(2)
+    empty = masks & False
+    for truth, expected in ((None, False), (empty, True)):
+        sheet = visualize.contact_sheet([('x', frames, empty, truth)])
+        assert (sheet == visualize.TRUTH).all(-1).any() == expected
+        assert (sheet == visualize.PREDICTION).all(-1).any()
+
+
+def test_wrapped_lines_fit():
+    font = ImageFont.load_default(16)
+    text = (
+        'the small striped blue star that moves up past the ' + 'incomprehensibilities' * 2 + ' of the cross'
+    )
+    lines = visualize._wrap(text, font, 150)
+    assert ' '.join(lines) == text
+    assert all(font.getlength(line) <= 150 or ' ' not in line for line in lines) and len(lines) > 3
+    assert visualize._wrap('', font, 150) == ['']
+
+
+def test_sheet_refuses(tmp_path):
+    frames, masks = video()
+    with pytest.raises(ValueError, match='at least one row'):
+        visualize.contact_sheet([])
+    with pytest.raises(ValueError, match="'empty': there is no frame"):
+        visualize.contact_sheet([('empty', frames[:0], masks[:0])], tmp_path / 'sheet.png')
+    with pytest.raises(ValueError, match="'x': truth are"):
+        visualize.contact_sheet([('x', frames, masks, masks[:, :5])])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_no_half_sheet(tmp_path, monkeypatch):
+    def fail(self, path, *args, **kwargs):
+        path.write_bytes(b'half')
+        raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+
+    monkeypatch.setattr(Image.Image, 'save', fail)
+    with pytest.raises(OSError, match='No space left'):
+        visualize.contact_sheet([('x', *video())], tmp_path / 'sheet.png')
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,26 @@
+"""Trains a model.
+
+    python train.py --config=configs/ytvos.py --workdir=runs/ytvos
+
+A run that was stopped, however, goes on with the same command. Any field of the config can be set:
+--config.data.batch_size=4. Every config takes ':smoke', two small steps that show that all is in
+place: --config=configs/ytvos.py:smoke
+"""
+from absl import app, flags
+from ml_collections import config_flags
+
+from sgmg_jax.training import loop
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints and logs go; a run in there is resumed.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'unknown argument {argv[1]!r}')
+    loop.train(CONFIG.value, WORKDIR.value)
+
+
+if __name__ == '__main__':
+    app.run(main)
