@@ -15,7 +15,7 @@ from configs import common
 def get_config(mode='full'):
     """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
     config = common.get_config()
-    config.steps = 1000
+    config.steps = 1300
     config.log_every = 20
     config.eval_every = 250
     config.checkpoint_every = 125
@@ -24,15 +24,15 @@ def get_config(mode='full'):
         backbone='demo', text_encoder='demo', hidden=96, queries=5, levels=3, heads=4, encoder_layers=2,
         decoder_layers=2, mlp=192, dropout=0.0, text_dropout=0.0, drop_path=0.0)
     config.data.update(
-        records='data/synthetic', tokenizer=None, num_frames=3, frame_size=(128, 128), text_length=24,
+        records='data/synthetic', tokenizer=None, num_frames=3, frame_size=(112, 112), text_length=24,
         batch_size=8, workers=0,
         # Backwards, "moving left" would be false.
         reverse_probability=0.0)
     config.data.augmentation.update(
-        scales=(128,), max_size=128, crop_probability=0.0, flip_probability=0.5, photometric=False)
-    config.evaluation.update(short_side=128, videos=12)
+        scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, photometric=False)
+    config.evaluation.update(short_side=112, videos=12)
     config.optimizer.update(
-        learning_rate=5e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(850,))
+        learning_rate=5e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1100,))
     if mode == 'smoke':
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 2

@@ -1,5 +1,35 @@
 """Settings of the test run."""
 from absl import flags
+import jax
+import pytest
+
+from configs import synthetic
+from datasets import build
+from sgmg_jax.data import synthetic as world
 
 # Worker processes of grain refuse to start before absl flags are parsed.
 flags.FLAGS.mark_as_parsed()
+
+
+def pytest_configure(config):
+    # The same small programs are compiled by several tests, and by every worker.
+    jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
+
+
+@pytest.fixture(scope='session')
+def world_records(tmp_path_factory):
+    """A tiny procedural world, built: 3 videos to train on, 2 to validate."""
+    root = tmp_path_factory.mktemp('world')
+    world.write_dataset(root / 'raw', num_train=3, num_valid=2, num_frames=5, size=(80, 80))
+    return build.build('ref_youtube_vos', root / 'raw', root / 'tfds')
+
+
+@pytest.fixture
+def tiny_config(world_records):
+    """The demo's config, shrunk: two steps of a model of one block a stage."""
+    config = synthetic.get_config('smoke')
+    config.model.update(hidden=32, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, queries=3)
+    config.data.update(records=str(world_records), num_frames=2, frame_size=(80, 80))
+    config.data.augmentation.update(scales=(80,), max_size=80)
+    config.evaluation.update(short_side=80)
+    return config

@@ -7,11 +7,9 @@ them with `datasets.build` in a temporary folder, and measures on those.
 """
 import argparse
 from collections.abc import Callable
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,10 +19,12 @@ import time
 import cv2
 import numpy as np
 
+from sgmg_jax.benchmarks import machine
 from sgmg_jax.data import augment, clips, pipeline, records, text
 
 NUM_FRAMES = 5
 FRAME_SIZE = 360, 640
+PACKAGES = ('grain', 'tensorflow-datasets', 'array_record', 'opencv-python-headless', 'numpy')
 
 
 def main() -> None:
@@ -83,10 +83,7 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
         finally:
             batches.close()
 
-    versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in (
-        'grain', 'tensorflow-datasets', 'array_record', 'opencv-python-headless', 'numpy'))
-    print(f'machine   {platform.processor() or platform.machine()}, {os.cpu_count()} cores, using {cores}; '
-          f'Python {platform.python_version()}, {versions}')
+    print(f'machine   {machine.describe(PACKAGES)}; using {cores}')
     print(f'data      {source.directory}, {len(source)} videos of '
           f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
           f'{np.mean(frames) / 1024:.0f} KB a JPEG, {len(frames) / len(chosen):.0f} frames a video')

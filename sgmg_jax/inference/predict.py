@@ -44,14 +44,20 @@ class Predictor:
         self._segment = jax.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
 
     @classmethod
-    def from_workdir(cls, workdir, checkpoint='best'):
-        """The model that `train.py --workdir` made. checkpoint: 'best', 'latest' or a step.
+    def from_workdir(cls, workdir, checkpoint='best', config=None):
+        """The model that `train.py --workdir` made.
+
+        Args:
+            workdir: of the run.
+            checkpoint: 'best', 'latest' or a step.
+            config: whose sizes of evaluation to use; by default those the run was started with.
 
         Raises:
-            FileNotFoundError: if there is none; lists what is there.
+            FileNotFoundError: if there is no run or no such checkpoint; lists what is there.
+            ValueError: if config.model is not what the run trained; names the fields.
         """
         workdir = pathlib.Path(workdir)
-        config = read_config(workdir)
+        config = check_model(config, workdir)
         model = systems.build_model(config.model)
         parameters = restore_parameters(model, config, workdir, checkpoint)
         return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'))
@@ -109,26 +115,31 @@ def _segment(model, parameters, video, tokens, real_frames, crop, size):
     return resize.bilinear(logits, size)[..., 0] > 0
 
 
-def read_config(workdir):
-    """The config a run was started with.
+def check_model(config, workdir):
+    """The config a run was started with, or `config` if it describes the same model.
 
     Raises:
         FileNotFoundError: if `workdir` holds no run.
+        ValueError: naming the fields of config.model that differ.
     """
     path = pathlib.Path(workdir) / 'config.json'
     if not path.exists():
         raise FileNotFoundError(f'{path}: no such file, so {workdir} is not the workdir of a training run. '
                                 'Give the --workdir that train.py was run with.')
-    return ml_collections.ConfigDict(json.loads(path.read_text()))
+    trained = ml_collections.ConfigDict(json.loads(path.read_text()))
+    if config is None:
+        return trained
+    fields = sorted({*trained.model, *config.model})
+    different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
+                 for field in fields if trained.model.get(field) != config.model.get(field)]
+    if different:
+        raise ValueError(f'{workdir}: its checkpoints are of another model: {"; ".join(different)}. '
+                         'Give the config it was trained with.')
+    return config
 
 
 def restore_parameters(model, config, workdir, checkpoint='best'):
-    """Nested parameters of a checkpoint of the run in `workdir`: 'best', 'latest' or a step.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        ValueError: if it is of another model.
-    """
+    """Nested parameters of a checkpoint of the run in `workdir`. Raises as `Predictor.from_workdir` does."""
     saved = checkpoints.Checkpoints(workdir)
     steps = {'best': saved.best_step, 'latest': saved.latest_step}
     step = steps[checkpoint]() if checkpoint in steps else int(checkpoint)

@@ -14,8 +14,7 @@ import tqdm
 
 from sgmg_jax import checkpoints, sharding, systems
 from sgmg_jax.data import augment, pipeline, records, text
-from sgmg_jax.evaluation import scoring
-from sgmg_jax.inference import predict
+from sgmg_jax.inference import evaluate, predict
 from sgmg_jax.training import step as steps
 from sgmg_jax.training.logging import MetricWriter
 
@@ -52,7 +51,13 @@ def train(config, workdir):
                      config.steps, start, jax.device_count(), jax.default_backend())
         batches = open_batches(config, source, tokenizer, start)
         writer = MetricWriter(workdir, start)
-        validate = make_validation(config, model, tokenizer)
+        validation = records.open_records(config.data.records, config.data.valid_split)
+        predictor = predict.Predictor.from_config(config, model, None, tokenizer)
+
+        def validate(parameters):
+            predictor.parameters = parameters
+            return evaluate.score_videos(predictor, validation, config.evaluation.videos)
+
         try:
             run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
         finally:
@@ -128,28 +133,6 @@ def open_batches(config, source, tokenizer, start_step):
         seed=config.seed, start_step=start_step, process_index=jax.process_index(),
         process_count=jax.process_count(), num_workers=data.workers,
         reverse_probability=data.reverse_probability, on_bad_clip=data.on_bad_clip)
-
-
-def make_validation(config, model, tokenizer):
-    """function(nested parameters) -> scores of the first config.evaluation.videos validation videos."""
-    split = records.open_records(config.data.records, config.data.valid_split)
-    count = min(len(split), config.evaluation.videos or len(split))
-    predictor = predict.Predictor.from_config(config, model, None, tokenizer)
-
-    def validate(parameters):
-        predictor.parameters = parameters
-        scores = []
-        for i in tqdm.trange(count, desc='validation', unit='video', leave=False, dynamic_ncols=True):
-            record = split[i]
-            expressions = record.video.expressions
-            masks = predictor(record.decode_frames(), [e.text for e in expressions])
-            truth = record.decode_masks()
-            scores += [scoring.score_expression(truth, e.object_id, mask)
-                       | {'video': record.video.name, 'expression': e.id, 'tags': e.tags}
-                       for e, mask in zip(expressions, masks)]
-        return scoring.summarise(scores)
-
-    return validate
 
 
 def flatten_scores(summary):

@@ -1,0 +1,32 @@
+"""Evaluates a trained model: leaderboard files, scores, pictures.
+
+    python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos
+
+writes runs/ytvos/evaluation/: Annotations/ and submission.zip for the leaderboard, overlays.png to
+look at, and, where the split has ground truth, scores.json. Other data of the same model:
+--config.data.records=PATH --config.data.valid_split=SPLIT. With --shuffle_sentences every sentence
+is scored against another object of its video, a control that a model that reads must fail.
+"""
+from absl import app, flags
+from ml_collections import config_flags
+
+from sgmg_jax.evaluation import scoring
+from sgmg_jax.inference import evaluate
+
+CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
+WORKDIR = flags.DEFINE_string('workdir', None, 'The --workdir that train.py was run with.')
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', "'best' (validation J&F), 'latest' or a step.")
+SHUFFLE = flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f'unknown argument {argv[1]!r}')
+    summary = evaluate.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value, SHUFFLE.value)
+    if summary:
+        print(scoring.format_summary(summary))
+
+
+if __name__ == '__main__':
+    app.run(main)

@@ -1,0 +1,24 @@
+"""What a benchmark ran on."""
+import importlib.metadata
+import os
+import pathlib
+import platform
+
+import jax
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy')
+
+
+def describe(packages=PACKAGES):
+    """One line: processor, cores, device, versions."""
+    versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in packages)
+    device = jax.devices()[0]
+    return (f'{_processor()}, {os.cpu_count()} cores; {device.platform} {device.device_kind}; '
+            f'Python {platform.python_version()}, {versions}')
+
+
+def _processor():
+    info = pathlib.Path('/proc/cpuinfo')
+    names = [line.split(':')[1].strip() for line in info.read_text().splitlines()
+             if line.startswith('model name')] if info.exists() else []
+    return names[0] if names else platform.processor() or platform.machine()

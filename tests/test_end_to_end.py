@@ -1,0 +1,198 @@
+"""From records to scores through the functions that train.py, evaluate.py and `score` call."""
+import copy
+import errno
+import json
+import random
+import zipfile
+
+from flax import traverse_util
+import numpy as np
+from PIL import Image
+import pytest
+
+from sgmg_jax import Predictor, checkpoints, score
+from sgmg_jax.data import records
+from sgmg_jax.inference import evaluate, predict
+from sgmg_jax.training import loop
+
+
+@pytest.fixture(scope='session')
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp('run')
+
+
+@pytest.fixture
+def trained(workdir, tiny_config):
+    """Workdir and config of a run of two steps; trained once a session."""
+    loop.train(tiny_config, workdir)
+    return workdir, tiny_config
+
+
+def parameters(workdir, checkpoint='latest'):
+    config = predict.check_model(None, workdir)
+    model = predict.systems.build_model(config.model)
+    return traverse_util.flatten_dict(predict.restore_parameters(model, config, workdir, checkpoint), sep='/')
+
+
+def test_a_run_leaves_its_logs_and_checkpoints(trained):
+    workdir, _ = trained
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    steps = [line for line in lines if 'loss' in line]
+    assert [line['step'] for line in steps] == [1, 2]
+    named = {'loss_class', 'loss_box', 'loss_giou', 'loss_mask', 'loss_dice', 'loss_mask_low', 'loss_dice_low'}
+    assert named | {f'{n}_0' for n in named} <= set(steps[0])
+    scores = [line for line in lines if 'valid/J&F' in line]
+    assert [line['step'] for line in scores] == [2]
+    assert 'valid/attribute/J' in scores[0]
+    assert list((workdir / 'tensorboard').iterdir())
+    saved = checkpoints.Checkpoints(workdir)
+    assert saved.all_steps() == [1, 2] and saved.best_step() == 2
+    saved.close()
+
+
+def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
+    """Two steps, then two more, against four at once: parameters bit for bit, logs line by line."""
+    _, config = trained
+    config = copy.deepcopy(config)
+    config.update(steps=4, eval_every=100, checkpoint_every=2)
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    loop.train(config, whole)
+    config.steps = 2
+    loop.train(config, parts)
+    # What a killed run may have left: numbers of a step that is not in any checkpoint, half a line.
+    with (parts / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 3, "loss": 0.0}\n{"step": 4, "lo')
+    config.steps = 4
+    loop.train(config, parts)
+    ours, theirs = parameters(whole), parameters(parts)
+    assert set(ours) == set(theirs)
+    for path in ours:
+        np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+
+    def losses(workdir):
+        lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+        return [(line['step'], line['loss'], line['gradient_norm']) for line in lines if 'loss' in line]
+
+    assert losses(whole) == losses(parts)
+    assert [step for step, *_ in losses(whole)] == [1, 2, 3, 4]
+
+
+def test_evaluation_writes_what_a_leaderboard_takes(trained):
+    workdir, config = trained
+    summary = evaluate.evaluate(config, workdir, progress=False)
+    folder = workdir / 'evaluation'
+    split = records.open_records(config.data.records, 'valid')
+    expected = {f'Annotations/{video.name}/{e.id}/{frame}.png'
+                for video in split.videos for e in video.expressions for frame in video.frame_names}
+    with zipfile.ZipFile(folder / 'submission.zip') as archive:
+        assert set(archive.namelist()) == expected
+        with archive.open(next(iter(expected))) as file:
+            mask = Image.open(file)
+            assert mask.mode == 'L' and mask.size == (80, 80) and set(np.unique(mask)) <= {0, 255}
+    assert json.loads((folder / 'scores.json').read_text()) == summary
+    assert set(summary['tags']) >= {'attribute'}
+    assert Image.open(folder / 'overlays.png').width > 300
+    assert not list(workdir.glob('.partial*'))
+    # The command scores the same files the same way.
+    out = workdir / 'again.json'
+    assert score.main([str(folder / 'submission.zip'), f'--records={config.data.records}', f'--out={out}']) == 0
+    assert json.loads(out.read_text()) == summary
+    # And the masks are those of the three-line API.
+    record = split[0]
+    masks = Predictor.from_workdir(workdir)(record.decode_frames(), [record.video.expressions[0].text])
+    first = folder / 'Annotations' / record.video.name / record.video.expressions[0].id
+    written = np.stack([np.asarray(Image.open(first / f'{name}.png')) for name in record.video.frame_names])
+    np.testing.assert_array_equal(masks[0], written == 255)
+
+
+def test_shuffled_sentences_are_those_of_other_objects(trained):
+    workdir, config = trained
+    summary = evaluate.evaluate(config, workdir, shuffled=True, progress=False)
+    assert json.loads((workdir / 'evaluation_shuffled' / 'scores.json').read_text()) == summary
+    expressions = records.open_records(config.data.records, 'valid').videos[0].expressions
+    by_text = {e.text: e.object_id for e in expressions}
+    for one in evaluate.shuffle_sentences(expressions, random.Random(0)):
+        assert by_text[one.text] != one.object_id
+
+
+def test_clips_cut_a_video_in_time(trained):
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    frames = records.open_records(config.data.records, 'valid')[0].decode_frames()
+    config.evaluation.clip_frames = 2
+    parts = Predictor.from_workdir(workdir, config=config)
+    config.evaluation.clip_frames = None
+    whole = Predictor.from_workdir(workdir, config=config)
+    ours = parts(frames, ['the red star', 'a circle'])
+    assert ours.shape == (2, *frames.shape[:3])
+    for start in range(0, len(frames), 2):
+        np.testing.assert_array_equal(ours[:, start:start + 2], whole(frames[start:start + 2], [
+            'the red star', 'a circle']))
+
+
+def test_a_workdir_of_another_config(trained):
+    workdir, config = trained
+    other = copy.deepcopy(config)
+    other.data.batch_size = 1
+    other.optimizer.learning_rate = 1.0
+    with pytest.raises(ValueError, match=r'data.batch_size was 2, is now 1; optimizer.learning_rate was .*--workdir'):
+        loop.train(other, workdir)
+
+
+def test_a_checkpoint_of_another_backbone(trained, tmp_path):
+    workdir, config = trained
+    other = copy.deepcopy(config)
+    other.model.backbone = 'tiny'
+    with pytest.raises(ValueError, match=r"config.model.backbone was 'demo', is now 'tiny'"):
+        evaluate.evaluate(other, workdir)
+    # The checkpoint itself is checked as well, parameter by parameter.
+    saved = checkpoints.Checkpoints(workdir)
+    model = predict.systems.build_model(other.model)
+    with pytest.raises(ValueError, match=r'another model.*video_encoder/.*\(96,\)'):
+        saved.restore_parameters(2, predict.parameter_shapes(model, other))
+    saved.close()
+
+
+def test_a_checkpoint_that_is_not_there(trained, tmp_path):
+    workdir, _ = trained
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint '7'; there are steps \[1, 2\]"):
+        Predictor.from_workdir(workdir, '7')
+    with pytest.raises(FileNotFoundError, match='config.json: no such file'):
+        Predictor.from_workdir(tmp_path)
+
+
+def test_wrong_fields_of_the_config(tiny_config, tmp_path):
+    for field, value, message in (
+            ('model.backbone', 'huge', r"config.model.backbone = 'huge': there is only 'tiny', 'small'"),
+            ('model.levels', 5, 'levels = 5: SgMg has 3'),
+            ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: each side must have at least 129'),
+            ('optimizer.freeze', ('text_encoder/.*',), "freeze: 'text_encoder/.*' matches no parameter"),
+            ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is the first match of no"),
+            ('data.text_length', 4, 'text_length=4. Raise text_length'),
+            ('data.records', '/nowhere', '/nowhere: no such folder'),
+            ('data.valid_split', 'test', "no split 'test' there; it has train"),
+            ('fsdp', 3, 'config.fsdp = 3 does not divide the 1 devices')):
+        config = copy.deepcopy(tiny_config)
+        section, _, name = field.rpartition('.')
+        setattr(config[section] if section else config, name, value)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            loop.train(config, tmp_path / field)
+
+
+def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
+    """The error names the folder and the step to resume from; the checkpoint before stays whole."""
+    config = copy.deepcopy(tiny_config)
+    loop.train(config, tmp_path)
+    before = parameters(tmp_path)
+    config.steps = 3
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.ocp.CheckpointManager, 'save', _raise_full)
+        with pytest.raises(OSError, match=r'no space left for a checkpoint; the last whole one is that of step 2'):
+            loop.train(config, tmp_path)
+    after = parameters(tmp_path)
+    for path in before:
+        np.testing.assert_array_equal(before[path], after[path])
+
+
+def _raise_full(*args, **kwargs):
+    raise ValueError('write failed') from OSError(errno.ENOSPC, 'No space left on device')

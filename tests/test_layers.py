@@ -1,0 +1,57 @@
+"""No room knows those above it: every import between the parts is one of these."""
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+BASE = {'types', 'ops', 'sharding'}
+ALLOWED = {
+    'types': set(),
+    'ops': {'types'},
+    'sharding': set(),
+    'models': BASE,
+    'losses': BASE,
+    'data': {'types'},
+    'evaluation': set(),
+    'visualize': set(),
+    'checkpoints': set(),
+    'convert': BASE,
+    'systems': {'models', 'losses'},
+    'score': {'data', 'evaluation', 'inference.leaderboard'},
+    'inference': BASE | {'data', 'models', 'systems', 'checkpoints', 'evaluation', 'visualize', 'score'},
+    'training': BASE | {'data', 'systems', 'checkpoints', 'inference'},
+    'benchmarks': BASE | {'data', 'models', 'losses', 'systems', 'training', 'inference', 'evaluation'},
+}
+
+
+def imports(path):
+    """Full names of the modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f'{path}: relative import'
+            yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+FILES = sorted((ROOT / 'sgmg_jax').rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports(path):
+    part = path.relative_to(ROOT / 'sgmg_jax').with_suffix('').parts[0]
+    for name in imports(path):
+        top, *rest = name.split('.')
+        assert top not in ('datasets', 'tests', 'configs', 'tensorflow', 'torch'), f'imports {name}'
+        if top != 'sgmg_jax' or part == '__init__':
+            continue
+        allowed = ALLOWED[part] | {part}
+        assert any('.'.join(rest).startswith(a) for a in allowed), f'{part} must not import {name}'
+        if part == 'evaluation':
+            assert top != 'jax'
+
+
+def test_every_part_is_known():
+    parts = {p.relative_to(ROOT / 'sgmg_jax').with_suffix('').parts[0] for p in FILES} - {'__init__'}
+    assert parts == set(ALLOWED)
