@@ -14,6 +14,17 @@ $(VENV)/.stamp: requirements.lock setup.py
 	$(RUN) -m pip install --quiet --no-deps -e .
 	touch $@
 
+# A procedural world, written, built, learned, evaluated; then asked with shuffled sentences. It goes
+# on where it was interrupted; `rm -r runs/demo` starts it anew.
+demo: setup
+	test -d $(DEMO)/raw || $(RUN) -m sgmg_jax.data.synthetic --out=$(DEMO)/raw --train=800 --valid=40 --size 112
+	test -d $(DEMO)/records || $(RUN) -m datasets.build ref_youtube_vos --raw=$(DEMO)/raw --out=$(DEMO)/records
+	$(RUN) train.py --config=configs/synthetic.py --workdir=$(DEMO)
+	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO) --shuffle_sentences
+	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO)
+	$(RUN) -m sgmg_jax.score $(DEMO)/evaluation/submission.zip --records=$(DEMO)/records --out=$(DEMO)/scores.json
+	@echo "Look at $(DEMO)/evaluation/overlays.png"
+
 test: setup
 	$(RUN) -m pytest -q -n 2 tests
 

@@ -34,7 +34,7 @@ def get_config():
     config.data = ConfigDict(dict(
         records='data/tfds/ref_youtube_vos',
         train_split='train',
-        valid_split='valid',
+        valid_split='valid',  # scored during training; needs ground truth
         tokenizer='data/roberta-base',  # None: learn byte pairs from the training sentences
         num_frames=5,
         frame_size=(512, 640),  # height and width every clip is padded to
@@ -54,6 +54,7 @@ def get_config():
         )),
     ))
     config.evaluation = ConfigDict(dict(
+        split='valid',  # what evaluate.py predicts
         short_side=360,
         max_side=None,
         clip_frames=None,

@@ -54,13 +54,14 @@ MIN_VISIBLE = 30  # Pixels, in a frame of 128, for an object to count as visible
 RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
 
-_KINDS = {'attribute': .30, 'motion': .35, 'relation': .35}
+_KINDS = {'attribute': .5, 'motion': .25, 'relation': .25}
 _EVENTS = {'cross': .20, 'away': .17, 'none': .63}
 _SPEED = (3., 6.)  # Pixels a frame, in a frame of 128.
 _MAX_TRAVEL = .36  # Of the shorter side, over the whole clip.
 _ATTRIBUTES = ('size', 'texture', 'colour', 'shape')  # In the order English puts them.
 _SUBSETS = tuple(names for n in range(5) for names in itertools.combinations(_ATTRIBUTES, n))
-_SUBSET_WEIGHT = (.3, .5, 1., .7, .3)  # By the number of attributes named.
+_SUBSET_WEIGHT = (.05, .5, 1., .3, .1)  # By the number of attributes named.
+_NAMED = {'size': .5, 'texture': .5, 'colour': 4., 'shape': 3.}  # How readily an attribute is named, or told apart by.
 _MOVING = ('moving {}', 'that moves {}', 'going {}')
 _STANDING = ('standing still', 'that stands still', 'that does not move')
 _BESIDE = ('{} of', 'to the {} of', 'on the {} of')
@@ -183,11 +184,13 @@ def _pick(rng, shares: dict[str, float]) -> str:
 # --------------------------------------------------------------------------- looks and places
 
 
-def _random_words(rng, unseen: bool, held_out: bool = False) -> ObjectDescription:
+def _random_words(rng, unseen: bool, held_out: bool = False, taken: Sequence[str] = ()) -> ObjectDescription:
+    """Any look of a colour that is not `taken`."""
     if held_out:
         colour, shape = HELD_OUT[rng.integers(len(HELD_OUT))]
     else:
-        pairs = [p for p in itertools.product(COLOURS, SHAPES) if unseen or p not in HELD_OUT]
+        pairs = [(colour, shape) for colour, shape in itertools.product(COLOURS, SHAPES)
+                 if colour not in taken and (unseen or (colour, shape) not in HELD_OUT)]
         colour, shape = pairs[rng.integers(len(pairs))]
     return ObjectDescription(size=rng.choice(list(SIZES)).item(), texture=rng.choice(TEXTURES).item(),
                              colour=colour, shape=shape)
@@ -196,7 +199,8 @@ def _random_words(rng, unseen: bool, held_out: bool = False) -> ObjectDescriptio
 def _change_one(rng, words: ObjectDescription, unseen: bool, names: Sequence[str] = _ATTRIBUTES):
     """Another look that differs from `words` in exactly one of the attributes `names`."""
     values = {'size': SIZES, 'texture': TEXTURES, 'colour': COLOURS, 'shape': SHAPES}
-    name = names[rng.integers(len(names))]
+    weights = np.array([_NAMED[name] for name in names])
+    name = names[rng.choice(len(names), p=weights / weights.sum())]
     others = [dataclasses.replace(words, **{name: value}) for value in values[name]
               if value != getattr(words, name)]
     others = [w for w in others if unseen or (w.colour, w.shape) not in HELD_OUT]
@@ -211,16 +215,15 @@ def _lay_out(rng, kind, event, num_frames, size, unseen) -> list[_Body] | None:
     if kind == 'attribute':
         looks = [first, _change_one(rng, first, unseen)]
     elif kind == 'motion':
-        looks = [first] * (3 if number == 4 and rng.random() < .3 else 2)
+        looks = [first] * (3 if number == 4 and rng.random() < .15 else 2)
     else:
         second = first if rng.random() < .5 else _change_one(rng, first, unseen, ('size', 'texture'))
-        anchor = (_change_one(rng, first, unseen, ('colour', 'shape')) if rng.random() < .5
-                  else _random_words(rng, unseen))
+        anchor = (_change_one(rng, first, unseen, ('colour', 'shape')) if rng.random() < .2
+                  else _random_words(rng, unseen, taken=[first.colour]))
         looks = [first, second, anchor]
     alike = looks.count(first)
     while len(looks) < number:
-        model = looks[rng.integers(len(looks))]
-        looks.append(_change_one(rng, model, unseen) if rng.random() < .6 else _random_words(rng, unseen))
+        looks.append(_random_words(rng, unseen, taken=[look.colour for look in looks]))
     if len(set(looks)) != number - alike + 1 or looks.count(first) != alike:
         return None
 
@@ -486,9 +489,8 @@ def _matching(objects, words, names) -> list[int]:
 
 
 def _sample(rng, subsets, number) -> list[tuple[str, ...]]:
-    """Up to `number` different sets of attributes to name; colour and shape come up most."""
-    weights = np.array([_SUBSET_WEIGHT[len(s)] * (1 + ('shape' in s)) * (1 + ('colour' in s))
-                        for s in subsets])
+    """Up to `number` different sets of attributes to name."""
+    weights = np.array([_SUBSET_WEIGHT[len(s)] * np.prod([_NAMED[name] for name in s]) for s in subsets])
     picks = rng.choice(len(subsets), min(number, len(subsets)), replace=False, p=weights / weights.sum())
     return [subsets[i] for i in picks]
 
@@ -502,7 +504,7 @@ def _noun(words, names) -> str:
 def _attribute_text(rng, words, names) -> str:
     article = 'a' if 'shape' in names and rng.random() < .25 else 'the'
     movable = [n for n in names if n != 'shape']
-    if movable and rng.random() < .35:
+    if movable and rng.random() < .15:
         tail = movable[rng.integers(len(movable))]
         word = getattr(words, tail)
         ending = f'that is {word}'

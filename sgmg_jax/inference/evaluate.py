@@ -21,7 +21,7 @@ PICTURES = 8  # rows of the contact sheet
 
 
 def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
-    """Evaluates a checkpoint of the run in `workdir` on config.data.valid_split.
+    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split.
 
     Leaves <workdir>/evaluation/ with Annotations/, submission.zip, overlays.png and, where there is
     ground truth, scores.json; the folder appears whole or not at all. With `shuffled`, every
@@ -36,7 +36,7 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     """
     workdir = pathlib.Path(workdir)
     predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
-    split = records.open_records(config.data.records, config.data.valid_split)
+    split = records.open_records(config.data.records, config.evaluation.split)
     if shuffled:
         summary = score_videos(predictor, split, shuffled=True, progress=progress)
         score.write_scores(workdir / 'evaluation_shuffled' / 'scores.json', summary)

@@ -68,12 +68,13 @@ class Roberta(nn.Module):
     def _embed(self, tokens, valid):
         size = self.size
 
-        def table(rows, name):
-            return nn.Embed(rows, size.channels, embedding_init=nn.initializers.normal(0.02),
+        # From scratch, a token starts as its word: positions are faint beside it, kinds are all one.
+        def table(rows, name, scale):
+            return nn.Embed(rows, size.channels, embedding_init=nn.initializers.normal(scale),
                             dtype=self.dtype, name=name)
 
         # Positions count real tokens from 2 on; padding keeps the padding id's own.
         positions = jnp.where(valid, jnp.cumsum(valid, axis=-1) + PADDING_ID, PADDING_ID)
         kinds = jnp.zeros_like(tokens)
-        return (table(size.vocabulary, 'words')(tokens) + table(1, 'kinds')(kinds)
-                + table(size.positions, 'positions')(positions))
+        return (table(size.vocabulary, 'words', 1.0)(tokens) + table(1, 'kinds', 0.0)(kinds)
+                + table(size.positions, 'positions', 0.1)(positions))
