@@ -4,10 +4,11 @@
 
 or, step by step,
 
-    python -m sgmg_jax.data.synthetic --out=data/synthetic_raw
-    python -m datasets.build ref_youtube_vos --raw=data/synthetic_raw --out=data/synthetic
+    python -m sgmg_jax.data.synthetic --out=runs/demo/raw --train=1000 --valid=40 --size=112
+    python -m datasets.build ref_youtube_vos --raw=runs/demo/raw --out=runs/demo/records
     python train.py    --config=configs/synthetic.py --workdir=runs/demo
     python evaluate.py --config=configs/synthetic.py --workdir=runs/demo
+    python evaluate.py --config=configs/synthetic.py --workdir=runs/demo --shuffle_sentences
 """
 from configs import common
 
@@ -15,24 +16,27 @@ from configs import common
 def get_config(mode='full'):
     """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
     config = common.get_config()
-    config.steps = 1300
+    config.steps = 1800
     config.log_every = 20
-    config.eval_every = 250
-    config.checkpoint_every = 125
+    config.eval_every = 300
+    config.checkpoint_every = 100
 
     config.model.update(
-        backbone='demo', text_encoder='demo', hidden=96, queries=5, levels=3, heads=4, encoder_layers=2,
-        decoder_layers=2, mlp=192, dropout=0.0, text_dropout=0.0, drop_path=0.0)
+        backbone='demo', text_encoder='demo', hidden=64, levels=3, heads=4, encoder_layers=2, decoder_layers=2,
+        mlp=192, dropout=0.0, text_dropout=0.0, drop_path=0.0,
+        # With several queries, each first learns to segment an object of its own, and which of them the
+        # sentence means comes much later; a single one has to read from the start.
+        queries=1)
     config.data.update(
-        records='data/synthetic', tokenizer=None, num_frames=3, frame_size=(112, 112), text_length=24,
-        batch_size=8, workers=0,
+        records='runs/demo/records', tokenizer=None, num_frames=2, frame_size=(112, 112), text_length=24,
+        batch_size=12, workers=0,
         # Backwards, "moving left" would be false.
         reverse_probability=0.0)
     config.data.augmentation.update(
         scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, photometric=False)
-    config.evaluation.update(short_side=112, videos=12)
+    config.evaluation.update(short_side=112, videos=10)
     config.optimizer.update(
-        learning_rate=5e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1100,))
+        learning_rate=1e-3, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1500,))
     if mode == 'smoke':
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 2
