@@ -18,7 +18,7 @@ $(VENV)/.stamp: requirements.lock setup.py
 # on where it was interrupted; `rm -r runs/demo` starts it anew.
 demo: setup
 	test -d $(DEMO)/raw || $(RUN) -m sgmg_jax.data.synthetic --out=$(DEMO)/raw --train=1000 --valid=40 --size=112
-	test -d $(DEMO)/records || $(RUN) -m datasets.build ref_youtube_vos --raw=$(DEMO)/raw --out=$(DEMO)/records
+	test -d $(DEMO)/records/ref_youtube_vos/1.0.0 || $(RUN) -m datasets.build ref_youtube_vos --raw=$(DEMO)/raw --out=$(DEMO)/records
 	$(RUN) train.py --config=configs/synthetic.py --workdir=$(DEMO)
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO) --shuffle_sentences
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO)

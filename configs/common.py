@@ -1,5 +1,5 @@
 """The fields every experiment has, with the released SgMg's values; each config changes what it must."""
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 
 def get_config():
@@ -35,7 +35,7 @@ def get_config():
         records='data/tfds/ref_youtube_vos',
         train_split='train',
         valid_split='valid',  # scored during training; needs ground truth
-        tokenizer='data/roberta-base',  # None: learn byte pairs from the training sentences
+        tokenizer=config_dict.placeholder(str),  # RoBERTa's files; None: learn byte pairs from the sentences
         num_frames=5,
         frame_size=(512, 640),  # height and width every clip is padded to
         text_length=64,
@@ -56,9 +56,9 @@ def get_config():
     config.evaluation = ConfigDict(dict(
         split='valid',  # what evaluate.py predicts
         short_side=360,
-        max_side=None,
-        clip_frames=None,
-        videos=None,  # how many are scored during training; None: all
+        max_side=config_dict.placeholder(int),
+        clip_frames=config_dict.placeholder(int),
+        videos=config_dict.placeholder(int),  # how many are scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(
         learning_rate=1e-4,

@@ -21,7 +21,7 @@ def get_config(mode='full'):
         backbone='demo', text_encoder='demo', hidden=64, levels=4, heads=4, encoder_layers=2, decoder_layers=2,
         mlp=128, dropout=0.0, text_dropout=0.0, drop_path=0.0)
     config.data.update(
-        records='data/davis', train_split='valid', valid_split='valid', tokenizer=None, num_frames=3,
+        records='data/davis', train_split='valid', valid_split='valid', num_frames=3,
         frame_size=(160, 288), text_length=32, batch_size=4, workers=0, reverse_probability=0.0)
     config.data.augmentation.update(
         scales=(144, 152, 160), max_size=288, crop_probability=0.0, photometric=False)

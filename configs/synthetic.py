@@ -28,7 +28,7 @@ def get_config(mode='full'):
         # sentence means comes much later; a single one has to read from the start.
         queries=1)
     config.data.update(
-        records='runs/demo/records', tokenizer=None, num_frames=2, frame_size=(112, 112), text_length=24,
+        records='runs/demo/records', num_frames=2, frame_size=(112, 112), text_length=24,
         batch_size=12, workers=0,
         # Backwards, "moving left" would be false.
         reverse_probability=0.0)

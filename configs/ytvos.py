@@ -4,9 +4,10 @@
     python train.py    --config=configs/ytvos.py --workdir=runs/ytvos
     python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos     # leaderboard files
 
-The released optimiser settings; six epochs of about 9,000 steps of 8 clips. The frozen text encoder
-is of use only with RoBERTa's weights, and the paper's scores need the backbone's pretraining too: from
-random weights (as this config is) set optimizer.freeze = () and expect less. Not yet run in full.
+The released optimiser settings, six epochs of about 9,000 steps of 8 clips, from random weights: the text
+encoder is trained as well, since a frozen random one would be of no use. The paper's scores need pretrained
+encoders. A clip takes about @TRAIN_GIB@ GiB in a training step without remat: plan a clip a device. Not yet run
+in full. It needs RoBERTa's vocab.json and merges.txt in data/roberta-base (roberta-base on Hugging Face).
 """
 from configs import common
 
@@ -15,7 +16,9 @@ def get_config(mode='full'):
     """mode: 'full', or 'smoke' for two small steps that only show that everything runs."""
     config = common.get_config()
     config.steps = 54_000
-    config.optimizer.drop_steps = (27_000, 45_000)
+    config.optimizer.update(drop_steps=(27_000, 45_000), freeze=())
+    config.model.remat = True
+    config.data.tokenizer = 'data/roberta-base'
     # The public split without ground truth cannot be scored while training: hold out the last tenth of train.
     config.data.update(train_split='train[:90%]', valid_split='train[90%:]')
     config.evaluation.videos = 50

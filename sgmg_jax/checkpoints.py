@@ -15,7 +15,8 @@ class Checkpoints:
     the step and the optimizer's state.
     """
 
-    def __init__(self, workdir):
+    def __init__(self, workdir, read_only=False):
+        """read_only: to read beside a run that may be writing; nothing is made or tidied up."""
         self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
         policies = ocp.checkpoint_managers
         score = lambda metrics: metrics[METRIC]
@@ -25,7 +26,8 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(
             self.folder, item_handlers={item: ocp.StandardCheckpointHandler() for item in ITEMS},
             options=ocp.CheckpointManagerOptions(
-                best_fn=score, best_mode='max', preservation_policy=keep, cleanup_tmp_directories=True))
+                best_fn=score, best_mode='max', preservation_policy=keep, read_only=read_only,
+                create=not read_only, cleanup_tmp_directories=not read_only))
 
     def latest_step(self):
         """None before the first checkpoint."""
@@ -78,7 +80,8 @@ class Checkpoints:
             parameters=ocp.args.StandardRestore(abstract)))['parameters']
 
     def close(self):
-        self._manager.close()
+        """Waits for what was begun. Raises as `save` does."""
+        self._guard(self._manager.close)
 
     def _check(self, step, abstract):
         stored = self._manager.item_metadata(step)['parameters'].tree
@@ -98,6 +101,7 @@ class Checkpoints:
         except Exception as error:  # Orbax wraps what its writers raise.
             if not _is_disk_full(error):
                 raise
+            self._manager.reload()  # it counts a checkpoint from the moment it is begun
             raise OSError(
                 errno.ENOSPC, f'no space left for a checkpoint; the last whole one is that of step '
                 f'{self.latest_step()}. Free some space and start again: training resumes from there',

@@ -8,13 +8,12 @@ wrong (the problems are listed), 2 the command is.
 import argparse
 from collections.abc import Iterable, Sequence
 import json
-import os
-import pathlib
 import sys
 
 import numpy as np
 import tqdm
 
+from sgmg_jax import files
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.inference import leaderboard
@@ -34,7 +33,7 @@ expressions; also for each tag where the data set has tags. Recall is the share 
 the loss from the first quarter of a video to its last.
 
 examples:
-    python -m sgmg_jax.score runs/demo/submission.zip --records=runs/demo/records
+    python -m sgmg_jax.score runs/demo/evaluation/submission.zip --records=runs/demo/records
     python -m sgmg_jax.score submission.zip --records=records/ref_youtube_vos --split=valid --check-only
 '''
 
@@ -94,14 +93,8 @@ def _read_expression(submission, video: records.Video, expression_id: str) -> np
 
 def write_scores(path, summary: dict):
     """Writes the summary as JSON; the file appears whole or not at all."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.partial-{os.getpid()}-{path.name}')
-    try:
-        temporary.write_text(json.dumps(summary, indent=1, allow_nan=False) + '\n')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(summary, indent=1, allow_nan=False) + '\n')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -129,6 +122,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)
         print(f'{options.submission}: complete and well-formed, {len(expected):,} videos, {masks:,} masks.')
         if options.check_only:
+            return 0
+        if not any(e.object_id > 0 for video in split.videos for e in video.expressions):
+            print(f'There is no ground truth in split {options.split!r}: checked, not scored.')
             return 0
         summary = score_submission(options.submission, split)
         write_scores(options.out, summary)

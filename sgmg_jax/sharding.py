@@ -52,7 +52,7 @@ def batch_local(function):
     """
     def apply(*arrays):
         mesh = jax.sharding.get_abstract_mesh()
-        if mesh.empty or mesh.size == 1:
+        if mesh.empty or mesh.size == 1 or any(x.shape[0] % mesh.size for x in arrays):
             return function(*arrays)
         spec = PartitionSpec(('data', 'fsdp'))
         return jax.shard_map(function, in_specs=spec, out_specs=spec)(*arrays)

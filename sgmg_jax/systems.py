@@ -1,13 +1,15 @@
-"""From a config's model section to a module, its matching and its loss."""
+"""From a config's model section to a module, its parameters, its matching and its loss."""
 from collections.abc import Callable
 from typing import NamedTuple
 
 from flax import linen as nn
 import jax.numpy as jnp
 
+from sgmg_jax import types
 from sgmg_jax.losses import matching
 from sgmg_jax.losses import sgmg as sgmg_loss
 from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.ops import queries
 
 
 class System(NamedTuple):
@@ -38,6 +40,14 @@ def build_model(config) -> nn.Module:
         raise ValueError(f'config.model.{unknown[0]}: {system.module.__name__} has no such field; '
                          f'it has {", ".join(sorted(known))}.')
     return system.module(**fields)
+
+
+def init_parameters(model, key):
+    """New parameters, nested. None depends on the sizes of clips and sentences, so small ones do."""
+    side = 160  # a size that every number of levels takes
+    clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
+    words = types.Text(jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4), bool))
+    return model.init(key, clip, words, queries.best_query)['params']
 
 
 def _choose(table, field, name):

@@ -31,7 +31,7 @@ def trained(workdir, tiny_config):
 def parameters(workdir, checkpoint='latest'):
     config = predict.check_model(None, workdir)
     model = predict.systems.build_model(config.model)
-    return traverse_util.flatten_dict(predict.restore_parameters(model, config, workdir, checkpoint), sep='/')
+    return traverse_util.flatten_dict(predict.restore_parameters(model, workdir, checkpoint), sep='/')
 
 
 def test_a_run_leaves_its_logs_and_checkpoints(trained):
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_another_backbone(trained, tmp_path):
     saved = checkpoints.Checkpoints(workdir)
     model = predict.systems.build_model(other.model)
     with pytest.raises(ValueError, match=r'another model.*video_encoder/.*\(96,\)'):
-        saved.restore_parameters(2, predict.parameter_shapes(model, other))
+        saved.restore_parameters(2, predict.parameter_shapes(model))
     saved.close()
 
 

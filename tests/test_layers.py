@@ -17,7 +17,7 @@ ALLOWED = {
     'visualize': set(),
     'checkpoints': set(),
     'convert': BASE,
-    'systems': {'models', 'losses'},
+    'systems': BASE | {'models', 'losses'},
     'score': {'data', 'evaluation', 'inference.leaderboard'},
     'inference': BASE | {'data', 'models', 'systems', 'checkpoints', 'evaluation', 'visualize', 'score'},
     'training': BASE | {'data', 'systems', 'checkpoints', 'inference'},

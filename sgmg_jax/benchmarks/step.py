@@ -55,7 +55,7 @@ def prepare(options):
     system = systems.SYSTEMS['sgmg']
     config = ConfigDict(dict(optimizer=OPTIMIZER))
     example = jax.device_put(make_example(options, 16 if options.mode == 'forward' else 32))
-    init, optimizer, _ = steps.init_state(model, config, example, queries.best_query)
+    init, optimizer, _ = steps.init_state(model, config)
     if options.mode == 'forward':
         parameters = jax.jit(lambda key: init(key).parameters())(jax.random.key(0))
         forward = jax.jit(lambda p: model.apply({'params': p}, example.clip, example.text, queries.best_query)[2].masks)

@@ -38,7 +38,7 @@ import tqdm
 COLOURS = {'red': (222, 38, 38), 'green': (44, 160, 52), 'blue': (46, 84, 232),
            'yellow': (246, 214, 34), 'purple': (158, 44, 196), 'cyan': (58, 222, 232)}
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
-SIZES = {'small': (18., 26.), 'large': (32., 44.)}  # Pixels across, in a frame of 128.
+SIZES = {'small': (22., 28.), 'large': (38., 48.)}  # Pixels across, in a frame of 128.
 TEXTURES = ('plain', 'striped', 'dotted')
 MOTIONS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'still': (0, 0)}
 AWAY = 'away and back'  # Leaves the frame and returns: no sentence names it as a motion.
@@ -55,6 +55,7 @@ RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
 
 _KINDS = {'attribute': .5, 'motion': .25, 'relation': .25}
+_TEXTURES = {'plain': .5, 'striped': .25, 'dotted': .25}
 _EVENTS = {'cross': .20, 'away': .17, 'none': .63}
 _SPEED = (3., 6.)  # Pixels a frame, in a frame of 128.
 _MAX_TRAVEL = .36  # Of the shorter side, over the whole clip.
@@ -192,7 +193,7 @@ def _random_words(rng, unseen: bool, held_out: bool = False, taken: Sequence[str
         pairs = [(colour, shape) for colour, shape in itertools.product(COLOURS, SHAPES)
                  if colour not in taken and (unseen or (colour, shape) not in HELD_OUT)]
         colour, shape = pairs[rng.integers(len(pairs))]
-    return ObjectDescription(size=rng.choice(list(SIZES)).item(), texture=rng.choice(TEXTURES).item(),
+    return ObjectDescription(size=rng.choice(list(SIZES)).item(), texture=_pick(rng, _TEXTURES),
                              colour=colour, shape=shape)
 
 
@@ -210,7 +211,7 @@ def _change_one(rng, words: ObjectDescription, unseen: bool, names: Sequence[str
 def _lay_out(rng, kind, event, num_frames, size, unseen) -> list[_Body] | None:
     """Objects from far to near, placed in every frame; None where this draw did not work out."""
     # The object of the event is the last one, and never one of a group that a sentence relates.
-    number = 4 if kind == 'relation' and event != 'none' else rng.integers(3, 5).item()
+    number = 4 if kind == 'relation' and event != 'none' else 3 + int(rng.random() < .3)
     first = _random_words(rng, unseen, held_out=unseen)
     if kind == 'attribute':
         looks = [first, _change_one(rng, first, unseen)]

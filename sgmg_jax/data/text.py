@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from sgmg_jax import types
+from sgmg_jax import files, types
 
 SPECIALS = {'<s>': 0, '<pad>': 1, '</s>': 2}
 PAD = SPECIALS['<pad>']
@@ -77,13 +77,8 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
 def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike) -> pathlib.Path:
     """Writes <folder>/tokenizer.json, whole or not at all, and returns its path."""
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f'.tokenizer.json.{os.getpid()}'
-    try:
+    with files.replacing(folder / 'tokenizer.json') as partial:
         tokenizer.save(os.fspath(partial))
-        os.replace(partial, folder / 'tokenizer.json')
-    finally:
-        partial.unlink(missing_ok=True)
     return folder / 'tokenizer.json'
 
 

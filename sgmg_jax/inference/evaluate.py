@@ -25,7 +25,7 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
 
     Leaves <workdir>/evaluation/ with Annotations/, submission.zip, overlays.png and, where there is
     ground truth, scores.json; the folder appears whole or not at all. With `shuffled`, every
-    sentence is asked of another object's place: only <workdir>/evaluation_shuffled/scores.json.
+    sentence is scored against another object: only <workdir>/evaluation_shuffled/scores.json.
 
     Returns:
         the summary of evaluation.scoring.summarise, or None without ground truth.
@@ -43,7 +43,7 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
         return summary
 
     target = workdir / 'evaluation'
-    partial = workdir / f'.partial-{os.getpid()}-evaluation'
+    partial, old = (workdir / f'.{name}-{os.getpid()}-evaluation' for name in ('partial', 'old'))
     shutil.rmtree(partial, ignore_errors=True)
     try:
         rows = write_predictions(predictor, split, partial, progress)
@@ -54,10 +54,12 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
             # What would be uploaded is what is scored.
             summary = score.score_submission(partial / 'submission.zip', split, progress)
             score.write_scores(partial / 'scores.json', summary)
-        shutil.rmtree(target, ignore_errors=True)
+        if target.exists():
+            os.replace(target, old)
         os.replace(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     logging.info('written: %s', target)
     return summary
 
@@ -108,15 +110,15 @@ def score_videos(predictor, split, count=None, shuffled=False, progress=True):
 
 
 def shuffle_sentences(expressions, rng):
-    """A control: every expression gets the text of one that means another object of the same video.
+    """A control: every sentence is scored against another object of its video than the one it means.
 
     A model that reads scores low on this; one that finds the objects without reading does not mind.
     """
     shuffled = []
     for expression in expressions:
-        others = [e.text for e in expressions if e.object_id != expression.object_id]
+        others = [e.object_id for e in expressions if e.object_id != expression.object_id]
         if others:
-            shuffled.append(dataclasses.replace(expression, text=rng.choice(others)))
+            shuffled.append(dataclasses.replace(expression, object_id=rng.choice(others)))
     return shuffled
 
 

@@ -2,13 +2,13 @@
 
 Axis letters: T frames, H W pixels, E sentences.
 """
+import contextlib
 import functools
 import json
 import pathlib
 
-import flax.traverse_util
+from flax import traverse_util
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -59,7 +59,7 @@ class Predictor:
         workdir = pathlib.Path(workdir)
         config = check_model(config, workdir)
         model = systems.build_model(config.model)
-        parameters = restore_parameters(model, config, workdir, checkpoint)
+        parameters = restore_parameters(model, workdir, checkpoint)
         return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'))
 
     @classmethod
@@ -69,19 +69,29 @@ class Predictor:
                    **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
 
     def __call__(self, frames, sentences):
-        """frames [T H W 3] uint8 RGB, E sentences -> masks [E T H W] bool."""
+        """frames [T H W 3] uint8 RGB, a list of E sentences -> masks [E T H W] bool.
+
+        Raises:
+            TypeError, ValueError: for frames or sentences of another kind, and for a sentence that is
+                empty or too long.
+        """
+        if isinstance(sentences, str) or not len(sentences):
+            raise TypeError(f'sentences = {sentences!r}: must be a list of one sentence or more.')
+        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
+            raise ValueError(f'frames: {frames.dtype} {frames.shape}: must be uint8 [T H W 3], RGB.')
+        tokens = text.encode(self._tokenizer, sentences, self._text_length)
         length = self._clip_frames or len(frames)
-        parts = [self._predict_clip(frames[start:start + length], sentences)
+        parts = [self._predict_clip(frames[start:start + length], tokens)
                  for start in range(0, len(frames), length)]
         return np.concatenate(parts, axis=1)
 
-    def _predict_clip(self, frames, sentences):
+    def _predict_clip(self, frames, tokens):
         clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
         video = self._encode(self.parameters, clip)
         masks = []
-        for sentence in sentences:
-            tokens = text.encode(self._tokenizer, [sentence], self._text_length)
-            mask = self._segment(self.parameters, video, tokens, clip.valid[:, :, 0, 0],
+        for i in range(len(tokens.tokens)):
+            one = types.Text(tokens.tokens[i:i + 1], tokens.valid[i:i + 1])
+            mask = self._segment(self.parameters, video, one, clip.valid[:, :, 0, 0],
                                  crop=tuple(clip.size[0].tolist()), size=frames.shape[1:3])
             masks.append(np.asarray(mask)[:len(frames)])
         return np.stack(masks)
@@ -129,7 +139,7 @@ def check_model(config, workdir):
     trained = ml_collections.ConfigDict(json.loads(path.read_text()))
     if config is None:
         return trained
-    fields = sorted({*trained.model, *config.model})
+    fields = sorted({*trained.model, *config.model} - {'remat'})
     different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
                  for field in fields if trained.model.get(field) != config.model.get(field)]
     if different:
@@ -138,27 +148,20 @@ def check_model(config, workdir):
     return config
 
 
-def restore_parameters(model, config, workdir, checkpoint='best'):
+def restore_parameters(model, workdir, checkpoint='best'):
     """Nested parameters of a checkpoint of the run in `workdir`. Raises as `Predictor.from_workdir` does."""
-    saved = checkpoints.Checkpoints(workdir)
-    steps = {'best': saved.best_step, 'latest': saved.latest_step}
-    step = steps[checkpoint]() if checkpoint in steps else int(checkpoint)
-    if step is None and checkpoint == 'best':
-        raise FileNotFoundError(f'{saved.folder}: no checkpoint has a validation score yet. '
-                                "Use checkpoint 'latest', or train past config.eval_every.")
-    if step is None or step not in saved.all_steps():
-        raise FileNotFoundError(f'{saved.folder}: no checkpoint {checkpoint!r}; there are steps '
-                                f'{list(saved.all_steps())}.')
-    restored = saved.restore_parameters(step, parameter_shapes(model, config))
-    saved.close()
-    return flax.traverse_util.unflatten_dict(restored, sep='/')
+    with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
+        known = saved.all_steps()
+        chosen = {'best': saved.best_step(), 'latest': saved.latest_step()} | {str(step): step for step in known}
+        step = chosen.get(checkpoint)
+        if step is None:
+            raise FileNotFoundError(f'{saved.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
+                                    f'by validation score is {chosen["best"]}, the latest {chosen["latest"]}.')
+        restored = saved.restore_parameters(step, parameter_shapes(model))
+    return traverse_util.unflatten_dict(restored, sep='/')
 
 
-def parameter_shapes(model, config):
+def parameter_shapes(model):
     """Shapes and types of the model's parameters: path -> ShapeDtypeStruct. Computes nothing."""
-    side = 160  # any that the model takes: no parameter depends on it
-    clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
-    words = types.Text(jnp.zeros((1, config.data.text_length), jnp.int32),
-                       jnp.ones((1, config.data.text_length), bool))
-    shapes = jax.eval_shape(lambda key: model.init(key, clip, words, queries.best_query)['params'], jax.random.key(0))
-    return flax.traverse_util.flatten_dict(shapes, sep='/')
+    shapes = jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+    return traverse_util.flatten_dict(shapes, sep='/')

@@ -30,7 +30,7 @@ SIZES = {
     'tiny': Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     'small': Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     'base': Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    'demo': Size(32, (2, 2, 2, 1), (1, 2, 4, 8)),  # for small pictures on a CPU
+    'demo': Size(32, (1, 1, 1, 1), (1, 2, 4, 8)),  # for small pictures on a CPU
 }
 
 

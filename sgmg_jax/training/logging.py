@@ -6,6 +6,8 @@ import pathlib
 from absl import logging
 import tensorboardX
 
+from sgmg_jax import files
+
 
 class MetricWriter:
     """Writes scalars of a step to <workdir>/metrics.jsonl, <workdir>/tensorboard and the log.
@@ -19,9 +21,8 @@ class MetricWriter:
         if self._path.exists():
             kept = [line for line in self._path.read_text().splitlines(keepends=True)
                     if line.endswith('\n') and json.loads(line)['step'] <= start_step]
-            partial = self._path.with_name('.metrics.jsonl')
-            partial.write_text(''.join(kept))
-            os.replace(partial, self._path)
+            with files.replacing(self._path) as partial:
+                partial.write_text(''.join(kept))
         self._lines = self._path.open('a')
         self._board = tensorboardX.SummaryWriter(
             os.fspath(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1, flush_secs=30)

@@ -1,7 +1,7 @@
 """The training loop: the only one, for every model, benchmark and number of devices."""
 import collections
+import contextlib
 import json
-import os
 import pathlib
 import time
 
@@ -12,14 +12,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import tqdm
 
-from sgmg_jax import checkpoints, sharding, systems
+from sgmg_jax import checkpoints, files, sharding, systems
 from sgmg_jax.data import augment, pipeline, records, text
 from sgmg_jax.inference import evaluate, predict
 from sgmg_jax.training import step as steps
 from sgmg_jax.training.logging import MetricWriter
 
 # What may change when a run is resumed; everything else would make it another run.
-RESUMABLE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.workers', 'evaluation')
+RESUMABLE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.records', 'data.workers',
+             'data.on_bad_clip', 'model.remat', 'evaluation')
 
 
 def train(config, workdir):
@@ -33,37 +34,54 @@ def train(config, workdir):
         OSError: when the disk is full; the last whole checkpoint stays.
     """
     workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    remember_config(config, workdir)
-    source = records.open_records(config.data.records, config.data.train_split)
-    tokenizer = prepare_tokenizer(config, source, workdir)
-    model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
+    with contextlib.ExitStack() as stack:
+        saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
+        step = saved.latest_step()
+        if step is not None:
+            check_config(config, workdir)
+        source = records.open_records(config.data.records, config.data.train_split)
+        validation = open_validation(config)
+        model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
+        tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
 
-    mesh = sharding.make_mesh(config.fsdp)
-    saved = checkpoints.Checkpoints(workdir)
-    with jax.set_mesh(mesh):
-        state, train_step, schedule = prepare_state(config, model, system, mesh, source, tokenizer, saved)
-        start = int(state.step)
-        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s)',
-                     len(records.training_index(source.videos, config.data.num_frames)),
-                     config.steps * config.data.batch_size
-                     / len(records.training_index(source.videos, config.data.num_frames)),
-                     config.steps, start, jax.device_count(), jax.default_backend())
-        batches = open_batches(config, source, tokenizer, start)
-        writer = MetricWriter(workdir, start)
-        validation = records.open_records(config.data.records, config.data.valid_split)
+        mesh = sharding.make_mesh(config.fsdp)
+        if config.data.batch_size % mesh.size:
+            raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of the '
+                             f'{mesh.size} devices.')
+        stack.enter_context(jax.set_mesh(mesh))
+        state, train_step, schedule = prepare_state(config, model, system, mesh, saved)
+        # Only now, when all has proved to fit, is the workdir this run's.
+        with files.replacing(workdir / 'config.json') as partial:
+            partial.write_text(config.to_json(indent=1))
+        text.save_tokenizer(tokenizer, workdir)
+        epoch = len(records.training_index(source.videos, config.data.num_frames))
+        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s)', epoch,
+                     config.steps * config.data.batch_size / epoch, config.steps, state.step, jax.device_count(),
+                     jax.default_backend())
+
+        batches = stack.enter_context(contextlib.closing(open_batches(config, source, tokenizer, int(state.step))))
+        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, int(state.step))))
         predictor = predict.Predictor.from_config(config, model, None, tokenizer)
 
         def validate(parameters):
             predictor.parameters = parameters
             return evaluate.score_videos(predictor, validation, config.evaluation.videos)
 
-        try:
-            run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
-        finally:
-            batches.close()
-            writer.close()
-            saved.close()
+        run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
+
+
+def open_validation(config):
+    """The split that is scored during training.
+
+    Raises:
+        ValueError: if it has no ground truth.
+    """
+    split = records.open_records(config.data.records, config.data.valid_split)
+    hidden = [video.name for video in split.videos if not video.has_masks]
+    if hidden:
+        raise ValueError(f'config.data.valid_split = {config.data.valid_split!r}: video {hidden[0]} has no ground '
+                         "truth to score. Hold out a part of the training split, such as 'train[90%:]'.")
+    return split
 
 
 def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate):
@@ -78,10 +96,6 @@ def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved,
         last = step == config.steps
         if step % config.log_every == 0 or last:
             means = {name: float(np.mean([m[name] for m in recent])) for name in metrics}
-            if not np.isfinite(means['loss']):
-                raise FloatingPointError(
-                    f'the loss is {means["loss"]} by step {step}. Lower config.optimizer.learning_rate, and '
-                    f'resume from step {saved.latest_step()} with the same command.')
             means['learning_rate'] = float(schedule(done)) * config.optimizer.learning_rate
             means['steps_per_second'] = len(recent) / (time.monotonic() - since)
             writer.write(step, means, shown=('loss', 'loss_dice', 'query_accuracy', 'steps_per_second'))
@@ -95,15 +109,17 @@ def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved,
             writer.write(step, flatten_scores(summary), shown=['valid/J&F', 'valid/J', 'valid/F'])
             since = time.monotonic()
         if evaluated or step % config.checkpoint_every == 0:
+            if not np.isfinite(metrics['loss']):
+                raise FloatingPointError(
+                    f'the loss is {metrics["loss"]} at step {step}. Start again in another --workdir with a lower '
+                    f'config.optimizer.learning_rate, now {config.optimizer.learning_rate}, or clip_norm.')
             saved.save(state, score if evaluated else None)
     saved.wait()
 
 
-def prepare_state(config, model, system, mesh, source, tokenizer, saved):
+def prepare_state(config, model, system, mesh, saved):
     """The state to start from, the compiled step, and the learning rate's schedule."""
-    batch = jax.tree.map(np.asarray, next(open_batches(config, source, tokenizer, 0)))
-    select = lambda proposals: system.match(proposals, batch.targets)
-    init, optimizer, schedule = steps.init_state(model, config, batch, select)
+    init, optimizer, schedule = steps.init_state(model, config)
     key = jax.random.key(config.seed)
     abstract = jax.eval_shape(init, key)
     shardings = sharding.parameter_shardings(mesh, abstract)
@@ -141,24 +157,19 @@ def flatten_scores(summary):
     return {f'{group}/{name}': scores[name] for group, scores in groups.items() for name in ('J', 'F', 'J&F')}
 
 
-def prepare_tokenizer(config, source, workdir):
-    """The run's tokenizer, kept in its workdir: the one config.data.tokenizer names, or, where that
-    is None, byte pairs learned from the training sentences.
+def prepare_tokenizer(config, model, source, workdir, resumed):
+    """The tokenizer that config.data.tokenizer names, or, where that is None, byte pairs learned from
+    the training sentences; a resumed run's is the one in its workdir.
 
     Raises:
         ValueError: if it has more tokens than the text encoder.
     """
-    path = workdir / 'tokenizer.json'
-    size = systems.build_model(config.model).text_encoder.vocabulary
-    if path.exists():
-        tokenizer = text.load_tokenizer(path)
-    else:
-        if config.data.tokenizer is None:
-            sentences = [e.text for video in source.videos for e in video.expressions]
-            tokenizer = text.train_tokenizer(sentences, size)
-        else:
-            tokenizer = text.load_tokenizer(config.data.tokenizer)
-        text.save_tokenizer(tokenizer, workdir)
+    if resumed:
+        return text.load_tokenizer(workdir / 'tokenizer.json')
+    size = model.text_encoder.vocabulary
+    if config.data.tokenizer is None:
+        return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], size)
+    tokenizer = text.load_tokenizer(config.data.tokenizer)
     if tokenizer.get_vocab_size() > size:
         raise ValueError(f'{config.data.tokenizer}: has {tokenizer.get_vocab_size()} tokens, '
                          f'config.model.text_encoder = {config.model.text_encoder!r} takes {size}. '
@@ -166,25 +177,15 @@ def prepare_tokenizer(config, source, workdir):
     return tokenizer
 
 
-def remember_config(config, workdir):
-    """Writes config.json, or checks that the run in `workdir` was started with the same config.
-
-    Raises:
-        ValueError: naming the fields that differ.
-    """
-    path = workdir / 'config.json'
-    new = json.loads(config.to_json())
-    if path.exists():
-        old = json.loads(path.read_text())
-        differences = list(_differences(old, new))
-        if differences:
-            raise ValueError(
-                f'{workdir}: holds a run of another config: ' + '; '.join(
-                    f'{field} was {was!r}, is now {now!r}' for field, was, now in differences[:5])
-                + '. Use another --workdir, or the config it was started with.')
-    partial = path.with_name('.config.json')
-    partial.write_text(json.dumps(new, indent=1))
-    os.replace(partial, path)
+def check_config(config, workdir):
+    """Raises ValueError if the run in `workdir` was started with another config; names the fields."""
+    old = json.loads((workdir / 'config.json').read_text())
+    differences = list(_differences(old, json.loads(config.to_json())))
+    if differences:
+        raise ValueError(
+            f'{workdir}: holds a run of another config: ' + '; '.join(
+                f'{field} was {was!r}, is now {now!r}' for field, was, now in differences[:5])
+            + '. Use another --workdir, or the config it was started with.')
 
 
 def _differences(old, new, prefix=''):

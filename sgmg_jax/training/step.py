@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgmg_jax import systems
 from sgmg_jax.training import optimizer as optimizers
 
 
@@ -22,15 +23,14 @@ class TrainState:
         return optimizers.merge(self.trainable, self.frozen)
 
 
-def init_state(model, config, example, select):
-    """The state before the first step. `example`: a types.Example whose shapes are the real ones.
+def init_state(model, config):
+    """The state before the first step.
 
     Returns:
         function(key) -> TrainState, to be jitted with the shardings wanted; and the optimizer with its schedule.
     """
     def parameters(key):
-        variables = model.init(key, example.clip, example.text, select)
-        return optimizers.partition(variables['params'], config.optimizer.freeze)
+        return optimizers.partition(systems.init_parameters(model, key), config.optimizer.freeze)
 
     shapes, _ = jax.eval_shape(parameters, jax.random.key(0))
     optimizer, schedule = optimizers.make_optimizer(config.optimizer, shapes)

@@ -4,11 +4,10 @@ import functools
 from flax import traverse_util
 import golden_cases
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgmg_jax import types
+from sgmg_jax import systems, types
 from sgmg_jax.convert import sgmg as convert
 from sgmg_jax.losses import matching
 from sgmg_jax.losses import sgmg as losses
@@ -38,10 +37,7 @@ def inputs(arrays, multiple):
 @functools.cache
 def tiny_parameters():
     shapes = golden_cases.official_shapes()
-    clip = types.Clip(jnp.zeros((1, 2, 160, 160, 3)), jnp.ones((1, 2, 160, 160), bool), jnp.full((1, 2), 160))
-    text = types.Text(jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4), bool))
-    ours = jax.eval_shape(
-        lambda key: TINY.init(key, clip, text, queries.best_query)['params'], jax.random.key(0))
+    ours = jax.eval_shape(lambda key: systems.init_parameters(TINY, key), jax.random.key(0))
     return convert.from_official({n: golden_cases.fill(n, s) for n, s in shapes.items()}, ours)
 
 

@@ -1,0 +1,40 @@
+"""Full-size models by their shapes alone."""
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+import pytest
+
+from configs import common
+from sgmg_jax import systems, types
+from sgmg_jax.ops import queries
+
+
+@pytest.mark.parametrize('backbone, count', [('tiny', 177_877_628), ('small', 199_536_236), ('base', 238_382_430)])
+def test_parameter_counts_are_the_releases(backbone, count):
+    config = common.get_config().model
+    config.backbone = backbone
+    model = systems.build_model(config)
+    shapes = jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+    assert sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(shapes)) == count
+
+
+def test_shapes_at_the_sizes_of_the_release():
+    model = systems.build_model(common.get_config().model)
+    parameters = jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+    clip = types.Clip(jax.ShapeDtypeStruct((2, 5, 368, 640, 3), 'float32'),
+                      jax.ShapeDtypeStruct((2, 5, 368, 640), 'bool'), jax.ShapeDtypeStruct((2, 2), 'int32'))
+    text = types.Text(jax.ShapeDtypeStruct((2, 20), 'int32'), jax.ShapeDtypeStruct((2, 20), 'bool'))
+    proposals, query, chosen = jax.eval_shape(
+        lambda p, c, t: model.apply({'params': p}, c, t, queries.best_query), parameters, clip, text)
+    assert proposals.scores.shape == (4, 2, 5, 5)
+    assert proposals.boxes.shape == (4, 2, 5, 5, 4)
+    assert proposals.patch_masks.shape == (4, 2, 5, 5, 46, 80, 16)
+    assert query.shape == (1, 2)
+    assert chosen.masks.shape == (1, 2, 5, 368, 640)
+
+
+def test_an_unknown_field():
+    config = ConfigDict(common.get_config().model)
+    config.layers = 3
+    with pytest.raises(ValueError, match='config.model.layers: SgMg has no such field; it has .*hidden'):
+        systems.build_model(config)
