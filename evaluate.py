@@ -10,6 +10,7 @@ is scored against another object of its video, a control that a model that reads
 from absl import app, flags
 from ml_collections import config_flags
 
+from sgmg_jax import checkpoints
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.inference import evaluate
 
@@ -23,6 +24,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}')
+    checkpoints.quiet()
     summary = evaluate.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value, SHUFFLE.value)
     if summary:
         print(scoring.format_summary(summary))

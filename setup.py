@@ -30,8 +30,6 @@ setuptools.setup(
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'pillow',
-        'safetensors',
-        'scipy',
         'tensorboardX',
         'tensorflow-datasets>=4.9.10',
         'tokenizers',
@@ -41,6 +39,6 @@ setuptools.setup(
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
         'video': ['av'],
-        'dev': ['beartype', 'pytest', 'pytest-xdist', 'ruff', 'transformers>=5.0'],
+        'dev': ['pytest', 'pytest-xdist', 'ruff', 'scipy', 'setuptools', 'transformers>=5.0', 'wheel'],
     },
 )

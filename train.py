@@ -6,9 +6,10 @@ A run that was stopped, however, goes on with the same command. Any field of the
 --config.data.batch_size=4. Every config takes ':smoke', two small steps that show that all is in
 place: --config=configs/ytvos.py:smoke
 """
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
+from sgmg_jax import checkpoints
 from sgmg_jax.training import loop
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
@@ -19,8 +20,7 @@ flags.mark_flags_as_required(['config', 'workdir'])
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}')
-    # Orbax tells every step of every save; errors still come through.
-    logging.get_absl_handler().addFilter(lambda record: 'orbax' not in record.pathname or record.levelno >= 30)
+    checkpoints.quiet()
     loop.train(CONFIG.value, WORKDIR.value)
 
 

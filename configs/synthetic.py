@@ -4,7 +4,7 @@
 
 or, step by step,
 
-    python -m sgmg_jax.data.synthetic --out=runs/demo/raw --train=1000 --valid=40 --size=112
+    python -m sgmg_jax.data.synthetic --out=runs/demo/raw --train=1200 --valid=40 --size=112
     python -m datasets.build ref_youtube_vos --raw=runs/demo/raw --out=runs/demo/records
     python train.py    --config=configs/synthetic.py --workdir=runs/demo
     python evaluate.py --config=configs/synthetic.py --workdir=runs/demo
@@ -16,7 +16,7 @@ from configs import common
 def get_config(mode='full'):
     """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
     config = common.get_config()
-    config.steps = 1800
+    config.steps = 1700
     config.log_every = 20
     config.eval_every = 300
     config.checkpoint_every = 100
@@ -29,14 +29,14 @@ def get_config(mode='full'):
         queries=1)
     config.data.update(
         records='runs/demo/records', num_frames=2, frame_size=(112, 112), text_length=24,
-        batch_size=12, workers=0,
+        batch_size=16, workers=0,
         # Backwards, "moving left" would be false.
         reverse_probability=0.0)
     config.data.augmentation.update(
         scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, photometric=False)
     config.evaluation.update(short_side=112, videos=10)
     config.optimizer.update(
-        learning_rate=1e-3, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1500,))
+        learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1400,))
     if mode == 'smoke':
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 2

@@ -22,7 +22,7 @@ BUILDERS = {'ref_youtube_vos': RefYoutubeVos, 'ref_davis': RefDavis}
 
 
 def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int | None = None,
-          overwrite: bool = False) -> pathlib.Path:
+          overwrite: bool = False, skip_bad_videos: bool = False) -> pathlib.Path:
     """Builds data set `name` from `raw` and returns the folder that holds its records.
 
     Args:
@@ -31,6 +31,7 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         out: folder for data sets; the records go to <out>/<name>/<version>.
         shards: files a split; None leaves it to the size.
         overwrite: build again where records exist already.
+        skip_bad_videos: leave out, with a counted warning, videos of which a file is missing or broken.
 
     Raises:
         FileNotFoundError: when the raw folder or a part of it is missing.
@@ -52,7 +53,8 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
     if target.exists():
         target.rename(replaced)
     try:
-        builder = BUILDERS[name](data_dir=os.fspath(out), file_format='array_record')
+        builder = BUILDERS[name](
+            data_dir=os.fspath(out), file_format='array_record', skip_bad_videos=skip_bad_videos)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=raw, num_shards=shards))
     except BaseException:
@@ -73,9 +75,11 @@ def main(argv: list[str] | None = None) -> None:
                         help='folder for built data sets (default: %(default)s)')
     parser.add_argument('--shards', type=int, help='files a split (default: by size)')
     parser.add_argument('--overwrite', action='store_true', help='build again where records exist already')
+    parser.add_argument('--skip-bad-videos', action='store_true',
+                        help='leave out videos of which a file is missing or broken, with a counted warning')
     args = parser.parse_args(argv)
     try:
-        target = build(args.name, args.raw, args.out, args.shards, args.overwrite)
+        target = build(args.name, args.raw, args.out, args.shards, args.overwrite, args.skip_bad_videos)
     except (OSError, ValueError) as error:
         sys.exit(f'error: {error}')
     splits = tfds.builder_from_directory(target).info.splits

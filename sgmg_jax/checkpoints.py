@@ -2,10 +2,17 @@
 import errno
 import pathlib
 
+from absl import logging
 import orbax.checkpoint as ocp
 
 METRIC = 'J&F'
 ITEMS = ('parameters', 'training')
+
+
+def quiet():
+    """Keeps Orbax's account of every step of every save out of the log; its warnings come through."""
+    logging.get_absl_handler().addFilter(
+        lambda record: 'orbax' not in record.pathname or record.levelno >= logging.converter.STANDARD_WARNING)
 
 
 class Checkpoints:

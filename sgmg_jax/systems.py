@@ -35,6 +35,9 @@ def build_model(config) -> nn.Module:
     fields['text_encoder'] = _choose(roberta.SIZES, 'text_encoder', fields['text_encoder'])
     fields['dtype'] = jnp.dtype(fields['dtype'])
     known = set(system.module.__dataclass_fields__) - {'parent', 'name'}
+    for divisor, reason in ((32, 'the 32 groups of its norms'), (fields.get('heads', 1), 'config.model.heads')):
+        if fields.get('hidden', 0) % divisor:
+            raise ValueError(f'config.model.hidden = {fields["hidden"]}: must be a multiple of {divisor}, {reason}.')
     unknown = sorted(set(fields) - known)
     if unknown:
         raise ValueError(f'config.model.{unknown[0]}: {system.module.__name__} has no such field; '

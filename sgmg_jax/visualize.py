@@ -3,13 +3,13 @@
 Axis letters: T frames, H W pixels.
 """
 from collections.abc import Sequence
-import os
-import pathlib
 import typing
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from sgmg_jax import files
 
 # Rare in photographs, and apart also for colour-blind readers.
 PREDICTION = (255, 32, 140)
@@ -115,7 +115,8 @@ def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: 
         y += strip.shape[0] + margin
     _legend(draw, margin, y, line, small, with_truth=any(row.truth is not None for row in rows))
     if path is not None:
-        _save(sheet, pathlib.Path(path))
+        with files.replacing(path) as partial:
+            sheet.save(partial)
     return np.asarray(sheet)
 
 
@@ -174,13 +175,3 @@ def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, line: int, font, with_tru
         x += side + line // 3
         draw.text((x, y + side / 2), text, FAINT, font, anchor='lm')
         x += _length(text, font) + line
-
-
-def _save(picture: Image.Image, path: pathlib.Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.partial-{os.getpid()}-{path.name}')  # keeps the suffix: it names the format
-    try:
-        picture.save(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

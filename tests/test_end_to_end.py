@@ -2,7 +2,10 @@
 import copy
 import errno
 import json
+import pathlib
 import random
+import subprocess
+import sys
 import zipfile
 
 from flax import traverse_util
@@ -59,15 +62,16 @@ def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
     loop.train(config, whole)
     config.steps = 2
     loop.train(config, parts)
+    halfway = parameters(parts)
     # What a killed run may have left: numbers of a step that is not in any checkpoint, half a line.
     with (parts / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 3, "loss": 0.0}\n{"step": 4, "lo')
     config.steps = 4
     loop.train(config, parts)
-    ours, theirs = parameters(whole), parameters(parts)
-    assert set(ours) == set(theirs)
-    for path in ours:
-        np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
+    for ours, theirs in ((parameters(whole, '2'), halfway), (parameters(whole), parameters(parts))):
+        assert set(ours) == set(theirs)
+        for path in ours:
+            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
 
     def losses(workdir):
         lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
@@ -105,14 +109,16 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
     np.testing.assert_array_equal(masks[0], written == 255)
 
 
-def test_shuffled_sentences_are_those_of_other_objects(trained):
+def test_shuffled_sentences_are_scored_against_other_objects(trained):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, shuffled=True, progress=False)
     assert json.loads((workdir / 'evaluation_shuffled' / 'scores.json').read_text()) == summary
     expressions = records.open_records(config.data.records, 'valid').videos[0].expressions
-    by_text = {e.text: e.object_id for e in expressions}
-    for one in evaluate.shuffle_sentences(expressions, random.Random(0)):
-        assert by_text[one.text] != one.object_id
+    shuffled = evaluate.shuffle_sentences(expressions, random.Random(0))
+    assert [(e.id, e.text, e.tags) for e in shuffled] == [(e.id, e.text, e.tags) for e in expressions]
+    assert all(a.object_id != b.object_id for a, b in zip(shuffled, expressions))
+    alone = [e for e in expressions if e.object_id == 1]
+    assert evaluate.shuffle_sentences(alone, random.Random(0)) == []
 
 
 def test_clips_cut_a_video_in_time(trained):
@@ -155,7 +161,7 @@ def test_a_checkpoint_of_another_backbone(trained, tmp_path):
 
 def test_a_checkpoint_that_is_not_there(trained, tmp_path):
     workdir, _ = trained
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint '7'; there are steps \[1, 2\]"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint '7'; there are steps \[1, 2\], the best .* is 2"):
         Predictor.from_workdir(workdir, '7')
     with pytest.raises(FileNotFoundError, match='config.json: no such file'):
         Predictor.from_workdir(tmp_path)
@@ -171,12 +177,17 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
             ('data.text_length', 4, 'text_length=4. Raise text_length'),
             ('data.records', '/nowhere', '/nowhere: no such folder'),
             ('data.valid_split', 'test', "no split 'test' there; it has train"),
+            ('data.valid_split', 'test', "no split 'test' there; it has train"),
+            ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
+            ('model.layers', 48, 'config.model.layers: SgMg has no such field'),
             ('fsdp', 3, 'config.fsdp = 3 does not divide the 1 devices')):
         config = copy.deepcopy(tiny_config)
         section, _, name = field.rpartition('.')
         setattr(config[section] if section else config, name, value)
+        # All in one workdir: a start that failed leaves nothing that a mended one would trip over.
         with pytest.raises((ValueError, FileNotFoundError), match=message):
-            loop.train(config, tmp_path / field)
+            loop.train(config, tmp_path)
+        assert not (tmp_path / 'config.json').exists()
 
 
 def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
@@ -186,13 +197,44 @@ def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
     before = parameters(tmp_path)
     config.steps = 3
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.ocp.CheckpointManager, 'save', _raise_full)
+        # The background write of the third step finds no space.
+        patch.setattr(checkpoints.ocp.StandardCheckpointHandler, 'finalize', _raise_full)
         with pytest.raises(OSError, match=r'no space left for a checkpoint; the last whole one is that of step 2'):
             loop.train(config, tmp_path)
     after = parameters(tmp_path)
     for path in before:
         np.testing.assert_array_equal(before[path], after[path])
+    loop.train(config, tmp_path)
+    assert checkpoints.Checkpoints(tmp_path).latest_step() == 3
 
 
 def _raise_full(*args, **kwargs):
-    raise ValueError('write failed') from OSError(errno.ENOSPC, 'No space left on device')
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+def test_wrong_questions(trained):
+    workdir, config = trained
+    predictor = Predictor.from_workdir(workdir)
+    frames = np.zeros((2, 80, 80, 3), np.uint8)
+    for wrong, sentences, message in (
+            (frames, 'a circle', 'must be a list of one sentence or more'),
+            (frames, [], 'must be a list of one sentence or more'),
+            (frames, ['a circle', ' '], r"sentence 1 of 2 is empty \(' '\)"),
+            (frames, ['red ' * 40], 'text_length=24'),
+            (frames / 255, ['a circle'], r'float64 \(2, 80, 80, 3\): must be uint8'),
+            (frames[..., 0], ['a circle'], r'uint8 \(2, 80, 80\): must be uint8 \[T H W 3\]'),
+            (frames[:0], ['a circle'], r'\(0, 80, 80, 3\)')):
+        with pytest.raises((TypeError, ValueError), match=message):
+            predictor(wrong, sentences)
+
+
+def test_the_commands_parse_their_flags(tmp_path):
+    """Down to the first thing that is wrong."""
+    for script in ('train.py', 'evaluate.py'):
+        result = subprocess.run(
+            [sys.executable, script, '--config=configs/ytvos.py:smoke', f'--workdir={tmp_path}',
+             '--config.data.records=nowhere', '--config.evaluation.clip_frames=36', '--config.data.tokenizer=here'],
+            capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent)
+        assert result.returncode == 1
+        assert ('nowhere: no such folder' if script == 'train.py' else 'is not the workdir of a training run'
+                ) in result.stderr.splitlines()[-1]

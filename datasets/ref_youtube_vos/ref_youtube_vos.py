@@ -8,6 +8,7 @@ order, so that a reader can index sentences without reading frames.
 import io
 import pathlib
 
+from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -25,6 +26,11 @@ class RefYoutubeVos(tfds.core.GeneratorBasedBuilder):
     FRAME_FOLDERS = ('{split}/JPEGImages',)
     MASK_FOLDERS = ('{split}/Annotations',)
     HIDDEN_TEST = True  # The valid expressions file also lists the videos of the test phase.
+
+    def __init__(self, *, skip_bad_videos: bool = False, **kwargs):
+        """skip_bad_videos: leave out, with a counted warning, videos of which a file is broken."""
+        self._skip_bad_videos = skip_bad_videos
+        super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -61,10 +67,18 @@ class RefYoutubeVos(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: raw.Split, videos: list[raw.Video]):
         listed = self.info.metadata['videos'][split.name] = []
+        skipped = 0
         for key, video in enumerate(videos):
-            files = raw.frame_files(split, video)
-            height, width = raw.check_frames(files, split)
-            masks = raw.read_masks(split, video, height, width)
+            try:
+                files = raw.frame_files(split, video)
+                height, width = raw.check_frames(files, split)
+                masks = raw.read_masks(split, video, height, width)
+            except (OSError, ValueError) as error:
+                if not self._skip_bad_videos:
+                    raise
+                skipped += 1
+                logging.warning('Skipped a bad video of %s, number %d: %s', split.name, skipped, error)
+                continue
             expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id,
                             'tags': ' '.join(expression.tags)} for expression in video.expressions]
             entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
 import io
-import os
 import pathlib
 import shutil
 import struct
@@ -27,6 +26,8 @@ import zlib
 import numpy as np
 from PIL import Image
 import tqdm
+
+from sgmg_jax.files import replacing
 
 TOP = 'Annotations'
 EXAMPLES = 3  # shown for each kind of problem
@@ -148,23 +149,14 @@ def zip_submission(root, zip_path) -> int:
     if not files:
         raise FileNotFoundError(f'{root / TOP}: no mask <video>/<expression>/<frame>.png to zip; '
                                 f'give the folder that holds {TOP}/')
-    temporary = zip_path.with_name(f'.partial-{os.getpid()}-{zip_path.name}')
-    try:
-        zip_path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with zipfile.ZipFile(temporary, 'w') as archive:
-                for name in files:
-                    # ZipInfo's own date is fixed: the time of writing would change the bytes.
-                    info = zipfile.ZipInfo(name)
-                    info.compress_type = zipfile.ZIP_DEFLATED
-                    info.create_system = 3
-                    info.external_attr = 0o644 << 16
-                    archive.writestr(info, (root / name).read_bytes())
-            os.replace(temporary, zip_path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise _cannot_write(zip_path, error) from error
+    with replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
+        for name in files:
+            # ZipInfo's own date is fixed: the time of writing would change the bytes.
+            info = zipfile.ZipInfo(name)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.create_system = 3
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, (root / name).read_bytes())
     return len(files)
 
 

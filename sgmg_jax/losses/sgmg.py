@@ -8,7 +8,7 @@ from sgmg_jax.losses import matching, terms
 from sgmg_jax.ops import boxes as box_ops
 from sgmg_jax.ops import dynamic_conv, queries
 
-WEIGHTS = {'class': 2.0, 'box': 5.0, 'giou': 2.0, 'mask': 2.0, 'dice': 5.0, 'mask_low': 2.0, 'dice_low': 5.0}
+WEIGHTS = matching.WEIGHTS | {'mask_low': 2.0, 'dice_low': 5.0}
 
 
 def loss_terms(proposals, query, predictions, low_masks, targets):
@@ -52,7 +52,7 @@ def total_loss(named):
 
 
 def loss(model_outputs, targets):
-    """What SgMg returns, types.Targets -> total, {term of the last layer, and 'layers' for all others}."""
+    """What SgMg returns, types.Targets -> total, {'loss_<term>': of the last layer, 'loss_<term>_<i>': of layer i}."""
     proposals, query, predictions = model_outputs
     low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query))
     named = loss_terms(proposals, query, predictions, low, targets)

@@ -29,8 +29,12 @@ class MetricWriter:
 
     def write(self, step, scalars, shown=()):
         """scalars: name -> float. `shown`: the names that go to the console too."""
-        self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
-        self._lines.flush()
+        try:
+            self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
+            self._lines.flush()
+        except OSError as error:
+            raise OSError(error.errno, f'cannot write {self._path}: {error.strerror}. Free some space and start '
+                                       'again: training resumes from the latest checkpoint') from error
         for name, value in scalars.items():
             self._board.add_scalar(name, value, step)
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))

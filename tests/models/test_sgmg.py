@@ -96,3 +96,15 @@ def test_training_equals_the_release():
         scale = np.abs(arrays[key]).max()
         for target, part in convert.place(key.removeprefix('grad/'), arrays[key]).items():
             np.testing.assert_allclose(ours[target].reshape(part.shape) / scale, part / scale, atol=1e-3, err_msg=key)
+
+
+def test_of_an_annotated_clip_only_that_frame_is_kept():
+    """The frames around it are context for the backbone, as in A2D-Sentences."""
+    rng = np.random.default_rng(0)
+    frames = rng.standard_normal((2, 3, 160, 160, 3), dtype=np.float32)
+    clip = types.Clip(frames, np.ones(frames.shape[:4], bool), np.full((2, 2), 160, np.int32))
+    encode = jax.jit(lambda c: TINY.apply({'params': tiny_parameters()}, c, method='encode_video'))
+    whole, kept = encode(clip), encode(clip.replace(annotated=np.array([2, 0])))
+    for every, one in zip(jax.tree.leaves((whole.levels, whole.valid, whole.stride4, whole.stride8)),
+                          jax.tree.leaves((kept.levels, kept.valid, kept.stride4, kept.stride8))):
+        np.testing.assert_allclose(every[np.arange(2), np.array([2, 0])], one[:, 0], atol=1e-4)
