@@ -151,7 +151,7 @@ def test_descriptions_are_what_the_pixels_show(videos):
             assert names[np.abs(values - colour).sum(1).argmin()] == words.colour
             assert dark.mean() < .05 if words.texture == 'plain' else .12 < dark.mean() < .7
             extent = np.ptp(np.argwhere(mask), axis=0).max() + 1
-            assert 14 <= extent <= 30 if words.size == 'small' else 27 <= extent <= 52
+            assert 16 <= extent <= 34 if words.size == 'small' else 31 <= extent <= 58
 
 
 def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos):
