@@ -13,12 +13,12 @@ from configs import common
 def get_config(mode='full'):
     """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
     config = common.get_config()
-    config.steps = 400
+    config.steps = 300
     config.log_every = 20
-    config.eval_every = 400
+    config.eval_every = 300
     config.checkpoint_every = 100
     config.model.update(
-        backbone='demo', text_encoder='demo', hidden=64, levels=4, heads=4, encoder_layers=2, decoder_layers=2,
+        backbone='demo', text_encoder='demo', hidden=64, queries=1, levels=4, heads=4, encoder_layers=2, decoder_layers=2,
         mlp=128, dropout=0.0, text_dropout=0.0, drop_path=0.0)
     config.data.update(
         records='data/davis', train_split='valid', valid_split='valid', num_frames=3,
@@ -26,7 +26,7 @@ def get_config(mode='full'):
     config.data.augmentation.update(
         scales=(144, 152, 160), max_size=288, crop_probability=0.0, photometric=False)
     config.evaluation.update(short_side=160, clip_frames=24)
-    config.optimizer.update(learning_rate=5e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(320,))
+    config.optimizer.update(learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,))
     if mode == 'smoke':
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 1
