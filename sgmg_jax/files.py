@@ -20,6 +20,7 @@ def replacing(path):
         os.replace(partial, path)
     except OSError as error:
         hint = 'Free some space.' if error.errno == errno.ENOSPC else 'Check the path and its permissions.'
-        raise OSError(error.errno, f'cannot write ({error.strerror}). {hint} What was there stays', str(path)) from error
+        message = f'cannot write ({error.strerror}). {hint} What was there stays'
+        raise OSError(error.errno, message, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
