@@ -56,8 +56,8 @@ def test_video_swin_does_not_see_frames_that_fill_a_clip(length, filled):
     names = {n: s for n, s in golden_cases.official_shapes().items() if n.startswith('backbone.')}
     weights = parameters(names, 'video_encoder', SWIN, frames)
     real = np.arange(filled)[None] < length
-    bare = SWIN.apply({'params': weights}, frames[:, :length])
-    full = SWIN.apply({'params': weights}, frames, real_frames=real)
+    bare = jax.jit(lambda p, x: SWIN.apply({'params': p}, x))(weights, frames[:, :length])
+    full = jax.jit(lambda p, x: SWIN.apply({'params': p}, x, real_frames=real))(weights, frames)
     for a, b in zip(bare, full):
         np.testing.assert_allclose(a, b[:, :length], atol=1e-4)
 
@@ -69,8 +69,8 @@ def test_video_swin_recomputes_the_same():
     weights = plain.init(jax.random.key(0), frames)
 
     def gradient(module):
-        return jax.grad(lambda p: sum((x ** 2).sum() for x in module.apply(p, frames, None, True, rngs={
-            'dropout': jax.random.key(1)})))(weights)
+        return jax.jit(jax.grad(lambda p: sum((x ** 2).sum() for x in module.apply(
+            p, frames, None, True, rngs={'dropout': jax.random.key(1)}))))(weights)
 
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
                  gradient(plain), gradient(remat))
