@@ -10,6 +10,7 @@ ALLOWED = {
     'types': set(),
     'ops': {'types'},
     'sharding': set(),
+    'compilation': set(),
     'models': BASE,
     'losses': BASE,
     'data': {'types', 'files'},
@@ -20,9 +21,9 @@ ALLOWED = {
     'convert': BASE,
     'systems': BASE | {'models', 'losses'},
     'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
-    'inference': BASE | {'files', 'data', 'models', 'systems', 'checkpoints', 'evaluation', 'visualize', 'score'},
-    'training': BASE | {'files', 'data', 'systems', 'checkpoints', 'inference'},
-    'benchmarks': BASE | {'data', 'models', 'losses', 'systems', 'training', 'inference', 'evaluation'},
+    'inference': BASE | {'compilation', 'files', 'data', 'models', 'systems', 'checkpoints', 'evaluation', 'visualize', 'score'},
+    'training': BASE | {'compilation', 'files', 'data', 'systems', 'checkpoints', 'inference'},
+    'benchmarks': BASE | {'compilation', 'data', 'models', 'losses', 'systems', 'training', 'inference', 'evaluation'},
 }
 
 

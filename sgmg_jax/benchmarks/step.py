@@ -3,7 +3,7 @@
     python -m sgmg_jax.benchmarks.step
     python -m sgmg_jax.benchmarks.step --backbone=base --frames=8 --dtype=bfloat16
 
-Each mode runs in a process of its own, since memory peaks are per process. Random weights, RoBERTa-base;
+Each mode runs in a process of its own, since memory peaks are per process. Random weights, RoBERTa-base, AdamW;
 frames are padded as the released model does it: to multiples of 16 for the forward pass, of 32 in training.
 """
 import argparse
@@ -19,10 +19,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from sgmg_jax import systems, types
+from sgmg_jax import compilation, systems, types
 from sgmg_jax.benchmarks import machine
 from sgmg_jax.models import roberta, sgmg, video_swin
 from sgmg_jax.ops import queries
+from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
 
 OPTIMIZER = ConfigDict(dict(learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),), freeze=('text_backbone/.*',),
@@ -56,12 +57,17 @@ def prepare(options):
     config = ConfigDict(dict(optimizer=OPTIMIZER))
     example = jax.device_put(make_example(options, 16 if options.mode == 'forward' else 32))
     init, optimizer, _ = steps.init_state(model, config)
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    trainable, frozen = ({name: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32))
+                          for name, x in part.items()} for part in (shapes.trainable, shapes.frozen))
     if options.mode == 'forward':
-        parameters = jax.jit(lambda key: init(key).parameters())(jax.random.key(0))
-        forward = jax.jit(lambda p: model.apply({'params': p}, example.clip, example.text, queries.best_query)[2].masks)
+        parameters = optimizers.merge(trainable, frozen)
+        forward = compilation.jit(lambda parameters: model.apply(
+            {'params': parameters}, example.clip, example.text, queries.best_query)[2].masks)
         return lambda: jax.block_until_ready(forward(parameters))
-    state = jax.jit(init)(jax.random.key(0))
-    train_step = jax.jit(steps.make_train_step(model, system, optimizer, 0), donate_argnums=0)
+    state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, optimizer.init(trainable))
+    train_step = compilation.jit(steps.make_train_step(model, system, optimizer, 0), donate_argnums=0)
 
     def run():
         nonlocal state

@@ -12,7 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from sgmg_jax import checkpoints, systems, types
+from sgmg_jax import checkpoints, compilation, systems, types
 from sgmg_jax.data import clips, text
 from sgmg_jax.models import video_swin
 from sgmg_jax.ops import queries, resize
@@ -40,8 +40,8 @@ class Predictor:
         self.parameters = parameters
         self._tokenizer, self._text_length = tokenizer, text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
-        self._encode = jax.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
-        self._segment = jax.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
+        self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
+        self._segment = compilation.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
 
     @classmethod
     def from_workdir(cls, workdir, checkpoint='best', config=None):

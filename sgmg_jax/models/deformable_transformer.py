@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmg_jax.ops import deformable_attention
+from sgmg_jax.ops.dropout import Dropout
 
 NORM_EPSILON = 1e-5
 xavier = nn.initializers.xavier_uniform()
@@ -113,10 +114,10 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, position, references, sizes, valid, train):
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        dropout = Dropout(self.dropout)
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
             x + position, references, x, sizes, valid)
-        x = _norm(self.dtype, 'attention_norm')(x + dropout(y))
+        x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
         return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
 
 
@@ -131,14 +132,14 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, x, where, references, memory, sizes, valid, train):
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        dropout = Dropout(self.dropout)
         y = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
             deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(x + where, x + where, x)
-        x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y))
+        x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y, train))
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
             x + where, references, memory, sizes, valid)
-        x = _norm(self.dtype, 'attention_norm')(x + dropout(y))
+        x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
         return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
 
 
@@ -150,10 +151,10 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        dropout = nn.Dropout(self.dropout, deterministic=not train)
+        dropout = Dropout(self.dropout)
         y = nn.relu(nn.Dense(self.mlp, dtype=self.dtype, kernel_init=xavier, name='in')(x))
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y))
-        return _norm(self.dtype, 'norm')(x + dropout(y))
+        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y, train))
+        return _norm(self.dtype, 'norm')(x + dropout(y, train))
 
 
 class DeformableAttention(nn.Module):

@@ -58,26 +58,8 @@ def _backward(sizes, saved, cotangent):
     value_gradients, point_gradients = [], []
     for cells, size, points in _levels(values, sizes, locations, weights):
         spread = _spread_densely if size[0] * size[1] <= DENSE_CELLS else _spread_sparsely
-
-        def add_point(table, point, cells=cells, size=size, spread=spread):
-            x, y, weight = point
-            slopes = [(corner * cotangent).astype(jnp.float32).sum(-1)
-                      for corner in _take_corners(cells, size, x, y)]
-            right, down = x - jnp.floor(x), y - jnp.floor(y)
-            to_weight = sum(slope * share for slope, share in zip(slopes, _shares(x, y)))
-            to_x = (1 - down) * (slopes[1] - slopes[0]) + down * (slopes[3] - slopes[2])
-            to_y = (1 - right) * (slopes[2] - slopes[0]) + right * (slopes[3] - slopes[1])
-            gradients = jnp.stack([to_x * weight * size[1], to_y * weight * size[0]], axis=-1), to_weight
-            return spread(table, cotangent, size, point), gradients
-
-        if spread is _spread_densely:
-            table = jnp.zeros((*cells.shape[:3], cotangent.shape[2]), jnp.float32)  # N M s Q
-        else:
-            table = jnp.zeros((*cells.shape[:2], (size[0] + 1) * (size[1] + 1), 4 * cells.shape[-1]), values.dtype)
-        table, gradients = jax.lax.scan(add_point, table, points)
-        collect = _collect_dense if spread is _spread_densely else _collect_sparse
-        value_gradients.append(collect(table, cotangent, size))
-        point_gradients.append(gradients)
+        value_gradients.append(spread(cotangent, size, points))
+        point_gradients.append(_point_gradients(cotangent, cells, size, points))
 
     to_values = jnp.swapaxes(jnp.concatenate(value_gradients, axis=2), 1, 2).astype(values.dtype)
     # V times K N M Q (2) -> N Q M V K (2)
@@ -117,35 +99,51 @@ def _take_corners(cells, size, x, y):
         yield take(cells, jnp.where(inside, row * w + column, h * w).astype(jnp.int32))
 
 
-def _spread_densely(matrix, cotangent, size, point):
-    """Adds a point to every cell's weight for every query [N M s Q]."""
-    x, y, weight = point
-    columns, rows = (jnp.maximum(1 - jnp.abs(position[:, :, None] - jnp.arange(n)[:, None]), 0)
-                     for position, n in ((x, size[1]), (y, size[0])))  # N M w Q, N M h Q
-    rows = rows * weight[:, :, None]
-    return matrix + (rows[:, :, :, None] * columns[:, :, None]).reshape(matrix.shape)
+def _point_gradients(cotangent, cells, size, points):
+    """Of every point's location, in fractions of the map, and of its weight: [K N M Q 2], [K N M Q]."""
+    def one_point(_, point):
+        x, y, weight = point
+        slopes = [(corner * cotangent).astype(jnp.float32).sum(-1) for corner in _take_corners(cells, size, x, y)]
+        right, down = x - jnp.floor(x), y - jnp.floor(y)
+        to_weight = sum(slope * share for slope, share in zip(slopes, _shares(x, y)))
+        to_x = (1 - down) * (slopes[1] - slopes[0]) + down * (slopes[3] - slopes[2])
+        to_y = (1 - right) * (slopes[2] - slopes[0]) + right * (slopes[3] - slopes[1])
+        return None, (jnp.stack([to_x * weight * size[1], to_y * weight * size[0]], axis=-1), to_weight)
+
+    return jax.lax.scan(one_point, None, points)[1]
 
 
-def _collect_dense(matrix, cotangent, size):
+def _spread_densely(cotangent, size, points):
+    """The cells' gradient [N M s C], by way of every cell's weight for every query [N M s Q]."""
+    h, w = size
+    matrix = 0
+    for x, y, weight in zip(*points):
+        columns, rows = (jnp.maximum(1 - jnp.abs(position[:, :, None] - jnp.arange(n)[:, None]), 0)
+                         for position, n in ((x, w), (y, h)))  # N M w Q, N M h Q
+        rows = rows * weight[:, :, None]
+        matrix = matrix + rows[:, :, :, None] * columns[:, :, None]
+    matrix = matrix.reshape(*matrix.shape[:2], h * w, -1)
     return jnp.einsum('nmsq,nmqc->nmsc', matrix.astype(cotangent.dtype), cotangent)
 
 
-def _spread_sparsely(table, cotangent, size, point):
-    """Scatters a point's four corners together. A row of the table [N M (h+1)(w+1) 4C] is a cell
-    with its CORNERS, on a map with a border of one cell."""
-    h, w = size
-    x, y, weight = point
-    add = jax.vmap(jax.vmap(lambda rows, i, update: rows.at[i].add(update, mode='drop')))
-    updates = jnp.concatenate([cotangent * (share * weight)[..., None].astype(cotangent.dtype)
-                               for share in _shares(x, y)], axis=-1)
-    row, column = jnp.floor(y) + 1, jnp.floor(x) + 1
-    inside = (row >= 0) & (row <= h) & (column >= 0) & (column <= w)
-    return add(table, jnp.where(inside, row * (w + 1) + column, (h + 1) * (w + 1)).astype(jnp.int32), updates)
+def _spread_sparsely(cotangent, size, points):
+    """The cells' gradient [N M s C], scattered a point at a time, its four corners together.
 
-
-def _collect_sparse(table, cotangent, size):
+    A row of the table [N M (h+1)(w+1) 4C] is a cell with its CORNERS, on a map with a border of one cell.
+    """
     h, w = size
     n, m, _, c = cotangent.shape
+    add = jax.vmap(jax.vmap(lambda rows, i, update: rows.at[i].add(update, mode='drop')))
+
+    def add_point(table, point):
+        x, y, weight = point
+        updates = jnp.concatenate([cotangent * (share * weight)[..., None].astype(cotangent.dtype)
+                                   for share in _shares(x, y)], axis=-1)
+        row, column = jnp.floor(y) + 1, jnp.floor(x) + 1
+        inside = (row >= 0) & (row <= h) & (column >= 0) & (column <= w)
+        return add(table, jnp.where(inside, row * (w + 1) + column, (h + 1) * (w + 1)).astype(jnp.int32), updates), None
+
+    table = jax.lax.scan(add_point, jnp.zeros((n, m, (h + 1) * (w + 1), 4 * c), cotangent.dtype), points)[0]
     corners = jnp.split(table.reshape(n, m, h + 1, w + 1, 4 * c), 4, axis=-1)
     return sum(corner[:, :, 1 - dy:1 - dy + h, 1 - dx:1 - dx + w]
                for corner, (dy, dx) in zip(corners, CORNERS)).reshape(n, m, h * w, c)

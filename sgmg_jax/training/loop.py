@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import tqdm
 
-from sgmg_jax import checkpoints, files, sharding, systems
+from sgmg_jax import checkpoints, compilation, files, sharding, systems
 from sgmg_jax.data import augment, pipeline, records, text
 from sgmg_jax.inference import evaluate, predict
 from sgmg_jax.training import step as steps
@@ -132,8 +132,8 @@ def prepare_state(config, model, system, mesh, saved):
         state = saved.restore(step, jax.tree.map(
             lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
         logging.info('resumed from %s, step %d', saved.folder, step)
-    train_step = jax.jit(steps.make_train_step(model, system, optimizer, config.seed), donate_argnums=0,
-                         out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
+    train_step = compilation.jit(steps.make_train_step(model, system, optimizer, config.seed), donate_argnums=0,
+                                 out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     return state, train_step, schedule
 
 

@@ -36,7 +36,10 @@ SWIN = video_swin.VideoSwin(video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)), d
 
 @pytest.mark.parametrize('case, clips', [('comp_swin_T2_61x70', 1), ('comp_swin_T5_64x80', 1),
                                          ('comp_swin_T10_72x104', 1), ('comp_swin_B2_T3_64x72', 2)])
-def test_video_swin(case, clips):
+@pytest.mark.parametrize('backend', ['cpu', 'tpu'])
+def test_video_swin(case, clips, backend, monkeypatch):
+    """Window by window, as on a CPU, and all windows at once, as on an accelerator."""
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     arrays, _ = golden_cases.load(case)
     frames = channels_last(arrays['in/x'])
     frames = frames.reshape(clips, -1, *frames.shape[1:])
@@ -66,7 +69,7 @@ def test_video_swin_recomputes_the_same():
     frames = np.random.default_rng(0).standard_normal((1, 2, 32, 32, 3), dtype=np.float32)
     size = video_swin.Size(8, (2, 1, 1, 1), (1, 1, 1, 1))
     plain, remat = (video_swin.VideoSwin(size, remat=remat) for remat in (False, True))
-    weights = plain.init(jax.random.key(0), frames)
+    weights = jax.jit(plain.init)(jax.random.key(0), frames)
 
     def gradient(module):
         return jax.jit(jax.grad(lambda p: sum((x ** 2).sum() for x in module.apply(
