@@ -6,6 +6,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'types', 'ops', 'sharding'}
+RUNNING = BASE | {'compilation', 'files', 'data', 'systems', 'checkpoints'}
 ALLOWED = {
     'types': set(),
     'ops': {'types'},
@@ -21,9 +22,9 @@ ALLOWED = {
     'convert': BASE,
     'systems': BASE | {'models', 'losses'},
     'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
-    'inference': BASE | {'compilation', 'files', 'data', 'models', 'systems', 'checkpoints', 'evaluation', 'visualize', 'score'},
-    'training': BASE | {'compilation', 'files', 'data', 'systems', 'checkpoints', 'inference'},
-    'benchmarks': BASE | {'compilation', 'data', 'models', 'losses', 'systems', 'training', 'inference', 'evaluation'},
+    'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
+    'training': RUNNING | {'inference'},
+    'benchmarks': RUNNING | {'models', 'losses', 'training', 'inference', 'evaluation'},
 }
 
 
