@@ -1,8 +1,10 @@
 """Checkpoints: the latest two and the best are kept, a killed save is as if it had not been begun."""
 import errno
 import pathlib
+import shutil
 
 from absl import logging
+import jax
 import orbax.checkpoint as ocp
 
 METRIC = 'J&F'
@@ -10,9 +12,13 @@ ITEMS = ('parameters', 'training')
 
 
 def quiet():
-    """Keeps Orbax's account of every step of every save out of the log; its warnings come through."""
-    logging.get_absl_handler().addFilter(
-        lambda record: 'orbax' not in record.pathname or record.levelno >= logging.converter.STANDARD_WARNING)
+    """Keeps Orbax's account of every step of every save out of the log; its warnings come through, but for the one
+    that a folder opened to be read is read-only."""
+    def wanted(record):
+        return 'orbax' not in record.pathname or (
+            record.levelno >= logging.converter.STANDARD_WARNING and 'directory is read only' not in str(record.msg))
+
+    logging.get_absl_handler().addFilter(wanted)
 
 
 class Checkpoints:
@@ -56,6 +62,10 @@ class Checkpoints:
         step = int(state.step)
         items = {'parameters': state.trainable | state.frozen,
                  'training': {'step': state.step, 'optimizer_state': state.optimizer_state}}
+        self.wait()
+        needed, free = sum(x.nbytes for x in jax.tree.leaves(items)), shutil.disk_usage(self.folder).free
+        if free < needed:  # Found out while writing, it would come with a thousand lines of its writers' own errors.
+            raise self._disk_full(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
         self._guard(lambda: self._manager.save(
             step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}),
             metrics=None if score is None else {METRIC: score}, force=True))
@@ -86,6 +96,11 @@ class Checkpoints:
         return self._manager.restore(step, args=ocp.args.Composite(
             parameters=ocp.args.StandardRestore(abstract)))['parameters']
 
+    def parameter_shapes(self, step):
+        """What `restore_parameters` of that step takes: path -> ShapeDtypeStruct."""
+        stored = self._manager.item_metadata(step)['parameters'].tree
+        return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in stored.items()}
+
     def close(self):
         """Waits for what was begun. Raises as `save` does."""
         self._guard(self._manager.close)
@@ -108,11 +123,15 @@ class Checkpoints:
         except Exception as error:  # Orbax wraps what its writers raise.
             if not _is_disk_full(error):
                 raise
-            self._manager.reload()  # it counts a checkpoint from the moment it is begun
-            raise OSError(
-                errno.ENOSPC, f'no space left for a checkpoint; the last whole one is that of step '
-                f'{self.latest_step()}. Free some space and start again: training resumes from there',
-                str(self.folder)) from error
+            raise self._disk_full('the disk filled up while writing') from error
+
+    def _disk_full(self, reason):
+        self._manager.reload()  # it counts a checkpoint from the moment it is begun
+        for partial in self.folder.glob('*.orbax-checkpoint-tmp'):
+            shutil.rmtree(partial, ignore_errors=True)
+        return OSError(
+            errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is that of step '
+            f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
 
 
 def _is_disk_full(error):

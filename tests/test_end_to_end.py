@@ -6,6 +6,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import types
 import zipfile
 
 from flax import traverse_util
@@ -198,8 +199,14 @@ def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         # The background write of the third step finds no space.
         patch.setattr(checkpoints.ocp.StandardCheckpointHandler, 'finalize', _raise_full)
-        with pytest.raises(OSError, match=r'no space left for a checkpoint; the last whole one is that of step 2'):
+        with pytest.raises(OSError, match=r'filled up while writing\); the last whole one is that of step 2'):
             loop.train(config, tmp_path)
+    with monkeypatch.context() as patch:
+        # It is seen beforehand that there is too little.
+        patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10 ** 6))
+        with pytest.raises(OSError, match=r'\(\d+ MB are needed, 1 MB are left\); the last whole one is that of step 2'):
+            loop.train(config, tmp_path)
+    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2]
     after = parameters(tmp_path)
     for path in before:
         np.testing.assert_array_equal(before[path], after[path])

@@ -35,8 +35,8 @@ def train(config, workdir):
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
-        step = saved.latest_step()
+        with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
+            step = saved.latest_step()
         if step is not None:
             check_config(config, workdir)
         source = records.open_records(config.data.records, config.data.train_split)
@@ -49,6 +49,8 @@ def train(config, workdir):
             raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of the '
                              f'{mesh.size} devices.')
         stack.enter_context(jax.set_mesh(mesh))
+        # It tidies up after a killed run in the background, which a process that ends at once would cut short.
+        saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
         state, train_step, schedule = prepare_state(config, model, system, mesh, saved)
         # Only now, when all has proved to fit, is the workdir this run's.
         with files.replacing(workdir / 'config.json') as partial:
