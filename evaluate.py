@@ -4,7 +4,8 @@
 
 writes runs/ytvos/evaluation/: Annotations/ and submission.zip for the leaderboard, overlays.png to
 look at, and, where the split has ground truth, scores.json. Other data of the same model:
---config.data.records=PATH --config.evaluation.split=SPLIT. With --shuffle_sentences every sentence
+--config.data.records=PATH --config.evaluation.split=SPLIT. Weights without a run, such as the authors':
+a new --workdir and --config.init=PATH. With --shuffle_sentences every sentence
 is scored against another object of its video, a control that a model that reads must fail.
 """
 from absl import app, flags

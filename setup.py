@@ -30,6 +30,7 @@ setuptools.setup(
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'pillow',
+        'safetensors',
         'tensorboardX',
         'tensorflow-datasets>=4.9.10',
         'tokenizers',

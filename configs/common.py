@@ -9,6 +9,10 @@ def get_config():
     config.log_every = 50
     config.eval_every = 5000
     config.checkpoint_every = 1000
+    # Weights to start from, each for its part: .pth or .safetensors of SgMg, Video Swin, Swin or RoBERTa, what
+    # `python -m sgmg_jax.convert` wrote, or the --workdir of another run. See convert/weights.py.
+    config.init = ()
+    config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
     config.fsdp = 1  # devices that share one copy of the parameters
 
     config.model = ConfigDict(dict(

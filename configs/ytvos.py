@@ -5,10 +5,14 @@
     python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos     # leaderboard files
 
 The released optimiser settings, six epochs of about 9,000 steps of 8 clips, from random weights: the text
-encoder is trained as well, since a frozen random one would be of no use. The paper's scores need pretrained
-encoders. Eight clips want several devices: `python -m sgmg_jax.benchmarks.step --remat` tells what one clip
-takes. Not yet run in full. It needs RoBERTa's vocab.json and merges.txt in data/roberta-base (roberta-base on
-Hugging Face).
+encoder is trained as well, since a frozen random one would be of no use. To start from pretrained encoders
+instead, which the paper's scores need, give their files and freeze the text encoder as the authors do:
+
+    --config.init="('swin_tiny_kinetics.pth', 'roberta-base/model.safetensors')"
+    --config.optimizer.freeze="('text_backbone/.*',)"
+
+Eight clips want several devices: `python -m sgmg_jax.benchmarks.step --remat` tells what one clip takes. Not yet
+run in full. It needs RoBERTa's vocab.json and merges.txt in data/roberta-base (roberta-base on Hugging Face).
 """
 from configs import common
 

@@ -15,6 +15,7 @@ from PIL import Image
 import pytest
 
 from sgmg_jax import Predictor, checkpoints, score
+from sgmg_jax.convert import weights
 from sgmg_jax.data import records
 from sgmg_jax.inference import evaluate, predict
 from sgmg_jax.training import loop
@@ -190,6 +191,29 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
             loop.train(config, tmp_path)
 
 
+def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained, tmp_path):
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    path = tmp_path / 'official.safetensors'
+    weights.save(weights.released(weights.read_ours(workdir)), path)
+    config.update(init=(str(path),), steps=1, eval_every=100)
+    config.optimizer.update(learning_rate=0.0, groups=())
+    config.data.tokenizer = str(workdir / 'tokenizer.json')
+    loop.train(config, tmp_path / 'run')
+    ours, theirs = parameters(workdir), parameters(tmp_path / 'run')
+    assert set(ours) == set(theirs)
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
+
+    released, own = evaluate.evaluate(config, tmp_path / 'new'), evaluate.evaluate(config, workdir, 'latest')
+    assert released == own and (tmp_path / 'new' / 'evaluation' / 'submission.zip').exists()
+    half = tmp_path / 'swin.safetensors'
+    weights.save({n: x for n, x in weights.read_ours(workdir).items() if n != 'query_embedding'}, half)
+    config.init = (str(half),)
+    with pytest.raises(ValueError, match='swin.safetensors'):
+        evaluate.evaluate(config, tmp_path / 'other')
+
+
 def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
     """The error names the folder and the step to resume from; the checkpoint before stays whole."""
     config = copy.deepcopy(tiny_config)
@@ -204,7 +228,8 @@ def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         # It is seen beforehand that there is too little.
         patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10 ** 6))
-        with pytest.raises(OSError, match=r'\(\d+ MB are needed, 1 MB are left\); the last whole one is that of step 2'):
+        message = r"\(\d+ MB are needed, 1 MB are left\); the last whole one is that of step 2"
+        with pytest.raises(OSError, match=message):
             loop.train(config, tmp_path)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2]
     after = parameters(tmp_path)

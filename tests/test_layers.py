@@ -6,7 +6,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'types', 'ops', 'sharding'}
-RUNNING = BASE | {'compilation', 'files', 'data', 'systems', 'checkpoints'}
+RUNNING = BASE | {'compilation', 'convert', 'files', 'data', 'systems', 'checkpoints'}
 ALLOWED = {
     'types': set(),
     'ops': {'types'},
@@ -19,7 +19,7 @@ ALLOWED = {
     'files': set(),
     'visualize': {'files'},
     'checkpoints': set(),
-    'convert': BASE,
+    'convert': BASE | {'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
     'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
     'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},

@@ -1,10 +1,12 @@
 """The official SgMg state dict's names and layouts, and ours.
 
-RULES says for every official name (a regular expression) where it goes. Matrices and
-convolutions come as PyTorch's (out, in, ...) and become (..., in, out), reshaped to our
-parameter; everything else is copied. An official tensor that holds several of our parameters
-is split.
+RULES says for every official name (a regular expression) where it goes, and the same table is read
+backwards. Matrices and convolutions come as PyTorch's (out, in, ...) and become (..., in, out),
+reshaped to our parameter; everything else is copied. An official tensor that holds several of our
+parameters is split. Nothing is computed, so the way to and fro changes no bit.
 """
+import collections
+import itertools
 import re
 
 from flax import traverse_util
@@ -16,7 +18,9 @@ _LINEAR = r'\.(weight|bias)'
 _ATTENTION = {'sampling_offsets': 'offsets', 'attention_weights': 'weights',
               'value_proj': 'values', 'output_proj': 'projection'}
 _SWIN = r'backbone\.0\.body\.'
-_ROBERTA = r'text_encoder\.text_backbone\.'
+_PREFIX = 'text_encoder.text_backbone.'
+_ROBERTA = re.escape(_PREFIX)
+GROUPS = 6  # lines of each kind in an error
 
 
 def _rules():
@@ -93,44 +97,112 @@ def _rules():
 RULES = _rules()
 
 
-def canonical_name(name):
-    """The decoder's box heads are stored under two names; this is the one the rules know."""
-    return name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
+def _backwards(rules):
+    """[(regular expression of our path, official name with \\1 for its groups, which part it is of how many)]."""
+    entries = []
+    for pattern, targets in rules.items():
+        groups = re.findall(r'\((.*?)\)', pattern.pattern)
+        numbers = itertools.count(1)
+        official = re.sub(r'\(.*?\)', lambda _, numbers=numbers: rf'\g<g{next(numbers)}>', pattern.pattern)
+        for part, target in enumerate(targets):
+            ours = re.sub(r'\\(\d)', lambda m, groups=groups: f'(?P<g{m[1]}>{groups[int(m[1]) - 1]})', target)
+            ours = ours.replace('{leaf}', f'(?P<g{len(groups)}>kernel|scale|bias)')
+            entries.append((re.compile(ours), official.replace(r'\.', '.'), part, len(targets)))
+    return entries
 
 
-def from_official(tensors, shapes):
+_BACKWARDS = _backwards(RULES)
+
+
+def from_official(tensors, shapes, skip=''):
     """Official tensors -> our parameters.
 
     Args:
       tensors: name -> array, with the official names and layouts; only what `shapes` holds.
       shapes: our parameter tree (nested dicts of anything with a shape), whole or a part of it.
+      skip: a regular expression; parameters of ours that match as a whole may be missing or of another size.
 
     Returns:
-      the same tree with NumPy arrays.
+      the same tree with NumPy arrays, without those that `skip` names.
 
     Raises:
-      ValueError: naming tensors that have no place here, parameters that are not in the checkpoint,
-        and tensors of another size.
+      ValueError: with a table of tensors that have no place here, parameters that are not in the
+        checkpoint, and tensors of another size; and what that probably means.
     """
     wanted = traverse_util.flatten_dict(shapes, sep='/')
-    found, unknown, misfits = {}, [], []
+    skipped = {path for path in wanted if skip and re.fullmatch(skip, path)}
+    zeros = {path: np.broadcast_to(np.float32(0), x.shape) for path, x in wanted.items()}
+    expected = to_official(traverse_util.unflatten_dict(zeros, sep='/'))
+    found, unknown, misfits, named = {}, [], [], set()
     for name, tensor in tensors.items():
         placed = place(name, np.asarray(tensor))
         if not placed or any(target not in wanted for target in placed):
             unknown.append(name)
             continue
+        named |= set(placed)
         for target, part in placed.items():
-            if part.size != np.prod(wanted[target].shape, dtype=int):
-                misfits.append(f'{name} {tuple(tensor.shape)} for {target} {tuple(wanted[target].shape)}')
+            if target in skipped:
+                continue
+            if tuple(tensor.shape) != expected[name].shape:
+                misfits.append(f'{name} {tuple(tensor.shape)}, which should be {expected[name].shape}')
             else:
                 found[target] = part.reshape(wanted[target].shape)
-    missing = sorted(set(wanted) - set(found))
+    missing = sorted(set(wanted) - named - skipped)
     if unknown or misfits or missing:
-        raise ValueError('The checkpoint does not fit this model.\n' + '\n'.join(
-            f'{title} ({len(names)}): ' + ', '.join(names[:5]) + (' ...' if len(names) > 5 else '')
-            for title, names in (('no place here', unknown), ('another size', misfits),
-                                 ('not in the checkpoint', missing)) if names))
+        theirs, ours = describe(tensors), describe(expected)
+        check(unknown, misfits, missing, [
+            f'this is a checkpoint with {theirs[field]}, the config says {value}'
+            for field, value in ours.items() if field in theirs and theirs[field] != value])
     return traverse_util.unflatten_dict(found, sep='/')
+
+
+def check(unknown, misfits, missing, reasons=()):
+    """Raises a ValueError with a table of the differences, grouped by name without its numbers, if there are any."""
+    lines = []
+    for title, names in (('has no place here', unknown), ('is of another size', misfits),
+                         ('is not in the checkpoint', missing)):
+        groups = collections.defaultdict(list)
+        for name in names:
+            groups[re.sub(r'\d+(?=[./_]|$)', '*', name.split(' ')[0])].append(name)
+        lines += [f'  {title:24}{len(group):4} x {group[0] if len(group) == 1 else pattern + ", such as " + group[0]}'
+                  for pattern, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:GROUPS]]
+        if len(groups) > GROUPS:
+            lines.append(f'  {title:24} and {len(groups) - GROUPS} kinds more')
+    if lines:
+        raise ValueError('\n'.join([
+            'these weights do not fit the model.', *(f'Probably: {reason}.' for reason in reasons), *lines,
+            'Give the config of the model they are of, or leave parameters out by a regular expression '
+            "(--skip, config.init_skip), such as 'class_heads_.*'."]))
+
+
+def describe(tensors):
+    """What can be told of a model by its official tensors (name -> anything with a shape): {field: words}."""
+    def shape(name):
+        return tuple(tensors[name].shape) if name in tensors else None
+
+    def count(pattern):
+        return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
+
+    words, patch = {}, shape('backbone.0.body.patch_embed.proj.weight')
+    if patch:
+        size = patch[0], count(r'backbone\.0\.body\.layers\.2\.blocks\.(\d+)\.')
+        names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
+        words['backbone'] = names.get(size, f'a Video Swin of {size[0]} channels, {size[1]} blocks in its third stage')
+    table = shape(_PREFIX + 'embeddings.word_embeddings.weight')
+    if table:
+        size = count(_ROBERTA + r'encoder\.layer\.(\d+)\.'), table[1]
+        words['text'] = {(12, 768): 'RoBERTa-base', (24, 1024): 'RoBERTa-large'}.get(
+            size, f'a RoBERTa of {size[0]} layers, {size[1]} channels')
+        words['vocabulary'] = f'{table[0]} tokens'
+    for name, axis, what in (('query_embed.weight', 0, 'queries'), ('query_embed.weight', 1, 'hidden channels'),
+                             ('transformer.level_embed', 0, 'levels')):
+        if shape(name):
+            words[what] = f'{shape(name)[axis]} {what}'
+    for part in ('encoder', 'decoder'):
+        layers = count(rf'transformer\.{part}\.layers\.(\d+)\.')
+        if layers:
+            words[part] = f'{layers} {part} layers'
+    return words
 
 
 def place(name, tensor):
@@ -138,7 +210,8 @@ def place(name, tensor):
 
     Only the shape may still differ (heads are an axis of ours). Empty if the name is not known.
     """
-    name = canonical_name(name)
+    # The decoder's box heads are stored under two names; this is the one the rules know.
+    name = name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
     for pattern, targets in RULES.items():
         match = pattern.fullmatch(name)
         if match:
@@ -156,3 +229,51 @@ def _parts(x, count):
 
 def _ours(name, x):
     return x if x.ndim < 2 or _TABLE.search(name) else np.transpose(x, (*range(2, x.ndim), 1, 0))
+
+
+def to_official(parameters):
+    """Our parameters (nested dicts of arrays) -> {official name: NumPy array in PyTorch's layout}.
+
+    The box heads appear under both names that the released model gives them.
+
+    Raises:
+      ValueError: naming parameters that the released model does not have.
+    """
+    parts, unknown = {}, []
+    for path, x in traverse_util.flatten_dict(parameters, sep='/').items():
+        name, part, count = _official_name(path)
+        if name is None:
+            unknown.append(path)
+        else:
+            parts.setdefault(name, [None] * count)[part] = _theirs(name, path, np.asarray(x))
+    if unknown:
+        raise ValueError(f'The released SgMg has no such parameters: {", ".join(sorted(unknown)[:5])}.')
+    tensors = {name: x[0] if len(x) == 1 else np.concatenate(x, axis=1 if len(x) == 2 else 0)
+               for name, x in parts.items()}
+    tensors.update({f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')})
+    return tensors
+
+
+def _official_name(path):
+    """Our path -> the official tensor's name, which of its parts this is, of how many; or None, 0, 0."""
+    for pattern, official, part, count in _BACKWARDS:
+        match = pattern.fullmatch(path)
+        if match:
+            name = re.sub(r'\\g<(g\d)>', lambda m, match=match: match[m[1]], official)
+            return re.sub(r'([._])(kernel|scale)$', r'\1weight', name), part, count
+    return None, 0, 0
+
+
+def _theirs(name, path, x):
+    """The inverse of `_ours`, and of the reshaping to our parameter."""
+    if path.endswith('/bias'):
+        return x.reshape(-1)
+    if _TABLE.search(name) or x.ndim < 2:
+        return x
+    if x.ndim == 3:  # attention, where heads are an axis of ours
+        x = x.reshape(-1, x.shape[-1]) if path.endswith('/out/kernel') else x.reshape(x.shape[0], -1)
+    if name.endswith('patch_embed.proj.weight'):  # a 3-D convolution of one frame
+        x = x[None]
+    elif re.search(r'input_fft(_post)?\.\d\.conv\d\.weight$', name):  # 1x1 convolutions
+        x = x[None, None]
+    return np.transpose(x, (x.ndim - 1, x.ndim - 2, *range(x.ndim - 2)))

@@ -21,7 +21,8 @@ PICTURES = 8  # rows of the contact sheet
 
 
 def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
-    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split.
+    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split; the weights of config.init
+    where `workdir` holds no run.
 
     Leaves <workdir>/evaluation/ with Annotations/, submission.zip, overlays.png and, where there is
     ground truth, scores.json; the folder appears whole or not at all. With `shuffled`, every
@@ -35,7 +36,10 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
         ValueError: if the run's model is not config.model; names the fields.
     """
     workdir = pathlib.Path(workdir)
-    predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
+    if config.init and not (workdir / 'config.json').exists():
+        predictor = predict.Predictor.from_weights(config)
+    else:
+        predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
     split = records.open_records(config.data.records, config.evaluation.split)
     if shuffled:
         summary = score_videos(predictor, split, shuffled=True, progress=progress)

@@ -7,12 +7,15 @@ import functools
 import json
 import pathlib
 
+from absl import logging
 from flax import traverse_util
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from sgmg_jax import checkpoints, compilation, systems, types
+from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
 from sgmg_jax.models import video_swin
 from sgmg_jax.ops import queries, resize
@@ -61,6 +64,29 @@ class Predictor:
         model = systems.build_model(config.model)
         parameters = restore_parameters(model, workdir, checkpoint)
         return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'))
+
+    @classmethod
+    def from_weights(cls, config):
+        """The model of config.model with the weights of config.init, such as the authors' released ones.
+
+        Raises:
+            FileNotFoundError: for weights or a tokenizer that are not there.
+            ValueError: if the weights do not fit the model, or do not fill it.
+        """
+        model = systems.build_model(config.model)
+        shapes = parameter_shapes(model)
+        found, report = weights.load(config.init, traverse_util.unflatten_dict(shapes, sep='/'), config.init_skip)
+        for line in report:
+            logging.info('weights: %s', line)
+        missing = sorted(set(shapes) - set(found))
+        if missing:
+            raise ValueError(f'config.init = {tuple(config.init)}: {len(missing)} parameters are in none of them, '
+                             f'first {missing[0]}. Give the weights of a whole model, or train first.')
+        if config.data.tokenizer is None:
+            raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
+        parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
+        parameters = traverse_util.unflatten_dict(parameters, sep='/')
+        return cls.from_config(config, model, parameters, text.load_tokenizer(config.data.tokenizer))
 
     @classmethod
     def from_config(cls, config, model, parameters, tokenizer):

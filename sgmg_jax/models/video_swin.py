@@ -138,7 +138,7 @@ class WindowAttention(nn.Module):
         rows = np.prod([2 * w - 1 for w in WINDOW])
         table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02),
                            (rows, self.heads))
-        bias = jnp.moveaxis(table[_relative_position_index()[:tokens, :tokens]], -1, 0)
+        bias = jnp.moveaxis(table[relative_position_index()[:tokens, :tokens]], -1, 0)
 
         def attend(q, k, v, regions):
             """One window of every clip: q, k, v [B N M C]; regions [N]."""
@@ -196,7 +196,7 @@ def _regions(shape, window, shift):
     return _partition(labels[None, ..., None], window)[0, :, :, 0]
 
 
-def _relative_position_index():
+def relative_position_index():
     """[N N] row of the bias table for two tokens of a full window, time-major.
 
     A smaller window takes the top-left corner of it. For a cut in height or width these are not

@@ -13,6 +13,7 @@ import numpy as np
 import tqdm
 
 from sgmg_jax import checkpoints, compilation, files, sharding, systems
+from sgmg_jax.convert import weights
 from sgmg_jax.data import augment, pipeline, records, text
 from sgmg_jax.inference import evaluate, predict
 from sgmg_jax.training import step as steps
@@ -127,7 +128,7 @@ def prepare_state(config, model, system, mesh, saved):
     shardings = sharding.parameter_shardings(mesh, abstract)
     step = saved.latest_step()
     if step is None:
-        state = jax.jit(init, out_shardings=shardings)(key)
+        state = load_weights(config, jax.jit(init, out_shardings=shardings)(key))
         logging.info('new parameters:\n%s', parameter_overview.get_parameter_overview(
             state.parameters(), include_stats=False, max_lines=400))
     else:
@@ -137,6 +138,22 @@ def prepare_state(config, model, system, mesh, saved):
     train_step = compilation.jit(steps.make_train_step(model, system, optimizer, config.seed), donate_argnums=0,
                                  out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
     return state, train_step, schedule
+
+
+def load_weights(config, state):
+    """The state with config.init's weights in place of new ones; logs what came from where."""
+    found, report = weights.load(config.init, state.parameters(), config.init_skip)
+    for line in report:
+        logging.info('weights: %s', line)
+    if found:
+        new = sorted({path.split('/')[0] for path in {*state.trainable, *state.frozen} - set(found)})
+        logging.info('weights: %s', f'new are {", ".join(new)}' if new else 'none is new')
+
+    def place(part):
+        return {path: jax.device_put(found[path].astype(x.dtype), x.sharding) if path in found else x
+                for path, x in part.items()}
+
+    return state.replace(trainable=place(state.trainable), frozen=place(state.frozen))
 
 
 def open_batches(config, source, tokenizer, start_step):

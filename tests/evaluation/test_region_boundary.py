@@ -13,7 +13,7 @@ import scipy.ndimage
 
 from sgmg_jax.evaluation import region_boundary
 
-GOLDENS = pathlib.Path(__file__).parents[1] / 'goldens'
+GOLDENS = pathlib.Path(__file__).parent / 'goldens'
 EXPECTED = json.loads((GOLDENS / 'jf_expected.json').read_text())
 SIZES = [(1, 1), (1, 7), (7, 1), (2, 2), (5, 3), (33, 57), (101, 160)]
 

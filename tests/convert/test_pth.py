@@ -1,0 +1,465 @@
+"""Files of torch.save, good and hostile, written by hand: Python's own pickler, with names that need no torch."""
+import argparse
+from collections import Counter, OrderedDict
+import io
+import pickle
+import re
+import struct
+import tarfile
+import tracemalloc
+import types
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from sgmg_jax.convert import pth
+
+DTYPES = {'Double': np.float64, 'Float': np.float32, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16,
+          'ComplexDouble': np.complex128, 'ComplexFloat': np.complex64, 'Long': np.int64, 'Int': np.int32,
+          'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
+KINDS = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+
+
+class Global:
+    """A name that the pickle asks for."""
+
+    def __init__(self, module, name):
+        self.module, self.name = module, name
+
+    def __call__(self):
+        raise AssertionError('only there to be written')
+
+
+class Call:
+    """`function(*values)` when unpickled, then with `state` set."""
+
+    def __init__(self, function, *values, state=None):
+        self.parts = (function, values, state)
+
+
+class Storage:
+    def __init__(self, numbers, numel=None, key=None):
+        self.numbers = np.asarray(numbers).reshape(-1)
+        self.numel, self.key = self.numbers.size if numel is None else numel, key
+
+
+REBUILD = Global('torch._utils', '_rebuild_tensor_v2')
+
+
+def view(storage, offset, size, stride, *more):
+    return Call(REBUILD, storage, offset, size, stride, False, OrderedDict(), *more)
+
+
+def tensor(numbers):
+    numbers = np.ascontiguousarray(numbers).reshape(np.shape(numbers))
+    return view(Storage(numbers), 0, numbers.shape, tuple(step // numbers.itemsize for step in numbers.strides))
+
+
+def parameter(numbers):
+    return Call(Global('torch._utils', '_rebuild_parameter'), tensor(numbers), True, OrderedDict())
+
+
+class Writer(pickle._Pickler):
+    dispatch = pickle._Pickler.dispatch.copy()
+
+    def __init__(self, file):
+        super().__init__(file, protocol=2)
+        self.storages = []
+
+    def save_name(self, x):
+        self.write(f'c{x.module}\n{x.name}\n'.encode())
+        self.memoize(x)
+
+    dispatch[Global] = save_name
+
+    def reducer_override(self, x):
+        return x.parts if isinstance(x, Call) else NotImplemented
+
+    def persistent_id(self, x):
+        if not isinstance(x, Storage):
+            return None
+        if x not in self.storages:
+            self.storages.append(x)
+        key = x.key or str(self.storages.index(x))
+        return 'storage', Global('torch', KINDS[x.numbers.dtype] + 'Storage'), key, 'cpu', x.numel
+
+
+def pickled(thing):
+    file = io.BytesIO()
+    writer = Writer(file)
+    writer.dump(thing)
+    return file.getvalue(), {f'data/{i}': x.numbers.tobytes() for i, x in enumerate(writer.storages)}
+
+
+def pack(path, members, top='archive', compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, 'w', compression) as archive:
+        for name, data in members.items():
+            info = zipfile.ZipInfo(f'{top}/{name}')
+            info.compress_type = compression
+            info.extra = struct.pack('<HH', 0x4246, 13) + b'Z' * 13  # As torch.save aligns: local headers only.
+            archive.writestr(info, data)
+            info.extra = b''
+    return path
+
+
+def save(path, thing, **more):
+    program, storages = pickled(thing)
+    return pack(path, {'data.pkl': program, 'byteorder': b'little', **storages, 'version': b'3\n', **more})
+
+
+def save_program(path, program):
+    return pack(path, {'data.pkl': program, 'data/0': bytes(16), 'version': b'3\n'})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / 'model.pth'
+
+
+@pytest.fixture
+def refused(path, tmp_path, monkeypatch):
+    """Asserts that the file at `path` is refused with its name, the reason and a way out, and that nothing ran."""
+    monkeypatch.chdir(tmp_path)
+
+    def check(reason):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match=reason) as caught:
+                pth.read(path)
+            assert tracemalloc.get_traced_memory()[1] < 4e6
+        finally:
+            tracemalloc.stop()
+        assert str(path) in str(caught.value)
+        assert re.search('torch.save|download it again|pack it again', str(caught.value))
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    return check
+
+
+def same(ours, expected):
+    assert ours.dtype == expected.dtype and ours.shape == expected.shape
+    np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize('kind', DTYPES)
+def test_every_type_of_number(kind, path):
+    numbers = np.array([[0, 1, 2], [3, 100, 5]]).astype(DTYPES[kind])
+    tensors = {'matrix': numbers, 'scalar': numbers[1, 1], 'empty': numbers[:0], 'vector': numbers[1]}
+    read = pth.read(save(path, {name: tensor(x) for name, x in tensors.items()}))
+    assert list(read) == list(tensors)
+    for name in tensors:
+        same(read[name], np.asarray(tensors[name]))
+
+
+def test_views_of_one_storage(path):
+    numbers = np.arange(24, dtype=np.float32)
+    storage = Storage(numbers)
+    read = pth.read(save(path, [
+        view(storage, 0, (4, 6), (6, 1)), view(storage, 0, (6, 4), (1, 6)), view(storage, 1, (3, 2), (8, 3)),
+        view(storage, 23, (2 ** 20, 2 ** 20), (0, 0)), view(storage, 23, (), ()), view(storage, 24, (0, 3), (3, 1)),
+        view(storage, 5, (1, 2), (10 ** 6, 1))]))
+    square = numbers.reshape(4, 6)
+    for ours, expected in zip(read, (square, square.T, numbers[1:].reshape(-1)[[[0, 3], [8, 11], [16, 19]]])):
+        same(ours, expected)
+    assert read[3].shape == (2 ** 20, 2 ** 20) and read[3].strides == (0, 0) and (read[3][:2, -2:] == 23).all()
+    same(read[4], np.asarray(numbers[23]))
+    assert read[5].shape == (0, 3)
+    same(read[6], numbers[None, 5:7])
+    assert np.shares_memory(read[0], read[1]) and not read[0].flags.writeable
+
+
+def test_what_else_a_checkpoint_holds(path):
+    things = {
+        'numbers': [0, 255, 65536, -1, 2 ** 40, -2 ** 70, 0.5, True, False, None], 7: ((), (1,), (1, 2), (1, 2, 3, 4)),
+        'set': {1, 'a'}, 'bytes': b'\x00\xff', 'text': 'ünï\n', 'ordered': OrderedDict(b=1, a=2),
+        'again': [[], {}], 'milestones': Counter([6, 8, 8])}
+    read = pth.read(save(path, things | {
+        'size': Call(Global('torch', 'Size'), (2, 3)), 'device': Call(Global('torch', 'device'), 'cuda', 1),
+        'args': argparse.Namespace(lr=1e-4, backbone='swin', lr_drop=[6, 8])}))
+    assert read.pop('size') == (2, 3) and read.pop('device') == 'cuda:1'
+    assert vars(read.pop('args')) == {'lr': 1e-4, 'backbone': 'swin', 'lr_drop': [6, 8]}
+    assert read == things and type(read['ordered']) is OrderedDict and type(read['milestones']) is dict
+
+
+def a_state_dict():
+    rng = np.random.default_rng(0)
+    numbers = {'head.weight': rng.standard_normal((3, 4)).astype(np.float32), 'head.bias': np.ones(3, np.float32),
+               'norm.num_batches_tracked': np.array(7)}
+    written = OrderedDict((name, tensor(x)) for name, x in numbers.items())
+    written['head.weight'] = parameter(numbers['head.weight'])
+    written._metadata = OrderedDict({'': {'version': 1}})
+    return numbers, written
+
+
+@pytest.mark.parametrize('entry', [None, 'model', 'state_dict'])
+def test_state_dict(entry, path):
+    numbers, written = a_state_dict()
+    state = {'state': {0: {'step': 3, 'exp_avg': tensor(np.zeros((3, 4), np.float32))}},
+             'param_groups': [{'lr': 1e-4, 'betas': (0.9, 0.999), 'params': [0, 1]}]}
+    whole = written if entry is None else {
+        entry: written, 'optimizer': state, 'lr_scheduler': {'milestones': Counter([6, 8]), '_last_lr': [1e-4]},
+        'epoch': 5, 'args': argparse.Namespace(lr=1e-4)}
+    read = pth.state_dict(save(path, whole))
+    assert type(read) is dict and list(read) == list(numbers)
+    for name in numbers:
+        same(read[name], numbers[name])
+    if entry:
+        assert pth.read(path)['optimizer']['param_groups'] == state['param_groups']
+
+
+@pytest.mark.parametrize('whole, found', [
+    ({'net': {}, 'epoch': 3}, r"a dict with the keys \['net', 'epoch'\]"), ({}, r'a dict with the keys \[\]'),
+    ({'model': {'w': 1}, **{str(i): i for i in range(20)}}, r"'8', \.\.\.\]"), ([1], 'a list')])
+def test_no_state_dict(whole, found, path):
+    with pytest.raises(ValueError, match=found) as caught:
+        pth.state_dict(save(path, whole))
+    assert str(path) in str(caught.value) and 'model.state_dict()' in str(caught.value)
+
+
+def test_no_file(path):
+    with pytest.raises(FileNotFoundError, match='Check the path') as caught:
+        pth.state_dict(path)
+    assert str(path) in str(caught.value)
+
+
+def test_numbers_are_mapped_and_not_copied(path):
+    save(path, {'w': tensor(np.arange(2 ** 21, dtype=np.float32))})
+    tracemalloc.start()
+    read = pth.state_dict(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 ** 20 and read['w'][-1] == 2 ** 21 - 1
+
+
+# Names that a pickle must not reach, and what they would be called with.
+NAMES = [
+    ('os', 'system', 'touch ran'), ('posix', 'system', 'touch ran'), ('os', 'path.os.system', 'touch ran'),
+    ('builtins', 'getattr', Global('os', 'path'), 'os'),
+    ('builtins', 'getattr', Global('argparse', 'Namespace'), '__init__'),
+    ('__builtin__', 'eval', 'open("ran", "w")'), ('builtins', 'exec', 'open("ran", "w")'),
+    ('argparse', '_os.system', 'touch ran'), ('collections', 'OrderedDict.fromkeys', 'ab'),
+    ('torch._utils', 'os.system', 'touch ran'), ('torch', 'load', 'x'), ('torch.storage', '_load_from_bytes', b'x'),
+    ('codecs', 'encode', 'x', 'latin1'), ('subprocess', 'Popen', ['touch', 'ran']), ('operator', 'attrgetter', 'x'),
+    ('sgmg_jax.convert.pth', '_tensor'), ('numpy', 'load', 'x'), ('types', 'FunctionType'), ('', ''),
+    ('os system', 'x'), ('argparse Namespace', '__init__')]
+
+
+@pytest.mark.parametrize('module, name, values', [(module, name, values) for module, name, *values in NAMES])
+def test_other_names_are_refused(module, name, values, path, refused):
+    save(path, {'model': Call(Global(module, name), *values)})
+    refused('asks for ' + re.escape(f'{module}.{name}'.replace(' ', '.')))
+
+
+def test_the_attack_is_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pickle.loads(pickled(Call(Global('os', 'system'), 'touch ran'))[0])
+    assert (tmp_path / 'ran').exists()
+
+
+NAMESPACE, ORDERED = b'cargparse\nNamespace\n', b'ccollections\nOrderedDict\n'
+TENSOR = pickled(tensor(np.zeros(4, np.float32)))[0].removeprefix(b'\x80\x02').removesuffix(b'.')
+STATE = b'}X\x09\x00\x00\x00__class__K\x01s'
+
+
+@pytest.mark.parametrize('program, reason', [
+    # Other ways to a name, and other protocols.
+    (b"(S'touch ran'\nios\nsystem\n.", 'instruction STRING'), (b'(ios\nsystem\n.', "instruction INST 'os system'"),
+    (b'(cargparse\nNamespace\no.', 'instruction OBJ'), (b'\x82\x01.', 'instruction EXT1'),
+    (pickle.dumps({'a': 1}, protocol=4), 'instruction PROTO 4'), (b'\x8c\x02os\x8c\x06system\x93.', 'SHORT_BINUNICODE'),
+    (b'X\x08\x00\x00\x00argparseX\x0a\x00\x00\x00_os.system\x93.', 'instruction STACK_GLOBAL'),
+    (NAMESPACE + b')}\x92.', 'instruction NEWOBJ_EX'), (b'Ppid\n.', 'instruction PERSID'),
+    # State where there should be none.
+    (NAMESPACE + STATE + b'b.', 'dict where|function where'), (TENSOR + STATE + b'b.', 'ndarray where'),
+    (b'}' + STATE + b'b.', 'dict where OrderedDict'), (NAMESPACE + b')\x81N}\x86b.', 'tuple where dict'),
+    (NAMESPACE + b')\x81}K\x01K\x01sb.', 'int where str'), (b'ctorch\nFloatStorage\n' + STATE + b'b.', 'where Ordered'),
+    # Calls of what is no name, and with what does not belong.
+    (b'X\x02\x00\x00\x00os)R.', 'str where function'), (NAMESPACE + b')\x81)R.', 'SimpleNamespace where function'),
+    (ORDERED + b']\x85R.', 'TypeError'), (NAMESPACE + b'K\x01\x85\x81.', 'TypeError'),
+    (b'ctorch\nFloatStorage\n)R.', 'where function'), (b'cbuiltins\nset\n](K\x01K\x01\x86e\x85R.', 'tuple where str'),
+    (pickled(Call(Global('_codecs', 'encode'), 'x', 'rot13'))[0], "codec 'rot13'"),
+    (b'}K\x01K\x01\x86K\x01s.', 'tuple where str'), (b']K\x01K\x01s.', 'list where dict'),
+    (b'}K\x01a.', 'dict where list'), (b'}(K\x01u.', 'ValueError'),
+    # Storages that are none.
+    (b'K\x01Q.', 'int where tuple'), (b')Q.', 'TypeError'), (b'(K\x01K\x01K\x01K\x01K\x01tQ.', 'no storage'),
+    # Damage.
+    (b'', 'before seeing STOP'), (b'\x80\x02}', 'before seeing STOP'), (b'.', 'IndexError'), (b't.', 'IndexError'),
+    (b'h\x05.', 'KeyError'), (b'\xff.', 'unknown'), (b'X\xff\xff\xff\x7fa.', 'expected 2147483647 bytes'),
+    (b'X\x01\x00\x00\x00\xff.', 'UnicodeDecodeError'), (b'\x8a\xff\x01.', 'ValueError')])
+def test_other_instructions_are_refused(program, reason, path, refused):
+    save_program(path, program)
+    refused(reason)
+
+
+def test_state_stays_in_the_namespace_and_leaves_dicts_alone(path):
+    harmful = {'__class__': 1, '__setstate__': 2, '__dict__': {'x': 3}}
+    read = pth.read(save(path, [Call(Global('argparse', 'Namespace'), state=dict(harmful)),
+                                Call(Global('collections', 'OrderedDict'), state=harmful)]))
+    assert vars(read[0]) == harmful and type(read[0]) is types.SimpleNamespace
+    assert vars(read[1]) == {} and type(read[1]) is OrderedDict
+
+
+LONG = b'](' + b'K\x01' * 5000 + b'eq\x01'
+
+
+@pytest.mark.parametrize('program', [
+    b'cbuiltins\nset\nq\x00' + LONG + b'h\x00h\x01\x85R' * 1000 + b'.',
+    NAMESPACE + b'q\x00}(' + b''.join(b'X\x04\x00\x00\x00%04dK\x01' % i for i in range(5000)) + b'uq\x01'
+    + b'h\x00)\x81h\x01b' * 5000 + b'.',
+    b'c_codecs\nencode\nq\x00X\x00\x00\x01\x00' + b'a' * 2 ** 16 + b'q\x01X\x06\x00\x00\x00latin1q\x02'
+    + b'h\x00h\x01h\x02\x86R' * 1000 + b'.'])
+def test_a_few_bytes_cannot_make_many(program, path, refused):
+    save_program(path, program)
+    refused('makes more than its .* bytes can describe')
+
+
+def test_shared_parts_and_high_memo_numbers_take_no_memory(path):
+    save_program(path, b'K\x01' + b'q\x01h\x01\x86' * 1000 + b'r\xff\xff\xff\x7f.')
+    tracemalloc.start()
+    assert len(pth.read(path)) == 2 and tracemalloc.get_traced_memory()[1] < 2 ** 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize('program', [b'}K\x01' + 60 * b'q\x01h\x01\x86' + b'K\x01s.',
+                                     b'c_codecs\nencode\nX\x00\x00\x00\x00K\x01' + 60 * b'q\x01h\x01\x86' + b'\x86R.',
+                                     TENSOR[:TENSOR.index(b'K\x00')] + b'K\x00K\x01' + 60 * b'q\x01h\x01\x86'
+                                     + b'q\x01h\x01\x89Nt' + b'R.'])
+def test_nested_tuples_are_neither_hashed_nor_printed(program, path, refused):
+    save_program(path, program)
+    refused('tuple where|dict where')
+
+
+NUMBERS = Storage(np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize('thing, reason', [
+    (tensor(np.zeros(4)).parts[1][0], None),
+    (view(Storage(np.zeros(4, np.float32), numel=2 ** 40), 0, (2,), (1,)),
+     'data/0 should hold 1099511627776 numbers of float32, but has 16 bytes'),
+    (view(Storage(np.zeros(4), numel=3), 0, (2,), (1,)), 'should hold 3 numbers of float64'),
+    (view(Storage(np.zeros(4), numel=-1), 0, (2,), (1,)), 'should hold -1'),
+    (view(Storage(np.zeros(4), numel=4.0), 0, (2,), (1,)), 'float where int'),
+    (view(Storage(np.zeros(4), key='7'), 0, (2,), (1,)), "'data/7' is missing"),
+    (view(Storage(np.zeros(4), key='../data.pkl'), 0, (2,), (1,)), 'is missing'),
+    (view(NUMBERS, 0, (5,), (1,)), r'size \(5,\) reaches to number 4 of data/0, which has 4'),
+    (view(NUMBERS, 1, (2, 2), (2, 1)), 'reaches to number 4'), (view(NUMBERS, 4, (), ()), 'reaches to number 4'),
+    (view(NUMBERS, 2 ** 70, (1,), (1,)), 'reaches to number 1180591620717411303424'),
+    (view(NUMBERS, 3, (2,), (-1,)), 'no possible'), (view(NUMBERS, -1, (2,), (1,)), 'no possible'),
+    (view(NUMBERS, 0, (-2,), (1,)), 'no possible'), (view(NUMBERS, 0, (2, 2), (1,)), 'no possible'),
+    (view(NUMBERS, 0, (1,) * 65, (1,) * 65), 'no possible'), (view(NUMBERS, True, (2,), (1,)), 'bool where int'),
+    (view(NUMBERS, 0, [2], (1,)), 'list where tuple'), (view(NUMBERS, 0, (2.0,), (1,)), 'float where int'),
+    (view(NUMBERS, 0, (2 ** 40, 2 ** 40), (0, 0)), 'too big'), (view(NUMBERS, 0, (0, 2 ** 62), (1, 1)), 'too big'),
+    (view(NUMBERS, 0, (1,), (2 ** 70,)), 'OverflowError|ValueError'),
+    (view(tensor(np.zeros(4)), 0, (2,), (1,)), 'ndarray where _Storage'),
+    (view(NUMBERS, 0, (2,), (1,), {'conj': True}), 'conjugated'),
+    (Call(Global('torch._utils', '_rebuild_parameter'), 'x', True, None), 'str where ndarray'),
+])
+def test_tensors_that_cannot_be(thing, reason, path, refused):
+    save(path, {'model': thing})
+    if reason:
+        refused(reason)
+    else:  # A bare storage is harmless, and no tensor.
+        with pytest.raises(ValueError, match='no state dict'):
+            pth.state_dict(path)
+
+
+GOOD = pickled({'w': tensor(np.zeros(4, np.float32))})
+GOOD = {'data.pkl': GOOD[0], **GOOD[1]}
+
+
+def legacy(path):
+    path.write_bytes(pickle.dumps(0x1950a86a20f9469cfc6c, protocol=2) + pickle.dumps(1001, protocol=2))
+
+
+def tar(path):
+    with tarfile.open(path, 'w') as archive:
+        archive.addfile(tarfile.TarInfo('storages'), io.BytesIO())
+
+
+def bomb(path):
+    pack(path, GOOD | {'data/1': bytes(2 ** 24)}, compression=zipfile.ZIP_DEFLATED)
+
+
+def stored_bomb(path):
+    pack(path, GOOD)
+    _patch(path, b'PK\1\2', 20, struct.pack('<II', 2 ** 31, 2 ** 31))
+
+
+def moved(path):
+    pack(path, GOOD)
+    _patch(path, b'PK\1\2', 42, struct.pack('<I', 3))
+
+
+def beyond(path):
+    pack(path, GOOD)
+    _patch(path, b'PK\3\4', 28, b'\xff\xff')
+
+
+def encrypted(path):
+    pack(path, GOOD)
+    _patch(path, b'PK\1\2', 8, b'\1')
+
+
+def _patch(path, mark, offset, data):
+    whole = bytearray(path.read_bytes())
+    start = whole.index(mark) + offset
+    whole[start:start + len(data)] = data
+    path.write_bytes(whole)
+
+
+def twice(path):
+    with pytest.warns(UserWarning, match='Duplicate'), zipfile.ZipFile(path, 'w') as archive:
+        for data in (b'K\1.', b'K\2.'):
+            archive.writestr('archive/data.pkl', data)
+
+
+def two_tops(path):
+    pack(path, GOOD)
+    with zipfile.ZipFile(path, 'a') as archive:
+        archive.writestr('other/data.pkl', b'K\1.')
+
+
+def cut(path):
+    pack(path, GOOD)
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+@pytest.mark.parametrize('make, reason', [
+    (legacy, 'before PyTorch 1.6.* newer PyTorch'), (tar, 'before PyTorch 1.6'),
+    (lambda path: path.write_bytes(b''), 'is empty'), (lambda path: path.write_bytes(b'PK'), 'cut off'),
+    (lambda path: path.write_bytes(b'<html>404</html>'), "starts with b'<html>40"), (cut, 'cut off'),
+    (bomb, r'claim 1677\d+ bytes, the whole file has \d+\.'), (stored_bomb, r'claim 21474\d+ bytes'),
+    (lambda path: pack(path, GOOD, compression=zipfile.ZIP_DEFLATED), 'compressed or encrypted.*zip -0'),
+    (encrypted, 'compressed or encrypted'), (moved, 'not where the zip says'), (beyond, 'beyond the end'),
+    (lambda path: pack(path, GOOD | {'../../ran': b''}), "member 'archive/../../ran' is no plain path"),
+    (lambda path: pack(path, GOOD, top='/tmp'), "'/tmp/data.pkl' is no plain path"),
+    (lambda path: pack(path, GOOD, top='..'), 'no plain path'),
+    (lambda path: pack(path, GOOD, top='C:\\x'), 'no plain path'),
+    (lambda path: pack(path, GOOD | {'data/': b''}), 'no plain path'), (twice, 'is there twice'),
+    (two_tops, r"data.pkl in it, this \['archive', 'other'\]"),
+    (lambda path: pack(path, {'data/0': b'1234'}), 'not of torch.save'), (lambda path: pack(path, {}), 'not of torch'),
+    (lambda path: pack(path, GOOD | {'byteorder': b'big'}), "byte order is b'big'"),
+    (lambda path: pack(path, {'data.pkl': bytes(2 ** 23 + 1)}), 'data.pkl has 8388609 bytes'),
+], ids=lambda x: getattr(x, '__name__', None))
+def test_other_files_are_refused(make, reason, path, refused):
+    make(path)
+    refused(reason)
+
+
+def test_any_damage_is_a_clear_error(path):
+    """Random bytes changed, and the file cut anywhere: it reads or is refused, and never does anything else."""
+    rng = np.random.default_rng(0)
+    numbers, written = a_state_dict()
+    good = np.frombuffer(save(path, {'model': written, 'args': argparse.Namespace(lr=1e-4)}).read_bytes(), np.uint8)
+    for i in range(1500):
+        bad = good.copy()
+        if i % 3:
+            bad[rng.integers(len(bad), size=rng.integers(1, 4))] = rng.integers(256)
+        else:
+            bad = bad[:rng.integers(len(bad))]
+        path.write_bytes(bad)
+        try:
+            read = pth.state_dict(path)
+            assert sum(x.size for x in read.values() if x.strides != (0,) * x.ndim) < 2 ** 20
+        except ValueError as error:
+            assert str(path) in str(error)

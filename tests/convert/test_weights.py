@@ -1,0 +1,205 @@
+"""Checkpoints of every known kind, to ours and back."""
+import runpy
+
+from flax import traverse_util
+import golden_cases
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from configs import common
+from sgmg_jax import systems
+from sgmg_jax.convert import parity, sgmg, sources, weights
+from sgmg_jax.convert.__main__ import main
+from sgmg_jax.models import roberta, video_swin
+from sgmg_jax.models.sgmg import SgMg
+
+TINY = SgMg(backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
+            text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
+            hidden=64, mlp=128, encoder_layers=2, decoder_layers=3)
+
+
+def shapes_of(model):
+    return jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+
+
+@pytest.fixture(scope='module')
+def official():
+    """A whole official state dict, buffers and both names of the box heads included."""
+    tensors = {name: parity.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
+    tensors |= {f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')}
+    for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
+        tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)
+    tensors[sources.ROBERTA + 'embeddings.position_ids'] = np.arange(40)[None]
+    return tensors
+
+
+def written(tensors, path):
+    save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, path)
+    return path
+
+
+def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
+    found, report = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    assert '(SgMg)' in report[0]
+    back = weights.released(found)
+    assert set(back) == set(official)
+    for name, x in official.items():
+        if not name.endswith('_index'):
+            np.testing.assert_array_equal(back[name], x, err_msg=name)
+    assert {name: x.dtype for name, x in back.items()} == {name: x.dtype for name, x in official.items()}
+
+
+def test_the_index_tables_are_swins():
+    """Against the definition: offsets in time, height and width, each shifted to start at zero."""
+    grid = np.stack(np.meshgrid(*map(np.arange, (8, 7, 7)), indexing='ij')).reshape(3, -1)
+    offset = grid[:, :, None] - grid[:, None] + np.array([7, 6, 6])[:, None, None]
+    expected = offset[0] * 13 * 13 + offset[1] * 13 + offset[2]
+    np.testing.assert_array_equal(video_swin.relative_position_index(), expected)
+
+
+@pytest.mark.parametrize('backbone, letter', [('tiny', 't'), ('small', 's'), ('base', 'b')])
+def test_names_and_shapes_of_the_released_sizes(backbone, letter):
+    config = common.get_config().model
+    config.backbone = backbone
+    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes_of(systems.build_model(config)))
+    manifest = golden_cases.read_json(f'manifest_sgmg_video_swin_{letter}')
+    ours = {name: list(x.shape) for name, x in sgmg.to_official(zeros).items()}
+    assert ours == {name: shape for name, (shape, dtype) in manifest.items() if dtype == 'float32'}
+
+
+def test_a_checkpoint_of_another_size_is_named(official):
+    config = common.get_config().model
+    tensors = sgmg.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
+                                            shapes_of(systems.build_model(config))))
+    config.update(backbone='base', queries=1)
+    with pytest.raises(ValueError) as caught:
+        sgmg.from_official(tensors, shapes_of(systems.build_model(config)))
+    message = str(caught.value)
+    assert 'Probably: this is a checkpoint with Video-Swin-T, the config says Video-Swin-B.' in message
+    assert 'Probably: this is a checkpoint with 5 queries, the config says 1 queries.' in message
+    assert len(message.splitlines()) < 25 and '24 x backbone.*.body.layers.*.blocks.*.mlp.fc*.weight' in message
+    incomplete = {n: x for n, x in official.items() if not n.startswith('text_proj') and 'index' not in n}
+    incomplete['extra.weight'] = np.zeros(3)
+    with pytest.raises(ValueError) as caught:
+        sgmg.from_official(incomplete, shapes_of(TINY))
+    assert 'is not in the checkpoint' in str(caught.value) and 'word_projection/linear/kernel' in str(caught.value)
+    assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
+
+
+def test_class_heads_can_be_left_out(official, tmp_path):
+    path = written(official, tmp_path / 'official.safetensors')
+    found, _ = weights.load([path], shapes_of(TINY), skip='class_heads_.*')
+    wanted = traverse_util.flatten_dict(shapes_of(TINY), sep='/')
+    assert set(wanted) - set(found) == {p for p in wanted if p.startswith('class_heads_')} != set()
+
+
+def test_box_heads_that_differ(official):
+    tensors = dict(official)
+    tensors['transformer.decoder.bbox_embed.0.layers.0.bias'] = np.ones(64, np.float32)
+    with pytest.raises(ValueError, match='layers.0.bias differs from .*one tensor under two names'):
+        sources.recognise(tensors)
+
+
+def test_an_absurd_tensor():
+    with pytest.raises(ValueError, match=r'patch_embed.proj.weight has shape \(1099511627776, 3, 2, 4, 4\)'):
+        sources.recognise({'patch_embed.proj.weight': np.broadcast_to(np.float32(0), (2 ** 40, 3, 2, 4, 4))})
+    with pytest.raises(ValueError, match='weights of no model known here .* It has 1 tensors: some.weight'):
+        sources.recognise({'some.weight': np.zeros(3)})
+
+
+def kinetics(official):
+    """The backbone as the Video Swin of action recognition has it."""
+    rng = np.random.default_rng(0)
+    tensors = {'backbone.norm.weight': np.ones(192, np.float32), 'cls_head.fc_cls.bias': np.ones(400, np.float32)}
+    for name, x in official.items():
+        if name.startswith(sources.SWIN):
+            name = name.removeprefix(sources.SWIN)
+            if name.startswith('downsamples.'):
+                _, stage, rest = name.split('.', 2)
+                name = f'layers.{stage}.downsample.{rest}'
+            tensors[f'backbone.{name}'] = x
+    tensors['backbone.patch_embed.proj.weight'] = rng.standard_normal((24, 3, 2, 4, 4), dtype=np.float32)
+    return tensors
+
+
+def test_video_swin_of_kinetics(official, tmp_path):
+    tensors = kinetics(official)
+    found, report = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    assert set(found) == {path for path in whole if path.startswith('video_encoder/')}
+    for path, x in found.items():
+        if path != 'video_encoder/patch_embedding/kernel':
+            np.testing.assert_array_equal(x, whole[path], err_msg=path)
+    patch = tensors['backbone.patch_embed.proj.weight']
+    np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'],
+                                  (patch[:, :, 0] + patch[:, :, 1]).transpose(2, 3, 1, 0))
+    assert 'Video Swin, patches summed over time' in report[0]
+
+
+def test_swin_of_images_is_inflated(official, tmp_path):
+    """On any two tokens of a window the bias is that of their places, however far apart in time."""
+    tensors = {n.removeprefix('backbone.'): x for n, x in kinetics(official).items() if n.startswith('backbone.')}
+    rng = np.random.default_rng(0)
+    tensors['patch_embed.proj.weight'] = patch = rng.standard_normal((24, 3, 4, 4), dtype=np.float32)
+    flat = {n: rng.standard_normal((169, x.shape[1]), dtype=np.float32)
+            for n, x in tensors.items() if n.endswith('bias_table')}
+    tensors |= flat | {'head.weight': np.ones((10, 192), np.float32),
+                       'layers.0.blocks.1.attn_mask': np.ones((4, 49, 49), np.float32)}
+    found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
+    np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'], patch.transpose(2, 3, 1, 0))
+    bias = found['video_encoder/stage0_block0/attention/relative_position_bias'][video_swin.relative_position_index()]
+    rows, columns = np.divmod(np.arange(392) % 49, 7)
+    place = (rows[:, None] - rows + 6) * 13 + columns[:, None] - columns + 6
+    np.testing.assert_array_equal(bias, flat['layers.0.blocks.0.attn.relative_position_bias_table'][place])
+
+
+@pytest.mark.parametrize('prefix', ['', 'roberta.'])
+def test_roberta_of_hugging_face(official, tmp_path, prefix):
+    tensors = {prefix + n.removeprefix(sources.ROBERTA): x for n, x in official.items()
+               if n.startswith(sources.ROBERTA)}
+    if prefix:
+        tensors['lm_head.bias'] = np.zeros(120, np.float32)
+    found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], shapes_of(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    assert set(found) == {path for path in whole if path.startswith('text_backbone/')} and 'RoBERTa' in report[0]
+    for path, x in found.items():
+        np.testing.assert_array_equal(x, whole[path])
+
+
+@pytest.mark.parametrize('out', ['ours.safetensors', 'ours'])
+def test_what_is_saved_is_loaded(official, tmp_path, out):
+    found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    weights.save(found, tmp_path / out)
+    again, report = weights.load([tmp_path / out], shapes_of(TINY))
+    assert set(again) == set(found) and '(sgmg_jax)' in report[0]
+    for path in found:
+        np.testing.assert_array_equal(again[path], found[path])
+    with pytest.raises(FileExistsError, match='exists already. Remove it or give another --out'):
+        weights.save(found, tmp_path / out)
+
+
+def test_the_commands(tmp_path, capsys):
+    config = tmp_path / 'config.py'
+    config.write_text('from configs import common\n\n\ndef get_config():\n    config = common.get_config()\n'
+                      "    config.model.update(backbone='demo', text_encoder='demo', hidden=32, heads=2, mlp=32,\n"
+                      '                        encoder_layers=1, decoder_layers=1)\n    return config\n')
+    model = systems.build_model(runpy.run_path(str(config))['get_config']().model)
+    rng = np.random.default_rng(0)
+    ours = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), shapes_of(model))
+    path = written(weights.released(traverse_util.flatten_dict(ours, sep='/')), tmp_path / 'official.safetensors')
+    assert main(['from-official', str(path), f'--config={config}', f'--out={tmp_path / "ours"}']) == 0
+    assert 'SgMg' in capsys.readouterr().out
+    assert main(['to-official', str(tmp_path / 'ours'), f'--out={tmp_path / "back.safetensors"}']) == 0
+    there, back = load_file(path), load_file(tmp_path / 'back.safetensors')
+    assert set(there) == set(back)
+    for name in there:
+        np.testing.assert_array_equal(there[name], back[name])
+    assert main(['from-official', str(tmp_path / 'none.pth'), f'--config={config}', f'--out={tmp_path / "x"}']) == 2
+    assert 'none.pth: no such file' in capsys.readouterr().err
+    (tmp_path / 'half.safetensors').write_bytes(path.read_bytes()[:1000])
+    half = str(tmp_path / 'half.safetensors')
+    assert main(['from-official', half, f'--config={config}', f'--out={tmp_path / "x"}']) == 2
+    assert 'half.safetensors: not a whole safetensors file' in capsys.readouterr().err
+    assert not (tmp_path / 'x').exists()
