@@ -176,6 +176,13 @@ def test_what_is_saved_is_loaded(official, tmp_path, out):
     assert set(again) == set(found) and '(sgmg_jax)' in report[0]
     for path in found:
         np.testing.assert_array_equal(again[path], found[path])
+    part = {path: x for path, x in found.items() if path.startswith('video_encoder/')}
+    weights.save(part, tmp_path / f'part_{out}')
+    assert set(weights.load([tmp_path / f'part_{out}'], shapes_of(TINY))[0]) == set(part)
+    part.pop('video_encoder/patch_norm/bias')
+    weights.save(part, tmp_path / f'hole_{out}')
+    with pytest.raises(ValueError, match=rf'hole_{out}: these weights do not .*\n.*1 x video_encoder/patch_norm/bias'):
+        weights.load([tmp_path / f'hole_{out}'], shapes_of(TINY))
     with pytest.raises(FileExistsError, match='exists already. Remove it or give another --out'):
         weights.save(found, tmp_path / out)
 
