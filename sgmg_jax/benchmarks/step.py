@@ -102,7 +102,7 @@ def main(argv=None):
     parser.add_argument('--tokens', type=int, default=16, help='L (default: 16)')
     parser.add_argument('--batch', type=int, default=1, help='clips (default: 1)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('--remat', action='store_true', help="recompute the backbone's blocks: less memory, more time")
+    parser.add_argument('--remat', action='store_true', help="recompute the backbone's blocks (no effect on a CPU)")
     parser.add_argument('--runs', type=int, default=5, help='timed runs after one to warm up (default: 5)')
     parser.add_argument('--mode', choices=['forward', 'train'], help='only this one, in this process, as JSON')
     options = parser.parse_args(argv)

@@ -5,6 +5,7 @@ is a program that may call whatever it names, and Python's unpickler does that. 
 instructions that torch.save writes and no more, finds names in a table of its own and imports nothing.
 """
 from collections import OrderedDict
+import errno
 import os
 import pathlib
 import pickletools
@@ -107,6 +108,8 @@ def _members(file, memory):
         with zipfile.ZipFile(file) as archive:
             infos = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # That is a seek to where a damaged zip says.
+            raise
         raise _Unfit(f'is a zip cut off or damaged ({error}). {_FETCH}') from error
 
     members, claimed = {}, sum(info.file_size for info in infos)
