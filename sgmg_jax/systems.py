@@ -3,6 +3,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 
 from sgmg_jax import types
@@ -51,6 +52,11 @@ def init_parameters(model, key):
     clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
     words = types.Text(jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4), bool))
     return model.init(key, clip, words, queries.best_query)['params']
+
+
+def parameter_shapes(model):
+    """The tree of `init_parameters` as ShapeDtypeStructs. Computes nothing."""
+    return jax.eval_shape(lambda key: init_parameters(model, key), jax.random.key(0))
 
 
 def _choose(table, field, name):

@@ -4,6 +4,13 @@ import pathlib
 
 import numpy as np
 
+from sgmg_jax.models import roberta, sgmg, video_swin
+
+# The model of the cases named tiny.
+TINY = sgmg.SgMg(
+    backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
+    text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
+    hidden=64, mlp=128, encoder_layers=2, decoder_layers=3, dropout=0, text_dropout=0, drop_path=0)
 FOLDER = pathlib.Path(__file__).parent / 'goldens'
 
 

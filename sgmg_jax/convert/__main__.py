@@ -13,7 +13,6 @@ import runpy
 import sys
 
 from flax import traverse_util
-import jax
 
 from sgmg_jax import systems
 from sgmg_jax.convert import parity, weights
@@ -21,8 +20,7 @@ from sgmg_jax.convert import parity, weights
 
 def from_official(options):
     config = runpy.run_path(options.config)['get_config']()
-    model = systems.build_model(config.model)
-    shapes = jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+    shapes = systems.parameter_shapes(systems.build_model(config.model))
     found, report = weights.load(options.paths, shapes, options.skip)
     weights.save(found, options.out)
     missing = sorted(set(traverse_util.flatten_dict(shapes, sep='/')) - set(found))

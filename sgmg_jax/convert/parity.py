@@ -137,7 +137,7 @@ def fill(name, shape, seed=0):
     Returns:
       float32 array of that shape.
     """
-    name = _canonical(name)
+    name = convert.canonical_name(name)
     generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + seed))
     default = (1, True) if len(shape) > 1 else (0.1, False)
     scale, divided = next((spread for names, spread in SPREADS.items() if re.fullmatch(names, name)), default)
@@ -145,10 +145,6 @@ def fill(name, shape, seed=0):
         scale /= np.sqrt(np.prod(shape[1:]))
     x = np.float32(scale) * generator.standard_normal(shape, dtype=np.float32)
     return 1 + x if len(shape) == 1 and name.endswith('weight') else x
-
-
-def _canonical(name):
-    return name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
 
 
 def _find(paths):
@@ -305,8 +301,7 @@ def _whole_model(meaning):
     model = sgmg.SgMg(dataclasses.replace(video_swin.SIZES[BACKBONES.get(backbone, 'tiny')], **swin),
                       dataclasses.replace(roberta.SIZES['base'], **text), dropout=0, text_dropout=0, drop_path=0,
                       **_settings(overrides, 'config_overrides', *MODEL))
-    shapes = jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
-    return model, _parameters(shapes, meaning)
+    return model, _parameters(systems.parameter_shapes(model), meaning)
 
 
 def _component(at, module, meaning, *inputs):
@@ -332,10 +327,10 @@ def _parameters(shapes, meaning):
     if seed is None:
         raise ValueError('fill_seed: missing in the JSON, so the weights are not known')
     official = convert.to_official(jax.tree.map(lambda x: np.broadcast_to(np.int8(0), x.shape), shapes))
-    official = {name: x.shape for name, x in official.items() if name == _canonical(name)}
+    official = {name: x.shape for name, x in official.items() if name == convert.canonical_name(name)}
     named = weights.get('names')
     if isinstance(named, (dict, list)):  # otherwise a sentence: all of them
-        theirs, ours = ({(_canonical(name), *(x[name] if isinstance(named, dict) else ())) for name in x
+        theirs, ours = ({(convert.canonical_name(name), *(x[name] if isinstance(named, dict) else ())) for name in x
                          if not name.endswith('relative_position_index')} for x in (named, official))
         if theirs != ours:
             raise ValueError(f'weights.names: only there {sorted(theirs - ours)[:5]}, '
@@ -686,7 +681,8 @@ def compare_training(arrays, meaning):
         parameters, frozen, clip, _text(arrays), _targets(arrays, clip.frames.shape[2:4])))
     gradients = convert.to_official(gradients)
     norms = {name: np.sqrt(np.square(x, dtype=np.float64).sum()) for name, x in gradients.items()}
-    ours['grad_total_norm'] = np.sqrt(sum(norm ** 2 for name, norm in norms.items() if name == _canonical(name)))
+    ours['grad_total_norm'] = np.sqrt(sum(
+        norm ** 2 for name, norm in norms.items() if name == convert.canonical_name(name)))
     return (_named('out', ours | _stages(calls, clip, arrays)) | _losses(named)
             | _named('grad', gradients) | _named('norm', norms))
 

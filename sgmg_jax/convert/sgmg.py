@@ -17,9 +17,9 @@ _TABLE = re.compile(r'((embeddings|query_embed)\.weight|bias_table|level_embed)$
 _LINEAR = r'\.(weight|bias)'
 _ATTENTION = {'sampling_offsets': 'offsets', 'attention_weights': 'weights',
               'value_proj': 'values', 'output_proj': 'projection'}
-_SWIN = r'backbone\.0\.body\.'
-_PREFIX = 'text_encoder.text_backbone.'
-_ROBERTA = re.escape(_PREFIX)
+SWIN = 'backbone.0.body.'
+ROBERTA = 'text_encoder.text_backbone.'
+_SWIN, _ROBERTA = map(re.escape, (SWIN, ROBERTA))
 GROUPS = 6  # lines of each kind in an error
 
 
@@ -183,12 +183,12 @@ def describe(tensors):
     def count(pattern):
         return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
 
-    words, patch = {}, shape('backbone.0.body.patch_embed.proj.weight')
+    words, patch = {}, shape(SWIN + 'patch_embed.proj.weight')
     if patch:
-        size = patch[0], count(r'backbone\.0\.body\.layers\.2\.blocks\.(\d+)\.')
+        size = patch[0], count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
         names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
         words['backbone'] = names.get(size, f'a Video Swin of {size[0]} channels, {size[1]} blocks in its third stage')
-    table = shape(_PREFIX + 'embeddings.word_embeddings.weight')
+    table = shape(ROBERTA + 'embeddings.word_embeddings.weight')
     if table:
         size = count(_ROBERTA + r'encoder\.layer\.(\d+)\.'), table[1]
         words['text'] = {(12, 768): 'RoBERTa-base', (24, 1024): 'RoBERTa-large'}.get(
@@ -205,13 +205,17 @@ def describe(tensors):
     return words
 
 
+def canonical_name(name):
+    """The decoder's box heads are stored under two names; this is the one the rules know."""
+    return name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
+
+
 def place(name, tensor):
     """Where an official tensor goes: our parameter's path -> its numbers in our order of axes.
 
     Only the shape may still differ (heads are an axis of ours). Empty if the name is not known.
     """
-    # The decoder's box heads are stored under two names; this is the one the rules know.
-    name = name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
+    name = canonical_name(name)
     for pattern, targets in RULES.items():
         match = pattern.fullmatch(name)
         if match:

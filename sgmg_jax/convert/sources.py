@@ -8,9 +8,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sgmg_jax.convert import pth
+from sgmg_jax.convert.sgmg import ROBERTA, SWIN, canonical_name
 
-SWIN = 'backbone.0.body.'
-ROBERTA = 'text_encoder.text_backbone.'
 LARGEST = 2 ** 28  # numbers in a tensor; the largest there is has 2 ** 26
 TIME_OFFSETS = 15  # 2 * 8 - 1: rows of a 2-D bias table are repeated for every distance in time
 
@@ -89,7 +88,7 @@ def _without_copies(tensors):
     for name, x in tensors.items():
         if name.endswith(('relative_position_index', 'embeddings.position_ids')):
             continue
-        canonical = name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
+        canonical = canonical_name(name)
         if canonical in kept and not np.array_equal(kept[canonical], x):
             raise ValueError(f'{name} differs from {canonical}. In SgMg these are one tensor under two names; '
                              'this checkpoint is of another model or was damaged.')

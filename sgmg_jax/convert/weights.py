@@ -38,25 +38,24 @@ def load(paths, shapes, skip=''):
             kind, part = _load_one(pathlib.Path(path), shapes, skip)
         except ValueError as error:
             raise ValueError(error if str(error).startswith(str(path)) else f'{path}: {error}') from error
-        part = {name: x for name, x in part.items() if not (skip and re.fullmatch(skip, name))}
         found.update(part)
-        count = sum(x.size for x in part.values())
+        count, modules = sum(x.size for x in part.values()), sorted({name.split('/')[0] for name in part})
         report.append(f'{path} ({kind}): {len(part)} arrays, {count / 1e6:.2f} M parameters of '
-                      f'{", ".join(sorted({name.split("/")[0] for name in part})[:4])}'
-                      f'{" ..." if len({name.split("/")[0] for name in part}) > 4 else ""}')
+                      f'{", ".join(modules[:4])}{" ..." if len(modules) > 4 else ""}')
     return found, report
 
 
 def _load_one(path, shapes, skip):
     """(kind, path of ours -> array)."""
     if path.is_dir() or _is_ours(path):
-        found, wanted = read_ours(path), traverse_util.flatten_dict(shapes, sep='/')
+        found, wanted = ({name: x for name, x in tree.items() if not (skip and re.fullmatch(skip, name))}
+                         for tree in (read_ours(path), traverse_util.flatten_dict(shapes, sep='/')))
         parts = {name.split('/')[0] for name in found}
         wanted = {name: x for name, x in wanted.items() if name.split('/')[0] in parts}
         sgmg.check(sorted(set(found) - set(wanted)),
                    [f'{name} {found[name].shape} for {tuple(wanted[name].shape)}' for name in found
                     if name in wanted and found[name].shape != tuple(wanted[name].shape)],
-                   sorted(name for name in set(wanted) - set(found) if not (skip and re.fullmatch(skip, name))))
+                   sorted(set(wanted) - set(found)))
         return 'sgmg_jax', found
     weights = sources.read(path)
     wanted = shapes if weights.parts is None else {part: shapes[part] for part in weights.parts}

@@ -3,6 +3,7 @@ import runpy
 
 from flax import traverse_util
 import golden_cases
+from golden_cases import TINY
 import jax
 import numpy as np
 import pytest
@@ -12,16 +13,8 @@ from configs import common
 from sgmg_jax import systems
 from sgmg_jax.convert import parity, sgmg, sources, weights
 from sgmg_jax.convert.__main__ import main
-from sgmg_jax.models import roberta, video_swin
-from sgmg_jax.models.sgmg import SgMg
-
-TINY = SgMg(backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
-            text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
-            hidden=64, mlp=128, encoder_layers=2, decoder_layers=3)
-
-
-def shapes_of(model):
-    return jax.eval_shape(lambda key: systems.init_parameters(model, key), jax.random.key(0))
+from sgmg_jax.models import video_swin
+from sgmg_jax.systems import parameter_shapes
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +34,7 @@ def written(tensors, path):
 
 
 def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
-    found, report = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    found, report = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
     assert '(SgMg)' in report[0]
     back = weights.released(found)
     assert set(back) == set(official)
@@ -63,7 +56,8 @@ def test_the_index_tables_are_swins():
 def test_names_and_shapes_of_the_released_sizes(backbone, letter):
     config = common.get_config().model
     config.backbone = backbone
-    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes_of(systems.build_model(config)))
+    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
+                         parameter_shapes(systems.build_model(config)))
     manifest = golden_cases.read_json(f'manifest_sgmg_video_swin_{letter}')
     ours = {name: list(x.shape) for name, x in sgmg.to_official(zeros).items()}
     assert ours == {name: shape for name, (shape, dtype) in manifest.items() if dtype == 'float32'}
@@ -72,10 +66,10 @@ def test_names_and_shapes_of_the_released_sizes(backbone, letter):
 def test_a_checkpoint_of_another_size_is_named(official):
     config = common.get_config().model
     tensors = sgmg.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
-                                            shapes_of(systems.build_model(config))))
+                                            parameter_shapes(systems.build_model(config))))
     config.update(backbone='base', queries=1)
     with pytest.raises(ValueError) as caught:
-        sgmg.from_official(tensors, shapes_of(systems.build_model(config)))
+        sgmg.from_official(tensors, parameter_shapes(systems.build_model(config)))
     message = str(caught.value)
     assert 'Probably: this is a checkpoint with Video-Swin-T, the config says Video-Swin-B.' in message
     assert 'Probably: this is a checkpoint with 5 queries, the config says 1 queries.' in message
@@ -83,16 +77,21 @@ def test_a_checkpoint_of_another_size_is_named(official):
     incomplete = {n: x for n, x in official.items() if not n.startswith('text_proj') and 'index' not in n}
     incomplete['extra.weight'] = np.zeros(3)
     with pytest.raises(ValueError) as caught:
-        sgmg.from_official(incomplete, shapes_of(TINY))
+        sgmg.from_official(incomplete, parameter_shapes(TINY))
     assert 'is not in the checkpoint' in str(caught.value) and 'word_projection/linear/kernel' in str(caught.value)
     assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
 
 
 def test_class_heads_can_be_left_out(official, tmp_path):
     path = written(official, tmp_path / 'official.safetensors')
-    found, _ = weights.load([path], shapes_of(TINY), skip='class_heads_.*')
-    wanted = traverse_util.flatten_dict(shapes_of(TINY), sep='/')
+    found, _ = weights.load([path], parameter_shapes(TINY), skip='class_heads_.*')
+    wanted = traverse_util.flatten_dict(parameter_shapes(TINY), sep='/')
     assert set(wanted) - set(found) == {p for p in wanted if p.startswith('class_heads_')} != set()
+    # Of what was written here as well, also where they are of another size.
+    weights.save(found | {'class_heads_0/kernel': np.zeros((64, 7), np.float32)}, tmp_path / 'ours.safetensors')
+    again, _ = weights.load([tmp_path / 'ours.safetensors'], parameter_shapes(TINY),
+                            skip='class_heads_.*')
+    assert set(again) == set(found)
 
 
 def test_box_heads_that_differ(official):
@@ -126,8 +125,8 @@ def kinetics(official):
 
 def test_video_swin_of_kinetics(official, tmp_path):
     tensors = kinetics(official)
-    found, report = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
-    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    found, report = weights.load([written(tensors, tmp_path / 'swin.safetensors')], parameter_shapes(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
     assert set(found) == {path for path in whole if path.startswith('video_encoder/')}
     for path, x in found.items():
         if path != 'video_encoder/patch_embedding/kernel':
@@ -147,7 +146,7 @@ def test_swin_of_images_is_inflated(official, tmp_path):
             for n, x in tensors.items() if n.endswith('bias_table')}
     tensors |= flat | {'head.weight': np.ones((10, 192), np.float32),
                        'layers.0.blocks.1.attn_mask': np.ones((4, 49, 49), np.float32)}
-    found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
+    found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], parameter_shapes(TINY))
     np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'], patch.transpose(2, 3, 1, 0))
     bias = found['video_encoder/stage0_block0/attention/relative_position_bias'][video_swin.relative_position_index()]
     rows, columns = np.divmod(np.arange(392) % 49, 7)
@@ -161,8 +160,8 @@ def test_roberta_of_hugging_face(official, tmp_path, prefix):
                if n.startswith(sources.ROBERTA)}
     if prefix:
         tensors['lm_head.bias'] = np.zeros(120, np.float32)
-    found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], shapes_of(TINY))
-    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], parameter_shapes(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
     assert set(found) == {path for path in whole if path.startswith('text_backbone/')} and 'RoBERTa' in report[0]
     for path, x in found.items():
         np.testing.assert_array_equal(x, whole[path])
@@ -170,19 +169,19 @@ def test_roberta_of_hugging_face(official, tmp_path, prefix):
 
 @pytest.mark.parametrize('out', ['ours.safetensors', 'ours'])
 def test_what_is_saved_is_loaded(official, tmp_path, out):
-    found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
+    found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
     weights.save(found, tmp_path / out)
-    again, report = weights.load([tmp_path / out], shapes_of(TINY))
+    again, report = weights.load([tmp_path / out], parameter_shapes(TINY))
     assert set(again) == set(found) and '(sgmg_jax)' in report[0]
     for path in found:
         np.testing.assert_array_equal(again[path], found[path])
     part = {path: x for path, x in found.items() if path.startswith('video_encoder/')}
     weights.save(part, tmp_path / f'part_{out}')
-    assert set(weights.load([tmp_path / f'part_{out}'], shapes_of(TINY))[0]) == set(part)
+    assert set(weights.load([tmp_path / f'part_{out}'], parameter_shapes(TINY))[0]) == set(part)
     part.pop('video_encoder/patch_norm/bias')
     weights.save(part, tmp_path / f'hole_{out}')
     with pytest.raises(ValueError, match=rf'hole_{out}: these weights do not .*\n.*1 x video_encoder/patch_norm/bias'):
-        weights.load([tmp_path / f'hole_{out}'], shapes_of(TINY))
+        weights.load([tmp_path / f'hole_{out}'], parameter_shapes(TINY))
     with pytest.raises(FileExistsError, match='exists already. Remove it or give another --out'):
         weights.save(found, tmp_path / out)
 
@@ -194,7 +193,7 @@ def test_the_commands(tmp_path, capsys):
                       '                        encoder_layers=1, decoder_layers=1)\n    return config\n')
     model = systems.build_model(runpy.run_path(str(config))['get_config']().model)
     rng = np.random.default_rng(0)
-    ours = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), shapes_of(model))
+    ours = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), parameter_shapes(model))
     path = written(weights.released(traverse_util.flatten_dict(ours, sep='/')), tmp_path / 'official.safetensors')
     assert main(['from-official', str(path), f'--config={config}', f'--out={tmp_path / "ours"}']) == 0
     assert 'SgMg' in capsys.readouterr().out

@@ -7,18 +7,11 @@ import numpy as np
 from sgmg_jax import systems, types
 from sgmg_jax.convert import parity
 from sgmg_jax.convert import sgmg as convert
-from sgmg_jax.models import roberta, sgmg, video_swin
-
-TINY = sgmg.SgMg(
-    backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
-    text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
-    hidden=64, mlp=128, encoder_layers=2, decoder_layers=3,
-    dropout=0, text_dropout=0, drop_path=0)
 
 
 def tiny_parameters():
     shapes = golden_cases.official_shapes()
-    ours = jax.eval_shape(lambda key: systems.init_parameters(TINY, key), jax.random.key(0))
+    ours = systems.parameter_shapes(golden_cases.TINY)
     return convert.from_official({n: parity.fill(n, s) for n, s in shapes.items()}, ours)
 
 
@@ -28,7 +21,7 @@ def test_of_an_annotated_clip_only_that_frame_is_kept():
     frames = rng.standard_normal((2, 3, 160, 160, 3), dtype=np.float32)
     clip = types.Clip(frames, np.ones(frames.shape[:4], bool), np.full((2, 2), 160, np.int32))
     parameters = tiny_parameters()
-    encode = jax.jit(lambda c: TINY.apply({'params': parameters}, c, method='encode_video'))
+    encode = jax.jit(lambda c: golden_cases.TINY.apply({'params': parameters}, c, method='encode_video'))
     whole, kept = encode(clip), encode(clip.replace(annotated=np.array([2, 0])))
     for every, one in zip(jax.tree.leaves((whole.levels, whole.valid, whole.stride4, whole.stride8)),
                           jax.tree.leaves((kept.levels, kept.valid, kept.stride4, kept.stride8))):
