@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmg_jax.ops import deformable_attention
+from sgmg_jax.ops.chunks import by_chunks
 from sgmg_jax.ops.dropout import Dropout
 
 NORM_EPSILON = 1e-5
@@ -151,10 +152,13 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        dropout = Dropout(self.dropout)
-        y = nn.relu(nn.Dense(self.mlp, dtype=self.dtype, kernel_init=xavier, name='in')(x))
-        y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y, train))
-        return _norm(self.dtype, 'norm')(x + dropout(y, train))
+        def layers(module, x):
+            dropout = Dropout(self.dropout)
+            y = nn.relu(nn.Dense(self.mlp, dtype=self.dtype, kernel_init=xavier, name='in')(x))
+            y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y, train))
+            return _norm(self.dtype, 'norm')(x + dropout(y, train))
+
+        return by_chunks(layers, self, x, self.mlp)
 
 
 class DeformableAttention(nn.Module):
@@ -186,7 +190,9 @@ class DeformableAttention(nn.Module):
                            name='weights')(query)
         weights = weights.reshape(*shape[:3], -1).astype(jnp.float32)
         weights = jax.nn.softmax(weights, axis=-1).reshape(shape)
-        out = deformable_attention.sample(values, tuple(sizes), references[..., :2] + offsets, weights)
+        locations = references[..., :2] + offsets
+        self.sow('intermediates', 'samples', (locations, weights))
+        out = deformable_attention.sample(values, tuple(sizes), locations, weights)
         return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(
             out.reshape(query.shape))
 

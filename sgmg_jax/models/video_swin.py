@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgmg_jax.ops.chunks import by_chunks
+
 WINDOW = (8, 7, 7)
 PATCH = 4
 NORM_EPSILON = 1e-5
@@ -117,10 +119,13 @@ class Block(nn.Module):
         y = jnp.roll(y, shift, axis=(1, 2, 3))[:, :shape[0], :shape[1], :shape[2]]
         x = x + drop_path(y)
 
-        y = _layer_norm(self.dtype, 'norm2')(x)
-        y = nn.Dense(4 * channels, dtype=self.dtype, name='mlp_in')(y)
-        y = nn.Dense(channels, dtype=self.dtype, name='mlp_out')(nn.gelu(y, approximate=False))
-        return x + drop_path(y)
+        return x + drop_path(by_chunks(Block._mlp, self, x, 4 * channels))
+
+    def _mlp(self, x):
+        channels = x.shape[-1]
+        x = _layer_norm(self.dtype, 'norm2')(x)
+        x = nn.Dense(4 * channels, dtype=self.dtype, name='mlp_in')(x)
+        return nn.Dense(channels, dtype=self.dtype, name='mlp_out')(nn.gelu(x, approximate=False))
 
 
 class WindowAttention(nn.Module):
