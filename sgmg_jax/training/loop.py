@@ -128,8 +128,8 @@ def prepare_state(config, model, system, mesh, saved):
     shardings = sharding.parameter_shardings(mesh, abstract)
     step = saved.latest_step()
     if step is None:
-        state = load_weights(config, jax.jit(init, out_shardings=shardings)(key))
-        logging.info('new parameters:\n%s', parameter_overview.get_parameter_overview(
+        state = start_state(config, init, key, abstract, shardings)
+        logging.info('parameters:\n%s', parameter_overview.get_parameter_overview(
             state.parameters(), include_stats=False, max_lines=400))
     else:
         state = saved.restore(step, jax.tree.map(
@@ -140,20 +140,33 @@ def prepare_state(config, model, system, mesh, saved):
     return state, train_step, schedule
 
 
-def load_weights(config, state):
-    """The state with config.init's weights in place of new ones; logs what came from where."""
-    found, report = weights.load(config.init, state.parameters(), config.init_skip)
+def start_state(config, init, key, abstract, shardings):
+    """The state before the first step, with config.init's weights where it has them; logs what came from where.
+
+    Args:
+        init: key -> TrainState of new parameters.
+        abstract, shardings: TrainStates of the shapes and of the shardings that `init` gives.
+    """
+    found, report = weights.load(config.init, abstract.parameters(), config.init_skip)
     for line in report:
         logging.info('weights: %s', line)
+
+    def without_found(state):
+        return state.replace(**{name: {path: x for path, x in getattr(state, name).items() if path not in found}
+                                for name in ('trainable', 'frozen')})
+
+    # What was found is no output, so XLA does not compute it either: compiling the rest takes half a minute.
+    state = jax.jit(lambda key: without_found(init(key)), out_shardings=without_found(shardings))(key)
     if found:
-        new = sorted({path.split('/')[0] for path in {*state.trainable, *state.frozen} - set(found)})
+        new = sorted({path.split('/')[0] for path in {*state.trainable, *state.frozen}})
         logging.info('weights: %s', f'new are {", ".join(new)}' if new else 'none is new')
 
-    def place(part):
-        return {path: jax.device_put(found[path].astype(x.dtype), x.sharding) if path in found else x
-                for path, x in part.items()}
+    def place(name):
+        wanted, where, new = (getattr(x, name) for x in (abstract, shardings, state))
+        return {path: new[path] if path in new else jax.device_put(found[path].astype(x.dtype), where[path])
+                for path, x in wanted.items()}
 
-    return state.replace(trainable=place(state.trainable), frozen=place(state.frozen))
+    return state.replace(trainable=place('trainable'), frozen=place('frozen'))
 
 
 def open_batches(config, source, tokenizer, start_step):

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sgmg_jax.convert import parity
+from sgmg_jax.convert import comparisons, parity
 
 GOLDENS = pathlib.Path(__file__).parent.parent / 'goldens'
 
@@ -236,11 +236,11 @@ def test_nothing_to_compare_is_an_error(tmp_path):
 @pytest.mark.parametrize('name', FILL)
 def test_weights_equal_those_of_the_release(name):
     shape, values, *sums = FILL[name]
-    x = parity.fill(name, shape)
+    x = comparisons.fill(name, shape)
     assert x.dtype == np.float32 and list(x.shape) == shape
     np.testing.assert_array_equal(x.ravel()[:3], np.float32(values))
     np.testing.assert_allclose([x.sum(dtype=np.float64), np.abs(x).sum(dtype=np.float64)], sums, rtol=1e-9)
-    assert not np.array_equal(x, parity.fill(name, shape, seed=1))
+    assert not np.array_equal(x, comparisons.fill(name, shape, seed=1))
 
 
 def test_fill_checks(tmp_path, capsys):

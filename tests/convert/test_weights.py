@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import common
 from sgmg_jax import systems
-from sgmg_jax.convert import parity, sgmg, sources, weights
+from sgmg_jax.convert import comparisons, sgmg, sources, weights
 from sgmg_jax.convert.__main__ import main
 from sgmg_jax.models import video_swin
 from sgmg_jax.systems import parameter_shapes
@@ -20,7 +20,7 @@ from sgmg_jax.systems import parameter_shapes
 @pytest.fixture(scope='module')
 def official():
     """A whole official state dict, buffers and both names of the box heads included."""
-    tensors = {name: parity.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
+    tensors = {name: comparisons.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
     tensors |= {f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')}
     for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
         tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)

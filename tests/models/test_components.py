@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgmg_jax import types
-from sgmg_jax.convert import parity
+from sgmg_jax.convert import comparisons
 from sgmg_jax.convert import sgmg as convert
 from sgmg_jax.models import deformable_transformer, roberta, video_swin
 
@@ -22,7 +22,7 @@ def parameters(names, prefix, module, *inputs, **options):
     for name in names:
         if 'relative_position_index' in name:
             continue
-        for target, part in convert.place(name, parity.fill(name, names[name])).items():
+        for target, part in convert.place(name, comparisons.fill(name, names[name])).items():
             if target.startswith(prefix + '/'):
                 flat[target.removeprefix(prefix + '/')] = part
     shapes = jax.eval_shape(lambda key: module.init(key, *inputs, **options)['params'], jax.random.key(0))
