@@ -84,15 +84,15 @@ def recognise(tensors):
 
 
 def _without_copies(tensors):
-    kept = {}
+    kept, names = {}, {}
     for name, x in tensors.items():
         if name.endswith(('relative_position_index', 'embeddings.position_ids')):
             continue
         canonical = canonical_name(name)
         if canonical in kept and not np.array_equal(kept[canonical], x):
-            raise ValueError(f'{name} differs from {canonical}. In SgMg these are one tensor under two names; '
+            raise ValueError(f'{name} differs from {names[canonical]}. In SgMg these are one tensor under two names; '
                              'this checkpoint is of another model or was damaged.')
-        kept[canonical] = x
+        kept[canonical], names[canonical] = x, name
     return kept
 
 
