@@ -19,7 +19,7 @@ ALLOWED = {
     'files': set(),
     'visualize': {'files'},
     'checkpoints': set(),
-    'convert': BASE | {'files', 'models', 'losses', 'systems', 'checkpoints'},
+    'convert': BASE | {'compilation', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
     'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
     'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
