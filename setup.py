@@ -18,9 +18,11 @@ setuptools.setup(
     install_requires=[
         'absl-py',
         'array_record',
+        'av',
         'clu',
         'flax>=0.12',
         'grain>=0.2.18',
+        'h5py',
         'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
         'jax>=0.10',
         'jaxtyping',
@@ -30,7 +32,9 @@ setuptools.setup(
         'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'pillow',
+        'pycocotools',
         'safetensors',
+        'scipy',
         'tensorboardX',
         'tensorflow-datasets>=4.9.10',
         'tokenizers',
@@ -39,7 +43,6 @@ setuptools.setup(
     extras_require={
         'cuda': ['jax[cuda13]'],
         'tpu': ['jax[tpu]'],
-        'video': ['av'],
-        'dev': ['pytest', 'pytest-xdist', 'ruff', 'scipy', 'setuptools', 'transformers>=5.0', 'wheel'],
+        'dev': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'setuptools', 'transformers>=5.0', 'wheel'],
     },
 )
