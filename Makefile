@@ -22,7 +22,7 @@ demo: setup
 	$(RUN) train.py --config=configs/synthetic.py --workdir=$(DEMO)
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO) --shuffle_sentences
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO)
-	$(RUN) -m sgmg_jax.score $(DEMO)/evaluation/submission.zip --records=$(DEMO)/records --out=$(DEMO)/scores.json
+	$(RUN) -m sgmg_jax.score ytvos --gt=$(DEMO)/records --pred=$(DEMO)/evaluation/submission.zip --json=$(DEMO)/scores.json
 	@echo "Look at $(DEMO)/evaluation/overlays.png"
 
 test: setup
@@ -33,5 +33,5 @@ lint: setup
 
 # Needs uv; names no index, so the file serves any mirror.
 lock:
-	uv pip compile setup.py --extra dev --extra video --python-version 3.11 --generate-hashes \
+	uv pip compile setup.py --extra dev --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock

@@ -2,22 +2,22 @@
 
     python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos
 
-writes runs/ytvos/evaluation/: Annotations/ and submission.zip for the leaderboard, overlays.png to
-look at, and, where the split has ground truth, scores.json. Other data of the same model:
---config.data.records=PATH --config.evaluation.split=SPLIT. Weights without a run, such as the authors':
-a new --workdir and --config.init=PATH. With --shuffle_sentences every sentence
-is scored against another object of its video, a control that a model that reads must fail.
+writes runs/ytvos/evaluation/: what the benchmark of config.evaluation.protocol takes (Annotations/ and submission.zip
+for the leaderboard of Ref-YouTube-VOS), overlays.png to look at, and, where the split has ground truth, scores.json.
+Interrupted, the same command goes on after the last finished video. Another benchmark with the same model: its config
+and the same --workdir, as --config=configs/davis.py --workdir=runs/ytvos. Weights without a run, such as the
+authors': a new --workdir and --config.init=PATH. With --shuffle_sentences every sentence is scored against another
+object of its video, a control that a model that reads must fail.
 """
 from absl import app, flags
 from ml_collections import config_flags
 
-from sgmg_jax import checkpoints
-from sgmg_jax.evaluation import scoring
+from sgmg_jax import checkpoints, score
 from sgmg_jax.inference import evaluate
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'The --workdir that train.py was run with.')
-CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', "'best' (validation J&F), 'latest' or a step.")
+CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', "'best' (validation score), 'latest' or a step.")
 SHUFFLE = flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -28,7 +28,7 @@ def main(argv):
     checkpoints.quiet()
     summary = evaluate.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value, SHUFFLE.value)
     if summary:
-        print(scoring.format_summary(summary))
+        print(score.format_scores(summary))
 
 
 if __name__ == '__main__':

@@ -1,11 +1,14 @@
 """The fields every experiment has, with the released SgMg's values; each config changes what it must."""
 from ml_collections import ConfigDict, config_dict
 
+MODES = 'full', 'base', 'smoke'
+
 
 def get_config():
     config = ConfigDict()
     config.seed = 0
-    config.steps = 0
+    config.steps = 0  # or, counted in passes through the training clips,
+    config.epochs = 0.0
     config.log_every = 50
     config.eval_every = 5000
     config.checkpoint_every = 1000
@@ -36,7 +39,7 @@ def get_config():
         dtype='float32',
     ))
     config.data = ConfigDict(dict(
-        records='data/tfds/ref_youtube_vos',
+        records=('data/tfds/ref_youtube_vos',),  # built data sets; of several, one follows the other
         train_split='train',
         valid_split='valid',  # scored during training; needs ground truth
         tokenizer=config_dict.placeholder(str),  # RoBERTa's files; None: learn byte pairs from the sentences
@@ -48,20 +51,24 @@ def get_config():
         reverse_probability=0.3,
         on_bad_clip='raise',
         augmentation=ConfigDict(dict(
+            order=('select', 'flip', 'photometric'),
             scales=(288, 320, 352, 392, 416, 448, 480, 512),
             max_size=640,
             crop_probability=0.5,
             crop_scales=(400, 500, 600),
             crop_size=(384, 600),
+            cropped_scales=(288, 320, 352, 392, 416, 448, 480, 512),
+            cropped_max_size=640,
             flip_probability=0.5,
-            photometric=True,
         )),
     ))
     config.evaluation = ConfigDict(dict(
+        protocol='ytvos',  # inference/protocols.py: PROTOCOLS
+        records=(),  # built data sets; none: those of `data`
         split='valid',  # what evaluate.py predicts
         short_side=360,
         max_side=config_dict.placeholder(int),
-        clip_frames=config_dict.placeholder(int),
+        clip_frames=36,  # segmented together at most: Ref-YouTube-VOS has no longer videos, Ref-DAVIS17 asks for it
         videos=config_dict.placeholder(int),  # how many are scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(
@@ -71,6 +78,33 @@ def get_config():
         weight_decay=5e-4,
         clip_norm=0.1,
         warmup_steps=0,
-        drop_steps=(),
+        drop_steps=(),  # when all rates fall tenfold; where `epochs` counts,
+        drop_epochs=(),
     ))
+    return config
+
+
+def apply_mode(config, mode):
+    """The config of a released-size experiment for what follows the colon of --config=configs/ytvos.py:base,smoke.
+
+    Args:
+        mode: words by commas: 'base' for Video-Swin-B, 'smoke' for two small steps that only show that all is in
+            place; 'full', as it is, by itself.
+
+    Raises:
+        ValueError: for another word.
+    """
+    words = mode.split(',')
+    unknown = sorted(set(words) - set(MODES))
+    if unknown:
+        raise ValueError(f'--config=...:{mode}: there is no mode {unknown[0]!r}, only {", ".join(MODES)}.')
+    if 'base' in words:
+        config.model.backbone = 'base'
+    if 'smoke' in words:
+        config.update(steps=2, epochs=0.0, log_every=1, eval_every=2, checkpoint_every=1)
+        config.optimizer.update(drop_steps=(), drop_epochs=())
+        config.data.update(batch_size=1, num_frames=min(2, config.data.num_frames), frame_size=(160, 160), workers=0)
+        config.data.augmentation.update(scales=(144,), max_size=160, cropped_max_size=160, crop_probability=0.0)
+        config.evaluation.update(short_side=144, max_side=160, clip_frames=min(2, config.evaluation.clip_frames),
+                                 videos=1)
     return config

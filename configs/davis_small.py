@@ -21,10 +21,10 @@ def get_config(mode='full'):
         backbone='demo', text_encoder='demo', hidden=64, queries=1, levels=4, heads=4, encoder_layers=2,
         decoder_layers=2, mlp=128, dropout=0.0, text_dropout=0.0, drop_path=0.0)
     config.data.update(
-        records='data/davis', train_split='valid', valid_split='valid', num_frames=3,
+        records=('data/davis',), train_split='valid', valid_split='valid', num_frames=3,
         frame_size=(160, 288), text_length=32, batch_size=4, workers=0, reverse_probability=0.0)
     config.data.augmentation.update(
-        scales=(144, 152, 160), max_size=288, crop_probability=0.0, photometric=False)
+        scales=(144, 152, 160), max_size=288, crop_probability=0.0, order=('select', 'flip'))
     config.evaluation.update(short_side=160, clip_frames=24)
     config.optimizer.update(
         learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,))

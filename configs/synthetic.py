@@ -28,12 +28,12 @@ def get_config(mode='full'):
         # sentence means comes much later; a single one has to read from the start.
         queries=1)
     config.data.update(
-        records='runs/demo/records', num_frames=2, frame_size=(112, 112), text_length=24,
+        records=('runs/demo/records',), num_frames=2, frame_size=(112, 112), text_length=24,
         batch_size=16, workers=0,
         # Backwards, "moving left" would be false.
         reverse_probability=0.0)
     config.data.augmentation.update(
-        scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, photometric=False)
+        scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, order=('select', 'flip'))
     config.evaluation.update(short_side=112, videos=10)
     config.optimizer.update(
         learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1400,))

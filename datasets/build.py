@@ -15,10 +15,14 @@ import sys
 from absl import logging
 import tensorflow_datasets as tfds
 
+from datasets.a2d_sentences.a2d_sentences import A2dSentences
+from datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
 from datasets.ref_davis.ref_davis import RefDavis
 from datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
+from datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
 
-BUILDERS = {'ref_youtube_vos': RefYoutubeVos, 'ref_davis': RefDavis}
+BUILDERS = {'ref_youtube_vos': RefYoutubeVos, 'ref_davis': RefDavis, 'a2d_sentences': A2dSentences,
+            'jhmdb_sentences': JhmdbSentences, 'refcoco': Refcoco, 'refcoco_plus': RefcocoPlus, 'refcocog': Refcocog}
 
 
 def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int | None = None,

@@ -7,7 +7,7 @@ from absl import logging
 import jax
 import orbax.checkpoint as ocp
 
-METRIC = 'J&F'
+METRIC = 'score'  # the validation's: J&F or mAP
 ITEMS = ('parameters', 'training')
 
 
@@ -50,11 +50,11 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def best_step(self):
-        """The step of the highest validation J&F; None if none was scored."""
+        """The step of the highest validation score; None if none was scored."""
         return self._manager.best_step()
 
     def save(self, state, score=None):
-        """Begins to save a training.step.TrainState; `score`: its validation J&F, if it was measured.
+        """Begins to save a training.step.TrainState; `score`: its validation's J&F or mAP, if it was measured.
 
         Raises:
             OSError: when this save or the one before it found no space; names the folder and what is whole.

@@ -1,5 +1,6 @@
 """Settings of the test run."""
 from absl import flags
+from hypothesis import settings
 import jax
 import pytest
 
@@ -9,6 +10,10 @@ from sgmg_jax.data import synthetic as world
 
 # Worker processes of grain refuse to start before absl flags are parsed.
 flags.FLAGS.mark_as_parsed()
+
+# The same examples in every run, however slow the machine.
+settings.register_profile('seeded', derandomize=True, deadline=None, max_examples=60, database=None)
+settings.load_profile('seeded')
 
 
 def pytest_configure(config):
@@ -24,12 +29,16 @@ def world_records(tmp_path_factory):
     return build.build('ref_youtube_vos', root / 'raw', root / 'tfds')
 
 
-@pytest.fixture
-def tiny_config(world_records):
+def small_config(folder):
     """The demo's config, shrunk: two steps of a model of one block a stage."""
     config = synthetic.get_config('smoke')
     config.model.update(hidden=32, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, queries=3)
-    config.data.update(records=str(world_records), num_frames=2, frame_size=(80, 80))
+    config.data.update(records=(str(folder),), num_frames=2, frame_size=(80, 80))
     config.data.augmentation.update(scales=(80,), max_size=80)
     config.evaluation.update(short_side=80)
     return config
+
+
+@pytest.fixture
+def tiny_config(world_records):
+    return small_config(world_records)

@@ -1,24 +1,74 @@
 """Every experiment, in every mode, fits itself."""
-import jax
+import functools
+import importlib
+import json
+import pathlib
+
+from ml_collections import ConfigDict
 import pytest
 
-from configs import davis_small, synthetic, ytvos
 from sgmg_jax import systems
 from sgmg_jax.data import augment
-from sgmg_jax.training import step
+from sgmg_jax.inference import protocols
+from sgmg_jax.training import loop
+from sgmg_jax.training import optimizer as optimizers
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
+OWN_SIZES = 'davis_small', 'synthetic'  # small models, for which there is no 'base'
+CASES = [(experiment, mode) for experiment in EXPERIMENTS for mode in ('full', 'smoke', 'base', 'base,smoke')
+         if experiment not in OWN_SIZES or 'base' not in mode]
 
 
-@pytest.mark.parametrize('mode', ['full', 'smoke'])
-@pytest.mark.parametrize('experiment', [davis_small, synthetic, ytvos])
+@functools.lru_cache
+def parameter_shapes(model):
+    return systems.parameter_shapes(systems.build_model(ConfigDict(json.loads(model))))
+
+
+@pytest.mark.parametrize('experiment, mode', CASES)
 def test_config(experiment, mode):
-    config = experiment.get_config(mode)
-    init, _, schedule = step.init_state(systems.build_model(config.model), config)
-    state = jax.eval_shape(init, jax.random.key(0))
-    assert state.trainable
+    config = importlib.import_module(f'configs.{experiment}').get_config(mode)
+    assert (config.model.backbone == 'base') == ('base' in mode)
+    config = loop.with_steps(config, clips=10_000)
+    trainable, _ = optimizers.partition(parameter_shapes(config.model.to_json()), config.optimizer.freeze)
+    _, schedule = optimizers.make_optimizer(config.optimizer, trainable)
     assert schedule(config.steps) <= 1
+    if config.optimizer.drop_epochs:
+        assert schedule(config.steps) == pytest.approx(0.01)
     height, width = config.data.frame_size
     assert height % 16 == width % 16 == 0
     augmentation = augment.Augmentation(**config.data.augmentation)
-    assert augmentation.max_size <= max(height, width)
-    assert set(config.data.augmentation) == set(augment.Augmentation.__dataclass_fields__) - {'order'}
-    assert (config.steps <= 2) == (mode == 'smoke')
+    assert max(augmentation.max_size, augmentation.cropped_max_size * augmentation.crop_probability
+               ) <= max(height, width)
+    assert set(config.data.augmentation) == set(augment.Augmentation.__dataclass_fields__)
+    assert (config.steps <= 2) == ('smoke' in mode)
+    protocols.choose(config.evaluation.protocol)
+
+
+def test_released_schedules():
+    """Epochs, drops and rates (text, vision, rest) of the paper and the released scripts."""
+    def schedule(name):
+        config = importlib.import_module(f'configs.{name}').get_config()
+        rates = dict(config.optimizer.groups)
+        text = 0 if config.optimizer.freeze else rates['text_backbone/.*']
+        return (config.epochs, config.optimizer.drop_epochs, text, rates['video_encoder/.*'],
+                config.optimizer.learning_rate)
+
+    assert schedule('refcoco') == (12, (8, 10), 2.5e-6, 1.25e-5, 2.5e-5)
+    assert schedule('ytvos') == (9, (6, 8), 0, 5e-5, 1e-4)
+    assert schedule('ytvos_finetune') == (6, (3, 5), 0, 2.5e-5, 5e-5)
+
+
+def test_steps_and_epochs():
+    from configs import ytvos
+    config = ytvos.get_config()
+    resolved = loop.with_steps(config, clips=804)
+    assert resolved.steps == round(9 * 804 / 8) and resolved.optimizer.drop_steps == (603, 804) and not config.steps
+    config.steps = 5
+    with pytest.raises(ValueError, match='config.steps = 5 and config.epochs = 9.0: give one of them'):
+        loop.with_steps(config, clips=804)
+    config.steps, config.optimizer.drop_steps = 0, (3,)
+    with pytest.raises(ValueError, match='give drop_epochs'):
+        loop.with_steps(config, clips=804)
+    with pytest.raises(ValueError, match="no mode 'large', only full, base, smoke"):
+        ytvos.get_config('base,large')

@@ -139,8 +139,10 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
 
 
 def frame_files(split: Split, video: Video) -> list[pathlib.Path]:
-    """The JPEGs of a video in order. Raises FileNotFoundError when its folder is missing."""
+    """The JPEGs of a video in order. Raises FileNotFoundError when its folder is missing or empty."""
     folder = _video_folder(split.frame_folders, video, split, 'frames')
+    if not video.frames:
+        raise FileNotFoundError(f'{folder}: holds no frames. Unpack them again.')
     return [folder / f'{name}.jpg' for name in video.frames]
 
 
@@ -154,23 +156,37 @@ def check_frames(files: list[pathlib.Path], split: Split) -> tuple[int, int]:
     first = None
     for file in files:
         try:
-            with Image.open(file) as image:
-                size = image.height, image.width
-                if image.format != 'JPEG':
-                    raise ValueError(f'{file}: is {image.format}, not JPEG. Store the frame as JPEG.')
-                image.draft('RGB', (1, 1))  # Every byte is read, an eighth of the pixels is computed.
-                image.load()
+            size = check_jpeg(file)
         except FileNotFoundError as error:
-            raise FileNotFoundError(f'{file}: missing, though listed in field "frames" of '
-                                    f'{split.expressions_file}. Unpack the frames again.') from error
-        except OSError as error:
-            raise ValueError(f'{file}: broken JPEG ({error}). Unpack this frame again.') from error
+            raise FileNotFoundError(f'{file}: missing, though listed in {split.expressions_file} or named by a '
+                                    'mask. Unpack the frames again.') from error
         first = first or size
         if size != first:
             raise ValueError(f'{file}: is {size[1]}x{size[0]} pixels, but {files[0].name} of the same video '
                              f'is {first[1]}x{first[0]}. Frames of one video have one size; '
                              'unpack them again.')
     return first
+
+
+def check_jpeg(file: pathlib.Path) -> tuple[int, int]:
+    """Decodes a JPEG and returns its (height, width) as stored, whatever a camera's orientation tag says.
+
+    Raises:
+        FileNotFoundError: when it is not there.
+        ValueError: for a broken or truncated one, and for another format.
+    """
+    try:
+        with Image.open(file) as image:
+            if image.format != 'JPEG':
+                raise ValueError(f'{file}: is {image.format}, not JPEG. Store the frame as JPEG.')
+            size = image.height, image.width
+            image.draft('RGB', (1, 1))  # Every byte is read, an eighth of the pixels is computed.
+            image.load()
+            return size
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(f'{file}: broken JPEG ({error}). Unpack this frame again.') from error
 
 
 def read_masks(split: Split, video: Video, height: int, width: int) -> list[bytes]:
@@ -189,7 +205,7 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
     folder = _video_folder(split.mask_folders, video, split, 'masks')
     if any(path.is_dir() for path in folder.iterdir()):
         maps = _merge_expressions(folder, video, height, width)
-        masks = [_encode_png(index) for index in maps]
+        masks = [encode_png(index) for index in maps]
     else:
         files = [folder / f'{name}.png' for name in video.frames]
         maps = (_read_index_png(file, height, width) for file in files)
@@ -203,6 +219,13 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
                 f'{expression.object_id} is in no mask of {folder}, which hold the ids {ids}. '
                 'Mend "obj_id", or take expressions and masks of the same release.')
     return masks
+
+
+def encode_png(index: np.ndarray) -> bytes:
+    """A grey PNG of object ids [H W] uint8."""
+    buffer = io.BytesIO()
+    Image.fromarray(index).save(buffer, 'PNG')
+    return buffer.getvalue()
 
 
 def _read_video(split: Split, name: str, content: dict) -> Video:
@@ -307,9 +330,3 @@ def _merge_expressions(folder: pathlib.Path, video: Video, height: int, width: i
             merged[mask] = expression.object_id
         maps.append(merged)
     return maps
-
-
-def _encode_png(index: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(index).save(buffer, 'PNG')
-    return buffer.getvalue()

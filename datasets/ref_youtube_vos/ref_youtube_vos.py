@@ -58,12 +58,14 @@ class RefYoutubeVos(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        root = pathlib.Path(dl_manager.manual_dir)
-        splits = raw.find_splits(root, self.FRAME_FOLDERS, self.MASK_FOLDERS)
         # Every expressions file is checked before the first frame is copied.
-        videos = {name: raw.select_videos(root, split, raw.read_videos(split), self.HIDDEN_TEST)
-                  for name, split in splits.items()}
-        return {name: self._generate_examples(split, videos[name]) for name, split in splits.items()}
+        return {split.name: self._generate_examples(split, videos)
+                for split, videos in self._read_splits(pathlib.Path(dl_manager.manual_dir))}
+
+    def _read_splits(self, root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
+        splits = raw.find_splits(root, self.FRAME_FOLDERS, self.MASK_FOLDERS)
+        return [(split, raw.select_videos(root, split, raw.read_videos(split), self.HIDDEN_TEST))
+                for split in splits.values()]
 
     def _generate_examples(self, split: raw.Split, videos: list[raw.Video]):
         listed = self.info.metadata['videos'][split.name] = []

@@ -1,12 +1,10 @@
-"""Augmentation of clips: plain functions (sample, rng, augmentation) -> sample, composed in a tuple.
+"""Augmentation of clips: plain functions (sample, rng, augmentation) -> sample, one after the other.
 
 Geometry is drawn once a clip, so that motion stays motion; colour is drawn for each frame. Numbers
-and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; for A2D-Sentences and
-JHMDB-Sentences the order is (flip, photometric, select).
+and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the configs of other benchmarks have theirs.
 
 Axis letters: T frames, h w pixels.
 """
-from collections.abc import Callable
 import dataclasses
 import re
 
@@ -23,7 +21,7 @@ SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?
 
 def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
     """Resizes to a random scale, or does so after a random crop; then drops boxes without extent."""
-    scale = int(rng.choice(augmentation.scales))
+    scales, max_size = augmentation.scales, augmentation.max_size
     if rng.random() < augmentation.crop_probability:
         sample = resize(sample, int(rng.choice(augmentation.crop_scales)))
         height, width = sample.frames.shape[1:3]
@@ -31,7 +29,8 @@ def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmen
         top = int(rng.integers(0, height - crop_height + 1))
         left = int(rng.integers(0, width - crop_width + 1))
         sample = crop(sample, top, left, crop_height, crop_width)
-    return check(resize(sample, scale, augmentation.max_size))
+        scales, max_size = augmentation.cropped_scales, augmentation.cropped_max_size
+    return check(resize(sample, int(rng.choice(scales)), max_size))
 
 
 def flip(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
@@ -41,35 +40,39 @@ def flip(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmenta
 
 def photometric(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
     """Distorts brightness, contrast, saturation and order of the channels, each frame by itself."""
-    if not augmentation.photometric:
-        return sample
     return dataclasses.replace(sample, frames=np.stack([_distort(frame, rng) for frame in sample.frames]))
 
 
-RVOS_ORDER = (select, flip, photometric)
+STEPS = {'select': select, 'flip': flip, 'photometric': photometric}
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
     """Numbers of the augmentation; the released values by default. Sizes are pixels.
 
+    order: what is done, first thing first, of 'select', 'flip', 'photometric'.
     scales: short sides to draw from.
     max_size: bound of the long side.
     crop_probability: how often the clip is cropped before.
     crop_scales: short sides to draw from before the crop.
     crop_size: least and greatest side of the crop, where the clip allows it.
+    cropped_scales, cropped_max_size: as scales and max_size, for what was cropped.
     flip_probability: how often it is mirrored.
-    photometric: whether colours are distorted.
-    order: the functions, first applied first.
     """
+    order: tuple[str, ...] = ('select', 'flip', 'photometric')
     scales: tuple[int, ...] = (288, 320, 352, 392, 416, 448, 480, 512)
     max_size: int = 640
     crop_probability: float = 0.5
     crop_scales: tuple[int, ...] = (400, 500, 600)
     crop_size: tuple[int, int] = (384, 600)
+    cropped_scales: tuple[int, ...] = (288, 320, 352, 392, 416, 448, 480, 512)
+    cropped_max_size: int = 640
     flip_probability: float = 0.5
-    photometric: bool = True
-    order: tuple[Callable[..., clips.Sample], ...] = RVOS_ORDER
+
+    def __post_init__(self):
+        unknown = sorted(set(self.order) - set(STEPS))
+        if unknown:
+            raise ValueError(f'config.data.augmentation.order: there is no {unknown[0]!r}, only {", ".join(STEPS)}.')
 
 
 def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmentation,
@@ -79,8 +82,8 @@ def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmenta
     A clip that is still larger, such as one of a tall video in a wide static shape, is scaled down
     once more, both sides by the same ratio.
     """
-    for function in augmentation.order:
-        sample = function(sample, rng, augmentation)
+    for step in augmentation.order:
+        sample = STEPS[step](sample, rng, augmentation)
     height, width = sample.frames.shape[1:3]
     ratio = min(frame_size[0] / height, frame_size[1] / width)
     if ratio < 1:
@@ -128,8 +131,21 @@ def mirror(sample: clips.Sample) -> clips.Sample:
     width = sample.frames.shape[2]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], -1) * sample.present[:, None]
-    return clips.Sample(sample.frames[:, :, ::-1], sample.masks[:, :, ::-1], boxes, sample.present,
-                        swap_sides(sample.sentence))
+    return dataclasses.replace(sample, frames=sample.frames[:, :, ::-1], masks=sample.masks[:, :, ::-1], boxes=boxes,
+                               sentence=swap_sides(sample.sentence))
+
+
+def pseudo_clip(sample: clips.Sample, rng: np.random.Generator, num_frames: int) -> clips.Sample:
+    """A picture (T = 1) -> a clip of it and its warped, blurred and recoloured copies, in random order.
+
+    As the released code does it for joint training with RefCOCO, except that it draws with imgaug.
+    """
+    [frame], [mask] = sample.frames, sample.masks
+    copies = [(frame, mask), *(_warp(_recolour(frame, rng), mask, rng) for _ in range(num_frames - 1))]
+    copies = [copies[i] for i in rng.permutation(num_frames)]
+    frames, masks = (np.stack(x) for x in zip(*copies))
+    boxes, present = clips.boxes_of_masks(masks)
+    return check(dataclasses.replace(sample, frames=frames, masks=masks, boxes=boxes, present=present))
 
 
 def swap_sides(sentence: str) -> str:
@@ -147,6 +163,43 @@ def swap_sides(sentence: str) -> str:
 
 def _crop_side(rng: np.random.Generator, side: int, bounds: tuple[int, int]) -> int:
     return int(rng.integers(min(bounds[0], side), min(bounds[1], side) + 1))
+
+
+def _recolour(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Brightness up to 40 levels, or hue and saturation up to 5, or both."""
+    brightness, hue = [(True, False), (False, True), (True, True)][rng.integers(3)]
+    if hue:
+        hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV).astype(np.int16)
+        hsv[..., :2] += rng.integers(-5, 6, 2, dtype=np.int16)
+        hsv[..., 0] %= 180
+        frame = cv2.cvtColor(np.clip(hsv, 0, 255).astype(np.uint8), cv2.COLOR_HSV2RGB)
+    if brightness:
+        frame = np.clip(frame.astype(np.int16) + rng.integers(-40, 41), 0, 255).astype(np.uint8)
+    return frame
+
+
+def _warp(frame: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Perspective (corners move inwards by about 0.08 of the sides), rotation up to 20 degrees, shift up to a tenth
+    of the sides; a quarter of the frames is blurred along a random direction."""
+    height, width = mask.shape
+    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+    inwards = np.float32([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    moved = corners + inwards * np.abs(rng.normal(0, 0.08, (4, 2))).clip(max=0.4) * [width, height]
+    perspective = cv2.getPerspectiveTransform(moved.astype(np.float32), corners)
+    turn = np.eye(3)
+    turn[:2] = cv2.getRotationMatrix2D((width / 2, height / 2), rng.uniform(-20, 20), 1)
+    turn[:2, 2] += rng.uniform(-0.1, 0.1, 2) * [width, height]
+    matrix = turn @ perspective
+    frame = cv2.warpPerspective(frame, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    mask = cv2.warpPerspective(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST) > 0
+    if rng.random() < 0.25:
+        size = int(rng.choice((9, 11)))
+        kernel = np.zeros((size, size), np.float32)
+        kernel[size // 2] = 1 / size
+        kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((size // 2, size // 2), rng.uniform(0, 360), 1),
+                                (size, size))
+        frame = cv2.filter2D(frame, -1, kernel / kernel.sum())
+    return frame, mask
 
 
 def _distort(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:

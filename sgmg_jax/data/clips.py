@@ -26,12 +26,14 @@ class Sample:
     boxes: [T 4] float32, x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
     present: [T] bool, whether the box has an extent.
     sentence: as written.
+    annotated: the one frame that masks, boxes and present are of (A2D-Sentences); they are [1 ...] then. None: of all.
     """
     frames: np.ndarray
     masks: np.ndarray
     boxes: np.ndarray
     present: np.ndarray
     sentence: str
+    annotated: int | None = None
 
 
 def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames: int,
@@ -69,11 +71,28 @@ def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames
     return frames[::-1].copy() if rng.random() < reverse_probability else frames
 
 
-def load_sample(record: records.Record, expression: records.Expression, indices: np.ndarray) -> Sample:
-    """Decodes the frames and masks at `indices` [T] and finds the object of the expression in them."""
-    masks = record.decode_masks(indices) == expression.object_id
+def annotated_window(frame: int, length: int, num_frames: int) -> tuple[np.ndarray, int]:
+    """Frame indices [T] around an annotated frame at inference, and where in them it is.
+
+    As A2D-Sentences and JHMDB-Sentences have it: half of the frames before, the rest from it on, the video's first
+    and last frame again where it ends; of the frames that are alike the first is the annotated one.
+    """
+    first = frame - num_frames // 2
+    indices = np.clip(np.arange(first, first + num_frames), 0, length - 1)
+    return indices, int(np.argmax(indices == frame))
+
+
+def load_sample(record: records.Record, expression: records.Expression, indices: np.ndarray, centre: int) -> Sample:
+    """Decodes the frames at `indices` [T], the centre among them, and finds the object of the expression in them."""
+    annotated = None
+    if record.video.mask_places is None:
+        masks = record.decode_masks(indices) == expression.object_id
+    else:
+        masks = record.decode_object(expression.object_id, centre)[None]
+        if len(record.video.frame_names) > 1:
+            annotated = int(np.flatnonzero(indices == centre)[0])
     boxes, present = boxes_of_masks(masks)
-    return Sample(record.decode_frames(indices), masks, boxes, present, expression.text)
+    return Sample(record.decode_frames(indices), masks, boxes, present, expression.text, annotated)
 
 
 def boxes_of_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -140,16 +159,16 @@ def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) ->
         text: of this one sentence, tokens and valid [1 L].
     """
     height, width = sample.frames.shape[1:3]
-    shape = (len(sample.frames), *frame_size)
-    frames = np.zeros((*shape, 3), np.float32)
+    valid, masks = (np.zeros((len(x), *frame_size), bool) for x in (sample.frames, sample.masks))
+    frames = np.zeros((*valid.shape, 3), np.float32)
     frames[:, :height, :width] = normalise(sample.frames)
-    valid, masks = np.zeros(shape, bool), np.zeros(shape, bool)
     valid[:, :height, :width] = True
     masks[:, :height, :width] = sample.masks
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1) / [width, height, width, height]
     return types.Example(
-        clip=types.Clip(frames=frames, valid=valid, size=np.array([height, width], np.int32)),
+        clip=types.Clip(frames=frames, valid=valid, size=np.array([height, width], np.int32),
+                        annotated=None if sample.annotated is None else np.array(sample.annotated, np.int32)),
         text=types.Text(tokens=text.tokens[0], valid=text.valid[0]),
         targets=types.Targets(masks=masks, boxes=(boxes * sample.present[:, None]).astype(np.float32),
                               present=sample.present.copy()))

@@ -102,16 +102,19 @@ class LoadClip(grain.transforms.RandomMap):
             number, position, centre = self.index[row].tolist()
             video = self.source.videos[number]
             expression = video.expressions[position]
-            indices = clips.sample_frames(rng, len(video.frame_names), centre, self.num_frames,
+            picture = len(video.frame_names) == 1  # of RefCOCO; several frames of it are copies
+            indices = clips.sample_frames(rng, len(video.frame_names), centre, 1 if picture else self.num_frames,
                                           self.reverse_probability)
             try:
-                sample = clips.load_sample(self.source[number], expression, indices)
+                sample = clips.load_sample(self.source[number], expression, indices, centre)
             except ValueError as error:
                 if self.on_bad_clip == 'raise':
                     raise
                 self.skipped += 1
                 logging.warning('Skipped a bad clip, number %d of this process: %s', self.skipped, error)
             else:
+                if picture and self.num_frames > 1:
+                    sample = augment.pseudo_clip(sample, rng, self.num_frames)
                 sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
                 if sample.present.any():
                     tokens = text.encode(self.tokenizer, [sample.sentence], self.text_length)

@@ -5,9 +5,11 @@ Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017. 
 choice, the released davis2017-evaluation decides, its quirks included, so that numbers can be compared
 with published ones.
 
-Axis letters: T frames, H W pixels.
+Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction.
 """
+from collections.abc import Sequence
 import functools
+import typing
 
 import cv2
 import numpy as np
@@ -40,6 +42,51 @@ def boundary_accuracy(truth: np.ndarray, prediction: np.ndarray, void: np.ndarra
     Args, Returns, Raises: as `region_similarity`; the result is F in [0, 1].
     """
     return _per_frame(_frame_boundary_accuracy, truth, prediction, void)
+
+
+class Contours(typing.NamedTuple):
+    """The contours of all objects of an index map.
+
+    pixels: of each object, the places of its contour in the flattened frame, int [..].
+    near: of each object, uint8 [H * W], 1 within the tolerance of its contour; None where it has none.
+    """
+    pixels: Sequence[np.ndarray]
+    near: Sequence[np.ndarray | None]
+
+
+def contours(index_map: np.ndarray, count: int) -> Contours:
+    """The contours of the objects 1 to `count` of an index map, uint8 [H W]; the same as of each one's mask."""
+    # Of all objects at once: a pixel is on the contour of each object that is in some but not all of the pixel and
+    # its three neighbours. With the last row and column repeated, the frame's edge follows the same rule.
+    edged = cv2.copyMakeBorder(index_map, 0, 1, 0, 1, cv2.BORDER_REPLICATE)
+    here, east, south, south_east = edged[:-1, :-1], edged[:-1, 1:], edged[1:, :-1], edged[1:, 1:]
+    places = np.flatnonzero((here != east) | (here != south) | (here != south_east))
+    y, x = np.divmod(places, index_map.shape[1])
+    meeting = np.stack([edged[y, x], edged[y, x + 1], edged[y + 1, x], edged[y + 1, x + 1]])
+    pixels = [places[(meeting == number).any(0)] for number in range(1, count + 1)]
+    return Contours(pixels, [_near(places, index_map.shape) for places in pixels])
+
+
+def pairwise_region_similarity(truth: np.ndarray, prediction: np.ndarray, num_objects: int,
+                               num_predicted: int) -> np.ndarray:
+    """J of every object of `prediction` with every object of `truth`, float64 [P N].
+
+    Args:
+        truth, prediction: index maps, uint8 [H W], with ids up to `num_objects` N and `num_predicted` P, and 0 on
+          what is not to count.
+    """
+    joint = truth.astype(np.uint16) * np.uint16(num_predicted + 1) + prediction
+    counts = np.bincount(joint.ravel(), minlength=(num_objects + 1) * (num_predicted + 1))
+    counts = counts.reshape(num_objects + 1, num_predicted + 1)
+    intersection = counts[1:, 1:].T
+    union = counts.sum(0)[1:, None] + counts.sum(1)[None, 1:] - intersection
+    return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
+
+
+def pairwise_boundary_accuracy(truth: Contours, prediction: Contours) -> np.ndarray:
+    """F of every object of `prediction` with every object of `truth`, float64 [P N]."""
+    return np.array([[_contour_accuracy(*of_truth, *of_prediction) for of_truth in zip(*truth)]
+                     for of_prediction in zip(*prediction)]).reshape(len(prediction.pixels), len(truth.pixels))
 
 
 def statistics(values) -> tuple[float, float, float]:
@@ -98,9 +145,30 @@ def _frame_region_similarity(truth, prediction, void) -> float:
     return np.count_nonzero(intersection) / size if size else 1.0
 
 
+def _contour_accuracy(truth, near_truth, prediction, near_prediction) -> float:
+    if not truth.size or not prediction.size:
+        return float(truth.size == prediction.size)
+    precision = np.count_nonzero(near_truth[prediction]) / prediction.size
+    recall = np.count_nonzero(near_prediction[truth]) / truth.size
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _near(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
+    if not places.size:
+        return None
+    disk = _frame_disk(shape)
+    y, x = np.divmod(places, shape[1])
+    margin = len(disk) // 2
+    top, left = max(y.min() - margin, 0), max(x.min() - margin, 0)
+    box = np.zeros((min(y.max() + margin + 1, shape[0]) - top, min(x.max() + margin + 1, shape[1]) - left), np.uint8)
+    box[y - top, x - left] = 1
+    near = np.zeros(shape, np.uint8)
+    near[top:top + box.shape[0], left:left + box.shape[1]] = cv2.dilate(box, disk)
+    return near.ravel()
+
+
 def _frame_boundary_accuracy(truth, prediction, void) -> float:
-    # The tolerance is that of the whole frame: taken before the crop.
-    disk = _disk(int(np.ceil(BOUND_TH * np.linalg.norm(truth.shape))))
+    disk = _frame_disk(truth.shape)  # The tolerance is that of the whole frame: taken before the crop.
     if void is not None:
         truth, prediction = truth & ~void, prediction & ~void
     box = _bounding_box(truth | prediction)
@@ -114,6 +182,10 @@ def _frame_boundary_accuracy(truth, prediction, void) -> float:
     precision = np.count_nonzero(prediction & cv2.dilate(truth, disk)) / of_prediction
     recall = np.count_nonzero(truth & cv2.dilate(prediction, disk)) / of_truth
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _frame_disk(shape: tuple[int, int]) -> np.ndarray:
+    return _disk(int(np.ceil(BOUND_TH * np.linalg.norm(shape))))
 
 
 @functools.lru_cache(maxsize=32)

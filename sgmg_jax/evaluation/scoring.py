@@ -48,8 +48,13 @@ def score_expression(truth: np.ndarray, object_id: int | None, prediction: np.nd
     if truth.ndim != 3:
         raise ValueError(f'truth must be [T H W], got shape {truth.shape}')
 
-    score = {'J': region_boundary.region_similarity(truth, prediction, void),
-             'F': region_boundary.boundary_accuracy(truth, prediction, void)}
+    return with_statistics(region_boundary.region_similarity(truth, prediction, void),
+                           region_boundary.boundary_accuracy(truth, prediction, void))
+
+
+def with_statistics(region: np.ndarray, boundary: np.ndarray) -> dict:
+    """What `score_expression` returns, of J and F of each frame [T]."""
+    score = {'J': region, 'F': boundary}
     for measure in ('J', 'F'):
         mean, recall, decay = region_boundary.statistics(score[measure])
         score |= {f'{measure}_mean': mean, f'{measure}_recall': recall, f'{measure}_decay': decay}
@@ -64,10 +69,12 @@ def summarise(scores: Iterable[dict]) -> dict:
           id, str) and 'tags' (tuple of str, may be empty) added.
 
     Returns:
-        {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'expressions', 'frames':
-        counts, 'tags': {tag: the same nine}, 'videos': {video: the same nine and
-        'scores': {expression: {'J', 'F'}}}}. An expression counts in each of its tags. A decay is None if
-        it is undefined for any expression, as the released statistics make it for some long videos.
+        {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'J_variance', 'J&F_variance':
+        temporal consistency, 'expressions', 'frames': counts, 'tags': {tag: the same eleven}, 'videos': {video:
+        the same eleven and 'scores': {expression: {'J', 'F'}}}}. An expression counts in each of its tags. A
+        decay is None if it is undefined for any expression, as the released statistics make it for some long
+        videos. Temporal consistency is a measure of our own, not that of a benchmark or paper: the variance
+        over the frames (population, of numbers in [0, 1]) of J and of (J + F) / 2, mean over expressions.
 
     Raises:
         ValueError: no scores, or an expression is scored twice.
@@ -102,6 +109,8 @@ def _means(scores: list[dict]) -> dict:
     means['J&F'] = (means['J'] + means['F']) / 2
     for key in ('J_recall', 'F_recall', 'J_decay', 'F_decay'):
         means[key] = percent(key)
+    means['J_variance'] = float(np.mean([np.var(score['J']) for score in scores]))
+    means['J&F_variance'] = float(np.mean([np.var((score['J'] + score['F']) / 2) for score in scores]))
     means['expressions'] = len(scores)
     means['frames'] = sum(len(score['J']) for score in scores)
     return means
@@ -109,11 +118,18 @@ def _means(scores: list[dict]) -> dict:
 
 def format_summary(summary: dict) -> str:
     """A table for people: all expressions first, then a row for each tag."""
-    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'expressions', 'frames')
+    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'J&F_variance',
+               'expressions', 'frames')
+    return format_table({'all': summary} | summary['tags'], columns)
+
+
+def format_table(rows_of_means: dict[str, dict], columns: Iterable[str]) -> str:
+    """A table for people: a row for each entry; '-' where a number is None."""
+    columns = tuple(columns)
     rows = [('', *columns)]
-    for name, means in [('all', summary), *summary['tags'].items()]:
+    for name, means in rows_of_means.items():
         cells = ('-' if means[key] is None else means[key] if isinstance(means[key], int)
-                 else f'{means[key]:.2f}' for key in columns)
+                 else f'{means[key]:.4f}' if key.endswith('variance') else f'{means[key]:.2f}' for key in columns)
         rows.append((name, *map(str, cells)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

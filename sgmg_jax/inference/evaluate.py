@@ -3,114 +3,153 @@
 Axis letters: T frames, H W pixels, E sentences.
 """
 import dataclasses
+import json
 import os
 import pathlib
 import random
 import shutil
+import zlib
 
 from absl import logging
+import jax
 import numpy as np
 import tqdm
 
-from sgmg_jax import score, visualize
+from sgmg_jax import files, score, visualize
 from sgmg_jax.data import records
-from sgmg_jax.evaluation import scoring
-from sgmg_jax.inference import leaderboard, predict
+from sgmg_jax.evaluation import mean_ap, scoring
+from sgmg_jax.inference import predict, protocols
 
 PICTURES = 8  # rows of the contact sheet
+COLUMNS = 5  # frames of a row
 
 
 def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
-    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split; the weights of config.init
-    where `workdir` holds no run.
+    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split by config.evaluation.protocol; the
+    weights of config.init where `workdir` holds no run.
 
-    Leaves <workdir>/evaluation/ with Annotations/, submission.zip, overlays.png and, where there is
-    ground truth, scores.json; the folder appears whole or not at all. With `shuffled`, every
-    sentence is scored against another object: only <workdir>/evaluation_shuffled/scores.json.
+    Leaves <workdir>/evaluation/ with the benchmark's files (inference/protocols.py), overlays.png and, where there is
+    ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the same command goes on
+    after the last finished video, if weights, data and settings are the same. With `shuffled`, every sentence is
+    scored against another object: only <workdir>/evaluation_shuffled/scores.json.
 
     Returns:
-        the summary of evaluation.scoring.summarise, or None without ground truth.
+        the summary of the benchmark's scores (score.score_submission), or None without ground truth.
 
     Raises:
         FileNotFoundError: for a workdir without a run, or without such a checkpoint.
-        ValueError: if the run's model is not config.model; names the fields.
+        ValueError: if the run's model is not config.model (names the fields), or what was written would be rejected.
     """
     workdir = pathlib.Path(workdir)
     if config.init and not (workdir / 'config.json').exists():
         predictor = predict.Predictor.from_weights(config)
     else:
         predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
-    split = records.open_records(config.data.records, config.evaluation.split)
+    split = records.open_records(config.evaluation.records or config.data.records, config.evaluation.split)
+    benchmark = config.evaluation.protocol
     if shuffled:
-        summary = score_videos(predictor, split, shuffled=True, progress=progress)
+        summary = score_videos(predictor, split, benchmark, shuffled=True, progress=progress)
         score.write_scores(workdir / 'evaluation_shuffled' / 'scores.json', summary)
         return summary
 
-    target = workdir / 'evaluation'
-    partial, old = (workdir / f'.{name}-{os.getpid()}-evaluation' for name in ('partial', 'old'))
-    shutil.rmtree(partial, ignore_errors=True)
+    protocol = protocols.choose(benchmark)
+    partial, target, old = (workdir / name for name in ('.evaluation', 'evaluation', f'.old-{os.getpid()}'))
+    begin(partial, {'weights': fingerprint(predictor.parameters), 'records': split.directory, 'split': split.split,
+                    'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
+    write_predictions(predictor, split, protocol, partial / 'files', progress)
+    submission = protocol.finish(partial / 'files')
+    summary = None
+    if has_truth(split):
+        # What would be uploaded is what is scored.
+        summary = score.score_submission(benchmark, submission, split, progress)
+        score.write_scores(partial / 'files' / 'scores.json', summary)
+    visualize.contact_sheet(pictures(split, protocol, partial / 'files'), partial / 'files' / 'overlays.png', COLUMNS)
     try:
-        rows = write_predictions(predictor, split, partial, progress)
-        leaderboard.zip_submission(partial, partial / 'submission.zip')
-        visualize.contact_sheet(rows, partial / 'overlays.png')
-        summary = None
-        if any(e.object_id > 0 for video in split.videos for e in video.expressions):
-            # What would be uploaded is what is scored.
-            summary = score.score_submission(partial / 'submission.zip', split, progress)
-            score.write_scores(partial / 'scores.json', summary)
         if target.exists():
             os.replace(target, old)
-        os.replace(partial, target)
+        os.replace(partial / 'files', target)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(partial)
     logging.info('written: %s', target)
     return summary
 
 
-def write_predictions(predictor, split, folder, progress=True):
-    """Writes the masks of every sentence of a split under <folder>/Annotations.
+def has_truth(split):
+    return any(e.object_id > 0 for video in split.videos for e in video.expressions)
 
-    Returns:
-        visualize.Row for some sentences, of videos spread over the split.
-    """
-    shown = set(np.linspace(0, len(split) - 1, min(PICTURES, len(split))).astype(int).tolist())
-    rows = []
+
+def fingerprint(parameters):
+    """A checksum of all parameters, nested."""
+    value = 0
+    for x in jax.tree.leaves(parameters):
+        value = zlib.crc32(np.ascontiguousarray(x).view(np.uint8), value)
+    return value
+
+
+def begin(partial, identity):
+    """Makes `partial` ready: what an evaluation of another identity left there is removed."""
+    path = partial / 'identity.json'
+    if path.exists() and json.loads(path.read_text()) == identity:
+        logging.info('going on with the evaluation that was interrupted in %s', partial)
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / 'files').mkdir(parents=True)
+    with files.replacing(path) as new:
+        new.write_text(json.dumps(identity))
+
+
+def write_predictions(predictor, split, protocol, folder, progress=True):
+    """Writes the predictions of every video that is not finished yet; <folder>/../done/ says which are."""
+    done = folder.parent / 'done'
+    done.mkdir(exist_ok=True)
+    finished = {int(path.name) for path in done.iterdir()}
     for i in tqdm.trange(len(split), desc='predicting', unit='video', disable=not progress):
-        record = split[i]
-        frames, expressions = record.decode_frames(), record.video.expressions
-        masks = predictor(frames, [e.text for e in expressions])
-        for expression, mask in zip(expressions, masks):
-            leaderboard.write_expression(folder, record.video.name, expression.id, record.video.frame_names, mask)
-        if i in shown:
-            chosen = len(rows) % len(expressions)
-            rows.append(_picture(record, expressions[chosen], frames, masks[chosen]))
-    return rows
+        if i not in finished:
+            protocol.write(predictor, split[i], folder)
+            (done / str(i)).touch()
 
 
-def score_videos(predictor, split, count=None, shuffled=False, progress=True):
+def score_videos(predictor, split, benchmark, count=None, shuffled=False, progress=True):
     """Scores the first `count` videos of a split with ground truth (all by default) in memory.
 
-    shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
+    Args:
+        benchmark: a protocol; those with J and F are scored by expression, also Ref-DAVIS17.
+        shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
 
     Returns:
-        the summary of evaluation.scoring.summarise.
+        the summary of evaluation.scoring.summarise, or of evaluation.mean_ap.evaluate.
+
+    Raises:
+        ValueError: for `shuffled` where only some frames are annotated.
     """
-    scores = []
+    if benchmark in protocols.ANNOTATED and shuffled:
+        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: sentences can only be shuffled where J and F '
+                         "are scored, 'ytvos' and 'davis'.")
+    scores, results, truths = [], [], []
     for i in tqdm.trange(min(len(split), count or len(split)), desc='validation', unit='video', leave=False,
                          disable=not progress):
         record = split[i]
-        expressions = record.video.expressions
-        if shuffled:
-            expressions = shuffle_sentences(expressions, random.Random(i))
-        if not expressions:
-            continue
-        truth = record.decode_masks()
-        masks = predictor(record.decode_frames(), [e.text for e in expressions])
-        scores += [scoring.score_expression(truth, e.object_id, mask)
-                   | {'video': record.video.name, 'expression': e.id, 'tags': e.tags}
-                   for e, mask in zip(expressions, masks)]
+        if benchmark in protocols.ANNOTATED:
+            results += protocols.predict_annotated(predictor, record, benchmark)
+            truths.append(record)
+        else:
+            scores += _score_expressions(predictor, record, random.Random(i) if shuffled else None)
+    if benchmark in protocols.ANNOTATED:
+        return mean_ap.evaluate(score.truth_of_records(benchmark, truths), results)
     return scoring.summarise(scores)
+
+
+def _score_expressions(predictor, record, shuffling):
+    expressions = record.video.expressions
+    if shuffling:
+        expressions = shuffle_sentences(expressions, shuffling)
+    if not expressions:
+        return []
+    truth = record.decode_masks()
+    masks = predictor(record.decode_frames(), [e.text for e in expressions])
+    return [scoring.score_expression(truth, e.object_id, mask)
+            | {'video': record.video.name, 'expression': e.id, 'tags': e.tags} for e, mask in zip(expressions, masks)]
 
 
 def shuffle_sentences(expressions, rng):
@@ -126,10 +165,22 @@ def shuffle_sentences(expressions, rng):
     return shuffled
 
 
-def _picture(record, expression, frames, masks):
-    truth = record.decode_masks() if expression.object_id > 0 else None
-    if truth is None:
-        return visualize.Row(expression.text, frames, masks)
-    result = scoring.score_expression(truth, expression.object_id, masks)
-    caption = f'J&F {50 * (np.mean(result["J"]) + np.mean(result["F"])):.0f}'
-    return visualize.Row(expression.text, frames, masks, truth == expression.object_id, caption)
+def pictures(split, protocol, folder):
+    """visualize.Row for one sentence of some videos, spread over the split; masks are those that were written."""
+    rows = []
+    for i in np.unique(np.linspace(0, len(split) - 1, min(PICTURES, len(split))).astype(int)).tolist():
+        record = split[i]
+        video = record.video
+        expression = video.expressions[len(rows) % len(video.expressions)]
+        known = video.annotated_frames(expression.object_id)
+        frames = known if protocol.annotated else range(len(video.frame_names))
+        frames = np.unique(np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).astype(int)).tolist()
+        frames = [known[t] for t in frames] if protocol.annotated else frames
+        if not frames:
+            continue
+        masks = np.stack([protocol.read(folder, video, expression, t) for t in frames])
+        truth = None
+        if expression.object_id > 0:
+            truth = np.stack([record.decode_object(expression.object_id, t) for t in frames])
+        rows.append(visualize.Row(expression.text, record.decode_frames(frames), masks, truth))
+    return rows

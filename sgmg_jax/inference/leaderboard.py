@@ -17,9 +17,7 @@ import dataclasses
 import io
 import os
 import pathlib
-import shutil
 import struct
-import tempfile
 import typing
 import zipfile
 import zlib
@@ -33,6 +31,14 @@ from sgmg_jax.files import replacing
 TOP = 'Annotations'
 EXAMPLES = 3  # shown for each kind of problem
 JUNK = ('.DS_Store', 'Thumbs.db', 'desktop.ini')  # files that operating systems leave in folders
+
+def _palette() -> list[int]:
+    """PASCAL VOC's 256 colours: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first."""
+    return [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
+            for index in range(256) for channel in range(3)]
+
+
+PALETTE = _palette()
 
 # What Pillow and zipfile raise on a damaged file.
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error,
@@ -78,10 +84,8 @@ def mask_path(video: str, expression_id: str, frame_name: str) -> str:
     return f'{TOP}/{video}/{expression_id}/{frame_name}.png'
 
 
-def write_expression(root, video: str, expression_id: str, frame_names: Sequence[str], masks: np.ndarray):
-    """Writes the masks of one expression, replacing those of an earlier run.
-
-    The expression's folder appears whole or not at all.
+def write_masks(root, video: str, expression_id: str, frame_names: Sequence[str], masks: np.ndarray):
+    """Writes masks of one expression, for all of its frames or some.
 
     Args:
         root: the folder that holds, or will hold, Annotations/.
@@ -90,66 +94,70 @@ def write_expression(root, video: str, expression_id: str, frame_names: Sequence
 
     Raises:
         ValueError: the masks do not fit the frames, or a name cannot be a file's.
-        OSError: the disk is full or not writable; nothing of this expression is left behind and an earlier
-          run's masks are kept.
+        OSError: the disk is full or not writable; no half-written mask is left behind.
     """
     masks = np.asarray(masks)
-    where = f'video {video!r}, expression {expression_id!r}'
     if masks.dtype != bool or masks.ndim != 3:
-        raise ValueError(f'{where}: masks must be bool [T H W], got {masks.dtype} {masks.shape}')
-    if len(masks) != len(frame_names) or not len(masks) or len(set(frame_names)) != len(frame_names):
-        raise ValueError(f'{where}: {len(masks)} masks for {len(set(frame_names))} distinct frame names '
+        raise ValueError(f'video {video!r}, expression {expression_id!r}: masks must be bool [T H W], got '
+                         f'{masks.dtype} {masks.shape}')
+    pictures = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+    _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, pictures)
+
+
+def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
+    """Writes maps of all objects of a video, <root>/<video>/<frame>.png, with DAVIS's colours.
+
+    Args:
+        root: of Ref-DAVIS17 the folder anno_0 to anno_3 of one annotator.
+        frame_names: T names without suffix.
+        maps: uint8, [T H W], 0 for background, k for object k.
+
+    Raises: as `write_masks`.
+    """
+    maps = np.asarray(maps)
+    if maps.dtype != np.uint8 or maps.ndim != 3:
+        raise ValueError(f'video {video!r}: maps must be uint8 [T H W], got {maps.dtype} {maps.shape}')
+    pictures = [Image.fromarray(index) for index in maps]
+    for picture in pictures:
+        picture.putpalette(PALETTE)
+    _write_pngs(pathlib.Path(root), (video,), frame_names, pictures)
+
+
+def _write_pngs(root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], pictures: list[Image.Image]):
+    where = '/'.join(parts)
+    if len(pictures) != len(frame_names) or len(set(frame_names)) != len(frame_names):
+        raise ValueError(f'{where}: {len(pictures)} masks for {len(set(frame_names))} distinct frame names '
                          f'of {len(frame_names)}: each frame needs one')
-    for name in (video, expression_id, *frame_names):
+    for name in (*parts, *frame_names):
         if not name or name.startswith('.') or '/' in name or '\\' in name:
             raise ValueError(f'{where}: {name!r} cannot name a file of a submission')
-
-    root = pathlib.Path(root)
-    folder = root / TOP / video / expression_id
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        # Beside Annotations/, so that what a killed run leaves is never zipped.
-        partial = pathlib.Path(tempfile.mkdtemp(prefix='.partial-', dir=root))
-        try:
-            new = partial / 'new'
-            new.mkdir()
-            for name, mask in zip(frame_names, masks):
-                Image.fromarray(mask.astype(np.uint8) * 255).save(new / f'{name}.png')
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if folder.exists():
-                folder.rename(partial / 'old')
-            try:
-                new.rename(folder)
-            except OSError:
-                if (partial / 'old').exists():
-                    (partial / 'old').rename(folder)
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+    folder = root.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in zip(frame_names, pictures):
+        with replacing(folder / f'{name}.png') as partial:
+            picture.save(partial, 'PNG')
 
 
-def zip_submission(root, zip_path) -> int:
-    """Zips <root>/Annotations for the upload; the same masks always give the same bytes.
+def zip_submission(root, zip_path, tops: Sequence[str] = (TOP,)) -> int:
+    """Zips the masks for the upload; the same masks always give the same bytes.
 
     Args:
         root: the folder that holds Annotations/.
         zip_path: appears whole or not at all; an earlier file there is replaced.
+        tops: the folders of `root` that are zipped.
 
     Returns:
         How many masks the zip holds.
 
     Raises:
-        FileNotFoundError: there is no mask under <root>/Annotations.
+        FileNotFoundError: there is no mask in these folders.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     root, zip_path = pathlib.Path(root), pathlib.Path(zip_path)
-    files = sorted(path.relative_to(root).as_posix() for path in root.glob(f'{TOP}/*/*/*.png')
+    files = sorted(path.relative_to(root).as_posix() for top in tops for path in root.glob(f'{top}/**/*.png')
                    if not path.name.startswith('.'))
     if not files:
-        raise FileNotFoundError(f'{root / TOP}: no mask <video>/<expression>/<frame>.png to zip; '
-                                f'give the folder that holds {TOP}/')
+        raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}; give the folder that holds them')
     with replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
         for name in files:
             # ZipInfo's own date is fixed: the time of writing would change the bytes.
@@ -159,12 +167,6 @@ def zip_submission(root, zip_path) -> int:
             info.external_attr = 0o644 << 16
             archive.writestr(info, (root / name).read_bytes())
     return len(files)
-
-
-def _cannot_write(path, error: OSError) -> OSError:
-    reason = error.strerror or str(error)
-    return OSError(error.errno, f'cannot write ({reason}); nothing of it was kept: make room or choose '
-                                f'another folder, then run again', str(path))
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Masks from a video and sentences. A video is encoded once, however many sentences are asked of it.
 
-Axis letters: T frames, H W pixels, E sentences.
+Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries.
 """
 import contextlib
 import functools
@@ -9,6 +9,7 @@ import pathlib
 
 from absl import logging
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
@@ -29,21 +30,22 @@ class Predictor:
         masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 
-    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length):
+    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length, origin=''):
         """Args:
             model: models.sgmg.SgMg.
             parameters: its parameters, nested.
             tokenizer: of data.text.
             short_side, max_side: pixels that frames are resized to, see data.clips.prepare_clip.
-            clip_frames: frames that are segmented together; None for the whole video, which the
-                protocol of Ref-YouTube-VOS asks for (36 for Ref-DAVIS17).
+            clip_frames: frames that are looked at together; longer videos are cut in windows.
             text_length: L, tokens a sentence at most.
+            origin: in words, where the parameters are from.
         """
-        self.parameters = parameters
+        self.parameters, self.origin = parameters, origin
         self._tokenizer, self._text_length = tokenizer, text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment = compilation.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
+        self._segment_all = compilation.jit(functools.partial(_segment_all, model), static_argnames=('crop', 'size'))
 
     @classmethod
     def from_workdir(cls, workdir, checkpoint='best', config=None):
@@ -61,8 +63,9 @@ class Predictor:
         workdir = pathlib.Path(workdir)
         config = check_model(config, workdir)
         model = systems.build_model(config.model)
-        parameters = restore_parameters(model, workdir, checkpoint)
-        return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'))
+        step, parameters = restore_parameters(model, workdir, checkpoint)
+        return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'),
+                               f'{workdir}, step {step}')
 
     @classmethod
     def from_weights(cls, config):
@@ -85,12 +88,13 @@ class Predictor:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
         parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
         parameters = traverse_util.unflatten_dict(parameters, sep='/')
-        return cls.from_config(config, model, parameters, text.load_tokenizer(config.data.tokenizer))
+        return cls.from_config(config, model, parameters, text.load_tokenizer(config.data.tokenizer),
+                               '; '.join(report))
 
     @classmethod
-    def from_config(cls, config, model, parameters, tokenizer):
+    def from_config(cls, config, model, parameters, tokenizer, origin=''):
         """With the sizes of config.evaluation."""
-        return cls(model, parameters, tokenizer, text_length=config.data.text_length,
+        return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
                    **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
 
     def __call__(self, frames, sentences):
@@ -104,22 +108,63 @@ class Predictor:
             raise TypeError(f'sentences = {sentences!r}: must be a list of one sentence or more.')
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
             raise ValueError(f'frames: {frames.dtype} {frames.shape}: must be uint8 [T H W 3], RGB.')
-        tokens = text.encode(self._tokenizer, sentences, self._text_length)
-        length = self._clip_frames or len(frames)
-        parts = [self._predict_clip(frames[start:start + length], tokens)
-                 for start in range(0, len(frames), length)]
-        return np.concatenate(parts, axis=1)
+        text.encode(self._tokenizer, sentences, self._text_length)  # all of them, before the work begins
+        masks = np.zeros((len(sentences), *frames.shape[:3]), bool)
+        for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
+            for of_sentence, sentence in zip(masks, sentences):
+                logits = ask(sentence)
+                of_sentence[start:start + len(logits)] = logits > 0
+        return masks
 
-    def _predict_clip(self, frames, tokens):
+    def windows(self, read, length):
+        """Goes through a video of any length holding one window of it.
+
+        Windows of clip_frames frames follow each other without overlap, the last takes what is left; each is
+        segmented by itself, its own best query chosen. This is the protocol of Ref-DAVIS17 (36 frames), and leaves
+        the videos of Ref-YouTube-VOS (36 frames at most) whole.
+
+        Args:
+            read: function(range of frame indices) -> frames uint8 [n H W 3], RGB.
+            length: T.
+
+        Yields:
+            the window's first frame; function(sentence) -> its logits float32 [n H W], above 0 on the object.
+        """
+        for start in range(0, length, self._clip_frames):
+            yield start, self._window(read(range(start, min(start + self._clip_frames, length))))
+
+    def _window(self, frames):
         clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
         video = self._encode(self.parameters, clip)
-        masks = []
-        for i in range(len(tokens.tokens)):
-            one = types.Text(tokens.tokens[i:i + 1], tokens.valid[i:i + 1])
-            mask = self._segment(self.parameters, video, one, clip.valid[:, :, 0, 0],
-                                 crop=tuple(clip.size[0].tolist()), size=frames.shape[1:3])
-            masks.append(np.asarray(mask)[:len(frames)])
-        return np.stack(masks)
+        return lambda sentence: np.asarray(self._ask(self._segment, video, clip, frames, sentence))[:len(frames)]
+
+    def annotated(self, read, length, index):
+        """One frame of a video, clip_frames around it being context for the backbone only (A2D-Sentences, JHMDB).
+
+        Args:
+            read: function(frame indices [n]) -> frames uint8 [n H W 3], RGB.
+            length: T.
+            index: of the frame that is asked for.
+
+        Returns:
+            function(sentence) -> scores [Q] in [0, 1] and masks [Q H W] bool of every query.
+        """
+        indices, position = clips.annotated_window(index, length, self._clip_frames)
+        frames = read(indices)
+        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
+        clip = clip.replace(annotated=np.array([position], np.int32))
+        video = self._encode(self.parameters, clip)
+
+        def ask(sentence):
+            scores, logits = self._ask(self._segment_all, video, clip, frames, sentence)
+            return np.asarray(scores), np.asarray(logits) > 0
+
+        return ask
+
+    def _ask(self, segment, video, clip, frames, sentence):
+        tokens = text.encode(self._tokenizer, [sentence], self._text_length)
+        return segment(self.parameters, video, tokens, clip.valid[:, :, 0, 0], crop=tuple(clip.size[0].tolist()),
+                       size=frames.shape[1:3])
 
 
 def pad_clip(frames, size):
@@ -138,16 +183,32 @@ def pad_clip(frames, size):
 
 
 def _segment(model, parameters, video, tokens, real_frames, crop, size):
-    """One sentence: masks [T H W] bool at the size of the original frames."""
+    """One sentence: mask logits [T H W] of the best query at the size of the original frames."""
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)
         query = queries.best_query(proposals, real_frames)
         return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0, 0]
 
-    logits = model.apply({'params': parameters}, method=call)[:, :crop[0], :crop[1], None]
-    # Logits are resized, not probabilities; a probability above one half is a logit above zero.
-    return resize.bilinear(logits, size)[..., 0] > 0
+    return _original_size(model.apply({'params': parameters}, method=call), crop, size)
+
+
+def _segment_all(model, parameters, video, tokens, real_frames, crop, size):
+    """One sentence, one frame: scores [Q] and mask logits [Q H W] of every query."""
+    del real_frames
+
+    def call(module):
+        proposals = module.segment(video, module.encode_text(tokens))
+        every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q B T h w P
+        return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
+
+    scores, logits = model.apply({'params': parameters}, method=call)
+    return scores, _original_size(logits, crop, size)
+
+
+def _original_size(logits, crop, size):
+    """[T H W] padded -> [T H W] of the original frames. Logits are resized, not probabilities."""
+    return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
 
 
 def check_model(config, workdir):
@@ -174,7 +235,7 @@ def check_model(config, workdir):
 
 
 def restore_parameters(model, workdir, checkpoint='best'):
-    """Nested parameters of a checkpoint of the run in `workdir`. Raises as `Predictor.from_workdir` does."""
+    """Step and nested parameters of a checkpoint of the run in `workdir`. Raises as `Predictor.from_workdir` does."""
     with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
         known = saved.all_steps()
         chosen = {'best': saved.best_step(), 'latest': saved.latest_step()} | {str(step): step for step in known}
@@ -183,7 +244,7 @@ def restore_parameters(model, workdir, checkpoint='best'):
             raise FileNotFoundError(f'{saved.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
                                     f'by validation score is {chosen["best"]}, the latest {chosen["latest"]}.')
         restored = saved.restore_parameters(step, parameter_shapes(model))
-    return traverse_util.unflatten_dict(restored, sep='/')
+    return step, traverse_util.unflatten_dict(restored, sep='/')
 
 
 def parameter_shapes(model):

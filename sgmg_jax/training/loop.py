@@ -20,7 +20,7 @@ from sgmg_jax.training import step as steps
 from sgmg_jax.training.logging import MetricWriter
 
 # What may change when a run is resumed; everything else would make it another run.
-RESUMABLE = ('steps', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.records', 'data.workers',
+RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.records', 'data.workers',
              'data.on_bad_clip', 'model.remat', 'evaluation')
 
 
@@ -38,9 +38,11 @@ def train(config, workdir):
     with contextlib.ExitStack() as stack:
         with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
             step = saved.latest_step()
+        source = records.open_records(config.data.records, config.data.train_split)
+        epoch = len(records.training_index(source.videos, config.data.num_frames))
+        config = with_steps(config, epoch)
         if step is not None:
             check_config(config, workdir)
-        source = records.open_records(config.data.records, config.data.train_split)
         validation = open_validation(config)
         model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
         tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
@@ -57,7 +59,6 @@ def train(config, workdir):
         with files.replacing(workdir / 'config.json') as partial:
             partial.write_text(config.to_json(indent=1))
         text.save_tokenizer(tokenizer, workdir)
-        epoch = len(records.training_index(source.videos, config.data.num_frames))
         logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s)', epoch,
                      config.steps * config.data.batch_size / epoch, config.steps, state.step, jax.device_count(),
                      jax.default_backend())
@@ -68,9 +69,28 @@ def train(config, workdir):
 
         def validate(parameters):
             predictor.parameters = parameters
-            return evaluate.score_videos(predictor, validation, config.evaluation.videos)
+            return evaluate.score_videos(predictor, validation, config.evaluation.protocol, config.evaluation.videos)
 
         run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
+
+
+def with_steps(config, clips):
+    """The config with steps in place of epochs, where it counts in epochs of so many clips.
+
+    Raises:
+        ValueError: if it gives both or neither.
+    """
+    if bool(config.steps) == bool(config.epochs):
+        raise ValueError(f'config.steps = {config.steps} and config.epochs = {config.epochs}: give one of them.')
+    config = config.copy_and_resolve_references()
+    if config.epochs:
+        if config.optimizer.drop_steps:
+            raise ValueError(f'config.optimizer.drop_steps = {config.optimizer.drop_steps}: give drop_epochs, as the '
+                             'run is counted in epochs.')
+        per_epoch = clips / config.data.batch_size
+        config.steps = max(1, round(config.epochs * per_epoch))
+        config.optimizer.drop_steps = tuple(round(epoch * per_epoch) for epoch in config.optimizer.drop_epochs)
+    return config
 
 
 def open_validation(config):
@@ -79,7 +99,7 @@ def open_validation(config):
     Raises:
         ValueError: if it has no ground truth.
     """
-    split = records.open_records(config.data.records, config.data.valid_split)
+    split = records.open_records(config.evaluation.records or config.data.records, config.data.valid_split)
     hidden = [video.name for video in split.videos if not video.has_masks]
     if hidden:
         raise ValueError(f'config.data.valid_split = {config.data.valid_split!r}: video {hidden[0]} has no ground '
@@ -89,7 +109,7 @@ def open_validation(config):
 
 def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate):
     """From state.step to config.steps."""
-    recent, since, score = collections.deque(), time.monotonic(), None
+    recent, since, shown = collections.deque(), time.monotonic(), {}
     bar = tqdm.tqdm(range(int(state.step), config.steps), initial=int(state.step), total=config.steps,
                     desc='training', unit='step', mininterval=1, dynamic_ncols=True)
     for done in bar:
@@ -102,21 +122,23 @@ def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved,
             means['learning_rate'] = float(schedule(done)) * config.optimizer.learning_rate
             means['steps_per_second'] = len(recent) / (time.monotonic() - since)
             writer.write(step, means, shown=('loss', 'loss_dice', 'query_accuracy', 'steps_per_second'))
-            bar.set_postfix(loss=f'{means["loss"]:.3f}', **({} if score is None else {'J&F': f'{score:.1f}'}))
+            bar.set_postfix(loss=f'{means["loss"]:.3f}', **shown)
             recent.clear()
             since = time.monotonic()
         evaluated = step % config.eval_every == 0 or last
         if evaluated:
             summary = validate(state.parameters())
-            score = summary['J&F']
-            writer.write(step, flatten_scores(summary), shown=['valid/J&F', 'valid/J', 'valid/F'])
+            headline = 'J&F' if 'J&F' in summary else 'mAP'
+            shown = {headline: f'{summary[headline]:.1f}'}
+            writer.write(step, flatten_scores(summary), shown=[
+                f'valid/{name}' for name in (headline, 'J', 'F', 'overall_IoU', 'mean_IoU') if name in summary])
             since = time.monotonic()
         if evaluated or step % config.checkpoint_every == 0:
             if not np.isfinite(metrics['loss']):
                 raise FloatingPointError(
                     f'the loss is {metrics["loss"]} at step {step}. Start again in another --workdir with a lower '
                     f'config.optimizer.learning_rate, now {config.optimizer.learning_rate}, or clip_norm.')
-            saved.save(state, score if evaluated else None)
+            saved.save(state, summary[headline] if evaluated else None)
     saved.wait()
 
 
@@ -184,9 +206,11 @@ def open_batches(config, source, tokenizer, start_step):
 
 
 def flatten_scores(summary):
-    """J, F, J&F of a scoring summary, overall and by tag, as scalars to log."""
-    groups = {'valid': summary} | {f'valid/{tag}': scores for tag, scores in summary['tags'].items()}
-    return {f'{group}/{name}': scores[name] for group, scores in groups.items() for name in ('J', 'F', 'J&F')}
+    """The numbers of a scoring summary as scalars to log; of its tags J, F and J&F."""
+    scalars = {f'valid/{name}': value for name, value in summary.items() if isinstance(value, float)}
+    for tag, scores in summary.get('tags', {}).items():
+        scalars |= {f'valid/{tag}/{name}': scores[name] for name in ('J', 'F', 'J&F')}
+    return scalars
 
 
 def prepare_tokenizer(config, model, source, workdir, resumed):

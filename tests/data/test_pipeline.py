@@ -95,7 +95,7 @@ def test_seeds_differ_and_so_do_the_draws_of_two_epochs(source, tokenizer):
     assert not np.array_equal(one.clip.frames, other.clip.frames)
     # A single clip an epoch: the same row again, drawn anew.
     single = records.Records(source.directory, source.split, (dataclasses.replace(
-        source.videos[0], expressions=source.videos[0].expressions[:1]),), source._source)
+        source.videos[0], expressions=source.videos[0].expressions[:1]),), source._sources)
     first, second = take(2, single, tokenizer, batch_size=1, num_frames=6)
     assert not np.array_equal(first.clip.frames, second.clip.frames)
 
@@ -104,7 +104,7 @@ class Spoilt(records.Records):
     """The same records with one truncated JPEG in the first video, and masks without object 2."""
 
     def __init__(self, source, cut=(), blank=False):
-        super().__init__(source.directory, source.split, source.videos, source._source)
+        super().__init__(source.directory, source.split, source.videos, source._sources)
         self.cut, self.blank = cut, blank
 
     def __getitem__(self, index):
@@ -117,7 +117,7 @@ class Spoilt(records.Records):
 
 
 def test_a_bad_clip_raises_with_its_name(source, tokenizer):
-    with pytest.raises(ValueError, match='video aaa0000001, frame 000..: the JPEG is broken or truncated'):
+    with pytest.raises(ValueError, match='video aaa0000001, frame 000..: the image is broken or truncated'):
         take(4, Spoilt(source, cut=(0,)), tokenizer)
 
 
@@ -135,7 +135,7 @@ def test_a_bad_clip_can_be_skipped_with_a_counted_warning(source, tokenizer, cap
 
 def test_an_object_that_is_never_there_does_not_hang(source, tokenizer):
     videos = tuple(dataclasses.replace(video, expressions=video.expressions[2:]) for video in source.videos)
-    only_second = records.Records(source.directory, source.split, videos, source._source)
+    only_second = records.Records(source.directory, source.split, videos, source._sources)
     message = r'in 100 draws no clip .* video \w+, expression [23], object 2, around frame'
     with pytest.raises(ValueError, match=message):
         take(1, Spoilt(only_second, blank=True), tokenizer)

@@ -2,6 +2,7 @@ import dataclasses
 import io
 import pickle
 
+import av
 import numpy as np
 from PIL import Image
 import pytest
@@ -76,14 +77,14 @@ def test_broken_records_name_video_and_frame(records_folder):
     record = records.open_records(records_folder, 'train')[0]
     where = 'video aaa0000001, frame 00020: the '
     for keep in (0, 30, len(record.frames[0]) // 2, len(record.frames[0]) - 2):
-        with pytest.raises(ValueError, match=where + 'JPEG is broken or truncated'):
+        with pytest.raises(ValueError, match=where + 'image is broken or truncated'):
             spoilt(record, frames=record.frames[0][:keep]).decode_frames([0])
     with pytest.raises(ValueError, match=where + 'mask is broken'):
         spoilt(record, masks=record.masks[0][:60]).decode_masks([0])
     buffers = io.BytesIO(), io.BytesIO()
     Image.fromarray(raw_tree.frame('x', 0)[:40]).save(buffers[0], 'JPEG')
     Image.fromarray(raw_tree.mask(0)[:40]).save(buffers[1], 'PNG')
-    with pytest.raises(ValueError, match=where + 'JPEG is 96x40 pixels, not 96x54'):
+    with pytest.raises(ValueError, match=where + 'image is 96x40 pixels, not 96x54'):
         spoilt(record, frames=buffers[0].getvalue()).decode_frames([0])
     with pytest.raises(ValueError, match=where + r'mask has the shape \(40, 96\)'):
         spoilt(record, masks=buffers[1].getvalue()).decode_masks([0])
@@ -103,3 +104,96 @@ def test_training_index(records_folder, num_frames, clips):
 def test_training_needs_ground_truth(records_folder):
     with pytest.raises(ValueError, match='video ccc0000003, expression 0: has no ground truth'):
         records.training_index(records.open_records(records_folder, 'valid').videos, 5)
+
+
+def film_record(codec='libx264', num_frames=9):
+    """A record of a film, and its frames as torchvision's read_video gives them; frame k is of the grey 20 k."""
+    buffer = io.BytesIO()
+    with av.open(buffer, 'w', format='mp4') as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = 54, 96, 'yuv420p'
+        noise = np.random.default_rng(0).integers(-5, 6, (54, 96, 3))
+        for number in range(num_frames):
+            image = (20 * number + 10 + noise).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
+        container.mux(stream.encode())
+    with av.open(io.BytesIO(buffer.getvalue())) as container:
+        frames = {frame.pts: frame.to_rgb().to_ndarray() for frame in container.decode(video=0)}
+    names = tuple(f'{number:05d}' for number in range(1, num_frames + 1))
+    video = records.Video('-film', names, 54, 96, (), False, ())
+    return records.Record(video, (), (), buffer.getvalue()), [frames[time] for time in sorted(frames)]
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])  # The first stores frames in another order than it shows.
+@pytest.mark.parametrize('indices', [None, [0], [8], [7, 0, 3, 3, 1], np.array([4, 4])])
+def test_frames_of_a_film_are_those_that_read_video_gives(codec, indices):
+    record, expected = film_record(codec)
+    frames = record.decode_frames(indices)
+    indices = range(9) if indices is None else indices
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, [expected[index] for index in indices])
+    np.testing.assert_allclose(frames.mean((1, 2, 3)), [20 * index + 10 for index in indices], atol=6)
+
+
+def test_broken_films_name_video_and_frame():
+    record, _ = film_record()
+    for keep in (0, 30, len(record.film) // 2):
+        with pytest.raises(ValueError, match='video -film, frame 00003: the film is broken'):
+            dataclasses.replace(record, film=record.film[:keep]).decode_frames([2, 0])
+    longer = dataclasses.replace(record.video, frame_names=(*record.video.frame_names, '00010', '00011'))
+    with pytest.raises(ValueError, match='frame 00010: the film ends before it, after 9 frames'):
+        dataclasses.replace(record, video=longer).decode_frames([0, 10, 9])
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'PNG')
+    return buffer.getvalue()
+
+
+def test_png_frames():
+    frames = [raw_tree.frame('x', position) for position in range(2)]
+    record = records.Record(records.Video('pngs', ('00001', '00002'), 54, 96, (), False), tuple(map(png, frames)), ())
+    np.testing.assert_array_equal(record.decode_frames(), frames)
+    for keep in (30, 500, -13):
+        with pytest.raises(ValueError, match='video pngs, frame 00001: the image is broken or truncated'):
+            spoilt(record, frames=record.frames[0][:keep]).decode_frames([1, 0])
+
+
+PLACES = ((1, 1), (1, 3), (4, 1), (6, 3))  # Objects 1 and 3; frame index, object.
+
+
+@pytest.fixture
+def placed():
+    expressions = tuple(records.Expression(str(number), 'a dog', 1 + 2 * number, ()) for number in range(2))
+    video = records.Video('placed', tuple('abcdefgh'), 54, 96, expressions, True, PLACES)
+    masks = tuple(png((raw_tree.mask(frame) == 1).astype(np.uint8) * (place == 1)) for frame, place in PLACES)
+    return records.Record(video, (), masks)
+
+
+def test_masks_of_single_objects_are_found_by_frame_and_object(placed):
+    assert [placed.video.annotated_frames(object_id) for object_id in (1, 2, 3)] == [[1, 4], [], [1, 6]]
+    for frame in (1, 4):
+        found = placed.decode_object(1, frame)
+        assert found.dtype == bool
+        np.testing.assert_array_equal(found, raw_tree.mask(frame) == 1)
+    assert not placed.decode_object(3, 6).any()
+    for object_id, frame, name in ((3, 4, 'e'), (1, 0, 'a'), (2, 1, 'b')):
+        with pytest.raises(ValueError, match=f'video placed, frame {name}: the object {object_id} has no mask here'):
+            placed.decode_object(object_id, frame)
+    with pytest.raises(ValueError, match='video placed, frame b: the mask is broken'):
+        spoilt(placed, masks=placed.masks[0][:40]).decode_object(1, 1)
+
+
+def test_training_on_single_objects_takes_the_frames_that_have_them(placed):
+    index = records.training_index([placed.video], 5)
+    np.testing.assert_array_equal(index, [(0, 0, 1), (0, 0, 4), (0, 1, 1), (0, 1, 6)])
+
+
+def test_maps_of_all_objects_know_every_frame(records_folder):
+    record = records.open_records(records_folder, 'train')[0]
+    assert record.video.mask_places is None
+    assert record.video.annotated_frames(2) == [0, 1, 2, 3, 4, 5]
+    for frame in (1, 2):  # Object 2 is away from frame 2, which is known.
+        np.testing.assert_array_equal(record.decode_object(2, frame), raw_tree.mask(frame) == 2)
+    assert records.open_records(records_folder, 'valid').videos[0].annotated_frames(1) == []

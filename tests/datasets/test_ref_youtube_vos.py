@@ -224,8 +224,8 @@ def test_overwrite_replaces_and_a_failed_one_keeps_what_was_there(raw):
 
 def test_an_interrupted_build_is_not_taken_for_a_whole_one(raw):
     source = built(raw, 'train')
-    left = source.directory.with_name('incomplete.ABC123_1.0.0')
-    source.directory.rename(left)  # What a killed build leaves at the worst moment.
+    left = pathlib.Path(source.directory).with_name('incomplete.ABC123_1.0.0')
+    pathlib.Path(source.directory).rename(left)  # What a killed build leaves at the worst moment.
     with pytest.raises(FileNotFoundError, match='holds no built data set'):
         records.open_records(raw.parent / 'tfds', 'train')
     assert len(built(raw, 'train')) == 2

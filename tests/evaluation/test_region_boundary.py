@@ -137,6 +137,36 @@ def test_crop_is_exact(monkeypatch):
     assert len(set(cropped)) > 50
 
 
+@pytest.mark.parametrize('size', SIZES, ids=str)
+def test_pairs_equal_one_by_one(size):
+    rng = np.random.default_rng(5)
+    masks = some_masks(size, rng)
+    for _ in range(6):
+        maps = []
+        for count in (3, 5):
+            index_map = np.zeros(size, np.uint8)
+            for number, which in enumerate(rng.integers(0, len(masks), count), 1):
+                index_map[masks[which] & (rng.random(size) < rng.choice([0.3, 1]))] = number
+            maps.append(index_map)
+        truth, prediction = maps
+        region = region_boundary.pairwise_region_similarity(truth, prediction, 3, 6)  # No pixel has id 6.
+        boundary = region_boundary.pairwise_boundary_accuracy(
+            region_boundary.contours(truth, 3), region_boundary.contours(prediction, 6)
+        )
+        assert region.shape == boundary.shape == (6, 3)
+        for predicted, true in itertools.product(range(6), range(3)):
+            pair = truth == true + 1, prediction == predicted + 1
+            assert region[predicted, true] == region_boundary.region_similarity(*pair)
+            assert boundary[predicted, true] == region_boundary.boundary_accuracy(*pair)
+
+
+def test_pairs_of_nothing():
+    frame = np.zeros((5, 4), np.uint8)
+    assert region_boundary.pairwise_region_similarity(frame, frame, 0, 2).shape == (2, 0)
+    contours = [region_boundary.contours(frame, count) for count in (0, 2)]
+    assert region_boundary.pairwise_boundary_accuracy(*contours).shape == (2, 0)
+
+
 def test_disk_is_euclidean():
     for radius in (1, 2, 4, 8, 12):
         distance = np.ones((2 * radius + 1,) * 2)

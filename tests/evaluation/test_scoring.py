@@ -95,6 +95,9 @@ def test_summary_by_hand():
     # Of two frames, the first quarter holds the first (edge 0 to 0), the last the second.
     assert summary['J_decay'] == pytest.approx(100 * (1.0 + 0 + 0) / 3)
     assert (summary['expressions'], summary['frames']) == (3, 6)
+    # Only the first expression changes: J by half either way, (J + F) / 2 from 0.9 to 0.3.
+    assert summary['J_variance'] == pytest.approx(0.25 / 3)
+    assert summary['J&F_variance'] == pytest.approx(0.09 / 3)
 
     assert list(summary['tags']) == ['motion', 'relation', 'unseen']
     assert summary['tags']['motion']['J'] == pytest.approx(70)
@@ -116,7 +119,7 @@ def test_undefined_decay_is_none():
     assert summary['J_decay'] is None and summary['J'] == pytest.approx(50)
     assert summary['tags'] == {}
     json.dumps(summary, allow_nan=False)
-    assert scoring.format_summary(summary).splitlines()[-1].split()[-4:-2] == ['-', '-']
+    assert scoring.format_summary(summary).splitlines()[-1].split()[6:8] == ['-', '-']
 
 
 def test_summary_refuses_nothing_and_twice():

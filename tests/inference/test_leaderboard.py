@@ -34,9 +34,7 @@ def root(tmp_path):
     """A folder with a right submission in it."""
     for video, frames, _, expressions in EXPECTED:
         for expression in expressions:
-            leaderboard.write_expression(
-                tmp_path / 'run', video, expression, frames, masks_of(video, expression)
-            )
+            leaderboard.write_masks(tmp_path / 'run', video, expression, frames, masks_of(video, expression))
     return tmp_path / 'run'
 
 
@@ -65,24 +63,26 @@ def test_written_files(root):
                     np.testing.assert_array_equal(np.asarray(image), np.where(mask, 255, 0))
 
 
-def test_rewriting_replaces_the_whole_expression(root):
-    other = ~masks_of('bear', '0')[:2]
-    leaderboard.write_expression(root, 'bear', '0', ('00000', '00005'), other)
-    assert [path.name for path in sorted((root / 'Annotations/bear/0').iterdir())] == [
-        '00000.png',
-        '00005.png',
-    ]
-    with leaderboard.open_submission(root) as submission:
-        np.testing.assert_array_equal(leaderboard.read_mask(submission, 'bear', '0', '00005'), other[1])
+def test_masks_may_come_window_by_window(root):
+    masks = masks_of('bear', '0')
+    for start in (0, 2):
+        leaderboard.write_masks(root, 'bear', '8', EXPECTED[0][1][start:start + 2], masks[start:start + 2])
+    assert [path.read_bytes() for path in sorted((root / 'Annotations/bear/8').iterdir())] == [
+        path.read_bytes() for path in sorted((root / 'Annotations/bear/0').iterdir())]
 
 
-def test_folders_are_readable_by_all(root):
-    old = os.umask(0o022)
-    try:
-        leaderboard.write_expression(root, 'dog', '0', ('00000',), np.zeros((1, 4, 4), bool))
-    finally:
-        os.umask(old)
-    assert (root / 'Annotations/dog/0').stat().st_mode & 0o777 == 0o755
+def test_maps_have_the_colours_of_davis(tmp_path):
+    maps = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    leaderboard.write_maps(tmp_path / 'anno_0', 'bear', ('00000', '00001'), maps)
+    with Image.open(tmp_path / 'anno_0/bear/00001.png') as image:
+        assert image.mode == 'P'
+        np.testing.assert_array_equal(np.asarray(image), maps[1])
+        # The colours of PASCAL VOC, as its development kit lists them.
+        assert image.getpalette()[:27] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128,
+                                           0, 128, 128, 128, 128, 128, 64, 0, 0]
+        assert image.getpalette()[-3:] == [224, 224, 192]
+    with pytest.raises(ValueError, match='maps must be uint8'):
+        leaderboard.write_maps(tmp_path, 'bear', ('0',), np.zeros((1, 2, 2), bool))
 
 
 @pytest.mark.parametrize(
@@ -91,13 +91,12 @@ def test_folders_are_readable_by_all(root):
         (('0', '1'), np.zeros((2, 4, 4), np.uint8), 'uint8'),
         (('0', '1'), np.zeros((3, 4, 4), bool), '3 masks for 2'),
         (('0', '0'), np.zeros((2, 4, 4), bool), '1 distinct'),
-        ((), np.zeros((0, 4, 4), bool), '0 masks'),
         (('0', '../1'), np.zeros((2, 4, 4), bool), "'../1' cannot name"),
     ],
 )
 def test_write_refuses(tmp_path, names, masks, match):
     with pytest.raises(ValueError, match=match):
-        leaderboard.write_expression(tmp_path / 'run', 'bear', '7', names, masks)
+        leaderboard.write_masks(tmp_path / 'run', 'bear', '7', names, masks)
     assert not (tmp_path / 'run').exists()
 
 
@@ -115,37 +114,14 @@ def fill_disk_after(monkeypatch, count):
     monkeypatch.setattr(Image.Image, 'save', limited)
 
 
-def test_full_disk_leaves_no_half_expression(root, monkeypatch):
+def test_full_disk_leaves_no_half_mask(root, monkeypatch):
     before = everything_under(root)
     fill_disk_after(monkeypatch, 2)
     with pytest.raises(OSError, match='No space left') as caught:
-        leaderboard.write_expression(root, 'bear', '9', ('0', '1', '2'), np.ones((3, 4, 4), bool))
-    assert caught.value.errno == errno.ENOSPC and caught.value.filename.endswith('Annotations/bear/9')
-    assert everything_under(root) == before
-
-    # An earlier run's masks stay as they were.
-    with pytest.raises(OSError):
-        leaderboard.write_expression(root, 'bear', '0', EXPECTED[0][1], ~masks_of('bear', '0'))
-    assert everything_under(root) == before and check(root) == []
-    with leaderboard.open_submission(root) as submission:
-        np.testing.assert_array_equal(
-            leaderboard.read_mask(submission, 'bear', '0', '00000'), masks_of('bear', '0')[0]
-        )
-
-
-def test_failed_rename_keeps_earlier_masks(root, monkeypatch):
-    rename = pathlib.Path.rename
-
-    def limited(self, target):
-        if self.name == 'new':
-            raise OSError(errno.ENOSPC, 'No space left on device')
-        return rename(self, target)
-
-    before = everything_under(root)
-    monkeypatch.setattr(pathlib.Path, 'rename', limited)
-    with pytest.raises(OSError, match='No space left'):
-        leaderboard.write_expression(root, 'bear', '0', EXPECTED[0][1], ~masks_of('bear', '0'))
-    assert everything_under(root) == before and check(root) == []
+        leaderboard.write_masks(root, 'bear', '9', ('0', '1', '2'), np.ones((3, 4, 4), bool))
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename.endswith('Annotations/bear/9/2.png')
+    new = set(everything_under(root)) - set(before)
+    assert new == {'Annotations/bear/9', 'Annotations/bear/9/0.png', 'Annotations/bear/9/1.png'}
 
 
 def test_zip_holds_the_folder_and_is_deterministic(root, tmp_path):

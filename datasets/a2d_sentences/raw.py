@@ -1,0 +1,217 @@
+"""The raw A2D-Sentences layout: find what is there, check it, and say how to mend what is wrong.
+
+    Release/videoset.csv                          no header, 9 columns: video first, subset (0 train, 1 test) last
+    Release/CLIPS320/<video>.mp4                  or Release/clips320H/<video>.mp4, as the archive names it
+    text_annotations/a2d_annotation.txt           CSV: video_id,instance_id,query
+    text_annotations/a2d_missed_videos.txt        videos that have no sentence
+    text_annotations/a2d_annotation_with_instances/<video>/<frame>.h5
+
+The number in an h5 file's name counts frames from 1. `instance` in it names the N instances of the frame, `reMask`
+holds their masks, (N, W, H) because MATLAB wrote it, (W, H) where N is 1. An instance may be away from a frame.
+"""
+import csv
+import dataclasses
+import io
+import pathlib
+
+from absl import logging
+import av
+import cv2
+import h5py
+import numpy as np
+
+SUBSETS = {'0': 'train', '1': 'test'}
+CLIP_FOLDERS = ('CLIPS320', 'clips320H')
+FAULTY_INSTANCE = '1 (copy)'  # One row of the release has it; all who read the file drop that row.
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """One sentence and the number of the instance it refers to, from 0."""
+    instance: int
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Video:
+    """A video and its sentences in the order of the annotations file."""
+    name: str
+    expressions: tuple[Expression, ...]
+
+
+def read_videos(raw: pathlib.Path) -> dict[str, list[Video]]:
+    """Every video that has a sentence, by split ('train', 'test'), sorted by name.
+
+    Raises:
+        FileNotFoundError: when a text file or the folder of clips is missing; names every path.
+        ValueError: for a bad line in a text file, and for a sentence of a video that has no subset.
+    """
+    subset_file = raw / 'Release' / 'videoset.csv'
+    annotation_file = raw / 'text_annotations' / 'a2d_annotation.txt'
+    missed_file = raw / 'text_annotations' / 'a2d_missed_videos.txt'
+    clips = [raw / 'Release' / folder for folder in CLIP_FOLDERS]
+    absent = [str(file) for file in (subset_file, annotation_file, missed_file) if not file.exists()]
+    if not any(folder.is_dir() for folder in clips):
+        absent.append(' or '.join(map(str, clips)))
+    if absent:
+        raise FileNotFoundError(f'{", ".join(absent)}: missing. Unpack the archives there, or mend --raw.')
+    subsets = read_subsets(subset_file)
+    annotations = read_annotations(annotation_file)
+    unknown = next(iter(annotations.keys() - subsets.keys()), None)
+    if unknown is not None:
+        raise ValueError(f'{annotation_file}: video {unknown} has no row in {subset_file}, which gives it its split. '
+                         'Take both files of the whole release.')
+    missed = set(missed_file.read_text(encoding='utf-8').split())
+    silent = subsets.keys() - annotations.keys() - missed
+    if silent:
+        logging.warning('%d videos of %s have no sentence in %s, and %s does not name them: %s', len(silent),
+                        subset_file, annotation_file, missed_file, ', '.join(sorted(silent)))
+    return {split: [Video(name, annotations[name]) for name in sorted(annotations.keys() - missed)
+                    if subsets[name] == split] for split in SUBSETS.values()}
+
+
+def read_subsets(file: pathlib.Path) -> dict[str, str]:
+    """Split of each video of videoset.csv, 'train' or 'test'. Raises ValueError for a bad line; names it."""
+    subsets = {}
+    for where, row in _read_csv(file, columns=9):
+        video, subset = row[0], row[-1].strip()
+        if subset not in SUBSETS:
+            raise ValueError(f'{where}: column 9, the subset, must be 0 (train) or 1 (test), is {subset!r}. '
+                             'Copy the file again from the archive.')
+        if video in subsets:
+            raise ValueError(f'{where}: names video {video} a second time. Remove one of the two lines.')
+        subsets[video] = SUBSETS[subset]
+    return subsets
+
+
+def read_annotations(file: pathlib.Path) -> dict[str, tuple[Expression, ...]]:
+    """Sentences of each video of a2d_annotation.txt, less the row of the instance '1 (copy)'.
+
+    Raises:
+        ValueError: for another header, a bad line, an instance that is no whole number or is named twice.
+    """
+    rows = _read_csv(file, columns=3)
+    header = ['video_id', 'instance_id', 'query']
+    if not rows or rows[0][1] != header:
+        raise ValueError(f'{file}: the first line must be {",".join(header)!r}, is '
+                         f'{",".join(rows[0][1]) if rows else ""!r}. Copy the file again from the archive.')
+    annotations = {}
+    for where, (video, instance, text) in rows[1:]:
+        if instance == FAULTY_INSTANCE:
+            continue
+        if not instance.isdecimal():
+            raise ValueError(f'{where}: instance_id must be a whole number, is {instance!r}. Mend or remove the line.')
+        if not text.strip():
+            raise ValueError(f'{where}: query is an empty sentence. Write one, or remove the line.')
+        known = annotations.setdefault(video, {})
+        if int(instance) in known:
+            raise ValueError(f'{where}: names instance {instance} of video {video} a second time. Remove one of the '
+                             'two lines.')
+        known[int(instance)] = Expression(int(instance), text)
+    return {video: tuple(known.values()) for video, known in annotations.items()}
+
+
+def read_film(raw: pathlib.Path, video: Video) -> tuple[bytes, int, int, int]:
+    """The bytes of a video's mp4; how many frames it has; their height and width in pixels.
+
+    Raises:
+        FileNotFoundError: when there is no mp4.
+        ValueError: for a broken or truncated one, one without frames or with frames of different sizes.
+    """
+    files = [raw / 'Release' / folder / f'{video.name}.mp4' for folder in CLIP_FOLDERS]
+    file = next((file for file in files if file.exists()), None)
+    if file is None:
+        raise FileNotFoundError(f'{" or ".join(map(str, files))}: missing, though a2d_annotation.txt has sentences of '
+                                'it. Unpack the clips again.')
+    film, sizes, times = file.read_bytes(), [], []
+    try:
+        with av.open(io.BytesIO(film)) as container:
+            for packet in container.demux(video=0):
+                if packet.is_corrupt:  # The file ends inside it; MPEG-4 would be decoded all the same.
+                    raise ValueError(f'{file}: broken mp4 (ends after {len(sizes)} frames). Unpack this clip again.')
+                for frame in packet.decode():
+                    sizes.append((frame.height, frame.width))
+                    times.append(frame.pts)
+    except (av.FFmpegError, IndexError) as error:  # IndexError: no video in it.
+        raise ValueError(f'{file}: broken mp4 ({error}). Unpack this clip again.') from error
+    if len(set(sizes)) != 1:
+        raise ValueError(f'{file}: has frames of the sizes (height, width) {sorted(set(sizes))}; a clip has one. '
+                         'Unpack this clip again.')
+    if len({time for time in times if time is not None and time >= 0}) != len(times):
+        logging.warning('%s: some of its %d frames have a negative time or one that another has. All are kept; '
+                        "torchvision's read_video, by which the authors count frames, leaves them out.",
+                        file, len(times))
+    return film, len(sizes), *sizes[0]
+
+
+def read_masks(raw: pathlib.Path, video: Video, num_frames: int, height: int, width: int
+               ) -> dict[tuple[int, int], bytes]:
+    """The masks of a video as PNGs of 0 and 1, by (frame index from 0, instance), in that order.
+
+    Raises:
+        FileNotFoundError: for a video without h5 files.
+        ValueError: for a broken h5 or one without `instance` and `reMask`, for masks that do not fit the instances
+            or the frame, and for a frame that the mp4 lacks.
+    """
+    folder = raw / 'text_annotations' / 'a2d_annotation_with_instances' / video.name
+    files = sorted(folder.glob('*.h5'))
+    if not files:
+        raise FileNotFoundError(f'{folder}: missing, or without h5 files, though a2d_annotation.txt has sentences of '
+                                'the video. Unpack the annotations again.')
+    found = {}
+    for file in files:
+        if not (file.stem.isdecimal() and 0 < int(file.stem) <= num_frames):
+            raise ValueError(f'{file}: the name must be the number of a frame, from 1; the mp4 of the video has '
+                             f'{num_frames} frames. Take clips and annotations of the same release.')
+        instances, masks = _read_h5(file)
+        if not np.isin(masks, (0, 1)).all():
+            raise ValueError(f'{file}: reMask holds other values than 0 and 1. Unpack this file again.')
+        for instance, mask in zip(instances.tolist(), masks):
+            mask = mask.T
+            if mask.shape != (height, width):
+                turned = ' They are those of the frame transposed: reMask must be (N, W, H).'
+                raise ValueError(f'{file}: reMask is {mask.shape[1]}x{mask.shape[0]} pixels, its frame '
+                                 f'{width}x{height}. Take clips and annotations of the same release.'
+                                 + turned * (mask.shape == (width, height)))
+            # Where an instance is named twice, the first is taken, as in the released code.
+            found.setdefault((int(file.stem) - 1, int(instance)), encode_mask(mask))
+    return dict(sorted(found.items()))
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """PNG of one channel of a mask [H W] of 0 and 1."""
+    return cv2.imencode('.png', np.ascontiguousarray(mask, np.uint8))[1].tobytes()
+
+
+def _read_h5(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the instances [N] and their masks, transposed [N W H]."""
+    try:
+        with h5py.File(file) as content:
+            if not {'instance', 'reMask'} <= content.keys():
+                raise ValueError(f'{file}: must have the data sets instance and reMask, has {sorted(content)}. '
+                                 'Unpack this file again.')
+            instances, masks = np.asarray(content['instance']).ravel(), np.asarray(content['reMask'])
+    except (OSError, RuntimeError, KeyError) as error:  # h5py raises all three for damaged files.
+        raise ValueError(f'{file}: broken HDF5 ({error}). Unpack this file again.') from error
+    if not ((instances >= 0) & (instances % 1 == 0)).all():
+        raise ValueError(f'{file}: instance must hold whole numbers, holds {instances.tolist()}. '
+                         'Unpack this file again.')
+    masks = masks[None] if masks.ndim == 2 else masks
+    if instances.size and (masks.ndim != 3 or len(masks) != len(instances)):
+        raise ValueError(f'{file}: reMask has the shape {masks.shape}, but instance names {len(instances)}; it must be '
+                         '(N, W, H), or (W, H) where N is 1. Unpack this file again.')
+    return instances, masks
+
+
+def _read_csv(file: pathlib.Path, columns: int) -> list[tuple[str, list[str]]]:
+    """Where each line is, for messages, and its fields; blank lines are left out."""
+    try:
+        with file.open(encoding='utf-8', newline='') as stream:
+            reader = csv.reader(stream)
+            rows = [(f'{file}: line {reader.line_num}', row) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f'{file}: is no CSV in UTF-8 ({error}). Copy it again from the archive.') from error
+    for where, row in rows:
+        if len(row) != columns:
+            raise ValueError(f'{where}: has {len(row)} fields, must have {columns}. Mend or remove the line.')
+    return rows

@@ -1,0 +1,114 @@
+"""The downloads of Ref-DAVIS17 as they unpack, read into the splits and videos of Ref-YouTube-VOS.
+
+    DAVIS/JPEGImages/480p/<video>/<frame>.jpg
+    DAVIS/Annotations_unsupervised/480p/<video>/<frame>.png      palette indices, 255 is void
+    DAVIS/ImageSets/2017/{train,val}.txt                         a video a line, or a path of each frame
+    davis_text_annotations/Davis17_annot{1,2}{,_full_video}.txt  <video> <object> "<sentence>"
+"""
+import pathlib
+
+from absl import logging
+
+from datasets.ref_youtube_vos import raw
+
+TEXTS = 'davis_text_annotations'
+# In the order of an object's four expressions.
+TEXT_FILES = {'Davis17_annot1.txt': 'utf-8', 'Davis17_annot1_full_video.txt': 'utf-8',
+              'Davis17_annot2.txt': 'latin-1', 'Davis17_annot2_full_video.txt': 'latin-1'}
+MISSPELT = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike': 'motorbike'}
+SPLITS = {'train': 'train.txt', 'valid': 'val.txt'}
+
+
+def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
+    """The splits whose list of videos is there, each with its videos, sorted by name.
+
+    As in the released conversion, the four sentences of the object at position n (ids sorted as words) are
+    the expressions 4n to 4n + 3: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
+
+    Raises:
+        FileNotFoundError: when the frames, a file of sentences or every list of videos is missing.
+        ValueError: for a line that cannot be read, a pair of video and object that a file has twice, and a
+            listed video without sentences.
+    """
+    frames, masks = (root / 'DAVIS' / kind / '480p' for kind in ('JPEGImages', 'Annotations_unsupervised'))
+    lists = {split: [file for folder in ('2017', '2017/class')
+                     if (file := root / 'DAVIS' / 'ImageSets' / folder / name).exists()]
+             for split, name in SPLITS.items()}
+    needed = [frames, masks, *(root / TEXTS / name for name in TEXT_FILES)]
+    absent = [str(path) for path in needed if not path.exists()]
+    if not any(lists.values()):
+        absent.append(f'{root / "DAVIS/ImageSets/2017"}/{" or ".join(SPLITS.values())}')
+    if absent:
+        raise FileNotFoundError(
+            f'{root}: holds neither the converted data set (meta_expressions/) nor all of the downloads; these do '
+            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --raw.')
+    texts = [_read_texts(root / TEXTS / name, encoding) for name, encoding in TEXT_FILES.items()]
+    found = []
+    for name, files in lists.items():
+        if not files:
+            logging.warning('Split %r is not built: %s does not exist.', name,
+                            root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
+            continue
+        split = raw.Split(name, root / TEXTS, (frames,), (masks,), challenge=False)
+        names = _read_list(files[0])
+        found.append((split, [raw.Video(video, _frame_names(frames / video, masks / video),
+                                        _expressions(video, texts, files[0])) for video in names]))
+    return found
+
+
+def _read_list(file: pathlib.Path) -> list[str]:
+    """Names of videos; old releases give a line a frame, "/JPEGImages/480p/<video>/<frame>.jpg <mask>"."""
+    paths = [pathlib.PurePosixPath(line.split()[0])
+             for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    names = sorted({path.parent.name if len(path.parts) > 1 else path.name for path in paths})
+    if not names or not all(names):
+        raise ValueError(f'{file}: must hold a name of a video a line. Copy it again from the archive.')
+    return names
+
+
+def _read_texts(file: pathlib.Path, encoding: str) -> dict[str, dict[str, str]]:
+    """Sentences of a file by video and object id."""
+    try:
+        lines = file.read_text(encoding=encoding).split('\n')
+    except ValueError as error:
+        raise ValueError(f'{file}: is not {encoding} ({error}). Copy it again from the archive.') from error
+    texts = {}
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        quoted = ' '.join(words[2:])
+        if len(quoted) < 2 or not (words[1].isdecimal() and 0 < int(words[1]) < raw.VOID):
+            raise ValueError(f'{file}: line {number} is {line!r:.80}; it must be <video> <object> "<sentence>", '
+                             f'the object a whole number from 1 to {raw.VOID - 1}. Mend the line.')
+        if quoted[0] + quoted[-1] != '""':
+            # The released conversion would cut off its first and last letter.
+            logging.warning('%s: the sentence of line %d lacks its quotes: %s', file, number, line)
+        text = quoted.removeprefix('"').removesuffix('"')
+        if not text.strip():
+            raise ValueError(f'{file}: line {number} has an empty sentence. Write one.')
+        sentences = texts.setdefault(MISSPELT.get(words[0], words[0]), {})
+        if words[1] in sentences:
+            raise ValueError(f'{file}: line {number} is the second for video {words[0]}, object {words[1]}. '
+                             'Remove one of them.')
+        sentences[words[1]] = text
+    return texts
+
+
+def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pathlib.Path
+                 ) -> tuple[raw.Expression, ...]:
+    objects = [set(sentences.get(video, ())) for sentences in texts]
+    complete = sorted(set.intersection(*objects))
+    if not complete:
+        raise ValueError(f'{listing}: video {video} has no object with a sentence in each of {", ".join(TEXT_FILES)}. '
+                         'Take list and sentences of the same release.')
+    rest = set.union(*objects) - set(complete)
+    if rest:
+        logging.warning('Video %s: left out the objects %s, which have less than four sentences.', video, sorted(rest))
+    return tuple(raw.Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
+                 for position, key in enumerate(complete) for number, sentences in enumerate(texts))
+
+
+def _frame_names(frames: pathlib.Path, masks: pathlib.Path) -> tuple[str, ...]:
+    """Of frames and masks alike: who has one without the other is told when the files are checked."""
+    return tuple(sorted({file.stem for file in (*frames.glob('*.jpg'), *masks.glob('*.png'))}))

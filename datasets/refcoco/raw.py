@@ -1,0 +1,279 @@
+"""The raw RefCOCO, RefCOCO+ and RefCOCOg: find what is there, check it, and say how to mend what is wrong.
+
+    train2014/COCO_train2014_<number>.jpg     or images/train2014/
+    refcoco/refs(unc).p                       the release: a pickle of Python 2 with the sentences, and
+    refcoco/instances.json                    COCO's pictures and objects; or instead of both
+    refcoco/instances_refcoco_<split>.json    as converted for MDETR or ReferFormer: a picture and an object
+                                              for each sentence
+
+Both give the same. A pickle is a program that may call what it names; here only the instructions that make
+lists, dictionaries, strings and numbers are known, so that nothing can be called.
+"""
+import dataclasses
+import io
+import json
+import pathlib
+import pickle
+import reprlib
+import struct
+from typing import NamedTuple
+
+from absl import logging
+import numpy as np
+from pycocotools import mask as coco_mask
+
+# Several times what 140,000 sentences take. What a pickle makes has up to seventy times its size in memory.
+_LARGEST_PICKLE = 2 ** 27
+_LARGEST_JSON = 2 ** 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Sentence:
+    """id: its running number in the split, from 1. object_id: k for the k-th of the picture's objects.
+    crowd: whether that is a group of things which COCO does not tell apart."""
+    id: str
+    text: str
+    object_id: int
+    crowd: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A picture, its sentences of one split and the objects that they refer to, by first mention.
+
+    segmentations: COCO's, of each object: polygons [x0 y0 x1 y1 ...] in pixels, or a run-length encoding.
+    """
+    file_name: str
+    height: int
+    width: int
+    sentences: tuple[Sentence, ...]
+    segmentations: tuple[list | dict, ...]
+    where: str
+
+    @property
+    def name(self) -> str:
+        return pathlib.PurePath(self.file_name).stem
+
+
+def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str, ...]
+                ) -> dict[str, list[Picture]]:
+    """The pictures of each split that is there, in the order of their first sentence.
+
+    Args:
+        root: holds the folders of the three data sets.
+        name: 'refcoco', 'refcoco+' or 'refcocog'.
+        refs_name: the file of sentences, which tells who divided the set.
+        splits: what to look for.
+
+    Raises:
+        FileNotFoundError: when there is neither the release nor any converted split.
+        ValueError: for files that are too large, damaged or hostile, and for missing or wrong fields.
+    """
+    refs, instances = root / name / refs_name, root / name / 'instances.json'
+    converted = {split: root / name / f'instances_{name}_{split}.json' for split in splits}
+    absent = [str(file) for file in (refs, instances) if not file.exists()]
+    if not absent:
+        pictures = _read_release(refs, instances, splits)
+    elif any(file.exists() for file in converted.values()):
+        logging.info('%s: the converted files are read, as %s is missing.', root / name, ' and '.join(absent))
+        pictures = {split: _read_converted(file) for split, file in converted.items() if file.exists()}
+    else:
+        raise FileNotFoundError(
+            f'{root}: no sentences of {name} are there. They are in {refs} and {instances}, or in the converted '
+            f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or mend --raw.')
+    for split in splits:
+        if split not in pictures:
+            logging.warning('Split %r is not built: %s holds nothing of it.', split, root / name)
+    return pictures
+
+
+def find_pictures(root: pathlib.Path) -> pathlib.Path:
+    """The folder of COCO's training pictures of 2014. Raises FileNotFoundError."""
+    folders = root / 'train2014', root / 'images' / 'train2014'
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    raise FileNotFoundError(f'{" or ".join(map(str, folders))}: missing folder with the pictures. Unpack train2014.zip '
+                            'of COCO there, or mend --raw.')
+
+
+def render(picture: Picture, object_id: int) -> np.ndarray:
+    """Where an object is, 0 and 1, uint8 [H W]: the union of its polygons, as pycocotools draws them.
+
+    Raises:
+        ValueError: for polygons or runs that do not fit the picture.
+    """
+    shape, segmentation = (picture.height, picture.width), picture.segmentations[object_id - 1]
+    if isinstance(segmentation, dict):
+        mask = _draw_runs(segmentation, picture)
+    elif polygons := _enclosing(segmentation, picture):
+        mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *shape)))
+    else:
+        mask = np.zeros(shape, np.uint8)
+    if not mask.any():
+        logging.warning('%s: object %d covers no pixel.', picture.where, object_id)
+    return mask
+
+
+class _Row(NamedTuple):
+    """A sentence with its picture and object, these as COCO has them."""
+    number: int
+    text: str
+    image_id: int
+    image: dict
+    object_id: int
+    annotation: dict
+
+
+class _PlainUnpickler(pickle._Unpickler):
+    """Knows no instruction that finds a name, calls anything or makes what is costly to hash.
+
+    It is Python's own as the one in C cannot be kept from single instructions, of which some let a few bytes
+    take all memory; and its strings of Python 2 may be of any bytes, unlike those of pickletools.
+    """
+    def _refuse(self):
+        raise pickle.UnpicklingError('asks for more than lists, dictionaries, strings and numbers')
+
+    dispatch = dict.fromkeys(range(256), _refuse) | {
+        code[0]: pickle._Unpickler.dispatch[code[0]] for code in (
+            pickle.PROTO, pickle.MARK, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+            pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1,
+            pickle.FLOAT, pickle.BINFLOAT, pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING,
+            pickle.UNICODE, pickle.BINUNICODE, pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS,
+            pickle.EMPTY_DICT, pickle.DICT, pickle.SETITEM, pickle.SETITEMS,
+            pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.GET, pickle.BINGET, pickle.LONG_BINGET)}
+
+
+def _read_pickle(file: pathlib.Path):
+    _check_size(file, _LARGEST_PICKLE)
+    try:
+        return _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding='latin1').load()
+    # Whatever a stack in disorder may raise.
+    except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError,
+            struct.error) as error:
+        raise ValueError(f'{file}: is no pickle of plain data, or damaged ({type(error).__name__}: {error!s:.100}). '
+                         'Nothing was run. Unpack it again from the archive.') from error
+
+
+def _read_json(file: pathlib.Path):
+    _check_size(file, _LARGEST_JSON)
+    try:
+        return json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{file}: is not JSON ({error}). Copy it again from the archive.') from error
+
+
+def _check_size(file: pathlib.Path, largest: int) -> None:
+    size = file.stat().st_size
+    if size > largest:
+        raise ValueError(f'{file}: has {size} bytes, {largest} at most are read. Copy it again from the archive.')
+
+
+def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...]
+                  ) -> dict[str, list[Picture]]:
+    refs, content = _read_pickle(refs_file), _read_json(instances)
+    if not isinstance(refs, list):
+        raise ValueError(f'{refs_file}: holds a {type(refs).__name__}, not a list. Unpack it again from the archive.')
+    images = _by_key(content, 'images', 'id', instances)
+    annotations = _by_key(content, 'annotations', 'id', instances)
+    rows = {}
+    for position, ref in enumerate(refs):
+        where = f'{refs_file}: entry {position}'
+        of_ref = [split for split in splits if _matches(split, _field(ref, 'split', str, where))]
+        image_id, object_id = _field(ref, 'image_id', int, where), _field(ref, 'ann_id', int, where)
+        for split in of_ref:
+            if image_id not in images or annotations.get(object_id, {}).get('image_id') != image_id:
+                raise ValueError(f'{where}: {instances} has no image_id {image_id} with the ann_id {object_id}. Take '
+                                 'files of the same release.')
+            of_split = rows.setdefault(split, [])
+            for sentence in _field(ref, 'sentences', list, where):
+                of_split.append(_Row(len(of_split) + 1, _field(sentence, 'sent', str, where), image_id,
+                                     images[image_id], object_id, annotations[object_id]))
+    if not rows:
+        raise ValueError(f'{refs_file}: none of its {len(refs)} entries has a "split" of {", ".join(splits)}. Unpack '
+                         'it again from the archive.')
+    return {split: _pictures(rows[split], instances) for split in splits if split in rows}
+
+
+def _matches(split: str, of_ref: str) -> bool:
+    """As refer.py of the release has it: 'testA' is also in 'testAB'."""
+    if split in ('testA', 'testB'):
+        return split[-1] in of_ref
+    return split in of_ref if split == 'test' else split == of_ref
+
+
+def _read_converted(file: pathlib.Path) -> list[Picture]:
+    content = _read_json(file)
+    annotations = _by_key(content, 'annotations', 'image_id', file)
+    rows = []
+    for number, image in _by_key(content, 'images', 'id', file).items():
+        where = f'{file}: image {number}'
+        if number not in annotations:
+            raise ValueError(f'{where}: no annotation has this image_id. Convert the data set again.')
+        rows.append(_Row(number, _field(image, 'caption', str, where), _field(image, 'original_id', int, where), image,
+                         _field(annotations[number], 'original_id', int, f'{where}, its annotation'),
+                         annotations[number]))
+    return _pictures(rows, file)
+
+
+def _pictures(rows: list[_Row], file: pathlib.Path) -> list[Picture]:
+    grouped = {}
+    for row in rows:
+        grouped.setdefault(row.image_id, []).append(row)
+    return [_picture(of_image, file) for of_image in grouped.values()]
+
+
+def _picture(rows: list[_Row], file: pathlib.Path) -> Picture:
+    image, where = rows[0].image, f'{file}: image {rows[0].image_id}'
+    file_name = _field(image, 'file_name', str, where)
+    if not file_name or pathlib.PurePath(file_name).name != file_name:
+        raise ValueError(f'{where}: field "file_name" must be a name without folders, is {file_name!r:.80}.')
+    objects, sentences = {}, []
+    for row in rows:
+        if not row.text.strip():
+            logging.warning('%s: sentence %d is empty.', where, row.number)
+        annotated = f'{where}, object {row.object_id}'
+        objects.setdefault(row.object_id, _field(row.annotation, 'segmentation', (list, dict), annotated))
+        sentences.append(Sentence(str(row.number), row.text, list(objects).index(row.object_id) + 1,
+                                  bool(_field(row.annotation, 'iscrowd', int, annotated))))
+    return Picture(file_name, _field(image, 'height', int, where), _field(image, 'width', int, where),
+                   tuple(sentences), tuple(objects.values()), where)
+
+
+def _by_key(content, name: str, key: str, file: pathlib.Path) -> dict[int, dict]:
+    entries = _field(content, name, list, f'{file}')
+    found = {_field(entry, key, int, f'{file}: {name} {position}'): entry for position, entry in enumerate(entries)}
+    if not entries or len(found) < len(entries):
+        raise ValueError(f'{file}: field "{name}" is empty or has a "{key}" twice. Copy the file again from '
+                         'the archive.')
+    return found
+
+
+def _field(content, name: str, kind: type | tuple[type, ...], where: str):
+    value = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(value, kind):
+        # Lists that share parts could take forever to print in full.
+        raise ValueError(f'{where}: field "{name}" is missing or of the wrong type, is {reprlib.repr(value)}. Copy the '
+                         'file again from the archive.')
+    return value
+
+
+def _enclosing(polygons: list, picture: Picture) -> list[list[float]]:
+    """The polygons of more than two points: less enclose nothing, and pycocotools takes four numbers for a box."""
+    reach = 2 * max(picture.height, picture.width)  # Pycocotools walks the outline pixel by pixel.
+    for polygon in polygons:
+        if not isinstance(polygon, list) or len(polygon) % 2 or not all(
+                type(value) in (int, float) and abs(value) <= reach for value in polygon):
+            raise ValueError(f'{picture.where}: a polygon must be numbers [x0, y0, x1, y1, ...] in pixels, is '
+                             f'{polygon!r:.80}. Copy the file again from the archive.')
+    return [polygon for polygon in polygons if len(polygon) > 4]
+
+
+def _draw_runs(segmentation: dict, picture: Picture) -> np.ndarray:
+    """Runs of 0 and 1 by turns, down the columns. (pycocotools would not notice if they end early.)"""
+    counts, shape = segmentation.get('counts'), (picture.height, picture.width)
+    if segmentation.get('size') != list(shape) or not isinstance(counts, list) or not all(
+            type(count) is int and count >= 0 for count in counts) or sum(counts) != shape[0] * shape[1]:
+        raise ValueError(f'{picture.where}: an encoding of runs must be numbers that cover {shape[1]}x{shape[0]} '
+                         f'pixels, is {segmentation!r:.80}. Copy the file again from the archive.')
+    return np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8).reshape(shape, order='F')

@@ -1,0 +1,93 @@
+"""RefCOCO, RefCOCO+ (Yu et al., ECCV 2016) and RefCOCOg (Mao et al., CVPR 2016) as array_record: one record a picture.
+
+    python -m datasets.build refcoco      --raw=<where train2014/ refcoco/ lie> --out=data/tfds
+    python -m datasets.build refcoco_plus --raw=<where train2014/ refcoco+/ lie> --out=data/tfds
+    python -m datasets.build refcocog     --raw=<where train2014/ refcocog/ lie> --out=data/tfds
+
+A picture is a video of one frame, '0', with the sentences of its split. Its masks are those of the objects that
+they refer to, which may overlap, so each has a PNG of 0 and 1 of its own: `mask_places` in metadata.json.
+Expressions have the numbers of the converted files. Those of a crowd have the tag 'crowd': training leaves them out.
+"""
+import io
+import pathlib
+
+from absl import logging
+import tensorflow_datasets as tfds
+
+from datasets.ref_youtube_vos import raw as video_raw
+from datasets.ref_youtube_vos import ref_youtube_vos
+from datasets.refcoco import raw
+
+# Sentences of each split as others report them; the log compares, nothing depends on it.
+REPORTED = {
+    'refcoco': {'train': 120624, 'val': 10834, 'testA': 5657, 'testB': 5095},
+    'refcoco+': {'train': 120191, 'val': 10758, 'testA': 5726, 'testB': 4889},
+    'refcocog': {'train': 80512, 'val': 4896, 'test': 9602},
+}
+
+
+class Refcoco(ref_youtube_vos.RefYoutubeVos):
+    """RefCOCO: pictures of COCO and sentences of a two-player game (division of UNC)."""
+    VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'One record a picture.'}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        'Download train2014.zip of COCO and refcoco.zip, refcoco+.zip or refcocog.zip of REFER '
+        '(https://github.com/lichengunc/refer), and unpack them into one folder.')
+
+    FOLDER = 'refcoco'
+    REFS = 'refs(unc).p'
+
+    def _split_generators(self, dl_manager):
+        root = pathlib.Path(dl_manager.manual_dir)
+        pictures = raw.find_pictures(root)
+        splits = raw.read_splits(root, self.FOLDER, self.REFS, tuple(REPORTED[self.FOLDER]))
+        for split, of_split in splits.items():
+            logging.info('%s %s: %d pictures, %d sentences (reported: %d).', self.FOLDER, split, len(of_split),
+                         sum(len(picture.sentences) for picture in of_split), REPORTED[self.FOLDER][split])
+        return {split: self._generate_examples(split, pictures, of_split) for split, of_split in splits.items()}
+
+    def _generate_examples(self, split: str, folder: pathlib.Path, pictures: list[raw.Picture]):
+        listed = self.info.metadata['videos'][split] = []
+        skipped = 0
+        for key, picture in enumerate(pictures):
+            file = folder / picture.file_name
+            places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
+            try:
+                check_size(file, picture)
+                masks = [video_raw.encode_png(raw.render(picture, number)) for _, number in places]
+            except (OSError, ValueError) as error:
+                if not self._skip_bad_videos:
+                    raise
+                skipped += 1
+                logging.warning('Skipped a bad picture of %s, number %d: %s', split, skipped, error)
+                continue
+            entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
+                     'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
+                                      'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
+            listed.append(entry | {'has_masks': True, 'mask_places': places})
+            yield key, entry | {'frames': [str(file)], 'masks': [io.BytesIO(mask) for mask in masks]}
+
+
+class RefcocoPlus(Refcoco):
+    """RefCOCO+: as RefCOCO, without words of place (division of UNC)."""
+    VERSION = tfds.core.Version('1.0.0')
+    FOLDER = 'refcoco+'
+
+
+class Refcocog(Refcoco):
+    """RefCOCOg: pictures of COCO and longer sentences (division of UMD)."""
+    VERSION = tfds.core.Version('1.0.0')
+    FOLDER = 'refcocog'
+    REFS = 'refs(umd).p'
+
+
+def check_size(file: pathlib.Path, picture: raw.Picture) -> None:
+    """Raises FileNotFoundError or ValueError for a picture that is missing, broken or of another size."""
+    try:
+        size = video_raw.check_jpeg(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{file}: missing, though {picture.where} needs it. Unpack train2014.zip '
+                                'again.') from error
+    if size != (picture.height, picture.width):
+        raise ValueError(f'{file}: is {size[1]}x{size[0]} pixels, but "width" and "height" of {picture.where} are '
+                         f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')

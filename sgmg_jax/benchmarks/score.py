@@ -1,0 +1,104 @@
+"""Seconds to score a set of Ref-DAVIS17's size: 30 sequences, 1,999 frames, 61 objects, one annotator's folder.
+
+    python -m sgmg_jax.benchmarks.score [--processes=N] [--annotators=1]
+
+Ground truth and predictions are made in a temporary folder: blobs with wavy outlines that move and change, and the
+same ones disturbed. What is timed is the whole command `python -m sgmg_jax.score davis`, start and reading included.
+"""
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import cv2
+import numpy as np
+from PIL import Image
+import tqdm
+
+from sgmg_jax.benchmarks import machine
+
+HEIGHT = 480
+# Sequence, frames, width, objects of DAVIS-2017's validation set.
+SEQUENCES = (
+    ('bike-packing', 69, 910, 2), ('blackswan', 50, 854, 1), ('bmx-trees', 80, 854, 2), ('breakdance', 84, 854, 1),
+    ('camel', 90, 854, 1), ('car-roundabout', 75, 854, 1), ('car-shadow', 40, 854, 1), ('cows', 104, 854, 1),
+    ('dance-twirl', 90, 854, 1), ('dog', 60, 854, 1), ('dogs-jump', 66, 854, 3), ('drift-chicane', 52, 854, 1),
+    ('drift-straight', 50, 854, 1), ('goat', 90, 854, 1), ('gold-fish', 78, 854, 5), ('horsejump-high', 50, 854, 2),
+    ('india', 81, 854, 3), ('judo', 34, 854, 2), ('kite-surf', 50, 854, 3), ('lab-coat', 47, 854, 5),
+    ('libby', 49, 854, 1), ('loading', 50, 854, 3), ('mbike-trick', 79, 854, 2), ('motocross-jump', 40, 854, 2),
+    ('paragliding-launch', 80, 854, 3), ('parkour', 100, 854, 1), ('pigs', 79, 854, 3), ('scooter-black', 43, 854, 2),
+    ('shooting', 40, 1152, 3), ('soapbox', 99, 854, 3))
+PACKAGES = 'numpy', 'opencv-python-headless', 'pillow', 'scipy'
+PALETTE = [level for index in range(256) for level in (index * 37 % 256, index * 91 % 256, index * 151 % 256)]
+
+
+def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1):
+    """Writes <root>/DAVIS as the data set has it and <root>/results of `annotators` (1 or 4), in index PNGs."""
+    rng = np.random.default_rng(0)
+    truth = root / 'DAVIS/Annotations_unsupervised/480p'
+    results = [root / 'results' / (f'anno_{number}' if annotators > 1 else '') for number in range(annotators)]
+    for name, frames, width, objects in tqdm.tqdm(sequences, desc='writing', unit='video'):
+        outlines = rng.normal(0, 0.05, (objects, 2, 12))
+        start, step = rng.uniform(0.15, 0.85, (objects, 2)), rng.normal(0, 0.004, (objects, 2))
+        radius = rng.uniform(0.08, 0.28, objects)
+        for t in range(frames):
+            centres = (start + t * step) * (width, HEIGHT)
+            outlines += rng.normal(0, 0.005, outlines.shape)
+            _save(truth / name / f'{t:05d}.png', _blobs(width, centres, radius, outlines))
+            for folder in results:
+                moved = centres + rng.normal(0, 3, centres.shape)
+                _save(folder / name / f'{t:05d}.png',
+                      _blobs(width, moved, radius, outlines + rng.normal(0, 0.01, outlines.shape)))
+    lists = root / 'DAVIS/ImageSets/2017'
+    lists.mkdir(parents=True)
+    (lists / 'val.txt').write_text(''.join(f'{name}\n' for name, *_ in sequences))
+
+
+def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
+    angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
+    waves = np.stack([np.sin(np.arange(1, 13)[:, None] * angle), np.cos(np.arange(1, 13)[:, None] * angle)])
+    index_map = np.zeros((HEIGHT, width), np.uint8)
+    for number, (centre, size, outline) in enumerate(zip(centres, radius, outlines), 1):
+        reach = HEIGHT * size * (1 + np.einsum('ck,cka->a', outline, waves))
+        points = centre + reach[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        cv2.fillPoly(index_map, [np.round(points).astype(np.int32)], number)
+    return index_map
+
+
+def _save(path: pathlib.Path, index_map: np.ndarray):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(index_map)
+    image.putpalette(PALETTE)
+    image.save(path)
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.score', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='default: %(default)s, all cores')
+    parser.add_argument('--annotators', type=int, default=1, choices=[1, 4], help='default: %(default)s')
+    parser.add_argument('--runs', type=int, default=3, help='timed runs (default: %(default)s)')
+    options = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(folder)
+        write_set(root, annotators=options.annotators)
+        command = [sys.executable, '-m', 'sgmg_jax.score', 'davis', f'--gt={root / "DAVIS"}',
+                   f'--pred={root / "results"}', f'--json={root / "scores.json"}', f'--processes={options.processes}']
+        seconds = []
+        for _ in range(options.runs):
+            started = time.perf_counter()
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - started)
+        summary = json.loads((root / 'scores.json').read_text())
+    print(f'machine   {machine.describe(PACKAGES)}; using {options.processes} processes')
+    print(f'data      {len(SEQUENCES)} sequences, {sum(row[1] for row in SEQUENCES):,} frames, {summary["objects"]} '
+          f'objects, {options.annotators} annotator(s); J&F {summary["J&F"]:.2f}')
+    print(f'seconds   {" ".join(f"{value:.1f}" for value in sorted(seconds))} (each run, fastest first)')
+
+
+if __name__ == '__main__':
+    main()

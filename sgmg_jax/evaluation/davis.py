@@ -1,0 +1,187 @@
+"""Ref-DAVIS17 and DAVIS-2017 as the released davis2017-evaluation scores them, and where their files lie.
+
+A sequence's objects are 1 to the highest id in its first frame; ids that only come later do not count. All results
+are means over objects, not over sequences. Two tasks:
+
+unsupervised (what Ref-DAVIS17 uses): all frames; void counts neither for nor against; a sequence's predicted objects
+    (at most 20) are assigned one to one to the true ones so that mean J + mean F is the greatest.
+semi-supervised: without the first and last frame; void is background; ids must be those of the truth.
+
+Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction.
+"""
+from collections.abc import Iterable, Iterator, Sequence
+import pathlib
+import re
+
+import numpy as np
+import scipy.optimize
+
+from sgmg_jax.evaluation import region_boundary, scoring
+
+TASKS = 'unsupervised', 'semi-supervised'
+MAX_PREDICTED = 20
+ANNOTATORS = tuple(f'anno_{number}' for number in range(4))  # of Ref-DAVIS17: two people, two kinds of sentences
+
+
+def num_objects(first_map: np.ndarray) -> int:
+    """How many objects a sequence has, from the index map of its first frame."""
+    return int(first_map[first_map != scoring.VOID].max(initial=0))
+
+
+def scored_frames(num_frames: int, task: str) -> slice:
+    """The frames of a sequence that count."""
+    return slice(num_frames) if task == 'unsupervised' else slice(1, num_frames - 1)
+
+
+def score_sequence(truth: np.ndarray, predictions: Iterable[np.ndarray],
+                   task: str = 'unsupervised') -> list[list[dict]]:
+    """J and F of each object of a sequence, for each of several predictions of it.
+
+    Args:
+        truth: uint8 [T H W], index maps of all frames: 0 background, 255 void, else the object's id.
+        predictions: uint8 index maps of the task's `scored_frames`, each [T H W].
+        task: one of TASKS.
+
+    Returns:
+        for each prediction a list of N scores, in the order of ids, see `scoring.with_statistics`.
+
+    Raises:
+        ValueError: shapes or types do not fit, no frame counts, or a prediction has ids above the task's limit.
+    """
+    count = num_objects(truth[0])
+    truth, predictions = truth[scored_frames(len(truth), task)], list(predictions)
+    limit = MAX_PREDICTED if task == 'unsupervised' else count
+    if not len(truth):
+        raise ValueError(f'a sequence needs a frame to score, and at least three if the task is {task}')
+    for prediction in predictions:
+        if prediction.shape != truth.shape or prediction.dtype != np.uint8:
+            raise ValueError(f'predictions must be uint8 {truth.shape}, got {prediction.dtype} {prediction.shape}')
+        if prediction.max() > limit:
+            raise ValueError(f'object id {prediction.max()} in a prediction, the task allows {limit}')
+    # Too few predicted objects are made up for by empty ones.
+    counts = [max(int(prediction.max()), count) for prediction in predictions]
+    region, boundary = ([np.empty((len(truth), number, count)) for number in counts] for _ in range(2))
+    for t, frame in enumerate(truth):
+        void = frame == scoring.VOID if task == 'unsupervised' else np.False_
+        frame = np.where(frame <= count, frame, np.uint8(0))  # Neither void nor objects that come later.
+        contours = region_boundary.contours(frame, count)
+        for number, prediction, j, f in zip(counts, predictions, region, boundary):
+            seen = np.where(void, np.uint8(0), prediction[t]) if void.any() else prediction[t]
+            j[t] = region_boundary.pairwise_region_similarity(frame, seen, count, number)
+            f[t] = region_boundary.pairwise_boundary_accuracy(contours, region_boundary.contours(seen, number))
+    return [_assign(j, f, task) for j, f in zip(region, boundary)]
+
+
+def _assign(region: np.ndarray, boundary: np.ndarray, task: str) -> list[dict]:
+    predicted = true = range(region.shape[2])
+    if task == 'unsupervised':
+        predicted, true = scipy.optimize.linear_sum_assignment(-(region.mean(0) + boundary.mean(0)) / 2)
+    pairs = sorted(zip(true, predicted))
+    return [scoring.with_statistics(region[:, row, column], boundary[:, row, column]) for column, row in pairs]
+
+
+def find_truth(root, split: str, task: str = 'unsupervised') -> tuple[pathlib.Path, list[str]]:
+    """Where a copy of the data set keeps its index PNGs, and the names of a split's sequences.
+
+    Args:
+        root: the folder that holds Annotations_unsupervised/ or Annotations/ (with or without a level 480p/), or
+          the one above, whose parts may also be called DAVIS or as the split.
+        split: 'valid' or 'train', read from ImageSets/2017/; without such a list, every sequence with a folder.
+
+    Raises:
+        FileNotFoundError: there are no index PNGs in any of these places, or not of each listed sequence.
+    """
+    root = pathlib.Path(root)
+    parts = root, root / split, root / 'DAVIS'
+    lists = [part / 'ImageSets/2017' / f'{"val" if split == "valid" else split}.txt' for part in parts]
+    listed = next((_sequences(file) for file in lists if file.exists()), None)
+    kinds = ['Annotations_unsupervised/480p', 'Annotations_unsupervised', 'Annotations/480p', 'Annotations']
+    if task != 'unsupervised':
+        kinds = kinds[2:] + kinds[:2]
+    candidates = [part / kind for part in parts for kind in kinds]
+    there = {folder: {file.parent.name for file in folder.glob('*/*.png')} for folder in candidates}
+    for folder, found in there.items():
+        if found and found.issuperset(listed or ()):
+            return folder, listed or sorted(found)
+    folder, found = max(there.items(), key=lambda item: len(item[1]))
+    if found:
+        missing = [name for name in listed if name not in found]
+        raise FileNotFoundError(f'{folder}: no <frame>.png of {len(missing)} sequences that ImageSets/2017 lists, '
+                                f'such as {missing[0]}. Complete the folder, or shorten the list.')
+    raise FileNotFoundError(f'{root}: no index PNGs <sequence>/<frame>.png; looked in '
+                            f'{", ".join(str(folder) for folder in candidates)}. Give the folder that holds one of '
+                            'these, or built records.')
+
+
+def _sequences(file: pathlib.Path) -> list[str]:
+    # Old releases list the paths of frames and masks: /JPEGImages/480p/bear/00000.jpg ...
+    words = (line.split()[0] for line in file.read_text().splitlines() if line.strip())
+    return list(dict.fromkeys(word.split('/')[-2] if '/' in word else word for word in words))
+
+
+def find_predictions(files: Sequence[str], sequences: Iterable[str]) -> dict[str, str]:
+    """The folders that hold <sequence>/<frame>.png: annotator -> folder, with a final '/' if it is not empty.
+
+    Args:
+        files: the names of all files of a submission.
+        sequences: the names of the benchmark's sequences.
+
+    Returns:
+        four entries anno_0 .. anno_3, or one, named 'results', where a folder is not of an annotator.
+
+    Raises:
+        ValueError: there is no such folder, there are several, or some of the annotators' are missing.
+    """
+    folders = sorted(set(_prediction_folders(files, set(sequences))))
+    of_annotators = [folder for folder in folders if re.search(r'(^|/)anno_\d+/$', folder)]
+    if of_annotators:
+        names, above = zip(*(reversed(folder[:-1].rpartition('/')[::2]) for folder in of_annotators))
+        if names != ANNOTATORS or len(set(above)) > 1:
+            raise ValueError(f'annotators are {", ".join(of_annotators)}: there must be anno_0 to anno_3, side by '
+                             'side and once; to score one alone, give its folder')
+        return dict(zip(names, of_annotators))
+    if len(folders) != 1:
+        kind = f'several folders ({", ".join(folder or "." for folder in folders[:3])})' if folders else 'no folder'
+        raise ValueError(f'{kind} with <sequence>/<frame>.png of this split: give the one folder that has them, or '
+                         'the one that has anno_0 to anno_3')
+    return {'results': folders[0]}
+
+
+def _prediction_folders(files: Sequence[str], sequences: set[str]) -> Iterator[str]:
+    for file in files:
+        *above, name = file.split('/')
+        if name.endswith('.png') and name[0] != '.' and '__MACOSX' not in above and above and above[-1] in sequences:
+            yield ''.join(f'{part}/' for part in above[:-1])
+
+
+def summarise(scores: dict[str, dict[str, list[dict]]]) -> dict:
+    """Means over objects for each annotator, and their plain average, ready for JSON.
+
+    Args:
+        scores: annotator -> sequence -> scores of its objects, as `score_sequence` gives them.
+
+    Returns:
+        {'J', 'F', 'J&F', ..: averages over annotators, 'objects', 'frames': counts, 'annotators': {annotator: what
+        `scoring.summarise` gives, of objects}}.
+
+    Raises:
+        ValueError: no sequence has an object.
+    """
+    annotators = {}
+    for annotator, of_sequences in scores.items():
+        summary = scoring.summarise(score | {'video': sequence, 'expression': str(number), 'tags': ()}
+                                    for sequence, objects in of_sequences.items()
+                                    for number, score in enumerate(objects, 1))
+        del summary['tags']
+        for means in (summary, *summary['videos'].values()):
+            means['objects'] = means.pop('expressions')
+        annotators[annotator] = summary
+    first = next(iter(annotators.values()))
+    # Counts are the same for all.
+    average = {key: value if isinstance(value, int) else _average([a[key] for a in annotators.values()])
+               for key, value in first.items() if key != 'videos'}
+    return average | {'annotators': annotators}
+
+
+def _average(values: list[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))

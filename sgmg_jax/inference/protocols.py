@@ -1,0 +1,170 @@
+"""What each benchmark asks of a video, and the files it wants to see.
+
+A protocol writes the predictions of one video into a folder, and makes of a folder with all videos what is submitted.
+
+Axis letters: N objects, n frames of a window, T frames, H W pixels, Q queries.
+"""
+from collections.abc import Callable
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as rle
+
+from sgmg_jax import files
+from sgmg_jax.evaluation.mean_ap import image_id
+from sgmg_jax.inference import leaderboard
+
+ANNOTATORS = 4  # of Ref-DAVIS17: two, each of the first frame and of the full video
+BACKGROUND = 0.1  # probability of Ref-DAVIS17's background
+RESULTS = 'results'  # folder of the results of single videos
+
+
+class Protocol(NamedTuple):
+    """How one benchmark wants its files.
+
+    write: function(predictor, record, folder), for one video.
+    finish: function(folder) -> path of what is submitted, when all videos are written.
+    read: function(folder, video, expression, frame index) -> the mask that was written, bool [H W].
+    annotated: whether only annotated frames are asked for.
+    """
+    write: Callable
+    finish: Callable
+    read: Callable
+    annotated: bool = False
+
+
+def write_expressions(predictor, record, folder):
+    """Ref-YouTube-VOS: one binary mask an expression and frame."""
+    video = record.video
+    for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
+        for expression in video.expressions:
+            masks = ask(expression.text) > 0
+            names = video.frame_names[start:start + len(masks)]
+            leaderboard.write_masks(folder, video.name, expression.id, names, masks)
+
+
+def write_objects(predictor, record, folder):
+    """Ref-DAVIS17: for each annotator, one map of all objects a frame.
+
+    Raises:
+        ValueError: if the video's objects do not have one expression of each annotator.
+    """
+    video = record.video
+    groups = annotator_groups(video)
+    for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
+        for annotator, expressions in enumerate(groups):
+            maps = merge_objects(np.stack([ask(expression.text) for expression in expressions]))
+            leaderboard.write_maps(folder / f'anno_{annotator}', video.name,
+                                   video.frame_names[start:start + len(maps)], maps)
+
+
+def annotator_groups(video):
+    """The expressions of each annotator of a Ref-DAVIS17 video, by object; expression 4 (k - 1) + a is annotator a's
+    of object k.
+
+    Raises:
+        ValueError: if they are not so.
+    """
+    groups = [sorted((e for e in video.expressions if int(e.id) % ANNOTATORS == annotator), key=lambda e: int(e.id))
+              for annotator in range(ANNOTATORS)]
+    for annotator, group in enumerate(groups):
+        if [e.object_id for e in group] != list(range(1, len(group) + 1)) or len(group) != len(groups[0]):
+            raise ValueError(f'video {video.name}: annotator {annotator} has expressions of the objects '
+                             f'{[e.object_id for e in group]}; Ref-DAVIS17 has one of each object by each of '
+                             f"{ANNOTATORS} annotators. For other data use config.evaluation.protocol = 'ytvos'.")
+    return groups
+
+
+def merge_objects(logits):
+    """Mask logits [N n H W] of all objects -> uint8 [n H W], 0 for background, k for the k-th object.
+
+    The released script's: probabilities below one half are none, the background has 0.1, the greatest wins, the first
+    on ties.
+    """
+    probabilities = 1 / (1 + np.exp(-logits.astype(np.float32)))
+    probabilities[probabilities < 0.5] = 0
+    winner = probabilities.argmax(axis=0)
+    return np.where(probabilities.max(axis=0) > BACKGROUND, winner + 1, 0).astype(np.uint8)
+
+
+def predict_annotated(predictor, record, benchmark):
+    """A2D-Sentences, JHMDB-Sentences, RefCOCO: every query's mask in every annotated frame, as COCO results."""
+    video, results = record.video, []
+    frames_of = {e: video.annotated_frames(e.object_id) for e in video.expressions}
+    for frame in sorted({frame for frames in frames_of.values() for frame in frames}):
+        ask = predictor.annotated(record.decode_frames, len(video.frame_names), frame)
+        for expression, frames in frames_of.items():
+            if frame in frames:
+                identity = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
+                scores, masks = ask(expression.text)
+                codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+                results += [
+                    {'image_id': identity, 'category_id': 1, 'score': float(score),
+                     'segmentation': {'size': code['size'], 'counts': code['counts'].decode('ascii')}}
+                    for score, code in zip(scores, codes)]
+    return results
+
+
+def _write_results(predictor, record, folder, benchmark):
+    with files.replacing(_results(folder, record.video)) as partial:
+        partial.write_text(json.dumps(predict_annotated(predictor, record, benchmark)))
+
+
+def _results(folder, video):
+    return pathlib.Path(folder) / RESULTS / f'{video.name}.json'
+
+
+def _read_result(folder, video, expression, frame, benchmark):
+    """Of the best query, the last one on ties."""
+    wanted = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
+    results = [row for row in json.loads(_results(folder, video).read_text()) if row['image_id'] == wanted]
+    return rle.decode(sorted(results, key=lambda row: row['score'])[-1]['segmentation']) > 0
+
+
+def _join_results(folder):
+    """One JSON of the results of all videos."""
+    path = pathlib.Path(folder) / 'predictions.json'
+    results = [row for part in sorted((path.parent / RESULTS).glob('*.json')) for row in json.loads(part.read_text())]
+    with files.replacing(path) as partial:
+        partial.write_text(json.dumps(results))
+    return path
+
+
+def _read_expression(folder, video, expression, frame):
+    path = pathlib.Path(folder) / leaderboard.mask_path(video.name, expression.id, video.frame_names[frame])
+    with Image.open(path) as image:
+        return np.asarray(image) > 0
+
+
+def _read_object(folder, video, expression, frame):
+    annotator = int(expression.id) % ANNOTATORS
+    path = pathlib.Path(folder) / f'anno_{annotator}' / video.name / f'{video.frame_names[frame]}.png'
+    with Image.open(path) as image:
+        return np.asarray(image) == expression.object_id
+
+
+def _zip(folder, tops):
+    path = pathlib.Path(folder) / 'submission.zip'
+    leaderboard.zip_submission(folder, path, tops)
+    return path
+
+
+ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
+PROTOCOLS = {
+    'ytvos': Protocol(write_expressions, functools.partial(_zip, tops=(leaderboard.TOP,)), _read_expression),
+    'davis': Protocol(write_objects, functools.partial(_zip, tops=tuple(f'anno_{a}' for a in range(ANNOTATORS))),
+                      _read_object),
+    **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
+                      functools.partial(_read_result, benchmark=name), annotated=True) for name in ANNOTATED},
+}
+
+
+def choose(benchmark):
+    """The protocol that config.evaluation.protocol names. Raises ValueError if there is none."""
+    if benchmark not in PROTOCOLS:
+        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: there is only {", ".join(PROTOCOLS)}.')
+    return PROTOCOLS[benchmark]

@@ -1,0 +1,245 @@
+import pathlib
+import shutil
+
+import av
+import numpy as np
+import pytest
+import raw_a2d
+
+from datasets import build
+from datasets.a2d_sentences import raw as a2d
+from sgmg_jax.data import records
+
+
+@pytest.fixture(scope='module')
+def written(tmp_path_factory):
+    return raw_a2d.write(tmp_path_factory.mktemp('a2d') / 'raw')
+
+
+@pytest.fixture
+def raw(written, tmp_path):
+    return shutil.copytree(written, tmp_path / 'raw')
+
+
+def built(raw, split, **options):
+    folder = build.build('a2d_sentences', raw, raw.parent / 'tfds', overwrite=True, **options)
+    return records.open_records(folder, split)
+
+
+def check(record, raw, places):
+    """The record of a video holds its film, and the masks that `places`, (number of a frame, instance), name."""
+    video = record.video
+    assert (video.height, video.width, video.has_masks) == (raw_a2d.HEIGHT, raw_a2d.WIDTH, True)
+    assert video.frame_names == tuple(f'0000{number}' for number in range(1, raw_a2d.FRAMES[video.name] + 1))
+    file = raw / 'Release' / 'CLIPS320' / f'{video.name}.mp4'
+    assert record.film == file.read_bytes() and record.frames == ()
+    with av.open(str(file)) as container:
+        decoded = [frame.to_rgb().to_ndarray() for frame in container.decode(video=0)]
+    np.testing.assert_array_equal(record.decode_frames(), decoded)
+    np.testing.assert_array_equal(record.decode_frames([4, 0, 4]), [decoded[4], decoded[0], decoded[4]])
+    assert video.mask_places == tuple((number - 1, instance + 1) for number, instance in places)
+    assert len(record.masks) == len(places)
+    for number, instance in places:
+        found = record.decode_object(instance + 1, number - 1)
+        np.testing.assert_array_equal(found, raw_a2d.mask(video.name, number, instance) == 1)
+
+
+def sentences(video):
+    return [(expression.id, expression.text, expression.object_id, expression.tags) for expression in video.expressions]
+
+
+def test_records_hold_film_masks_and_sentences(written, tmp_path, caplog):
+    raw = written
+    folder = build.build('a2d_sentences', raw, tmp_path)
+    first, second = records.open_records(folder, 'train')  # Sorted, and without the missed one.
+    test, = records.open_records(folder, 'test')
+    assert (first.video.name, second.video.name, test.video.name) == (raw_a2d.FIRST, raw_a2d.SECOND, raw_a2d.TEST)
+    check(first, raw, [(3, 0), (3, 1), (9, 0)])
+    check(second, raw, [(1, 0), (1, 2)])
+    check(test, raw, [(2, 0), (5, 0)])
+    assert sentences(first.video) == [('0', 'bird walking', 1, ()), ('1', 'the other bird', 2, ())]
+    assert sentences(second.video) == [('2', "the Red ball's jumping", 3, ()), ('0', 'a dog', 1, ())]
+    assert sentences(test.video) == [('0', 'car on the right', 1, ())]
+    warnings = [record.getMessage() for record in caplog.records if 'Left out' in record.getMessage()]
+    assert warnings == ['Left out 1 expressions of train whose instance is annotated in no frame (video, instance): '
+                        f'{raw_a2d.SECOND} 5']
+
+
+def test_clips_may_lie_where_the_archive_puts_them(raw):
+    (raw / 'Release' / 'CLIPS320').rename(raw / 'Release' / 'clips320H')
+    assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[1:] == (9, raw_a2d.HEIGHT, raw_a2d.WIDTH)
+
+
+def test_a_video_whose_instances_are_all_away_is_left_out(raw):
+    raw_a2d.write_h5(raw, raw_a2d.FIRST, 3, instance=np.array([7]), reMask=raw_a2d.mask(raw_a2d.FIRST, 3, 0).T)
+    raw_a2d.write_h5(raw, raw_a2d.FIRST, 9, instance=np.array([7]), reMask=raw_a2d.mask(raw_a2d.FIRST, 9, 0).T)
+    assert [record.video.name for record in built(raw, 'train')] == [raw_a2d.SECOND]
+
+
+def test_bad_videos_can_be_skipped_with_a_counted_warning(raw, caplog):
+    (raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4').unlink()
+    with pytest.raises(FileNotFoundError, match=rf'{raw_a2d.FIRST}.mp4 or .*clips320H.*{raw_a2d.FIRST}.mp4: missing'):
+        built(raw, 'train')
+    assert [record.video.name for record in built(raw, 'train', skip_bad_videos=True)] == [raw_a2d.SECOND]
+    assert f'Skipped a bad video of train, number 1: {raw}' in caplog.text
+
+
+def test_videos_without_a_sentence_are_told_when_nobody_names_them_missed(raw, caplog):
+    (raw / 'text_annotations' / 'a2d_missed_videos.txt').write_text('')
+    assert [video.name for video in a2d.read_videos(raw)['train']] == [raw_a2d.FIRST, raw_a2d.SECOND]
+    assert '1 videos of ' in caplog.text and caplog.text.rstrip().endswith(raw_a2d.MISSED)
+
+
+def test_a_missed_video_is_left_out_though_it_has_a_sentence(raw):
+    (raw / 'text_annotations' / 'a2d_missed_videos.txt').write_text(f'{raw_a2d.MISSED}\n{raw_a2d.FIRST}\n')
+    assert [video.name for video in a2d.read_videos(raw)['train']] == [raw_a2d.SECOND]
+
+
+SUBSETS = pathlib.Path('Release/videoset.csv')
+SENTENCES = pathlib.Path('text_annotations/a2d_annotation.txt')
+
+
+@pytest.mark.parametrize('file, old, new, message', [
+    (SUBSETS, '3,1', '3,2', r'videoset.csv: line 1: column 9, the subset, must be 0 .* is \'2\''),
+    (SUBSETS, '100,3,0', '100,3', r'videoset.csv: line 2: has 8 fields, must have 9'),
+    (SUBSETS, raw_a2d.SECOND, raw_a2d.FIRST, f'videoset.csv: line 4: names video {raw_a2d.FIRST} a second time'),
+    (SUBSETS, raw_a2d.TEST, 'zzz', f'a2d_annotation.txt: video {raw_a2d.TEST} has no row in .*videoset.csv'),
+    (SENTENCES, 'query', 'sentence', r"a2d_annotation.txt: the first line must be 'video_id,instance_id,query', is"),
+    (SENTENCES, raw_a2d.ANNOTATION, '', r"a2d_annotation.txt: the first line must be .* is ''"),
+    (SENTENCES, '1 (copy)', '1 (copy 2)', r"line 8: instance_id must be a whole number, is '1 \(copy 2\)'"),
+    (SENTENCES, ',2,', ',-2,', r"line 2: instance_id must be a whole number, is '-2'"),
+    (SENTENCES, ',1 (copy)', ',1', f'line 8: names instance 1 of video {raw_a2d.FIRST} a second time'),
+    (SENTENCES, 'a dog', ' ', r'line 3: query is an empty sentence'),
+    (SENTENCES, 'a dog', 'a dog, running', r'line 3: has 4 fields, must have 3'),
+])
+def test_wrong_lines(raw, file, old, new, message):
+    text = (raw / file).read_text()
+    assert old in text
+    (raw / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(ValueError, match=message):
+        built(raw, 'train')
+    assert not list((raw.parent / 'tfds').rglob('*.array_record*'))
+
+
+def test_text_of_another_encoding(raw):
+    (raw / SENTENCES).write_bytes(raw_a2d.ANNOTATION.replace('dog', 'café').encode('latin-1'))
+    with pytest.raises(ValueError, match=r'a2d_annotation.txt: is no CSV in UTF-8'):
+        a2d.read_annotations(raw / SENTENCES)
+
+
+def test_all_missing_paths_are_named_at_once(raw):
+    (raw / SUBSETS).unlink()
+    shutil.rmtree(raw / 'Release' / 'CLIPS320')
+    with pytest.raises(FileNotFoundError, match=r'videoset.csv, .*CLIPS320 or .*clips320H: missing. Unpack'):
+        a2d.read_videos(raw)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-len(file.read_bytes()) // 3])
+
+
+def two_sizes(file):
+    """MPEG-4 frames of one size in a container after those of another."""
+    small = file.with_name('small.mp4')
+    raw_a2d.write_film(file, 3, 'mpeg4')
+    raw_a2d.write_film(small, 3, 'mpeg4', size=(48, 64))
+    # Raw MPEG-4 video is a stream of its own, so the two can stand one behind the other.
+    raw = b''
+    for part in (file, small):
+        with av.open(str(part)) as container:
+            extra = container.streams.video[0].codec_context.extradata
+            raw += extra + b''.join(bytes(packet) for packet in container.demux(video=0) if packet.size)
+    file.write_bytes(raw)
+
+
+def only_sound(file):
+    with av.open(str(file), 'w') as container:
+        stream = container.add_stream('aac', rate=8000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format='fltp', layout='mono')
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (truncate, r'broken mp4 \(.*Invalid data'),  # The index of its frames is at its end.
+    (lambda file: file.write_bytes(b''), r'broken mp4'),
+    (only_sound, r'broken mp4'),
+    (two_sizes, r'has frames of the sizes \(height, width\) \[\(48, 64\), \(64, 96\)\]'),
+])
+def test_broken_films(raw, spoil, message):
+    file = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
+    spoil(file)
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: {message}'):
+        a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))
+
+
+@pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
+@pytest.mark.parametrize('kept', [0.99, 0.8, 0.5])
+def test_a_film_cut_behind_its_index_is_seen_to_be_cut(raw, codec, kept):
+    file = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
+    raw_a2d.write_film(file, 8, codec, options={'movflags': 'faststart'})
+    film = file.read_bytes()
+    assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[:2] == (film, 8)
+    file.write_bytes(film[:int(kept * len(film))])
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: broken mp4'):
+        a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))
+
+
+@pytest.mark.parametrize('times', [[0, 0, 0, 0], [-2, -1, 0, 1]])
+def test_frames_that_torchvision_would_leave_out_are_told(raw, caplog, times):
+    usual, file = raw / 'usual.mp4', raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
+    raw_a2d.write_film(usual, 4, 'mpeg4')
+    a2d.read_film(raw, a2d.Video(raw_a2d.SECOND, ()))
+    assert 'read_video' not in caplog.text
+    options = {'avoid_negative_ts': 'disabled'}
+    with av.open(str(usual)) as source, av.open(str(file), 'w', format='matroska', options=options) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        packets = [packet for packet in source.demux(video=0) if packet.size]
+        for packet, time in zip(packets, times, strict=True):
+            packet.stream = stream
+            packet.pts = packet.dts = packets[1].duration * time
+            target.mux(packet)
+    assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[1] == 4
+    assert f'{raw_a2d.FIRST}.mp4: some of its 4 frames have a negative time or one that another has' in caplog.text
+
+
+FRAME = {'instance': np.array([0, 1]), 'reMask': np.zeros((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), np.uint8)}
+
+
+@pytest.mark.parametrize('content, message', [
+    ({'instance': FRAME['instance']}, r"must have the data sets instance and reMask, has \['id', 'instance'\]"),
+    ({'reMask': FRAME['reMask']}, r"must have the data sets instance and reMask, has \['id', 'reMask'\]"),
+    (FRAME | {'instance': np.array([0.5, 1])}, r'instance must hold whole numbers, holds \[0.5, 1.0\]'),
+    (FRAME | {'instance': np.array([-1, 0])}, r'instance must hold whole numbers, holds \[-1, 0\]'),
+    (FRAME | {'instance': np.array([0])}, r'reMask has the shape \(2, 96, 64\), but instance names 1'),
+    (FRAME | {'reMask': np.zeros((raw_a2d.WIDTH, raw_a2d.HEIGHT))},
+     r'reMask has the shape \(1, 96, 64\), but instance names 2'),
+    (FRAME | {'reMask': np.zeros(2)}, r'reMask has the shape \(2,\), but instance names 2'),
+    (FRAME | {'reMask': np.full((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), 255)}, r'reMask holds other values than 0 and 1'),
+    (FRAME | {'reMask': np.zeros((2, raw_a2d.WIDTH, 60))}, r'reMask is 96x60 pixels, its frame 96x64.*same release\.$'),
+    (FRAME | {'reMask': np.zeros((2, raw_a2d.HEIGHT, raw_a2d.WIDTH))},
+     r'reMask is 64x96 pixels, its frame 96x64.*the frame transposed: reMask must be \(N, W, H\)'),
+])
+def test_wrong_h5(raw, content, message):
+    raw_a2d.write_h5(raw, raw_a2d.FIRST, 3, **content)
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.00003.h5: {message}'):
+        a2d.read_masks(raw, a2d.Video(raw_a2d.FIRST, ()), 9, raw_a2d.HEIGHT, raw_a2d.WIDTH)
+
+
+def test_broken_and_missing_h5(raw):
+    folder = raw / 'text_annotations' / 'a2d_annotation_with_instances' / raw_a2d.FIRST
+    arguments = raw, a2d.Video(raw_a2d.FIRST, ()), 8, raw_a2d.HEIGHT, raw_a2d.WIDTH
+    with pytest.raises(ValueError, match=r'00009.h5: the name must be the number of a frame, .* has 8 frames'):
+        a2d.read_masks(*arguments)
+    for name in ('00000.h5', '00003_copy.h5'):
+        (folder / '00009.h5').rename(folder / name)
+        with pytest.raises(ValueError, match=f'{name}: the name must be the number of a frame, from 1'):
+            a2d.read_masks(*arguments)
+        (folder / name).rename(folder / '00009.h5')
+    truncate(folder / '00003.h5')
+    with pytest.raises(ValueError, match=r'00003.h5: broken HDF5 \(.*truncated'):
+        a2d.read_masks(*arguments)
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError, match=rf'{raw_a2d.FIRST}: missing, or without h5 files'):
+        a2d.read_masks(*arguments)

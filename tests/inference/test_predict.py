@@ -1,0 +1,105 @@
+"""Predictor: windows, filled time, annotated frames; on the tiny model with seeded weights."""
+import golden_cases
+import jax
+import numpy as np
+import pytest
+
+from sgmg_jax import systems, types
+from sgmg_jax.convert import comparisons
+from sgmg_jax.convert import sgmg as convert
+from sgmg_jax.data import clips, text
+from sgmg_jax.inference import predict
+from sgmg_jax.ops import queries
+
+SENTENCES = ['the white goose', 'a person on the left']
+
+
+@pytest.fixture(scope='module')
+def parameters():
+    shapes = golden_cases.official_shapes()
+    ours = systems.parameter_shapes(golden_cases.TINY)
+    return convert.from_official({n: comparisons.fill(n, s) for n, s in shapes.items()}, ours)
+
+
+class Words:
+    """In the place of a tokenizer whose tokens the tiny text encoder does not have."""
+
+    def __init__(self, monkeypatch):
+        def encode(_, sentences, length):
+            rows = [[0, *(5 + ord(c) % 100 for c in sentence), 2][:length] for sentence in sentences]
+            return types.Text(np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
+                              np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]))
+        monkeypatch.setattr(text, 'encode', encode)
+
+
+def make_predictor(parameters, monkeypatch, clip_frames):
+    return predict.Predictor(golden_cases.TINY, parameters, Words(monkeypatch), short_side=132, max_side=None,
+                             clip_frames=clip_frames, text_length=20)
+
+
+def make_frames(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, 132, 140, 3), dtype=np.uint8)
+
+
+def bare_logits(parameters, frames, tokens, annotated=None):
+    """The whole model on the clip as it is, not filled in time: logits [Q or 1, T, h, w], scores."""
+    clip = predict.pad_clip(*clips.prepare_clip(frames, 132))
+    clip = jax.tree.map(lambda x: x[:, :len(frames)] if x.ndim > 2 else x, clip)
+    clip = clip.replace(annotated=annotated)
+
+    def run(module):
+        video = module.encode_video(clip)
+        proposals = module.segment(video, module.encode_text(tokens))
+        every = np.moveaxis(proposals.patch_masks[-1], 2, 0)
+        return module.optimize(every, video)[:, 0], proposals.scores[-1], queries.best_query(proposals)
+
+    logits, scores, query = jax.jit(lambda p: golden_cases.TINY.apply({'params': p}, method=run))(parameters)
+    return np.asarray(logits)[..., :132, :140], np.asarray(scores), int(query[0, 0])
+
+
+@pytest.mark.parametrize('length', [1, 9])
+def test_filled_time_changes_nothing(parameters, monkeypatch, length):
+    predictor, frames = make_predictor(parameters, monkeypatch, 36), make_frames(length)
+    tokens = text.encode(None, SENTENCES[:1], 20)
+    logits, _, query = bare_logits(parameters, frames, tokens)
+    [(start, ask)] = predictor.windows(lambda window: frames[window.start:window.stop], length)
+    assert start == 0
+    np.testing.assert_allclose(ask(SENTENCES[0]), logits[query], atol=1e-4)
+
+
+def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
+    """The window bounds what is read and computed at once, whatever the length; seams are those of separate clips."""
+    predictor, frames, read = make_predictor(parameters, monkeypatch, 4), make_frames(10), []
+
+    def reader(window):
+        read.append(list(window))
+        return frames[window.start:window.stop]
+
+    whole = predictor(frames, SENTENCES)
+    for start, ask in predictor.windows(reader, len(frames)):
+        assert read[-1] == list(range(start, min(start + 4, 10)))
+        for sentence, masks in zip(SENTENCES, whole):
+            np.testing.assert_array_equal(ask(sentence) > 0, masks[start:start + 4])
+    assert [len(window) for window in read] == [4, 4, 2]
+    np.testing.assert_array_equal(whole[:, 8:], predictor(frames[8:], SENTENCES))
+    assert predictor._segment._cache_size() == 1  # every window is filled to the same length
+
+
+def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
+    predictor, frames = make_predictor(parameters, monkeypatch, 5), make_frames(7)
+    tokens = text.encode(None, SENTENCES[1:], 20)
+    indices = [0, 0, 0, 1, 2]  # around frame 0
+    logits, scores, _ = bare_logits(parameters, frames[indices], tokens, np.array([0], np.int32))
+    ours, masks = predictor.annotated(lambda window: frames[window], 7, 0)(SENTENCES[1])
+    np.testing.assert_allclose(ours, 1 / (1 + np.exp(-scores[0, 0])), atol=1e-5)
+    assert masks.shape == (5, 132, 140)
+    certain = np.abs(logits[:, 0]) > 1e-4
+    np.testing.assert_array_equal(masks[certain], logits[:, 0][certain] > 0)
+
+
+@pytest.mark.parametrize('frame, length, count, indices, position', [
+    (4, 10, 5, [2, 3, 4, 5, 6], 2), (0, 10, 5, [0, 0, 0, 1, 2], 0), (9, 10, 5, [7, 8, 9, 9, 9], 2),
+    (1, 10, 6, [0, 0, 0, 1, 2, 3], 3), (0, 1, 5, [0] * 5, 0), (3, 4, 1, [3], 0), (2, 10, 4, [0, 1, 2, 3], 2)])
+def test_window_around_an_annotated_frame(frame, length, count, indices, position):
+    ours, where = clips.annotated_window(frame, length, count)
+    assert ours.tolist() == indices and where == position

@@ -1,0 +1,138 @@
+"""Each benchmark from raw files to scores, through the functions that the commands call."""
+import copy
+import json
+import zipfile
+
+import numpy as np
+from PIL import Image
+import pytest
+import raw_a2d
+import raw_davis
+
+from datasets import build
+from sgmg_jax import checkpoints, score
+from sgmg_jax.data import records
+from sgmg_jax.inference import evaluate, protocols
+from sgmg_jax.training import loop
+
+
+@pytest.fixture(scope='module')
+def a2d_records(tmp_path_factory):
+    root = tmp_path_factory.mktemp('a2d')
+    return str(build.build('a2d_sentences', raw_a2d.write(root / 'raw'), root / 'tfds'))
+
+
+@pytest.fixture(scope='module')
+def davis_records(tmp_path_factory):
+    root = tmp_path_factory.mktemp('davis')
+    return str(build.build('ref_davis', raw_davis.write(root / 'raw'), root / 'tfds'))
+
+
+def a2d_config(config, folder):
+    """The demo's model on A2D-Sentences."""
+    config = copy.deepcopy(config)
+    config.update(steps=1, log_every=1, eval_every=1)
+    config.data.update(records=(folder,), train_split='train', valid_split='test', num_frames=3, frame_size=(80, 128))
+    config.data.augmentation.update(order=('flip', 'photometric', 'select'), max_size=128)
+    config.evaluation.update(protocol='a2d', split='test', clip_frames=3, max_side=128)
+    return config
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, a2d_records, world_records):
+    """A run of one step on A2D-Sentences: workdir and config."""
+    import conftest
+    config = a2d_config(conftest.small_config(world_records), a2d_records)
+    workdir = tmp_path_factory.mktemp('run')
+    loop.train(config, workdir)
+    return workdir, config
+
+
+def test_a2d_trains_and_validates_on_annotated_frames(trained):
+    workdir, _ = trained
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    assert np.isfinite(lines[0]['loss']) and lines[0]['gradient_norm'] > 0
+    assert {'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(lines[-1])
+    assert checkpoints.Checkpoints(workdir).best_step() == 1
+
+
+def test_a2d_evaluation(trained, tmp_path):
+    workdir, config = trained
+    summary = evaluate.evaluate(config, workdir, progress=False)
+    folder = workdir / 'evaluation'
+    results = json.loads((folder / 'predictions.json').read_text())
+    video = raw_a2d.TEST
+    assert {row['image_id'] for row in results} == {f'v_{video}_f_2_i_0', f'v_{video}_f_5_i_0'}
+    assert len(results) == 2 * config.model.queries
+    assert json.loads((folder / 'scores.json').read_text()) == summary and summary['images'] == 2
+    assert Image.open(folder / 'overlays.png').width > 300
+    arguments = ['a2d', f'--gt={config.data.records[0]}', f'--pred={folder / "predictions.json"}']
+    assert score.main([*arguments, f'--json={tmp_path / "again.json"}']) == 0
+    assert json.loads((tmp_path / 'again.json').read_text()) == summary
+    with pytest.raises(ValueError, match="protocol = 'a2d': sentences can only be shuffled"):
+        evaluate.evaluate(config, workdir, shuffled=True)
+
+
+def test_davis_evaluation_of_four_annotators(trained, davis_records, tmp_path):
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
+    summary = evaluate.evaluate(config, workdir, progress=False)
+    folder = workdir / 'evaluation'
+    with zipfile.ZipFile(folder / 'submission.zip') as archive:
+        assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
+                                           for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
+    assert set(summary['annotators']) == {f'anno_{a}' for a in range(4)} and summary['objects'] == 3
+    mean = np.mean([summary['annotators'][f'anno_{a}']['J&F'] for a in range(4)])
+    assert summary['J&F'] == pytest.approx(mean)
+    arguments = ['davis', f'--gt={davis_records}', f'--pred={folder}', f'--json={tmp_path / "again.json"}']
+    assert score.main(arguments) == 0
+    assert json.loads((tmp_path / 'again.json').read_text())['J&F'] == pytest.approx(summary['J&F'])
+
+
+def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, monkeypatch):
+    """Killed in the second video: the first is not predicted again, and the files are those of a whole evaluation."""
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
+    evaluate.evaluate(config, workdir, progress=False)
+    whole = (workdir / 'evaluation' / 'submission.zip').read_bytes()
+
+    protocol, written = protocols.PROTOCOLS['davis'], []
+
+    def write(predictor, record, folder):
+        if len(written) == 1:
+            # Some of its files are there when the process dies.
+            (folder / 'anno_0' / record.video.name).mkdir(parents=True)
+            (folder / 'anno_0' / record.video.name / 'half.png').write_bytes(b'')
+            (folder / 'anno_0' / record.video.name / 'half.png').unlink()
+            written.append('killed')
+            raise KeyboardInterrupt
+        written.append(record.video.name)
+        protocol.write(predictor, record, folder)
+
+    monkeypatch.setitem(protocols.PROTOCOLS, 'davis', protocol._replace(write=write))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, workdir, progress=False)
+    assert (workdir / 'evaluation' / 'submission.zip').read_bytes() == whole  # the one before stays until the end
+    evaluate.evaluate(config, workdir, progress=False)
+    assert written == ['dog', 'killed', 'judo']
+    assert (workdir / 'evaluation' / 'submission.zip').read_bytes() == whole
+    assert not (workdir / '.evaluation').exists()
+
+    # What was interrupted with other settings is begun anew.
+    written[:] = ['another']
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.evaluate(config, workdir, progress=False)
+    config.evaluation.clip_frames = 5
+    evaluate.evaluate(config, workdir, progress=False)
+    assert written == ['another', 'killed', 'dog', 'judo']
+
+
+def test_pictures_among_videos_become_clips(a2d_records, world_records, tmp_path):
+    """Joint training: two data sets one after the other; of a picture every frame of the clip is annotated."""
+    split = records.open_records((world_records, world_records), 'train')
+    assert len(split) == 6 and split[4].video == split[1].video
+    np.testing.assert_array_equal(split[4].decode_frames([0]), split[1].decode_frames([0]))
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        records.open_records((world_records, tmp_path / 'nowhere'), 'train')
