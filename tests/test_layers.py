@@ -21,6 +21,7 @@ ALLOWED = {
     'checkpoints': set(),
     'convert': BASE | {'compilation', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
+    'doctor': {'files'},
     'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
     'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},

@@ -1,0 +1,233 @@
+"""Says what is wrong with a copy of a data set, how to mend it and how to build it.
+
+    python -m sgmg_jax.doctor FOLDER
+
+Exit status: 0 all that a build needs is there, 1 something is missing or wrong, 2 there is no data set.
+"""
+import argparse
+from collections.abc import Sequence
+import dataclasses
+import json
+import pathlib
+import shlex
+import sys
+import textwrap
+
+from array_record.python import array_record_module
+
+from sgmg_jax import files
+from sgmg_jax.doctor import common, frame_sets, places, video_sets
+from sgmg_jax.doctor.common import Finding
+
+HELP = '''\
+FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
+converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
+datasets.build wrote. Parts are recognised by what they hold, up to three levels below FOLDER and around it,
+so a part in the wrong place is found, and the report says `mv` from where to where.
+
+Nothing is changed. Every listed file is looked for; of images only the first and the last of a video are
+opened, unless --pixels is given. Each line of the report begins with
+
+    ok        as it should be
+    note      worth knowing, nothing to do
+    missing   not there, or fewer than the known number
+    wrong     in the wrong place, damaged, or not what it should be; the line below says how to mend it
+
+examples:
+    python -m sgmg_jax.doctor ~/data/refer_youtube_vos
+    python -m sgmg_jax.doctor ~/data --pixels --json=report.json
+'''
+# Title, the places that may be looked at though nothing recognised them, and the check.
+DATA_SETS = {
+    'ref_youtube_vos': ('Ref-YouTube-VOS', video_sets.YOUTUBE_PLACES, video_sets.check_youtube),
+    'ref_davis': ('Ref-DAVIS17', video_sets.DAVIS_PLACES, video_sets.check_davis),
+    'a2d_sentences': ('A2D-Sentences', frame_sets.A2D_PLACES, frame_sets.check_a2d),
+    'jhmdb_sentences': ('JHMDB-Sentences', frame_sets.JHMDB_PLACES, frame_sets.check_jhmdb),
+    'refcoco': ('RefCOCO/+/g', frame_sets.REFCOCO_PLACES, frame_sets.check_refcoco),
+}
+BUILD_NAMES = {'refcoco': 'refcoco', 'refcoco+': 'refcoco_plus', 'refcocog': 'refcocog'}
+# What the records of a data set are for: its config, the workdir, the split to train on (if any) and to evaluate.
+USES = {'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'), 'ref_davis': ('davis', 'ytvos', '', 'valid'),
+        'a2d_sentences': ('a2d', 'a2d', 'train', 'test'), 'jhmdb_sentences': ('jhmdb', 'a2d', '', 'test'),
+        **{name: ('refcoco', 'refcoco', 'train', 'val') for name in BUILD_NAMES.values()}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The findings of one data set, and the commands that come next."""
+    name: str
+    title: str
+    root: str
+    findings: tuple[Finding, ...]
+    commands: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> bool:
+        return all(finding.level in ('ok', 'note') for finding in self.findings)
+
+
+def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
+    """Examines all data sets in a folder.
+
+    Returns:
+        One report a data set, and one named 'folder' where something else is worth saying; none of a data set if
+        none is recognised.
+
+    Raises:
+        FileNotFoundError: when there is no such folder.
+    """
+    folder = pathlib.Path(folder).expanduser().resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder. Give the folder into which a data set was unpacked.')
+    inside = places.survey(folder)
+    around = places.survey(folder.parent, folder, max_folders=2000) if len(folder.parts) > 2 else None
+    packed, findings = _look_into_archives(inside.archives, folder)
+    findings += [Finding('wrong', 'is a dead link', str(link), 'Mend the link, or put the file in its place.')
+                 for link in inside.dead]
+    findings += [Finding('note', 'is rubbish of macOS, which can go', str(junk), f'rm -r {shlex.quote(str(junk))}')
+                 for junk in inside.junk]
+    if inside.cut:
+        findings.append(Finding('note', f'only its first {places.MAX_FOLDERS:,} folders were looked at', str(folder),
+                                'Name the folder of one data set.'))
+    reports = [Report('folder', 'The folder', str(folder), tuple(findings))] if findings else []
+    for name, (title, known_places, check) in DATA_SETS.items():
+        parts = [part for part in inside.parts if part.name == name]
+        if not parts and not any(other == name for _, other, _, _ in packed):
+            continue
+        root = places.find_root(parts, folder)
+        if root in folder.parents:
+            parts = [part for part in places.survey(root).parts if part.name == name]
+        elif around:
+            there = {part.place for part in parts}
+            parts += [part for part in around.parts if part.name == name and part.place not in there
+                      and part.root in (None, folder.parent)]
+        found, misplaced = places.place_parts(parts, root)
+        for place in known_places:  # What is there and was not recognised is broken, not missing.
+            path = root / place
+            if not {place, path} & {*found, *found.values()} and (
+                    path.is_file() or path.is_dir() and any(common.listing(path))):
+                found[place] = path
+        archives = {place: places.unpack(archive, root.parent if prefix == f'{root.name}/' else root)
+                    for archive, other, place, prefix in packed if other == name}
+        checked = check(common.Copy(root, found, archives), pixels)
+        reports.append(Report(name, title, str(root), (*misplaced, *checked), _build_commands(name, root, found)))
+    return reports + [_check_records(part.path) for part in inside.parts if part.name == 'records']
+
+
+def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path):
+    """What is still packed: (archive, data set, place, path in front of it), and findings."""
+    packed, findings = [], []
+    for archive in archives[:50]:
+        holds, inner, fault = places.look_into(archive)
+        packed += [(archive, *held) for held in sorted(holds)]
+        if fault:
+            findings.append(Finding('note', f'is a broken archive ({fault})', str(archive), 'Download it again.'))
+        if inner:
+            findings.append(Finding('note', f'is an archive of archives ({common.some(inner)})', str(archive),
+                                    places.unpack(archive, folder) + ', then run this again.'))
+    return packed, findings
+
+
+def _build_commands(name: str, root: pathlib.Path, found) -> tuple[str, ...]:
+    names = [BUILD_NAMES[place] for place in BUILD_NAMES if place in found] if name == 'refcoco' else [name]
+    return tuple(f'python -m datasets.build {each} --raw={shlex.quote(str(root))} --out=data/tfds'
+                 for each in names or ['refcoco'])
+
+
+def _check_records(folder: pathlib.Path) -> Report:
+    """Compares the records that a builder wrote with what stands beside them."""
+    findings, splits = [], {}
+    info = common.read_json(folder / 'dataset_info.json', findings)
+    metadata = None
+    if folder.name.startswith('incomplete.'):
+        findings.append(Finding('note', 'is left by a build that was interrupted; it is never read', str(folder),
+                                'The next build removes it.'))
+    elif (folder / 'metadata.json').exists():
+        metadata = common.read_json(folder / 'metadata.json', findings)
+    else:
+        findings.append(Finding('missing', 'is not there', str(folder / 'metadata.json'),
+                                'The records are of another builder; build them with `python -m datasets.build`.'))
+    name = info.get('name', folder.parent.name) if info else folder.parent.name
+    for split in info['splits'] if info and metadata else ():
+        key, lengths = split['name'], list(map(int, split.get('shardLengths', [])))
+        videos = metadata['videos'].get(key, [])
+        sentences = sum(len(video['expressions']) for video in videos)
+        numbers = []
+        for shard in range(len(lengths)):
+            file = folder / f'{name}-{key}.array_record-{shard:05d}-of-{len(lengths):05d}'
+            try:
+                reader = array_record_module.ArrayRecordReader(str(file))
+                numbers.append(reader.num_records())
+                reader.close()
+            except (RuntimeError, ValueError, OSError) as error:
+                findings.append(Finding('wrong' if file.exists() else 'missing',
+                                        f'cannot be read ({str(error).splitlines()[0]})', str(file),
+                                        'Build the data set again with --overwrite.'))
+        splits[key] = len(videos)
+        if not sum(lengths) == len(videos) == sum(numbers):
+            findings.append(Finding('wrong', f'split {key}: {sum(numbers):,} records, dataset_info.json says '
+                                    f'{sum(lengths):,}, metadata.json {len(videos):,}', str(folder),
+                                    'Build the data set again with --overwrite.'))
+        else:
+            findings.append(Finding('ok', f'split {key}: {len(videos):,} videos, {sentences:,} sentences', str(folder)))
+    config, workdir, train, valid = USES.get(name, ('', '', '', ''))
+    commands = [f'python {script}.py --config=configs/{config}.py --workdir=runs/{workdir} '
+                f'--config.{field}.records="{(str(folder),)}"'
+                for script, field, split in (('train', 'data', train), ('evaluate', 'evaluation', valid))
+                if split in splits]
+    return Report('records', f'Records of {name}', str(folder), tuple(findings), tuple(commands))
+
+
+def format_report(report: Report) -> str:
+    """The report as lines of text."""
+    lines, mend = [f'{report.title} in {report.root}'], ''
+    for finding in report.findings:
+        where = '' if finding.where == report.root else f'{_below(finding.where, report.root)}: '
+        lines += textwrap.wrap(where + finding.what, 110, initial_indent=f'  {finding.level:<8} ',
+                               subsequent_indent=' ' * 11, break_long_words=False, break_on_hyphens=False)
+        if finding.mend and finding.mend != mend:  # Once for several findings with one cause.
+            lines.append(f'           -> {finding.mend}')
+        mend = finding.mend
+    if report.commands:
+        verb = 'run' if report.name == 'records' else 'build'
+        head = f'{verb} it' if report.good else f'first mend what is missing or wrong, then {verb} it'
+        lines += [f'{head}: {command}' for command in report.commands]
+    return '\n'.join(lines)
+
+
+def _below(where: str, root: str) -> str:
+    return where[len(root) + 1:] if where.startswith(root + '/') else where
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        'python -m sgmg_jax.doctor', description=__doc__.splitlines()[0], epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', metavar='FOLDER', type=pathlib.Path, help='where a data set was unpacked')
+    parser.add_argument('--pixels', action='store_true', help='decode every image, video and mask (minutes to hours)')
+    parser.add_argument('--json', metavar='FILE', help='also write the findings to FILE')
+    options = parser.parse_args(argv)
+    try:
+        reports = diagnose(options.folder, options.pixels)
+        sets = [report for report in reports if report.name != 'folder']
+        status = 2 if not sets else int(not all(report.good for report in reports))
+        if options.json:
+            content = {'folder': str(options.folder), 'status': status, 'data_sets': [
+                dataclasses.asdict(report) | {'good': report.good} for report in reports]}
+            with files.replacing(options.json) as partial:
+                partial.write_text(json.dumps(content, indent=1) + '\n')
+    except OSError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    if reports:
+        print('\n\n'.join(map(format_report, reports)))
+    if not sets:
+        there = common.some(sum(common.listing(options.folder), []), 10) or 'nothing'
+        print(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has {there}. See '
+              '--help for what is known, or name a folder nearer to the files.', file=sys.stderr)
+    return status
+
+
+if __name__ == '__main__':
+    sys.exit(main())
