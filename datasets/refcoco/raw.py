@@ -6,24 +6,20 @@
     refcoco/instances_refcoco_<split>.json    as converted for MDETR or ReferFormer: a picture and an object
                                               for each sentence
 
-Both give the same. A pickle is a program that may call what it names; here only the instructions that make
-lists, dictionaries, strings and numbers are known, so that nothing can be called.
+Both give the same.
 """
 import dataclasses
-import io
 import json
 import pathlib
-import pickle
 import reprlib
-import struct
 from typing import NamedTuple
 
 from absl import logging
 import numpy as np
 from pycocotools import mask as coco_mask
 
-# Several times what 140,000 sentences take. What a pickle makes has up to seventy times its size in memory.
-_LARGEST_PICKLE = 2 ** 27
+from sgmg_jax import plain_pickle
+
 _LARGEST_JSON = 2 ** 30
 
 
@@ -125,36 +121,6 @@ class _Row(NamedTuple):
     annotation: dict
 
 
-class _PlainUnpickler(pickle._Unpickler):
-    """Knows no instruction that finds a name, calls anything or makes what is costly to hash.
-
-    It is Python's own as the one in C cannot be kept from single instructions, of which some let a few bytes
-    take all memory; and its strings of Python 2 may be of any bytes, unlike those of pickletools.
-    """
-    def _refuse(self):
-        raise pickle.UnpicklingError('asks for more than lists, dictionaries, strings and numbers')
-
-    dispatch = dict.fromkeys(range(256), _refuse) | {
-        code[0]: pickle._Unpickler.dispatch[code[0]] for code in (
-            pickle.PROTO, pickle.MARK, pickle.STOP, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
-            pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1,
-            pickle.FLOAT, pickle.BINFLOAT, pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING,
-            pickle.UNICODE, pickle.BINUNICODE, pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS,
-            pickle.EMPTY_DICT, pickle.DICT, pickle.SETITEM, pickle.SETITEMS,
-            pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.GET, pickle.BINGET, pickle.LONG_BINGET)}
-
-
-def _read_pickle(file: pathlib.Path):
-    _check_size(file, _LARGEST_PICKLE)
-    try:
-        return _PlainUnpickler(io.BytesIO(file.read_bytes()), encoding='latin1').load()
-    # Whatever a stack in disorder may raise.
-    except (pickle.UnpicklingError, ValueError, TypeError, LookupError, AttributeError, EOFError, OverflowError,
-            struct.error) as error:
-        raise ValueError(f'{file}: is no pickle of plain data, or damaged ({type(error).__name__}: {error!s:.100}). '
-                         'Nothing was run. Unpack it again from the archive.') from error
-
-
 def _read_json(file: pathlib.Path):
     _check_size(file, _LARGEST_JSON)
     try:
@@ -171,7 +137,7 @@ def _check_size(file: pathlib.Path, largest: int) -> None:
 
 def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...]
                   ) -> dict[str, list[Picture]]:
-    refs, content = _read_pickle(refs_file), _read_json(instances)
+    refs, content = plain_pickle.read(refs_file), _read_json(instances)
     if not isinstance(refs, list):
         raise ValueError(f'{refs_file}: holds a {type(refs).__name__}, not a list. Unpack it again from the archive.')
     images = _by_key(content, 'images', 'id', instances)

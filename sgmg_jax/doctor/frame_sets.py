@@ -2,7 +2,6 @@
 import csv
 import io
 import pathlib
-import pickle
 import re
 
 import av
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 import scipy.io
 
+from sgmg_jax import plain_pickle
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Copy, Finding, counted
 from sgmg_jax.doctor.places import REFCOCO
@@ -30,7 +30,6 @@ REFCOCO_PLACES = ('train2014', 'images/train2014', *REFCOCO)
 REFCOCO_SPLITS = {'refcoco': {'train': 120_624, 'val': 10_834, 'testA': 5657, 'testB': 5095},
                   'refcoco+': {'train': 120_191, 'val': 10_758, 'testA': 5726, 'testB': 4889},  # Recalled.
                   'refcocog': {'train': 80_512, 'val': 4896, 'test': 9602}}  # Recalled.
-LARGEST_PICKLE = 2**28  # Bytes; the largest real one has an eighth of that.
 
 
 def check_a2d(copy: Copy, pixels: bool) -> list[Finding]:
@@ -262,13 +261,6 @@ def check_refcoco(copy: Copy, pixels: bool) -> list[Finding]:
     return findings + problems.findings()
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dicts, strings and numbers; whatever would run code is refused."""
-
-    def find_class(self, module, name):
-        raise ValueError(f'asks for {module}.{name}, which no file of sentences needs')
-
-
 def _read_refcoco(folder: pathlib.Path, name: str, findings: list[Finding]) -> set[str]:
     """The files of the pictures that the sentences of a data set are about."""
     refs = folder / ('refs(umd).p' if name == 'refcocog' else 'refs(unc).p')
@@ -305,10 +297,7 @@ def _read_refcoco(folder: pathlib.Path, name: str, findings: list[Finding]) -> s
 def _read_refs(refs: pathlib.Path, instances: pathlib.Path, findings: list[Finding]) -> tuple[dict[str, int], set[str]]:
     """Sentences of each split, and the files of the pictures."""
     try:
-        if refs.stat().st_size > LARGEST_PICKLE:
-            raise ValueError('far larger than the released one')
-        with open(refs, 'rb') as stream:
-            content = _PlainUnpickler(stream, encoding='latin1').load()
+        content = plain_pickle.read(refs)
         counts, ids, objects = {}, set(), set()
         for ref in content:
             split = {'A': 'testA', 'B': 'testB'}.get(ref['split'][-1], ref['split'])

@@ -10,6 +10,7 @@ import pytest
 
 from datasets import build
 from datasets.refcoco import raw as refcoco_raw
+from sgmg_jax import plain_pickle
 from sgmg_jax.data import records
 
 SETS = {'refcoco': ('refcoco', 'refs(unc).p', 'testA'), 'refcoco_plus': ('refcoco+', 'refs(unc).p', 'testB'),
@@ -229,9 +230,10 @@ def test_lists_that_share_parts_are_not_printed_in_full(raw):
         read(raw)
 
 
-@pytest.mark.parametrize('name, limit', [('refs(unc).p', '_LARGEST_PICKLE'), ('instances.json', '_LARGEST_JSON')])
-def test_large_files_are_refused(name, limit, raw, monkeypatch):
-    monkeypatch.setattr(refcoco_raw, limit, 100)
+@pytest.mark.parametrize('name, module, limit', [('refs(unc).p', plain_pickle, 'LARGEST'),
+                                                 ('instances.json', refcoco_raw, '_LARGEST_JSON')])
+def test_large_files_are_refused(name, module, limit, raw, monkeypatch):
+    monkeypatch.setattr(module, limit, 100)
     with pytest.raises(ValueError, match='has .* bytes, 100 at most are read') as caught:
         read(raw)
     assert str(raw / 'refcoco' / name) in str(caught.value)
