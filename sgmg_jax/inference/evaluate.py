@@ -57,7 +57,7 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     begin(partial, {'weights': fingerprint(predictor.parameters), 'records': split.directory, 'split': split.split,
                     'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
     write_predictions(predictor, split, protocol, partial / 'files', progress)
-    submission = protocol.finish(partial / 'files')
+    submission = protocol.finish(partial / 'files', split.videos)
     summary = None
     if has_truth(split):
         # What would be uploaded is what is scored.

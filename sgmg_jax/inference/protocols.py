@@ -17,6 +17,7 @@ from pycocotools import mask as rle
 from sgmg_jax import files
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference import leaderboard
+from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = 4  # of Ref-DAVIS17: two, each of the first frame and of the full video
 BACKGROUND = 0.1  # probability of Ref-DAVIS17's background
@@ -27,7 +28,7 @@ class Protocol(NamedTuple):
     """How one benchmark wants its files.
 
     write: function(predictor, record, folder), for one video.
-    finish: function(folder) -> path of what is submitted, when all videos are written.
+    finish: function(folder, videos) -> path of what is submitted, when all of these records.Video are written.
     read: function(folder, video, expression, frame index) -> the mask that was written, bool [H W].
     annotated: whether only annotated frames are asked for.
     """
@@ -125,10 +126,10 @@ def _read_result(folder, video, expression, frame, benchmark):
     return rle.decode(sorted(results, key=lambda row: row['score'])[-1]['segmentation']) > 0
 
 
-def _join_results(folder):
+def _join_results(folder, videos):
     """One JSON of the results of all videos."""
     path = pathlib.Path(folder) / 'predictions.json'
-    results = [row for part in sorted((path.parent / RESULTS).glob('*.json')) for row in json.loads(part.read_text())]
+    results = [row for video in videos for row in json.loads(_results(folder, video).read_text())]
     with files.replacing(path) as partial:
         partial.write_text(json.dumps(results))
     return path
@@ -147,17 +148,28 @@ def _read_object(folder, video, expression, frame):
         return np.asarray(image) == expression.object_id
 
 
-def _zip(folder, tops):
+def _zip_expressions(folder, videos):
+    """Checked as an evaluation server would, which gives no reasons."""
     path = pathlib.Path(folder) / 'submission.zip'
-    leaderboard.zip_submission(folder, path, tops)
+    leaderboard.zip_submission(folder, path)
+    with leaderboard.open_submission(path) as submission:
+        problems = leaderboard.check_submission(submission, expected_videos(videos))
+    if problems:
+        raise ValueError(f'{path}: not fit for upload.\n{leaderboard.format_problems(problems)}')
+    return path
+
+
+def _zip_objects(folder, videos):
+    del videos  # What is missing, scoring finds: there is always ground truth.
+    path = pathlib.Path(folder) / 'submission.zip'
+    leaderboard.zip_submission(folder, path, [f'anno_{annotator}' for annotator in range(ANNOTATORS)])
     return path
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
 PROTOCOLS = {
-    'ytvos': Protocol(write_expressions, functools.partial(_zip, tops=(leaderboard.TOP,)), _read_expression),
-    'davis': Protocol(write_objects, functools.partial(_zip, tops=tuple(f'anno_{a}' for a in range(ANNOTATORS))),
-                      _read_object),
+    'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression),
+    'davis': Protocol(write_objects, _zip_objects, _read_object),
     **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
                       functools.partial(_read_result, benchmark=name), annotated=True) for name in ANNOTATED},
 }

@@ -59,13 +59,21 @@ def test_ytvos_masks_and_what_is_read_back(tmp_path):
     record = Record([expression(0, 'a dog', -1), expression(1, 'a cat', -1)], 7)
     protocol = protocols.choose('ytvos')
     protocol.write(Known(3), record, tmp_path)
-    assert protocol.finish(tmp_path).name == 'submission.zip'
+    assert protocol.finish(tmp_path, [record.video]).name == 'submission.zip'
     expected = [(record.video.name, record.video.frame_names, SIZE, ('0', '1'))]
     with leaderboard.open_submission(tmp_path / 'submission.zip') as submission:
         assert leaderboard.check_submission(submission, expected) == []
     for e in record.video.expressions:
         for t in range(7):
             np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, t), Known.logits(e.text, t) > 0)
+
+
+def test_ytvos_files_are_checked_before_they_are_done(tmp_path):
+    record, other = (Record([expression(0, 'a dog', -1)], count) for count in (3, 4))
+    protocol = protocols.choose('ytvos')
+    protocol.write(Known(3), record, tmp_path)
+    with pytest.raises(ValueError, match=r'(?s)submission.zip: not fit for upload.*missing frame: 1'):
+        protocol.finish(tmp_path, [other.video])
 
 
 def brute_force(logits):
@@ -82,7 +90,7 @@ def test_davis_objects_of_each_annotator_are_merged(tmp_path, objects):
     record = davis_record(objects, 5)
     protocol = protocols.choose('davis')
     protocol.write(Known(4), record, tmp_path)
-    protocol.finish(tmp_path)
+    protocol.finish(tmp_path, [record.video])
     for annotator in range(4):
         for t, name in enumerate(record.video.frame_names):
             image = Image.open(tmp_path / f'anno_{annotator}' / '-a_b' / f'{name}.png')
@@ -111,7 +119,7 @@ def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
     record = Record([expression(0, 'a dog', 1), expression(1, 'a cat', 2)], 6, places)
     protocol = protocols.choose('a2d')
     protocol.write(Known(5), record, tmp_path)
-    results = json.loads(protocol.finish(tmp_path).read_text())
+    results = json.loads(protocol.finish(tmp_path, [record.video]).read_text())
     assert [(row['image_id'], round(row['score'], 6)) for row in results] == [
         (f'v_-a_b_f_{frame}_i_{instance}', score) for frame, instance in ((25, 0), (25, 1), (40, 1))
         for score in (0.2, 0.7, 0.7)]
