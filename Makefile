@@ -22,8 +22,8 @@ demo: setup
 	$(RUN) train.py --config=configs/synthetic.py --workdir=$(DEMO)
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO) --shuffle_sentences
 	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO)
-	$(RUN) -m sgmg_jax.score ytvos --gt=$(DEMO)/records --pred=$(DEMO)/evaluation/submission.zip --json=$(DEMO)/scores.json
-	@echo "Look at $(DEMO)/evaluation/overlays.png"
+	$(RUN) -m sgmg_jax.score ytvos --gt=$(DEMO)/records --pred=$(DEMO)/evaluation/ref_youtube_vos_valid/submission.zip --json=$(DEMO)/scores.json
+	@echo "Look at $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
 	$(RUN) -m pytest -q -n 2 tests

@@ -2,8 +2,9 @@
 
     python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos
 
-writes runs/ytvos/evaluation/: what the benchmark of config.evaluation.protocol takes (Annotations/ and submission.zip
-for the leaderboard of Ref-YouTube-VOS), overlays.png to look at, and, where the split has ground truth, scores.json.
+writes runs/ytvos/evaluation/ref_youtube_vos_valid/: what the benchmark of config.evaluation.protocol takes
+(Annotations/ and submission.zip for the leaderboard of Ref-YouTube-VOS), overlays.png to look at, and, where the split
+has ground truth, scores.json.
 Interrupted, the same command goes on after the last finished video. Another benchmark with the same model: its config
 and the same --workdir, as --config=configs/davis.py --workdir=runs/ytvos. Weights without a run, such as the
 authors': a new --workdir and --config.init=PATH. With --shuffle_sentences every sentence is scored against another

@@ -84,6 +84,15 @@ def get_config():
     return config
 
 
+def split_mode(mode, known):
+    """The words of what follows the colon of --config. Raises ValueError for one that is not known."""
+    words = mode.split(',')
+    unknown = sorted(set(words) - set(known))
+    if unknown:
+        raise ValueError(f'--config=...:{mode}: there is no mode {unknown[0]!r}, only {", ".join(known)}.')
+    return words
+
+
 def apply_mode(config, mode):
     """The config of a released-size experiment for what follows the colon of --config=configs/ytvos.py:base,smoke.
 
@@ -94,10 +103,7 @@ def apply_mode(config, mode):
     Raises:
         ValueError: for another word.
     """
-    words = mode.split(',')
-    unknown = sorted(set(words) - set(MODES))
-    if unknown:
-        raise ValueError(f'--config=...:{mode}: there is no mode {unknown[0]!r}, only {", ".join(MODES)}.')
+    words = split_mode(mode, MODES)
     if 'base' in words:
         config.model.backbone = 'base'
     if 'smoke' in words:
@@ -105,6 +111,6 @@ def apply_mode(config, mode):
         config.optimizer.update(drop_steps=(), drop_epochs=())
         config.data.update(batch_size=1, num_frames=min(2, config.data.num_frames), frame_size=(160, 160), workers=0)
         config.data.augmentation.update(scales=(144,), max_size=160, cropped_max_size=160, crop_probability=0.0)
-        config.evaluation.update(short_side=144, max_side=160, clip_frames=min(2, config.evaluation.clip_frames),
+        config.evaluation.update(short_side=144, max_side=None, clip_frames=min(2, config.evaluation.clip_frames),
                                  videos=1)
     return config

@@ -3,9 +3,9 @@
     python -m datasets.build jhmdb_sentences --raw=jhmdb_sentences --out=data/tfds
     python evaluate.py --config=configs/jhmdb.py --workdir=runs/a2d
 
-Or, with released weights, a new --workdir and --config.init=a2d_swin_t.pth. Three frames of each video, each with two
-before and two after it; all queries are scored. With Video-Swin-B: configs/jhmdb.py:base. The paper: mAP 44.4 with
-Video-Swin-T, 45.0 with Video-Swin-B.
+Nothing is trained. Or, with released weights, a new --workdir and --config.init=a2d_swin_t.pth. Three frames of each
+video, each with two before and two after it; all queries are scored. With Video-Swin-B: configs/jhmdb.py:base. The
+paper: mAP 44.4 with Video-Swin-T, 45.0 with Video-Swin-B.
 """
 from configs import a2d
 

@@ -6,7 +6,9 @@
     python evaluate.py --config=configs/ytvos.py --workdir=runs/ytvos     # leaderboard files
 
 With Video-Swin-B: configs/ytvos.py:base. The paper (Table 2, Video-Swin-T): J&F 58.9; Ref-DAVIS17 with the same
-model (configs/davis.py) 56.7. Nine epochs with drops at 6 and 8; the optimiser is the release's at its defaults.
+model (configs/davis.py) 56.7. Nine epochs with drops at 6 and 8; rates are the release's defaults, which it scales by
+GPUs / 4, for the eight clips of a step here. The last tenth of the training videos is held out, to choose the best
+checkpoint.
 Without --config.init both encoders are random, and the text encoder, frozen as the authors have it, of no use: thaw it
 with --config.optimizer.freeze="()".
 
@@ -24,7 +26,7 @@ def get_config(mode='full'):
     config.optimizer.drop_epochs = (6, 8)
     config.model.remat = True
     config.data.tokenizer = 'data/roberta-base'
-    # The public split without ground truth cannot be scored while training: hold out the last tenth of train.
+    # The public split without ground truth cannot be scored while training.
     config.data.update(train_split='train[:90%]', valid_split='train[90%:]')
     config.evaluation.videos = 50
     return common.apply_mode(config, mode)

@@ -47,13 +47,16 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
                                 'data set.')
     target = pathlib.Path(out) / name / str(BUILDERS[name].VERSION)
+    replaced = target.with_name(f'incomplete.replaced_{target.name}')
+    if replaced.exists() and not target.exists():
+        logging.warning('%s: a build that should have replaced it was killed; it is put back.', target)
+        replaced.rename(target)
     if target.exists() and not overwrite:
         raise FileExistsError(f'{target}: was built before and may be older than {raw}. Pass --overwrite to '
                               'build it again, or another --out.')
     for left in target.parent.glob('incomplete.*'):
         logging.warning('Removing %s, left by an interrupted build.', left)
         shutil.rmtree(left)
-    replaced = target.with_name(f'incomplete.replaced_{target.name}')
     if target.exists():
         target.rename(replaced)
     try:
@@ -61,9 +64,12 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
             data_dir=os.fspath(out), file_format='array_record', skip_bad_videos=skip_bad_videos)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=raw, num_shards=shards))
-    except BaseException:
+    except BaseException as error:
         if replaced.exists():  # What was there stays until there is something better.
             replaced.rename(target)
+        if isinstance(error, AssertionError) and 'No examples were yielded' in str(error):
+            raise ValueError(f'{raw}: every video of a split was left out as bad; the warnings above say why.'
+                             ) from error
         raise
     if replaced.exists():
         shutil.rmtree(replaced)

@@ -44,10 +44,12 @@ class Targets:
     masks: at the padded size, False on padding.
     boxes: cx, cy, w, h as fractions of the unpadded frame; zeros where the object is absent.
     present: whether the object is in the frame.
+    size: height and width of the clip's real pixels.
     """
     masks: Bool[ArrayLike, 'B T H W']
     boxes: Float[ArrayLike, 'B T 4']
     present: Bool[ArrayLike, 'B T']
+    size: Int[ArrayLike, 'B 2']
 
 
 @struct.dataclass

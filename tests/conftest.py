@@ -3,8 +3,8 @@ from absl import flags
 from hypothesis import settings
 import jax
 import pytest
+import small
 
-from configs import synthetic
 from datasets import build
 from sgmg_jax.data import synthetic as world
 
@@ -29,16 +29,6 @@ def world_records(tmp_path_factory):
     return build.build('ref_youtube_vos', root / 'raw', root / 'tfds')
 
 
-def small_config(folder):
-    """The demo's config, shrunk: two steps of a model of one block a stage."""
-    config = synthetic.get_config('smoke')
-    config.model.update(hidden=32, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, queries=3)
-    config.data.update(records=(str(folder),), num_frames=2, frame_size=(80, 80))
-    config.data.augmentation.update(scales=(80,), max_size=80)
-    config.evaluation.update(short_side=80)
-    return config
-
-
 @pytest.fixture
 def tiny_config(world_records):
-    return small_config(world_records)
+    return small.small_config(world_records)

@@ -8,6 +8,7 @@ from PIL import Image
 import pytest
 import raw_a2d
 import raw_davis
+import small
 
 from datasets import build
 from sgmg_jax import checkpoints, score
@@ -41,8 +42,7 @@ def a2d_config(config, folder):
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, a2d_records, world_records):
     """A run of one step on A2D-Sentences: workdir and config."""
-    import conftest
-    config = a2d_config(conftest.small_config(world_records), a2d_records)
+    config = a2d_config(small.small_config(world_records), a2d_records)
     workdir = tmp_path_factory.mktemp('run')
     loop.train(config, workdir)
     return workdir, config
@@ -59,7 +59,7 @@ def test_a2d_trains_and_validates_on_annotated_frames(trained):
 def test_a2d_evaluation(trained, tmp_path):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, progress=False)
-    folder = workdir / 'evaluation'
+    folder = workdir / 'evaluation' / 'a2d_sentences_test'
     results = json.loads((folder / 'predictions.json').read_text())
     video = raw_a2d.TEST
     assert {row['image_id'] for row in results} == {f'v_{video}_f_2_i_0', f'v_{video}_f_5_i_0'}
@@ -68,7 +68,8 @@ def test_a2d_evaluation(trained, tmp_path):
     assert Image.open(folder / 'overlays.png').width > 300
     arguments = ['a2d', f'--gt={config.data.records[0]}', f'--pred={folder / "predictions.json"}']
     assert score.main([*arguments, f'--json={tmp_path / "again.json"}']) == 0
-    assert json.loads((tmp_path / 'again.json').read_text()) == summary
+    assert json.loads((tmp_path / 'again.json').read_text()) == {k: v for k, v in summary.items() if k != 'weights'}
+    assert summary['weights'] == f'{workdir}, step 1'
     with pytest.raises(ValueError, match="protocol = 'a2d': sentences can only be shuffled"):
         evaluate.evaluate(config, workdir, shuffled=True)
 
@@ -78,7 +79,7 @@ def test_davis_evaluation_of_four_annotators(trained, davis_records, tmp_path):
     config = copy.deepcopy(config)
     config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
     summary = evaluate.evaluate(config, workdir, progress=False)
-    folder = workdir / 'evaluation'
+    folder = workdir / 'evaluation' / 'ref_davis_valid'
     with zipfile.ZipFile(folder / 'submission.zip') as archive:
         assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
                                            for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
@@ -96,16 +97,15 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     config = copy.deepcopy(config)
     config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
     evaluate.evaluate(config, workdir, progress=False)
-    whole = (workdir / 'evaluation' / 'submission.zip').read_bytes()
+    whole = (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes()
 
     protocol, written = protocols.PROTOCOLS['davis'], []
 
     def write(predictor, record, folder):
         if len(written) == 1:
-            # Some of its files are there when the process dies.
+            # Some of its files are there when the process dies, one half written.
             (folder / 'anno_0' / record.video.name).mkdir(parents=True)
-            (folder / 'anno_0' / record.video.name / 'half.png').write_bytes(b'')
-            (folder / 'anno_0' / record.video.name / 'half.png').unlink()
+            (folder / 'anno_0' / record.video.name / '.partial-1-00000.png').write_bytes(b'half')
             written.append('killed')
             raise KeyboardInterrupt
         written.append(record.video.name)
@@ -114,11 +114,12 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     monkeypatch.setitem(protocols.PROTOCOLS, 'davis', protocol._replace(write=write))
     with pytest.raises(KeyboardInterrupt):
         evaluate.evaluate(config, workdir, progress=False)
-    assert (workdir / 'evaluation' / 'submission.zip').read_bytes() == whole  # the one before stays until the end
+    # The one before stays until the end.
+    assert (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes() == whole
     evaluate.evaluate(config, workdir, progress=False)
     assert written == ['dog', 'killed', 'judo']
-    assert (workdir / 'evaluation' / 'submission.zip').read_bytes() == whole
-    assert not (workdir / '.evaluation').exists()
+    assert (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes() == whole
+    assert not list((workdir / 'evaluation').glob('.*'))
 
     # What was interrupted with other settings is begun anew.
     written[:] = ['another']
@@ -127,6 +128,46 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     config.evaluation.clip_frames = 5
     evaluate.evaluate(config, workdir, progress=False)
     assert written == ['another', 'killed', 'dog', 'judo']
+
+
+@pytest.mark.parametrize('moment', ['before', 'between', 'after'])
+def test_killed_while_the_new_evaluation_takes_the_place_of_the_old(tmp_path, monkeypatch, moment):
+    """The old one or the new one is there, whole; the same command runs again."""
+    target, partial = tmp_path / 'evaluation' / 'a', tmp_path / 'evaluation' / '.a'
+    target.mkdir(parents=True)
+    (target / 'scores.json').write_text('old')
+    evaluate.begin(partial, target, {'n': 1})
+    (partial / 'files' / 'scores.json').write_text('new')
+    calls = []
+
+    def killed(source, destination):
+        calls.append(source.name)
+        if moment == 'before' or moment == 'between' and len(calls) == 2:
+            raise KeyboardInterrupt
+        return source.rename(destination)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluate.os, 'replace', killed)
+        if moment == 'after':
+            patch.setattr(evaluate.shutil, 'rmtree', lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        evaluate.publish(partial, target)
+    evaluate.begin(partial, target, {'n': 1})
+    assert (target / 'scores.json').read_text() == ('new' if moment == 'after' else 'old')
+    assert not list((partial / 'files').iterdir()) and not list((partial / 'done').iterdir())
+    (partial / 'files' / 'scores.json').write_text('newer')
+    evaluate.publish(partial, target)
+    assert (target / 'scores.json').read_text() == 'newer' and not partial.exists()
+
+
+def test_one_data_set_is_evaluated_at_a_time(trained, davis_records):
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    config.evaluation.records = (davis_records, davis_records)
+    with pytest.raises(ValueError, match='config.evaluation.records: .* are 2 data sets'):
+        evaluate.evaluate(config, workdir)
+    config.evaluation.update(records=config.data.records, protocol='davis')
+    with pytest.raises(ValueError, match=f'video {raw_a2d.TEST}: has 1 expressions'):
+        evaluate.evaluate(config, workdir)
 
 
 def test_pictures_among_videos_become_clips(a2d_records, world_records, tmp_path):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import pytest
 
 from sgmg_jax import systems
-from sgmg_jax.data import augment
+from sgmg_jax.data import augment, clips
 from sgmg_jax.inference import protocols
 from sgmg_jax.training import loop
 from sgmg_jax.training import optimizer as optimizers
@@ -43,6 +43,16 @@ def test_config(experiment, mode):
     assert set(config.data.augmentation) == set(augment.Augmentation.__dataclass_fields__)
     assert (config.steps <= 2) == ('smoke' in mode)
     protocols.choose(config.evaluation.protocol)
+
+
+@pytest.mark.parametrize('height, width', [(720, 1280), (1280, 720), (480, 640), (320, 480), (240, 320), (360, 360)])
+def test_smoke_takes_pictures_of_every_shape(height, width):
+    """Validation and training: not too small for four levels."""
+    for experiment in EXPERIMENTS:
+        config = importlib.import_module(f'configs.{experiment}').get_config('smoke')
+        size = clips.resized_size(height, width, config.evaluation.short_side, config.evaluation.max_side)
+        for side in (*size, *config.data.frame_size):
+            assert -(-side // 16) * 16 > {3: 64, 4: 128}[config.model.levels], experiment
 
 
 def test_released_schedules():

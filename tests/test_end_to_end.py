@@ -1,5 +1,6 @@
 """From records to scores through the functions that train.py, evaluate.py and `score` call."""
 import copy
+import dataclasses
 import errno
 import json
 import pathlib
@@ -86,7 +87,7 @@ def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
 def test_evaluation_writes_what_a_leaderboard_takes(trained):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, progress=False)
-    folder = workdir / 'evaluation'
+    folder = workdir / 'evaluation' / 'ref_youtube_vos_valid'
     split = records.open_records(config.data.records, 'valid')
     expected = {f'Annotations/{video.name}/{e.id}/{frame}.png'
                 for video in split.videos for e in video.expressions for frame in video.frame_names}
@@ -98,12 +99,12 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
     assert json.loads((folder / 'scores.json').read_text()) == summary
     assert set(summary['tags']) >= {'attribute'}
     assert Image.open(folder / 'overlays.png').width > 300
-    assert not [path.name for path in workdir.iterdir() if path.name.startswith('.')]
+    assert not [path for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')]
     # The command scores the same files the same way.
     out = workdir / 'again.json'
     arguments = ['ytvos', f'--gt={config.data.records[0]}', f'--pred={folder / "submission.zip"}', f'--json={out}']
     assert score.main(arguments) == 0
-    assert json.loads(out.read_text()) == summary
+    assert json.loads(out.read_text()) == {k: v for k, v in summary.items() if k != 'weights'}
     # And the masks are those of the three-line API.
     record = split[0]
     masks = Predictor.from_workdir(workdir)(record.decode_frames(), [record.video.expressions[0].text])
@@ -115,13 +116,31 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
 def test_shuffled_sentences_are_scored_against_other_objects(trained):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, shuffled=True, progress=False)
-    assert json.loads((workdir / 'evaluation_shuffled' / 'scores.json').read_text()) == summary
+    scores = workdir / 'evaluation' / 'ref_youtube_vos_valid_shuffled' / 'scores.json'
+    assert json.loads(scores.read_text()) == summary
     expressions = records.open_records(config.data.records, 'valid').videos[0].expressions
     shuffled = evaluate.shuffle_sentences(expressions, random.Random(0))
     assert [(e.id, e.text, e.tags) for e in shuffled] == [(e.id, e.text, e.tags) for e in expressions]
     assert all(a.object_id != b.object_id for a, b in zip(shuffled, expressions))
     alone = [e for e in expressions if e.object_id == 1]
     assert evaluate.shuffle_sentences(alone, random.Random(0)) == []
+
+    class OneObject:
+        directory, split = 'records', 'valid'
+        videos = tuple(dataclasses.replace(v, expressions=tuple(e for e in v.expressions if e.object_id == 1))
+                       for v in records.open_records(config.data.records, 'valid').videos)
+
+        def __len__(self):
+            return len(self.videos)
+
+        def first(self, count):
+            return self
+
+        def __getitem__(self, index):
+            return types.SimpleNamespace(video=self.videos[index])
+
+    with pytest.raises(ValueError, match="split 'valid': no video has sentences about two objects"):
+        evaluate.score_videos(None, OneObject(), 'ytvos', shuffled=True, progress=False)
 
 
 def test_clips_cut_a_video_in_time(trained):
@@ -207,7 +226,8 @@ def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained,
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
     released, own = evaluate.evaluate(config, tmp_path / 'new'), evaluate.evaluate(config, workdir, 'latest')
-    assert released == own and (tmp_path / 'new' / 'evaluation' / 'submission.zip').exists()
+    assert released.pop('weights').startswith(f'{path} (SgMg)') and own.pop('weights') == f'{workdir}, step 2'
+    assert released == own and list((tmp_path / 'new').glob('evaluation/*/submission.zip'))
     half = tmp_path / 'swin.safetensors'
     weights.save({n: x for n, x in weights.read_ours(workdir).items() if n != 'query_embedding'}, half)
     config.init = (str(half),)

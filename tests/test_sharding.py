@@ -28,7 +28,8 @@ PROGRAM = '''
                       np.array([[80, 80], [70, 80], [80, 80], [80, 80]], np.int32))
     text = types.Text(rng.integers(3, 20, (B, 6)).astype(np.int32), np.arange(6)[None] < np.array([[6], [3], [5], [4]]))
     masks = rng.random((B, T, S, S)) < .3
-    targets = types.Targets(masks, rng.uniform(.2, .6, (B, T, 4)).astype(np.float32), rng.random((B, T)) < .8)
+    targets = types.Targets(masks, rng.uniform(.2, .6, (B, T, 4)).astype(np.float32), rng.random((B, T)) < .8,
+                            clip.size)
     example = types.Example(clip, text, targets)
     parameters = jax.jit(lambda k: model.init(k, clip, text, queries.best_query)['params'])(jax.random.key(0))
 

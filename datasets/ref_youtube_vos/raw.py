@@ -202,6 +202,10 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
     """
     if all(expression.object_id < 0 for expression in video.expressions):
         return []
+    if split.challenge and not any((folder / video.name).is_dir() for folder in split.mask_folders):
+        logging.warning('Video %s has no masks in %s: its ground truth stays hidden.', video.name,
+                        ' or '.join(map(str, split.mask_folders)))  # Part of the public ground truth is of use too.
+        return []
     folder = _video_folder(split.mask_folders, video, split, 'masks')
     if any(path.is_dir() for path in folder.iterdir()):
         maps = _merge_expressions(folder, video, height, width)

@@ -81,7 +81,8 @@ class RefYoutubeVos(tfds.core.GeneratorBasedBuilder):
                 skipped += 1
                 logging.warning('Skipped a bad video of %s, number %d: %s', split.name, skipped, error)
                 continue
-            expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id,
+            expressions = [{'id': expression.id, 'text': expression.text,
+                            'object_id': expression.object_id if masks else -1,
                             'tags': ' '.join(expression.tags)} for expression in video.expressions]
             entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
                      'height': height, 'width': width}

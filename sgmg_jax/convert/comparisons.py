@@ -409,7 +409,8 @@ def _targets(arrays, size):
         mask = arrays[f'in/tgt{i}_masks']
         masks[i, :, :mask.shape[1], :mask.shape[2]] = mask
     boxes, present = (np.stack([arrays[f'in/tgt{i}_{name}'] for i in range(count)]) for name in ('boxes', 'valid'))
-    return types.Targets(masks, boxes, present == 1)
+    sizes = np.array([arrays[f'in/tgt{i}_masks'].shape[1:] for i in range(count)])
+    return types.Targets(masks, boxes, present == 1, sizes)
 
 
 RECORDED = ('video_encoder', 'encode_text', 'transformer', 'transformer/reference_points', 'mask_optimizer')

@@ -135,6 +135,12 @@ def mirror(sample: clips.Sample) -> clips.Sample:
                                sentence=swap_sides(sample.sentence))
 
 
+def too_narrow(height: int, width: int) -> bool:
+    """Whether the released code makes no clip of a picture: its short side has less than 200 pixels once its long
+    side has 640."""
+    return min(height, width) * 640 < 200 * max(height, width)
+
+
 def pseudo_clip(sample: clips.Sample, rng: np.random.Generator, num_frames: int) -> clips.Sample:
     """A picture (T = 1) -> a clip of it and its warped, blurred and recoloured copies, in random order.
 
@@ -166,8 +172,8 @@ def _crop_side(rng: np.random.Generator, side: int, bounds: tuple[int, int]) -> 
 
 
 def _recolour(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness up to 40 levels, or hue and saturation up to 5, or both."""
-    brightness, hue = [(True, False), (False, True), (True, True)][rng.integers(3)]
+    """Brightness up to 40 levels, or hue and saturation up to 5, or, half of the time, both."""
+    brightness, hue = [(True, False), (False, True), (True, True), (True, True)][rng.integers(4)]
     if hue:
         hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV).astype(np.int16)
         hsv[..., :2] += rng.integers(-5, 6, 2, dtype=np.int16)

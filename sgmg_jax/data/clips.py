@@ -171,4 +171,4 @@ def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) ->
                         annotated=None if sample.annotated is None else np.array(sample.annotated, np.int32)),
         text=types.Text(tokens=text.tokens[0], valid=text.valid[0]),
         targets=types.Targets(masks=masks, boxes=(boxes * sample.present[:, None]).astype(np.float32),
-                              present=sample.present.copy()))
+                              present=sample.present.copy(), size=np.array([height, width], np.int32)))

@@ -67,6 +67,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
     index = records.training_index(source.videos, num_frames)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
+    check_sentences(source, tokenizer, text_length)
     load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, augmentation,
                     reverse_probability, on_bad_clip)
     # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
@@ -79,6 +80,17 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
             worker_init_fn=_die_with_parent)
     return iter(batches)
+
+
+def check_sentences(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length: int):
+    """Raises ValueError, naming video and expression, for a sentence that is empty or too long."""
+    for video in source.videos:
+        for expression in video.expressions:
+            try:
+                text.encode(tokenizer, [expression.text], text_length)
+            except ValueError as error:
+                raise ValueError(f'{source.directory}: video {video.name}, expression {expression.id}: {error}'
+                                 ) from error
 
 
 @dataclasses.dataclass
@@ -103,6 +115,9 @@ class LoadClip(grain.transforms.RandomMap):
             video = self.source.videos[number]
             expression = video.expressions[position]
             picture = len(video.frame_names) == 1  # of RefCOCO; several frames of it are copies
+            if picture and self.num_frames > 1 and augment.too_narrow(video.height, video.width):
+                row = int(rng.integers(len(self.index)))
+                continue
             indices = clips.sample_frames(rng, len(video.frame_names), centre, 1 if picture else self.num_frames,
                                           self.reverse_probability)
             try:

@@ -68,7 +68,7 @@ class Record:
         """RGB [T H W 3] uint8 of the frames at `indices`, or of all.
 
         Raises:
-            ValueError: for a broken JPEG; names video and frame.
+            ValueError: for a broken image, a broken film or one that ends too early; names video and frame.
         """
         indices = range(len(self.video.frame_names)) if indices is None else indices
         if self.film is not None:
@@ -101,7 +101,7 @@ class Record:
         return self._decode_mask(self.video.mask_places.index((index, object_id)), index) > 0
 
     def _decode_film(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        wanted, found = {int(index) for index in indices}, {}
+        wanted, found, number = {int(index) for index in indices}, {}, -1
         try:
             with av.open(io.BytesIO(self.film)) as container:
                 for number, frame in enumerate(container.decode(video=0)):
@@ -167,6 +167,10 @@ class Records(Sequence):
 
     def __len__(self) -> int:
         return len(self.videos)
+
+    def first(self, count: int) -> 'Records':
+        """The first videos alone."""
+        return Records(self.directory, self.split, self.videos[:count], self._sources)
 
     def __getitem__(self, index: int) -> Record:
         index = range(len(self))[index]

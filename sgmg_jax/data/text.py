@@ -83,7 +83,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | os.PathLike) -> pathlib.P
 
 
 def normalise(sentence: str) -> str:
-    """Lower case, single spaces: what the released code does to every sentence."""
+    """Lower case, single spaces: what the released code does to the sentences it trains on."""
     return ' '.join(sentence.lower().split())
 
 

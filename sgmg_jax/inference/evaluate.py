@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import zlib
 
@@ -28,10 +29,10 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split by config.evaluation.protocol; the
     weights of config.init where `workdir` holds no run.
 
-    Leaves <workdir>/evaluation/ with the benchmark's files (inference/protocols.py), overlays.png and, where there is
-    ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the same command goes on
-    after the last finished video, if weights, data and settings are the same. With `shuffled`, every sentence is
-    scored against another object: only <workdir>/evaluation_shuffled/scores.json.
+    Leaves <workdir>/evaluation/<data set>_<split>/ with the benchmark's files (inference/protocols.py), overlays.png
+    and, where there is ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the
+    same command goes on after the last finished video, if weights, data and settings are the same. With `shuffled`,
+    every sentence is scored against another object: only <data set>_<split>_shuffled/scores.json.
 
     Returns:
         the summary of the benchmark's scores (score.score_submission), or None without ground truth.
@@ -45,34 +46,50 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
         predictor = predict.Predictor.from_weights(config)
     else:
         predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
-    split = records.open_records(config.evaluation.records or config.data.records, config.evaluation.split)
-    benchmark = config.evaluation.protocol
+    logging.info('evaluating %s', predictor.origin)
+    split, protocol = open_split(config, config.evaluation.split)
+    benchmark, name = config.evaluation.protocol, split_name(split)
     if shuffled:
         summary = score_videos(predictor, split, benchmark, shuffled=True, progress=progress)
-        score.write_scores(workdir / 'evaluation_shuffled' / 'scores.json', summary)
+        score.write_scores(workdir / 'evaluation' / f'{name}_shuffled' / 'scores.json', summary)
         return summary
 
-    protocol = protocols.choose(benchmark)
-    partial, target, old = (workdir / name for name in ('.evaluation', 'evaluation', f'.old-{os.getpid()}'))
-    begin(partial, {'weights': fingerprint(predictor.parameters), 'records': split.directory, 'split': split.split,
-                    'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
-    write_predictions(predictor, split, protocol, partial / 'files', progress)
+    target, partial = (workdir / 'evaluation' / folder for folder in (name, f'.{name}'))
+    begin(partial, target, {
+        'weights': [predictor.origin, fingerprint(predictor.parameters)], 'records': split.directory,
+        'split': split.split, 'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
+    write_predictions(predictor, split, protocol, partial, progress)
     submission = protocol.finish(partial / 'files', split.videos)
     summary = None
     if has_truth(split):
         # What would be uploaded is what is scored.
-        summary = score.score_submission(benchmark, submission, split, progress)
+        summary = score.score_submission(benchmark, submission, split, progress) | {'weights': predictor.origin}
         score.write_scores(partial / 'files' / 'scores.json', summary)
     visualize.contact_sheet(pictures(split, protocol, partial / 'files'), partial / 'files' / 'overlays.png', COLUMNS)
-    try:
-        if target.exists():
-            os.replace(target, old)
-        os.replace(partial / 'files', target)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(partial)
+    publish(partial, target)
     logging.info('written: %s', target)
     return summary
+
+
+def open_split(config, split):
+    """A split of the data set to evaluate on, checked to fit its protocol, and the protocol.
+
+    Raises:
+        ValueError: if several data sets are named, or videos do not fit the protocol.
+    """
+    directories = config.evaluation.records or config.data.records
+    if len(directories) != 1:
+        raise ValueError(f'config.evaluation.records: {tuple(directories)} are {len(directories)} data sets; one is '
+                         'evaluated at a time.')
+    opened, protocol = records.open_records(directories, split), protocols.choose(config.evaluation.protocol)
+    for video in opened.videos:
+        protocol.check(video)
+    return opened, protocol
+
+
+def split_name(split):
+    """Such as ref_youtube_vos_valid: the name of a folder."""
+    return f'{pathlib.Path(split.directory).parent.name}_{re.sub(r"[^0-9a-zA-Z]+", "-", split.split).strip("-")}'
 
 
 def has_truth(split):
@@ -87,27 +104,46 @@ def fingerprint(parameters):
     return value
 
 
-def begin(partial, identity):
-    """Makes `partial` ready: what an evaluation of another identity left there is removed."""
+def begin(partial, target, identity):
+    """Makes `partial` ready to be written to, and to be gone on with if it holds an evaluation of this identity."""
+    if (partial / 'old').exists() and not target.exists():  # killed in the middle of `publish`
+        os.replace(partial / 'old', target)
     path = partial / 'identity.json'
     if path.exists() and json.loads(path.read_text()) == identity:
         logging.info('going on with the evaluation that was interrupted in %s', partial)
+        for half_written in (partial / 'files').rglob('.partial-*'):
+            half_written.unlink()
         return
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'files').mkdir(parents=True)
+    for folder in ('files', 'done'):
+        (partial / folder).mkdir(parents=True)
     with files.replacing(path) as new:
         new.write_text(json.dumps(identity))
 
 
-def write_predictions(predictor, split, protocol, folder, progress=True):
-    """Writes the predictions of every video that is not finished yet; <folder>/../done/ says which are."""
-    done = folder.parent / 'done'
-    done.mkdir(exist_ok=True)
-    finished = {int(path.name) for path in done.iterdir()}
+def publish(partial, target):
+    """Puts partial/files in the place of `target`. Killed at any instant, it leaves the old or the new one whole, or
+    the old one where `begin` finds it."""
+    (partial / 'identity.json').unlink()  # What is left from here on is never gone on with.
+    old = partial / 'old'
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(partial / 'files', target)
+    except OSError:
+        if old.exists():
+            os.replace(old, target)
+        raise
+    shutil.rmtree(partial)
+
+
+def write_predictions(predictor, split, protocol, partial, progress=True):
+    """Writes the predictions of every video that is not finished yet to partial/files; partial/done says which are."""
+    finished = {int(path.name) for path in (partial / 'done').iterdir()}
     for i in tqdm.trange(len(split), desc='predicting', unit='video', disable=not progress):
         if i not in finished:
-            protocol.write(predictor, split[i], folder)
-            (done / str(i)).touch()
+            protocol.write(predictor, split[i], partial / 'files')
+            (partial / 'done' / str(i)).touch()
 
 
 def score_videos(predictor, split, benchmark, count=None, shuffled=False, progress=True):
@@ -126,18 +162,17 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
     if benchmark in protocols.ANNOTATED and shuffled:
         raise ValueError(f'config.evaluation.protocol = {benchmark!r}: sentences can only be shuffled where J and F '
                          "are scored, 'ytvos' and 'davis'.")
-    scores, results, truths = [], [], []
-    for i in tqdm.trange(min(len(split), count or len(split)), desc='validation', unit='video', leave=False,
-                         disable=not progress):
-        record = split[i]
-        if benchmark in protocols.ANNOTATED:
-            results += protocols.predict_annotated(predictor, record, benchmark)
-            truths.append(record)
-        else:
-            scores += _score_expressions(predictor, record, random.Random(i) if shuffled else None)
+    split = split.first(count or len(split))
+    bar = tqdm.trange(len(split), desc='validation', unit='video', leave=False, disable=not progress)
     if benchmark in protocols.ANNOTATED:
-        return mean_ap.evaluate(score.truth_of_records(benchmark, truths), results)
-    return scoring.summarise(scores)
+        results = [row for i in bar for row in protocols.predict_annotated(predictor, split[i], benchmark)]
+        return mean_ap.evaluate(score.truth_of_records(benchmark, split), results)
+    rows = [row for i in bar
+            for row in _score_expressions(predictor, split[i], random.Random(i) if shuffled else None)]
+    if shuffled and not rows:
+        raise ValueError(f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
+                         'there is no other object to score a sentence against.')
+    return scoring.summarise(rows)
 
 
 def _score_expressions(predictor, record, shuffling):

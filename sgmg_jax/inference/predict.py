@@ -44,8 +44,10 @@ class Predictor:
         self._tokenizer, self._text_length = tokenizer, text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
-        self._segment = compilation.jit(functools.partial(_segment, model), static_argnames=('crop', 'size'))
-        self._segment_all = compilation.jit(functools.partial(_segment_all, model), static_argnames=('crop', 'size'))
+        self._segment, self._segment_all = (
+            compilation.jit(functools.partial(segment, model)) for segment in (_segment, _segment_all))
+        # Apart, as videos that are alike when resized and padded may differ in their own size.
+        self._original_size = compilation.jit(_original_size, static_argnums=(1, 2))
 
     @classmethod
     def from_workdir(cls, workdir, checkpoint='best', config=None):
@@ -77,7 +79,7 @@ class Predictor:
         """
         model = systems.build_model(config.model)
         shapes = parameter_shapes(model)
-        found, report = weights.load(config.init, traverse_util.unflatten_dict(shapes, sep='/'), config.init_skip)
+        found, report = weights.load(config.init, traverse_util.unflatten_dict(shapes, sep='/'))
         for line in report:
             logging.info('weights: %s', line)
         missing = sorted(set(shapes) - set(found))
@@ -134,9 +136,23 @@ class Predictor:
             yield start, self._window(read(range(start, min(start + self._clip_frames, length))))
 
     def _window(self, frames):
-        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
-        video = self._encode(self.parameters, clip)
-        return lambda sentence: np.asarray(self._ask(self._segment, video, clip, frames, sentence))[:len(frames)]
+        clip, video = self._encode_clip(frames)
+
+        def ask(sentence):
+            logits = self._segment(self.parameters, video, self._tokens(sentence), clip.valid[:, :, 0, 0])
+            return self._resized(logits, clip, frames)[:len(frames)]
+
+        return ask
+
+    def _encode_clip(self, frames, annotated=None):
+        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side)).replace(annotated=annotated)
+        return clip, self._encode(self.parameters, clip)
+
+    def _tokens(self, sentence):
+        return text.encode(self._tokenizer, [sentence], self._text_length)
+
+    def _resized(self, logits, clip, frames):
+        return np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
 
     def annotated(self, read, length, index):
         """One frame of a video, clip_frames around it being context for the backbone only (A2D-Sentences, JHMDB).
@@ -151,59 +167,49 @@ class Predictor:
         """
         indices, position = clips.annotated_window(index, length, self._clip_frames)
         frames = read(indices)
-        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side))
-        clip = clip.replace(annotated=np.array([position], np.int32))
-        video = self._encode(self.parameters, clip)
+        clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
         def ask(sentence):
-            scores, logits = self._ask(self._segment_all, video, clip, frames, sentence)
-            return np.asarray(scores), np.asarray(logits) > 0
+            scores, logits = self._segment_all(self.parameters, video, self._tokens(sentence))
+            return np.asarray(scores), self._resized(logits, clip, frames) > 0
 
         return ask
-
-    def _ask(self, segment, video, clip, frames, sentence):
-        tokens = text.encode(self._tokenizer, [sentence], self._text_length)
-        return segment(self.parameters, video, tokens, clip.valid[:, :, 0, 0], crop=tuple(clip.size[0].tolist()),
-                       size=frames.shape[1:3])
 
 
 def pad_clip(frames, size):
     """frames [T h w 3] float32 -> types.Clip of one clip, H and W multiples of 16.
 
     Time is filled to the next multiple of the backbone's window, so that videos of many lengths
-    share a few compiled programs; the result for the real frames stays the same.
+    share a few compiled programs; the result for the real frames stays the same. A picture stays one frame.
     """
     length, (height, width) = len(frames), size
-    pads = [-n % multiple for n, multiple in zip(
-        (length, height, width), (video_swin.WINDOW[0], PIXELS, PIXELS))]
+    bucket = video_swin.WINDOW[0] if length > 1 else 1
+    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, PIXELS, PIXELS))]
     valid = np.ones((length, height, width), bool)
     widths = [(0, pad) for pad in pads]
     return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
                       np.array([size], np.int32))
 
 
-def _segment(model, parameters, video, tokens, real_frames, crop, size):
-    """One sentence: mask logits [T H W] of the best query at the size of the original frames."""
+def _segment(model, parameters, video, tokens, real_frames):
+    """One sentence: mask logits [T H W] of the best query, padded."""
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)
         query = queries.best_query(proposals, real_frames)
         return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0, 0]
 
-    return _original_size(model.apply({'params': parameters}, method=call), crop, size)
+    return model.apply({'params': parameters}, method=call)
 
 
-def _segment_all(model, parameters, video, tokens, real_frames, crop, size):
-    """One sentence, one frame: scores [Q] and mask logits [Q H W] of every query."""
-    del real_frames
-
+def _segment_all(model, parameters, video, tokens):
+    """One sentence, one frame: scores [Q] and mask logits [Q H W], padded, of every query."""
     def call(module):
         proposals = module.segment(video, module.encode_text(tokens))
         every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q B T h w P
         return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
 
-    scores, logits = model.apply({'params': parameters}, method=call)
-    return scores, _original_size(logits, crop, size)
+    return model.apply({'params': parameters}, method=call)
 
 
 def _original_size(logits, crop, size):

@@ -13,13 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
+import scipy.special
 
 from sgmg_jax import files
+from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference import leaderboard
 from sgmg_jax.score.ytvos import expected_videos
 
-ANNOTATORS = 4  # of Ref-DAVIS17: two, each of the first frame and of the full video
+ANNOTATORS = len(davis.ANNOTATORS)
 BACKGROUND = 0.1  # probability of Ref-DAVIS17's background
 RESULTS = 'results'  # folder of the results of single videos
 
@@ -31,11 +33,13 @@ class Protocol(NamedTuple):
     finish: function(folder, videos) -> path of what is submitted, when all of these records.Video are written.
     read: function(folder, video, expression, frame index) -> the mask that was written, bool [H W].
     annotated: whether only annotated frames are asked for.
+    check: function(records.Video), which raises ValueError for one that does not fit.
     """
     write: Callable
     finish: Callable
     read: Callable
     annotated: bool = False
+    check: Callable = lambda video: None
 
 
 def write_expressions(predictor, record, folder):
@@ -49,47 +53,46 @@ def write_expressions(predictor, record, folder):
 
 
 def write_objects(predictor, record, folder):
-    """Ref-DAVIS17: for each annotator, one map of all objects a frame.
-
-    Raises:
-        ValueError: if the video's objects do not have one expression of each annotator.
-    """
+    """Ref-DAVIS17: for each annotator, one map of all objects a frame."""
     video = record.video
     groups = annotator_groups(video)
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for annotator, expressions in enumerate(groups):
-            maps = merge_objects(np.stack([ask(expression.text) for expression in expressions]))
-            leaderboard.write_maps(folder / f'anno_{annotator}', video.name,
+            logits = np.stack([ask(expression.text) for expression in expressions])
+            maps = merge_objects(logits, [expression.object_id for expression in expressions])
+            leaderboard.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
                                    video.frame_names[start:start + len(maps)], maps)
 
 
 def annotator_groups(video):
-    """The expressions of each annotator of a Ref-DAVIS17 video, by object; expression 4 (k - 1) + a is annotator a's
-    of object k.
+    """The expressions of each annotator of a Ref-DAVIS17 video, by object; every fourth one is an annotator's.
 
     Raises:
         ValueError: if they are not so.
     """
-    groups = [sorted((e for e in video.expressions if int(e.id) % ANNOTATORS == annotator), key=lambda e: int(e.id))
-              for annotator in range(ANNOTATORS)]
-    for annotator, group in enumerate(groups):
-        if [e.object_id for e in group] != list(range(1, len(group) + 1)) or len(group) != len(groups[0]):
-            raise ValueError(f'video {video.name}: annotator {annotator} has expressions of the objects '
-                             f'{[e.object_id for e in group]}; Ref-DAVIS17 has one of each object by each of '
-                             f"{ANNOTATORS} annotators. For other data use config.evaluation.protocol = 'ytvos'.")
+    try:
+        groups = [sorted((e for e in video.expressions if int(e.id) % ANNOTATORS == annotator),
+                         key=lambda e: e.object_id) for annotator in range(ANNOTATORS)]
+        objects = [[e.object_id for e in group] for group in groups]
+    except ValueError:  # an id that is no number
+        objects = [[], [-1]]
+    if any(ids != sorted(set(objects[0])) or ids[:1] < [1] for ids in objects):
+        raise ValueError(f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects are not '
+                         f'those of Ref-DAVIS17, one of each object by each of {ANNOTATORS} annotators. For other data '
+                         "use config.evaluation.protocol = 'ytvos'.")
     return groups
 
 
-def merge_objects(logits):
-    """Mask logits [N n H W] of all objects -> uint8 [n H W], 0 for background, k for the k-th object.
+def merge_objects(logits, object_ids):
+    """Mask logits [N n H W] of N objects -> uint8 [n H W], 0 for background, else an object's id.
 
     The released script's: probabilities below one half are none, the background has 0.1, the greatest wins, the first
     on ties.
     """
-    probabilities = 1 / (1 + np.exp(-logits.astype(np.float32)))
+    probabilities = scipy.special.expit(logits.astype(np.float32))
     probabilities[probabilities < 0.5] = 0
-    winner = probabilities.argmax(axis=0)
-    return np.where(probabilities.max(axis=0) > BACKGROUND, winner + 1, 0).astype(np.uint8)
+    winner = np.array(object_ids, np.uint8)[probabilities.argmax(axis=0)]
+    return np.where(probabilities.max(axis=0) > BACKGROUND, winner, 0).astype(np.uint8)
 
 
 def predict_annotated(predictor, record, benchmark):
@@ -111,8 +114,9 @@ def predict_annotated(predictor, record, benchmark):
 
 
 def _write_results(predictor, record, folder, benchmark):
+    results = json.dumps(predict_annotated(predictor, record, benchmark))
     with files.replacing(_results(folder, record.video)) as partial:
-        partial.write_text(json.dumps(predict_annotated(predictor, record, benchmark)))
+        partial.write_text(results)
 
 
 def _results(folder, video):
@@ -143,7 +147,7 @@ def _read_expression(folder, video, expression, frame):
 
 def _read_object(folder, video, expression, frame):
     annotator = int(expression.id) % ANNOTATORS
-    path = pathlib.Path(folder) / f'anno_{annotator}' / video.name / f'{video.frame_names[frame]}.png'
+    path = pathlib.Path(folder) / davis.ANNOTATORS[annotator] / video.name / f'{video.frame_names[frame]}.png'
     with Image.open(path) as image:
         return np.asarray(image) == expression.object_id
 
@@ -162,14 +166,14 @@ def _zip_expressions(folder, videos):
 def _zip_objects(folder, videos):
     del videos  # What is missing, scoring finds: there is always ground truth.
     path = pathlib.Path(folder) / 'submission.zip'
-    leaderboard.zip_submission(folder, path, [f'anno_{annotator}' for annotator in range(ANNOTATORS)])
+    leaderboard.zip_submission(folder, path, davis.ANNOTATORS)
     return path
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
 PROTOCOLS = {
     'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression),
-    'davis': Protocol(write_objects, _zip_objects, _read_object),
+    'davis': Protocol(write_objects, _zip_objects, _read_object, check=annotator_groups),
     **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
                       functools.partial(_read_result, benchmark=name), annotated=True) for name in ANNOTATED},
 }

@@ -21,7 +21,7 @@ def matching_cost(proposals, targets):
     """types.Proposals, types.Targets -> [D B Q] (SgMg, section 3.5; masks before refinement).
 
     The class is compared on frames where the object is present, the boxes on all frames (an absent
-    object's is all zeros), the masks on all frames and pixels together.
+    object's is all zeros), the masks on all frames and counted pixels together.
     """
     probability = jax.nn.sigmoid(proposals.scores)
     positive = terms.ALPHA * (1 - probability) ** 2 * -jnp.log(probability + 1e-8)
@@ -36,10 +36,10 @@ def matching_cost(proposals, targets):
 
     logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.patch_masks), 2, 3)  # D B Q T H/2 W/2
     logits = logits.astype(jnp.float32)
-    masks = half_resolution(targets.masks)[:, None]
-    mask_cost = terms.focal(logits, masks).mean(terms.CLIP)
+    masks, counted = half_resolution(targets.masks)[:, None], half_resolution(terms.counted_pixels(targets))
+    mask_cost = terms.mean_focal(logits, masks, counted)
     # Only the Dice coefficient itself, without the loss's 1.
-    dice_cost = terms.dice(logits, masks) - 1
+    dice_cost = terms.dice(logits, masks, counted) - 1
     return (WEIGHTS['class'] * class_cost + WEIGHTS['box'] * box_cost - WEIGHTS['giou'] * giou
             + WEIGHTS['mask'] * mask_cost + WEIGHTS['dice'] * dice_cost)
 

@@ -22,7 +22,7 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
       targets: types.Targets.
 
     All are sums over clips, divided by the number of frames of the batch that show the object.
-    Mask terms are means over a clip's frames and pixels before that, so they weigh a factor T
+    Mask terms are means over a clip's frames and counted pixels before that, so they weigh a factor T
     less than the others, as in the released code.
     """
     count = jnp.maximum(targets.present.sum(), 1)
@@ -35,14 +35,16 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
     corners = box_ops.to_corners(predictions.boxes), box_ops.to_corners(targets.boxes)
     low_targets = matching.half_resolution(targets.masks)
     low_masks = low_masks.astype(jnp.float32)
+    counted = terms.counted_pixels(targets)
+    low_counted = matching.half_resolution(counted)
     return {
         'class': total(terms.focal(proposals.scores, positive)),
         'box': total(terms.l1(predictions.boxes, targets.boxes)),
         'giou': total(1 - box_ops.generalised_iou(*corners)),
-        'mask': total(terms.focal(predictions.masks, targets.masks).mean(terms.CLIP)),
-        'dice': total(terms.dice(predictions.masks, targets.masks)),
-        'mask_low': total(terms.focal(low_masks, low_targets).mean(terms.CLIP)),
-        'dice_low': total(terms.dice(low_masks, low_targets)),
+        'mask': total(terms.mean_focal(predictions.masks, targets.masks, counted)),
+        'dice': total(terms.dice(predictions.masks, targets.masks, counted)),
+        'mask_low': total(terms.mean_focal(low_masks, low_targets, low_counted)),
+        'dice_low': total(terms.dice(low_masks, low_targets, low_counted)),
     }
 
 

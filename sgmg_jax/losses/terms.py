@@ -16,9 +16,25 @@ def focal(logits, targets, alpha=ALPHA):
     return weight * cross_entropy * miss ** 2
 
 
-def dice(logits, masks):
-    """1 - soft Dice coefficient of a clip: logits, masks [... T H W] -> [...]."""
-    probability, masks = jax.nn.sigmoid(logits), masks.astype(logits.dtype)
+def counted_pixels(targets):
+    """[H W] bool: the pixels of a batch of types.Targets that the mask losses count.
+
+    The release pads a batch to its largest clip, in multiples of 32, and counts this padding as background. What our
+    static shape adds beyond it would only dilute the means over pixels, and does not count.
+    """
+    height, width = -(-targets.size.max(axis=0) // 32) * 32
+    rows, columns = (jnp.arange(n) for n in targets.masks.shape[-2:])
+    return (rows[:, None] < height) & (columns < width)
+
+
+def mean_focal(logits, masks, counted):
+    """Mean focal loss of a clip over frames and counted pixels [H W]: logits, masks [... T H W] -> [...]."""
+    return (focal(logits, masks) * counted).sum(CLIP) / (logits.shape[-3] * counted.sum())
+
+
+def dice(logits, masks, counted):
+    """1 - soft Dice coefficient of a clip on the counted pixels [H W]: logits, masks [... T H W] -> [...]."""
+    probability, masks = jax.nn.sigmoid(logits) * counted, masks.astype(logits.dtype)
     overlap = 2 * (probability * masks).sum(CLIP) + 1
     return 1 - overlap / (probability.sum(CLIP) + masks.sum(CLIP) + 1)
 

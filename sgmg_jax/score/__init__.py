@@ -2,9 +2,9 @@
 
     python -m sgmg_jax.score {davis,ytvos,a2d,jhmdb,refcoco} --gt=GROUND_TRUTH --pred=PREDICTIONS
 
-The files are checked first; then a short table goes to stdout and all numbers, each video's and each sentence's
-too, to a JSON file. Exit status: 0 all is well, 1 the predictions are wrong (the problems are listed), 2 the
-command is.
+The files are checked, and nothing is scored if one is wrong; a short table goes to stdout and all numbers, each
+video's and each sentence's too, to a JSON file. Exit status: 0 all is well, 1 the predictions are wrong (the problems
+are listed), 2 the command is.
 """
 import argparse
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ to its last. J_variance and J&F_variance, over an expression's frames, are a mea
 own (numbers in [0, 1], less is better).
 
 examples:
-    python -m sgmg_jax.score ytvos --gt=runs/demo/records --pred=runs/demo/evaluation/submission.zip
+    python -m sgmg_jax.score ytvos --gt=runs/demo/records \
+        --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
     python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
     python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
 '''
@@ -163,8 +164,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         summary = options.run(options)
         if summary is not None:
+            print(f'\n{format_scores(summary)}')  # first, lest it be lost where the file cannot be written
             write_scores(options.json, summary)
-            print(f'\n{format_scores(summary)}\n\nwritten: {options.json}')
+            print(f'\nwritten: {options.json}')
     except common.WrongPredictions as error:
         print(f'{error}\n\n{options.pred}: not fit for upload, and not scored.')
         return 1

@@ -75,6 +75,7 @@ def run(options) -> dict | None:
 def score_submission(benchmark: str, path, split: Sequence[records.Record], progress: bool) -> dict:
     """See the package's."""
     truth = truth_of_records(benchmark, split, progress)
+    mean_ap.check_truth(truth)
     return mean_ap.evaluate(truth, _checked_results(truth, path))
 
 

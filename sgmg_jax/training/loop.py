@@ -97,9 +97,9 @@ def open_validation(config):
     """The split that is scored during training.
 
     Raises:
-        ValueError: if it has no ground truth.
+        ValueError: if it has no ground truth, or does not fit config.evaluation.protocol.
     """
-    split = records.open_records(config.evaluation.records or config.data.records, config.data.valid_split)
+    split, _ = evaluate.open_split(config, config.data.valid_split)
     hidden = [video.name for video in split.videos if not video.has_masks]
     if hidden:
         raise ValueError(f'config.data.valid_split = {config.data.valid_split!r}: video {hidden[0]} has no ground '
@@ -179,6 +179,10 @@ def start_state(config, init, key, abstract, shardings):
 
     # What was found is no output, so XLA does not compute it either: compiling the rest takes half a minute.
     state = jax.jit(lambda key: without_found(init(key)), out_shardings=without_found(shardings))(key)
+    random = sorted({path.split('/')[0] for path in state.frozen})
+    if random:
+        logging.warning('config.optimizer.freeze keeps %s as it is now, random: no file of config.init = %s has it',
+                        ', '.join(random), tuple(config.init))
     if found:
         new = sorted({path.split('/')[0] for path in {*state.trainable, *state.frozen}})
         logging.info('weights: %s', f'new are {", ".join(new)}' if new else 'none is new')

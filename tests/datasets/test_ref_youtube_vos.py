@@ -232,6 +232,30 @@ def test_an_interrupted_build_is_not_taken_for_a_whole_one(raw):
     assert not left.exists()
 
 
+def test_a_split_of_bad_videos_alone(raw):
+    shutil.rmtree(raw / 'train' / 'Annotations')
+    with pytest.raises(ValueError, match='every video of a split was left out as bad'):
+        build.build('ref_youtube_vos', raw, raw.parent / 'tfds', skip_bad_videos=True)
+
+
+def test_a_killed_overwrite_loses_nothing(raw):
+    folder = pathlib.Path(built(raw, 'train').directory)
+    folder.rename(folder.with_name('incomplete.replaced_1.0.0'))  # What it leaves.
+    with pytest.raises(FileExistsError, match='Pass --overwrite'):
+        built(raw, 'train')
+    assert len(records.open_records(folder, 'train')) == 2
+
+
+def test_part_of_the_public_ground_truth(raw, caplog):
+    raw_tree.add_ground_truth(raw)
+    shutil.rmtree(raw / 'valid' / 'Annotations' / 'ccc0000003')
+    hidden, known = built(raw, 'valid')
+    assert hidden.video.name == 'ccc0000003' and hidden.masks == () and not hidden.video.has_masks
+    assert {e.object_id for e in hidden.video.expressions} == {-1}
+    assert known.video.has_masks and {e.object_id for e in known.video.expressions} == {1, 2}
+    assert 'Video ccc0000003 has no masks' in caplog.text
+
+
 def test_command(raw):
     command = [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
                f'--out={raw.parent / "tfds"}', '--shards=2']

@@ -1,4 +1,5 @@
 """What each benchmark's files hold, from a predictor whose answers are known."""
+import dataclasses
 import json
 
 import numpy as np
@@ -102,16 +103,23 @@ def test_davis_objects_of_each_annotator_are_merged(tmp_path, objects):
 
 
 def test_davis_ties_go_to_the_first_object():
-    assert protocols.merge_objects(np.full((3, 1, 1, 1), 40, np.float32)).item() == 1
-    assert protocols.merge_objects(np.full((3, 1, 1, 1), -0.001, np.float32)).item() == 0
-    assert protocols.merge_objects(np.array([-1, 0], np.float32).reshape(2, 1, 1, 1)).item() == 2
+    def merge(*logits):
+        return protocols.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][:len(logits)]).item()
+
+    assert merge(40, 40, 40) == 2 and merge(-0.001, -0.001) == 0 and merge(-1, 0) == 3 and merge(-1e5, 1e5, 1e5) == 3
 
 
-def test_davis_wants_an_expression_of_each_annotator(tmp_path):
-    record = davis_record(2, 3)
-    fewer = Record(record.video.expressions[:-1], 3)
-    with pytest.raises(ValueError, match=r"video -a_b: annotator 3 has expressions of the objects \[1\]; .*'ytvos'"):
-        protocols.choose('davis').write(Known(4), fewer, tmp_path)
+def test_davis_wants_an_expression_of_each_annotator_for_each_object():
+    check = protocols.choose('davis').check
+    video = davis_record(2, 3).video
+    check(video)
+    gap = dataclasses.replace(video, expressions=tuple(
+        dataclasses.replace(e, object_id=3 * e.object_id) for e in video.expressions))
+    assert [e.object_id for e in check(gap)[3]] == [3, 6]
+    for wrong in (video.expressions[:-1], (), (dataclasses.replace(video.expressions[0], id='a'),),
+                  [dataclasses.replace(e, object_id=-1) for e in video.expressions]):
+        with pytest.raises(ValueError, match=r"video -a_b: has \d expressions, .*'ytvos'"):
+            check(dataclasses.replace(video, expressions=tuple(wrong)))
 
 
 def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):

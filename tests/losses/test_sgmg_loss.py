@@ -13,7 +13,8 @@ def test_a_clip_that_never_shows_its_object():
     proposals = types.Proposals(rng.standard_normal((2, 1, 3, 5), dtype=np.float32),
                                 rng.random((2, 1, 3, 5, 4), dtype=np.float32),
                                 rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32))
-    targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool))
+    targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool),
+                            np.array([[16, 32]]))
     query = matching.match(proposals, targets)
     predictions = types.Predictions(None, np.full((2, 1, 3, 4), 0.5), np.zeros((2, 1, 3, 16, 32), np.float32))
     total, named = sgmg.loss((proposals, query, predictions), targets)
@@ -26,3 +27,28 @@ def test_extreme_logits_stay_finite():
     for target in (0.0, 1.0):
         value, slope = jax.value_and_grad(lambda x, t=target: terms.focal(x, jnp.full(3, t)).sum())(logits)
         assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def test_what_only_fills_the_static_shape_does_not_count():
+    """Padding beyond the batch's largest clip, in multiples of 32, whatever is predicted there; less of it does."""
+    rng = np.random.default_rng(0)
+
+    def everything(size, rows, columns):
+        """Total loss and costs of a batch whose clips are of `size`, in a static shape of rows x columns."""
+        cut = np.s_[..., :rows // 8, :columns // 8, :], np.s_[..., :rows, :columns]
+        proposals = types.Proposals(scores, boxes, patches[cut[0]])
+        targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size))
+        query = matching.match(proposals, targets)
+        predictions = types.Predictions(None, boxes[:, :, :, 0], full[cut[1]])
+        return (*sgmg.loss((proposals, query, predictions), targets), matching.matching_cost(proposals, targets))
+
+    scores = rng.standard_normal((2, 2, 3, 5), dtype=np.float32)
+    boxes = rng.uniform(0.2, 0.6, (2, 2, 3, 5, 4)).astype(np.float32)
+    patches = rng.standard_normal((2, 2, 3, 5, 12, 16, 16), dtype=np.float32)
+    full = rng.standard_normal((2, 2, 3, 96, 128), dtype=np.float32)
+    masks = np.zeros((2, 3, 96, 128), bool)
+    masks[:, :, 5:40, 9:30] = True
+    size = [[50, 70], [64, 33]]  # at most 64 x 96 in multiples of 32
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
+                 everything(size, 64, 96), everything(size, 96, 128))
+    assert abs(everything(size, 96, 128)[0] - everything([[50, 70], [65, 33]], 96, 128)[0]) > 1e-3
