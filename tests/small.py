@@ -1,5 +1,11 @@
 """A model and data small enough for the tests."""
+import io
+
+import numpy as np
+from PIL import Image
+
 from configs import synthetic
+from sgmg_jax.data import records
 
 
 def small_config(folder):
@@ -10,3 +16,27 @@ def small_config(folder):
     config.data.augmentation.update(scales=(80,), max_size=80)
     config.evaluation.update(short_side=80)
     return config
+
+
+def encoded(array, kind):
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, kind)
+    return stream.getvalue()
+
+
+def made_up(videos):
+    """Records in memory of videos whose masks are those of one object in one frame."""
+    examples = []
+    for video in videos:
+        mask = np.zeros((video.height, video.width), np.uint8)
+        mask[8:30, 10:40] = 1
+        examples.append({
+            'video': video.name.encode(), 'masks': [encoded(mask, 'PNG')] * len(video.mask_places),
+            'frames': [encoded(np.full((video.height, video.width, 3), 20 * t, np.uint8), 'PNG')
+                       for t in range(len(video.frame_names))]})
+    return records.Records('memory', 'train', tuple(videos), (examples,))
+
+
+def video_of(name, frames, places, tags=()):
+    expressions = (records.Expression('0', 'the cat on the left', 1, ()), records.Expression('1', 'dogs', 2, tags))
+    return records.Video(name, tuple(map(str, range(frames))), 54, 96, expressions, True, places)

@@ -1,5 +1,6 @@
 """Each benchmark from raw files to scores, through the functions that the commands call."""
 import copy
+import dataclasses
 import json
 import zipfile
 
@@ -11,7 +12,7 @@ import raw_davis
 import small
 
 from datasets import build
-from sgmg_jax import checkpoints, score
+from sgmg_jax import Predictor, checkpoints, score
 from sgmg_jax.data import records
 from sgmg_jax.inference import evaluate, protocols
 from sgmg_jax.training import loop
@@ -89,6 +90,19 @@ def test_davis_evaluation_of_four_annotators(trained, davis_records, tmp_path):
     arguments = ['davis', f'--gt={davis_records}', f'--pred={folder}', f'--json={tmp_path / "again.json"}']
     assert score.main(arguments) == 0
     assert json.loads((tmp_path / 'again.json').read_text())['J&F'] == pytest.approx(summary['J&F'])
+
+
+@pytest.mark.parametrize('benchmark, frames, places, images', [
+    ('jhmdb', 4, ((0, 1), (3, 1)), 2), ('refcoco', 1, ((0, 1), (0, 2)), 2)])
+def test_jhmdb_and_refcoco_are_scored_like_a2d(trained, benchmark, frames, places, images):
+    """A sampled frame of a video, one sentence; pictures, several sentences."""
+    workdir, config = trained
+    video = small.video_of('a', frames, places)
+    video = dataclasses.replace(video, expressions=video.expressions[:2 if benchmark == 'refcoco' else 1])
+    predictor = Predictor.from_workdir(workdir)
+    summary = evaluate.score_videos(predictor, small.made_up([video]), benchmark, progress=False)
+    assert summary['images'] == images and summary['results'] == images * config.model.queries
+    assert 0 <= summary['overall_IoU'] <= 100
 
 
 def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, monkeypatch):

@@ -235,9 +235,9 @@ def painted(draw):
     return clips.Sample(frames, masks, *clips.boxes_of_masks(masks), 'the square on the left')
 
 
-def assert_together(sample, enlarged=1.0):
+def assert_together(sample, enlarged=1.0, tolerance=None):
     """Masks are where the paint is, but for a pixel of interpolation on each side; boxes are the masks' within one
-    original pixel, which `enlarged` makes so many."""
+    pixel, or one of the original where `enlarged` makes it so many."""
     paint = sample.frames[..., 0] > 127
     assert sample.masks.shape == paint.shape
     slack = int(np.ceil(enlarged))
@@ -248,7 +248,7 @@ def assert_together(sample, enlarged=1.0):
         mask, red = mask.astype(np.uint8), red.astype(np.uint8)
         assert not (mask & ~cv2.dilate(red, kernel)).any() and not (red & ~cv2.dilate(mask, kernel)).any()
         if present and mask_there:
-            np.testing.assert_allclose(box, mask_box, atol=1 + enlarged)
+            np.testing.assert_allclose(box, mask_box, atol=(tolerance or max(1, enlarged)) + 1e-3)
         assert present or not box.any()
 
 
@@ -295,8 +295,8 @@ def test_property_everything(sample, seed, order):
     out = augment.apply(sample, np.random.default_rng(seed), augmentation, (64, 80))
     assert out.frames.shape[1] <= 64 and out.frames.shape[2] <= 80
     assert ('right' in out.sentence) != ('left' in out.sentence)
-    # Up to twice enlarged: to 60 before the crop, to 48 after it.
-    assert_together(out, 3.0)
+    # Enlarged twice: from 33 to 60 before the crop, from 30 to 48 after it; each step adds its own rounding.
+    assert_together(out, 60 / 33 * 48 / 30, tolerance=4)
 
 
 @given(painted(), st.integers(0, 2 ** 32 - 1))

@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import itertools
 import os
 import pathlib
@@ -11,9 +10,9 @@ import time
 
 import jax
 import numpy as np
-from PIL import Image
 import pytest
 import raw_tree
+import small
 
 from sgmg_jax.data import augment, pipeline, records, text
 
@@ -193,33 +192,9 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
     assert not alive()
 
 
-def encoded(array, kind):
-    stream = io.BytesIO()
-    Image.fromarray(array).save(stream, kind)
-    return stream.getvalue()
-
-
-def made_up(videos):
-    """Records in memory of videos whose masks are those of one object in one frame."""
-    examples = []
-    for video in videos:
-        mask = np.zeros((video.height, video.width), np.uint8)
-        mask[8:30, 10:40] = 1
-        examples.append({
-            'video': video.name.encode(), 'masks': [encoded(mask, 'PNG')] * len(video.mask_places),
-            'frames': [encoded(np.full((video.height, video.width, 3), 20 * t, np.uint8), 'PNG')
-                       for t in range(len(video.frame_names))]})
-    return records.Records('memory', 'train', tuple(videos), (examples,))
-
-
-def video_of(name, frames, places, tags=()):
-    expressions = (records.Expression('0', 'the cat on the left', 1, ()), records.Expression('1', 'dogs', 2, tags))
-    return records.Video(name, tuple(map(str, range(frames))), 54, 96, expressions, True, places)
-
-
 def test_an_annotated_frame_with_context_around_it(tokenizer):
     """A2D-Sentences: one sample for each frame in which the object is annotated, targets of that frame alone."""
-    source = made_up([video_of('a', 9, ((2, 1), (6, 2), (7, 1)))])
+    source = small.made_up([small.video_of('a', 9, ((2, 1), (6, 2), (7, 1)))])
     assert records.training_index(source.videos, 3).tolist() == [[0, 0, 2], [0, 0, 7], [0, 1, 6]]
     augmentation = augment.Augmentation(order=(), crop_probability=0)
     seen = set()
@@ -235,7 +210,8 @@ def test_an_annotated_frame_with_context_around_it(tokenizer):
 
 def test_pictures_become_clips_and_crowds_are_left_out(tokenizer):
     """RefCOCO in joint training; by itself, it is clips of one frame."""
-    source = made_up([video_of('a', 1, ((0, 1), (0, 2))), video_of('b', 1, ((0, 1), (0, 2)), tags=('crowd',))])
+    places = (0, 1), (0, 2)
+    source = small.made_up([small.video_of('a', 1, places), small.video_of('b', 1, places, tags=('crowd',))])
     assert records.training_index(source.videos, 5).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
     for batch in take(3, source, tokenizer):
         assert batch.targets.masks.shape == (4, 3, 40, 72) and batch.clip.annotated is None
@@ -247,7 +223,7 @@ def test_pictures_become_clips_and_crowds_are_left_out(tokenizer):
 
 
 def test_videos_and_pictures_in_one_epoch(source, tokenizer):
-    pictures = made_up([video_of('a', 1, ((0, 1), (0, 2)))])
+    pictures = small.made_up([small.video_of('a', 1, ((0, 1), (0, 2)))])
     both = records.Records('both', 'train', source.videos + pictures.videos, source._sources + pictures._sources)
     sizes = {batch.clip.frames.shape for batch in take(8, both, tokenizer)}
     assert sizes == {(4, 3, 40, 72, 3)}
