@@ -14,6 +14,7 @@ import raw_tree
 import scipy.io
 
 from datasets import build
+from sgmg_jax.data import synthetic as world
 from sgmg_jax.doctor import __main__ as doctor
 from sgmg_jax.doctor import frame_sets, places, video_sets
 
@@ -646,3 +647,15 @@ def test_a_move_out_of_a_folder_that_is_in_its_way(tmp_path):
     subprocess.run(places.move(source, target), shell=True, check=True)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')] == [
         "it's", "it's/JPEGImages", "it's/JPEGImages/x"]
+
+
+def test_a_part_of_a_data_set_may_be_built(tmp_path, capsys):
+    """Counts below the known ones stand in the way of a whole data set, not of a build."""
+    world.write_dataset(tmp_path / 'raw', num_train=2, num_valid=2, num_frames=5, size=(64, 64))
+    assert doctor.main([str(tmp_path / 'raw')]) == 1
+    printed = capsys.readouterr().out
+    assert 'found 2, known 3,471' in printed
+    assert '\nbuild this part of it: python -m datasets.build ref_youtube_vos' in printed
+    (tmp_path / 'raw/meta_expressions/train/meta_expressions.json').write_text('{')
+    doctor.main([str(tmp_path / 'raw')])
+    assert '\nfirst mend what is missing or wrong, then build it: ' in capsys.readouterr().out

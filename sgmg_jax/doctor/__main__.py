@@ -190,7 +190,10 @@ def format_report(report: Report) -> str:
         mend = finding.mend
     if report.commands:
         verb = 'run' if report.name == 'records' else 'build'
-        head = f'{verb} it' if report.good else f'first mend what is missing or wrong, then {verb} it'
+        faults = [finding for finding in report.findings if finding.level in ('missing', 'wrong')]
+        part = all(finding.mend.startswith(common.PART) for finding in faults)
+        head = f'{verb} it' if not faults else (
+            f'{verb} this part of it' if part else f'first mend what is missing or wrong, then {verb} it')
         lines += [f'{head}: {command}' for command in report.commands]
     return '\n'.join(lines)
 

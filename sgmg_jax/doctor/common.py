@@ -9,6 +9,7 @@ import pathlib
 from PIL import Image
 import tqdm
 
+PART = 'This copy is a part of the data set, which can be built too; for all of it unpack its archives again.'
 AGAIN = 'Unpack it again from its archive; if it stays so, download the archive again.'
 
 
@@ -93,8 +94,7 @@ def counted(what: str, where: str | os.PathLike, found: int, known: int | None, 
     text = f'{what}: found {found:,}, known {"about " if about else ""}{known:,}'
     if found == known or about:
         return Finding('ok' if found == known else 'note', text, str(where))
-    mend = mend or ('This copy is a part of the data set, which can be built too; for all of it unpack its archives '
-                    'again.' if found < known else 'Is it another release, or were two folders merged?')
+    mend = mend or (PART if found < known else 'Is it another release, or were two folders merged?')
     return Finding('missing' if found < known else 'wrong', text, str(where), mend)
 
 

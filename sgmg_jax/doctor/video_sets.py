@@ -262,7 +262,7 @@ def _count(findings: list[Finding], file: pathlib.Path, split: str, videos: dict
 
 def _lacking(names: frozenset[str], there) -> str:
     lacking = sorted(names - set(there))
-    return f'Without {common.some(lacking, 30)}. A part can be built too.' if lacking else ''
+    return f'{common.PART} It is without {common.some(lacking, 6)}.' if lacking else ''
 
 
 def _read_davis_list(file: pathlib.Path, findings: list[Finding]) -> list[str]:
