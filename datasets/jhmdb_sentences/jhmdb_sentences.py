@@ -14,12 +14,12 @@ import io
 import json
 import pathlib
 
-from absl import logging
 import cv2
 import numpy as np
 import scipy.io
 import tensorflow_datasets as tfds
 
+from datasets import video_records
 from datasets.a2d_sentences import raw as a2d
 
 METADATA = 'jhmdb_sentences_samples_metadata.json'
@@ -40,7 +40,7 @@ class Video:
     scored: tuple[int, ...]
 
 
-class JhmdbSentences(tfds.core.GeneratorBasedBuilder):
+class JhmdbSentences(video_records.VideoRecords):
     """Short clips of one person each, a sentence about the person, its masks in the scored frames."""
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'One record a video.'}
@@ -48,59 +48,24 @@ class JhmdbSentences(tfds.core.GeneratorBasedBuilder):
         'Download Rename_Images.tar.gz and puppet_mask.zip from the page of JHMDB, unpack them into one folder, and '
         f'add {METADATA} of the release of MTTR.')
 
-    def __init__(self, *, skip_bad_videos: bool = False, **kwargs):
-        """skip_bad_videos: leave out, with a counted warning, videos of which a file is broken."""
-        self._skip_bad_videos = skip_bad_videos
-        super().__init__(**kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=tfds.features.FeaturesDict({
-                'video': tfds.features.Text(),
-                'frame_names': tfds.features.Sequence(tfds.features.Text()),
-                'frames': tfds.features.Sequence(
-                    tfds.features.Image(shape=(None, None, 3), encoding_format='png')),
-                'masks': tfds.features.Sequence(
-                    tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
-                'expressions': tfds.features.Sequence({
-                    'id': tfds.features.Text(),
-                    'text': tfds.features.Text(),
-                    'object_id': np.int32,
-                    'tags': tfds.features.Text(),
-                }),
-                'height': np.int32,
-                'width': np.int32,
-            }),
-            metadata=tfds.core.MetadataDict(videos={}),
-            disable_shuffling=True,  # Records keep the order of the metadata.
-        )
+    FRAMES = video_records.frames('png')
 
     def _split_generators(self, dl_manager):
         root = pathlib.Path(dl_manager.manual_dir)
         return {'test': self._generate_examples(root, read_videos(root / METADATA))}
 
     def _generate_examples(self, root: pathlib.Path, videos: list[Video]):
-        listed = self.info.metadata['videos']['test'] = []
-        skipped = 0
-        for key, video in enumerate(videos):
+        def read(video):
             names = [f'{number:05d}' for number in range(1, video.num_frames + 1)]
             files = [root / video.frame_folder / f'{name}.png' for name in names]
-            try:
-                height, width = check_frames(files)
-                masks = read_masks(root, video, height, width)
-            except (OSError, ValueError) as error:
-                if not self._skip_bad_videos:
-                    raise
-                skipped += 1
-                logging.warning('Skipped a bad video of test, number %d: %s', skipped, error)
-                continue
+            height, width = check_frames(files)
+            masks = read_masks(root, video, height, width)
             entry = {'video': video.name, 'frame_names': names, 'height': height, 'width': width,
                      'expressions': [{'id': '0', 'text': video.text, 'object_id': 1, 'tags': ''}]}
-            listed.append(entry | {'has_masks': True, 'mask_places': [[frame - 1, 1] for frame in video.scored]})
-            yield key, entry | {'frames': [str(file) for file in files],
-                                'masks': [io.BytesIO(mask) for mask in masks]}
+            return entry, {'has_masks': True, 'mask_places': [[frame - 1, 1] for frame in video.scored]}, {
+                'frames': [str(file) for file in files], 'masks': [io.BytesIO(mask) for mask in masks]}
+
+        return self._write('test', videos, read)
 
 
 def read_videos(file: pathlib.Path) -> list[Video]:

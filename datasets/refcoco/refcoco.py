@@ -15,8 +15,8 @@ from absl import logging
 import tensorflow_datasets as tfds
 
 from datasets.ref_youtube_vos import raw as video_raw
-from datasets.ref_youtube_vos import ref_youtube_vos
 from datasets.refcoco import raw
+from datasets.video_records import VideoRecords
 
 # Sentences of each split as others report them; the log compares, nothing depends on it.
 REPORTED = {
@@ -26,7 +26,7 @@ REPORTED = {
 }
 
 
-class Refcoco(ref_youtube_vos.RefYoutubeVos):
+class Refcoco(VideoRecords):
     """RefCOCO: pictures of COCO and sentences of a two-player game (division of UNC)."""
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'One record a picture.'}
@@ -34,6 +34,7 @@ class Refcoco(ref_youtube_vos.RefYoutubeVos):
         'Download train2014.zip of COCO and refcoco.zip, refcoco+.zip or refcocog.zip of REFER '
         '(https://github.com/lichengunc/refer), and unpack them into one folder.')
 
+    ITEM = 'picture'
     FOLDER = 'refcoco'
     REFS = 'refs(unc).p'
 
@@ -47,25 +48,18 @@ class Refcoco(ref_youtube_vos.RefYoutubeVos):
         return {split: self._generate_examples(split, pictures, of_split) for split, of_split in splits.items()}
 
     def _generate_examples(self, split: str, folder: pathlib.Path, pictures: list[raw.Picture]):
-        listed = self.info.metadata['videos'][split] = []
-        skipped = 0
-        for key, picture in enumerate(pictures):
+        def read(picture):
             file = folder / picture.file_name
             places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
-            try:
-                check_size(file, picture)
-                masks = [video_raw.encode_png(raw.render(picture, number)) for _, number in places]
-            except (OSError, ValueError) as error:
-                if not self._skip_bad_videos:
-                    raise
-                skipped += 1
-                logging.warning('Skipped a bad picture of %s, number %d: %s', split, skipped, error)
-                continue
+            check_size(file, picture)
+            masks = [video_raw.encode_png(raw.render(picture, number)) for _, number in places]
             entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
                      'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
                                       'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
-            listed.append(entry | {'has_masks': True, 'mask_places': places})
-            yield key, entry | {'frames': [str(file)], 'masks': [io.BytesIO(mask) for mask in masks]}
+            return entry, {'has_masks': True, 'mask_places': places}, {
+                'frames': [str(file)], 'masks': [io.BytesIO(mask) for mask in masks]}
+
+        return self._write(split, pictures, read)
 
 
 class RefcocoPlus(Refcoco):
