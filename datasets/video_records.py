@@ -4,15 +4,24 @@ The list of videos and sentences is also written to metadata.json beside the rec
 order, so that a reader can index sentences without reading frames.
 """
 from collections.abc import Callable, Iterable
+import io
 
 from absl import logging
 import numpy as np
+from PIL import Image
 import tensorflow_datasets as tfds
 
 
 def frames(encoding: str) -> dict:
     """The feature of frames that are kept as files of this encoding, 'jpeg' or 'png'."""
     return {'frames': tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3), encoding_format=encoding))}
+
+
+def encode_png(index: np.ndarray) -> bytes:
+    """A grey PNG of a map of object ids, or of 0 and 1 [H W]."""
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(index, np.uint8)).save(stream, 'PNG')
+    return stream.getvalue()
 
 
 class VideoRecords(tfds.core.GeneratorBasedBuilder):

@@ -16,9 +16,10 @@ import pathlib
 
 from absl import logging
 import av
-import cv2
 import h5py
 import numpy as np
+
+from datasets.video_records import encode_png
 
 SUBSETS = {'0': 'train', '1': 'test'}
 CLIP_FOLDERS = ('CLIPS320', 'clips320H')
@@ -174,13 +175,8 @@ def read_masks(raw: pathlib.Path, video: Video, num_frames: int, height: int, wi
                                  f'{width}x{height}. Take clips and annotations of the same release.'
                                  + turned * (mask.shape == (width, height)))
             # Where an instance is named twice, the first is taken, as in the released code.
-            found.setdefault((int(file.stem) - 1, int(instance)), encode_mask(mask))
+            found.setdefault((int(file.stem) - 1, int(instance)), encode_png(mask))
     return dict(sorted(found.items()))
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """PNG of one channel of a mask [H W] of 0 and 1."""
-    return cv2.imencode('.png', np.ascontiguousarray(mask, np.uint8))[1].tobytes()
 
 
 def _read_h5(file: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,6 @@ import scipy.io
 import tensorflow_datasets as tfds
 
 from datasets import video_records
-from datasets.a2d_sentences import raw as a2d
 
 METADATA = 'jhmdb_sentences_samples_metadata.json'
 
@@ -156,7 +155,7 @@ def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> lis
     if video.scored[-1] > masks.shape[2]:
         raise ValueError(f'{file}: part_mask ends after {masks.shape[2]} frames, but {METADATA} names frame '
                          f'{video.scored[-1]} of the video. Take both of the same release.')
-    return [a2d.encode_mask(masks[:, :, frame - 1]) for frame in video.scored]
+    return [video_records.encode_png(masks[:, :, frame - 1]) for frame in video.scored]
 
 
 def _read_sample(sample: list, where: str) -> Video:

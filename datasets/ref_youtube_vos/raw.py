@@ -11,13 +11,14 @@ expressions file, never made up. Checks are strict: whatever is wrong is an erro
 video, expression and field.
 """
 import dataclasses
-import io
 import json
 import pathlib
 
 from absl import logging
 import numpy as np
 from PIL import Image
+
+from datasets.video_records import encode_png
 
 VOID = 255  # DAVIS marks pixels that are not scored so; it is never an object.
 SPLITS = ('train', 'valid', 'test')
@@ -223,13 +224,6 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
                 f'{expression.object_id} is in no mask of {folder}, which hold the ids {ids}. '
                 'Mend "obj_id", or take expressions and masks of the same release.')
     return masks
-
-
-def encode_png(index: np.ndarray) -> bytes:
-    """A grey PNG of object ids [H W] uint8."""
-    buffer = io.BytesIO()
-    Image.fromarray(index).save(buffer, 'PNG')
-    return buffer.getvalue()
 
 
 def _read_video(split: Split, name: str, content: dict) -> Video:

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 from datasets.ref_youtube_vos import raw as video_raw
 from datasets.refcoco import raw
-from datasets.video_records import VideoRecords
+from datasets.video_records import VideoRecords, encode_png
 
 # Sentences of each split as others report them; the log compares, nothing depends on it.
 REPORTED = {
@@ -52,7 +52,7 @@ class Refcoco(VideoRecords):
             file = folder / picture.file_name
             places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
             check_size(file, picture)
-            masks = [video_raw.encode_png(raw.render(picture, number)) for _, number in places]
+            masks = [encode_png(raw.render(picture, number)) for _, number in places]
             entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
                      'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
                                       'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
