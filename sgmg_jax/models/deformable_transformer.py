@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from sgmg_jax.models.layers import dense
 from sgmg_jax.ops import deformable_attention
 from sgmg_jax.ops.chunks import by_chunks
 from sgmg_jax.ops.dropout import Dropout
@@ -153,9 +154,9 @@ class FeedForward(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         def layers(module, x):
-            dropout = Dropout(self.dropout)
-            y = nn.relu(nn.Dense(self.mlp, dtype=self.dtype, kernel_init=xavier, name='in')(x))
-            y = nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=xavier, name='out')(dropout(y, train))
+            dropout, channels = Dropout(self.dropout), x.shape[-1]
+            y = nn.relu(dense(self.mlp, channels, xavier, dtype=self.dtype, name='in')(x))
+            y = dense(channels, self.mlp, xavier, dtype=self.dtype, name='out')(dropout(y, train))
             return _norm(self.dtype, 'norm')(x + dropout(y, train))
 
         return by_chunks(layers, self, x, self.mlp)
@@ -198,19 +199,23 @@ class DeformableAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense layers of the given widths with ReLUs between. [... C] -> [... widths[-1]]."""
+    """Dense layers of the given widths with ReLUs between. [... C] -> [... widths[-1]].
+
+    Kernels and biases start as given, the last layer's as its own; where None, as layers.dense says.
+    """
     widths: tuple[int, ...]
-    kernel: Any = nn.initializers.lecun_normal()
+    kernel: Any = None
+    bias: Any = None
     last_kernel: Any = None
-    last_bias: Any = nn.initializers.zeros
+    last_bias: Any = None
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         for i, width in enumerate(self.widths[:-1]):
-            x = nn.relu(nn.Dense(width, kernel_init=self.kernel, dtype=self.dtype, name=f'layer{i}')(x))
-        return nn.Dense(self.widths[-1], kernel_init=self.last_kernel or self.kernel, bias_init=self.last_bias,
-                        dtype=self.dtype, name=f'layer{len(self.widths) - 1}')(x)
+            x = nn.relu(dense(width, x.shape[-1], self.kernel, self.bias, dtype=self.dtype, name=f'layer{i}')(x))
+        return dense(self.widths[-1], x.shape[-1], self.last_kernel or self.kernel, self.last_bias or self.bias,
+                     dtype=self.dtype, name=f'layer{len(self.widths) - 1}')(x)
 
 
 def _norm(dtype, name):

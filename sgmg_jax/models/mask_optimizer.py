@@ -8,6 +8,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
+from sgmg_jax.models import layers
 from sgmg_jax.ops import resize
 
 
@@ -35,9 +36,10 @@ class Refinement(nn.Module):
         which is the same for every mask and computed once.
         """
         channels = masks.shape[-1]
+        both = channels + features.shape[-1]
 
-        def conv(name, use_bias):
-            return nn.Conv(channels, (3, 3), use_bias=use_bias, dtype=self.dtype, name=name)
+        def conv(name, inputs, use_bias=True):
+            return layers.conv(channels, (3, 3), inputs, use_bias=use_bias, dtype=self.dtype, name=name)
 
-        x = conv('masks', use_bias=True)(nn.relu(masks)) + conv('features', use_bias=False)(nn.relu(features))
-        return masks + conv('out', use_bias=True)(nn.relu(x))
+        x = conv('masks', both)(nn.relu(masks)) + conv('features', both, use_bias=False)(nn.relu(features))
+        return masks + conv('out', channels)(nn.relu(x))

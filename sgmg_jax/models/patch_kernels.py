@@ -42,7 +42,7 @@ class PatchKernels(nn.Module):
         channels = features.shape[-1]
         xavier = nn.initializers.xavier_uniform()
         kernels = MLP((channels, channels, dynamic_conv.kernel_size(channels)), kernel=xavier,
-                      dtype=self.dtype, name='controller')(states)
+                      bias=nn.initializers.zeros, dtype=self.dtype, name='controller')(states)
         masks = []
         for layer_kernels, points in zip(kernels, references):
             coordinates = None

@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from sgmg_jax.models import layers
 from sgmg_jax.ops import resize, spectrum
 from sgmg_jax.sharding import batch_local
 
@@ -33,15 +34,16 @@ class SpectrumAugmentation(nn.Module):
     def __call__(self, x, gaussian):
         """x [N h w C], gaussian [h w] -> [N h w C]."""
         channels = x.shape[-1]
-        strength = nn.Conv(channels, (3, 3), padding='VALID', dtype=self.dtype, name='laplace')(x)
-        strength = nn.relu(nn.Dense(channels, use_bias=False, dtype=self.dtype, name='strength_in')(
+        strength = layers.conv(channels, (3, 3), channels, padding='VALID', dtype=self.dtype, name='laplace')(x)
+        strength = nn.relu(layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(
             strength.mean(axis=(1, 2))))
-        strength = jax.nn.sigmoid(nn.Dense(1, use_bias=False, dtype=self.dtype, name='strength_out')(strength))
+        strength = jax.nn.sigmoid(
+            layers.dense(1, channels, use_bias=False, dtype=self.dtype, name='strength_out')(strength))
 
         parts = batch_local(spectrum.to_spectrum)(x)
         parts = parts * (1 - strength[:, None, None].astype(jnp.float32) * gaussian[..., None])
-        parts = nn.relu(nn.Dense(2 * channels, dtype=self.dtype, name='conv1')(parts))
-        parts = nn.Dense(2 * channels, dtype=self.dtype, name='conv2')(parts)
+        parts = nn.relu(layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv1')(parts))
+        parts = layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv2')(parts)
         return x + batch_local(spectrum.from_spectrum)(parts).astype(x.dtype)
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgmg_jax.models import layers
 from sgmg_jax.ops.chunks import by_chunks
 
 WINDOW = (8, 7, 7)
@@ -61,8 +62,8 @@ class VideoSwin(nn.Module):
         size = self.size
         rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
         x = _pad_to_multiple(frames.astype(self.dtype), (1, PATCH, PATCH))
-        x = nn.Conv(size.channels, (PATCH, PATCH), strides=PATCH, padding='VALID', dtype=self.dtype,
-                    name='patch_embedding')(x)
+        x = layers.conv(size.channels, (PATCH, PATCH), x.shape[-1], strides=PATCH, padding='VALID',
+                        dtype=self.dtype, name='patch_embedding')(x)
         x = _layer_norm(self.dtype, 'patch_norm')(x)
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         maps = []
@@ -85,7 +86,8 @@ class PatchMerging(nn.Module):
         x = _pad_to_multiple(x, (1, 2, 2))
         x = jnp.concatenate([x[:, :, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
         x = _layer_norm(self.dtype, 'norm')(x)
-        return nn.Dense(x.shape[-1] // 2, use_bias=False, dtype=self.dtype, name='reduction')(x)
+        channels = x.shape[-1]
+        return layers.dense(channels // 2, channels, use_bias=False, dtype=self.dtype, name='reduction')(x)
 
 
 class Block(nn.Module):
@@ -124,8 +126,8 @@ class Block(nn.Module):
     def _mlp(self, x):
         channels = x.shape[-1]
         x = _layer_norm(self.dtype, 'norm2')(x)
-        x = nn.Dense(4 * channels, dtype=self.dtype, name='mlp_in')(x)
-        return nn.Dense(channels, dtype=self.dtype, name='mlp_out')(nn.gelu(x, approximate=False))
+        x = layers.dense(4 * channels, channels, dtype=self.dtype, name='mlp_in')(x)
+        return layers.dense(channels, 4 * channels, dtype=self.dtype, name='mlp_out')(nn.gelu(x, approximate=False))
 
 
 class WindowAttention(nn.Module):
@@ -138,7 +140,7 @@ class WindowAttention(nn.Module):
         """regions [G N] int: tokens attend within one region; absent_keys [B N] bool: never attended to."""
         *lead, tokens, channels = x.shape
         width = channels // self.heads
-        qkv = nn.Dense(3 * channels, dtype=self.dtype, name='qkv')(x)
+        qkv = layers.dense(3 * channels, channels, dtype=self.dtype, name='qkv')(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*lead, tokens, 3, self.heads, width), -3, 0)
         rows = np.prod([2 * w - 1 for w in WINDOW])
         table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02),
@@ -161,7 +163,8 @@ class WindowAttention(nn.Module):
             out = jnp.moveaxis(jax.lax.map(jax.checkpoint(lambda x: attend(*x)), (q, k, v, regions)), 0, 1)
         else:
             out = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)(q, k, v, regions)
-        return nn.Dense(channels, dtype=self.dtype, name='projection')(out.reshape(*lead, tokens, channels))
+        return layers.dense(channels, channels, dtype=self.dtype, name='projection')(
+            out.reshape(*lead, tokens, channels))
 
 
 def _layer_norm(dtype, name):

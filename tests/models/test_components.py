@@ -9,7 +9,7 @@ import pytest
 from sgmg_jax import types
 from sgmg_jax.convert import comparisons
 from sgmg_jax.convert import sgmg as convert
-from sgmg_jax.models import deformable_transformer, roberta, video_swin
+from sgmg_jax.models import deformable_transformer, layers, roberta, video_swin
 
 
 def channels_last(x):
@@ -102,3 +102,25 @@ def test_box_refinement_off_keeps_the_first_point():
     _, _, boxes, points = module.apply(weights, *inputs)
     np.testing.assert_array_equal(points[0], points[1])
     assert boxes.shape == (2, 1, 3, 4)
+
+
+@pytest.mark.parametrize('layer, x', [
+    (layers.dense(4000, 16), np.ones((1, 16), np.float32)),
+    (layers.conv(400, (3, 3), 7), np.ones((1, 5, 5, 7), np.float32))])
+def test_layers_start_as_pytorchs(layer, x):
+    """Kaiming-uniform with a = sqrt(5), and biases, are both uniform within 1/sqrt(fan in)."""
+    bound = {16: 1 / 4, 7: 1 / np.sqrt(63)}[x.shape[-1]]
+    for start in jax.tree.leaves(layer.init(jax.random.key(0), x)):
+        edges = np.quantile(start, [0, 0.25, 0.5, 0.75, 1])
+        np.testing.assert_allclose(edges / bound, [-1, -0.5, 0, 0.5, 1], atol=0.12)
+
+
+def test_padding_does_not_drown_the_first_gradient():
+    """Zero pixels that stay zero through LayerNorm after LayerNorm multiply the gradient by some 300 at each."""
+    frames = np.random.default_rng(0).standard_normal((1, 2, 64, 64, 3), dtype=np.float32)
+    frames[:, :, 32:] = 0
+    module = video_swin.VideoSwin(video_swin.Size(16, (2, 2, 1, 1), (1, 1, 1, 1)), drop_path=0)
+    weights = jax.jit(module.init)(jax.random.key(0), frames)
+    loss = lambda p: sum(jnp.abs(x).mean() for x in module.apply(p, frames))
+    norms = jax.tree.map(jnp.linalg.norm, jax.jit(jax.grad(loss))(weights))
+    assert max(jax.tree.leaves(norms)) < 100
