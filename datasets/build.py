@@ -33,7 +33,7 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         name: a key of BUILDERS.
         raw: root of the raw data set.
         out: folder for data sets; the records go to <out>/<name>/<version>.
-        shards: files a split; None leaves it to the size.
+        shards: files a split, from 1 to the number of its videos; None leaves it to the size.
         overwrite: build again where records exist already.
         skip_bad_videos: leave out, with a counted warning, videos of which a file is missing or broken.
 
@@ -42,6 +42,8 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         FileExistsError: when the records exist and `overwrite` is False.
         ValueError: when something in the raw data is wrong; names file and field.
     """
+    if shards is not None and shards < 1:
+        raise ValueError(f'--shards = {shards}: must be 1 or more, or be left out.')
     raw = pathlib.Path(raw).resolve()
     if not raw.is_dir() or not any(raw.iterdir()):
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
@@ -70,6 +72,8 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         if isinstance(error, AssertionError) and 'No examples were yielded' in str(error):
             raise ValueError(f'{raw}: every video of a split was left out as bad; the warnings above say why.'
                              ) from error
+        if isinstance(error, AssertionError) and 'number_of_shards' in str(error):
+            raise ValueError(f'--shards = {shards}: a split has fewer videos; give fewer, or leave it out.') from error
         raise
     if replaced.exists():
         shutil.rmtree(replaced)

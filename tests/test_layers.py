@@ -6,7 +6,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'types', 'ops', 'sharding'}
-RUNNING = BASE | {'compilation', 'convert', 'files', 'data', 'systems', 'checkpoints'}
+RUNNING = BASE | {'compilation', 'convert', 'files', 'processes', 'data', 'systems', 'checkpoints'}
 ALLOWED = {
     'types': set(),
     'ops': {'types'},
@@ -23,7 +23,8 @@ ALLOWED = {
     'systems': BASE | {'models', 'losses'},
     'doctor': {'files', 'plain_pickle'},
     'plain_pickle': set(),
-    'score': {'files', 'data', 'evaluation', 'inference.leaderboard'},
+    'processes': set(),
+    'score': {'files', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
     'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},
     'benchmarks': RUNNING | {'models', 'losses', 'training', 'inference', 'evaluation'},

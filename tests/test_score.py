@@ -306,6 +306,18 @@ def test_davis_needs_only_the_frames_that_count(tmp_path, sequences):
     assert run('davis', tmp_path, tmp_path / 'pred', out) == 1
 
 
+def test_davis_notices_incomplete_ground_truth(tmp_path, sequences, capsys):
+    write_maps(tmp_path / 'pred', {name: masks % scoring.VOID for name, masks in sequences.items()})
+    bear = tmp_path / 'DAVIS/Annotations_unsupervised/480p/bear'
+    (bear / '00003.png').unlink()
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 1
+    text = capsys.readouterr().out
+    assert 'frame without ground truth: 1' in text and 'bear/00003.png' in text
+    (bear / '00001.png').unlink()
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 2
+    assert f'{bear / "00001.png"}: is missing' in capsys.readouterr().err
+
+
 def test_davis_against_records(tmp_path, split, opened):
     pred, out = tmp_path / 'pred', tmp_path / 'scores.json'
     del split[1]
@@ -461,7 +473,8 @@ def test_command_teaches(capsys):
         with pytest.raises(SystemExit) as caught:
             score.main(arguments)
         assert caught.value.code == 0 and words in capsys.readouterr().out
-    for arguments in ([], ['mevis'], ['davis', '--gt=x'], ['a2d', '--gt=x', '--pred=y', '--task=unsupervised']):
+    for arguments in ([], ['mevis'], ['davis', '--gt=x'], ['a2d', '--gt=x', '--pred=y', '--task=unsupervised'],
+                      ['ytvos', '--gt=x', '--pred=y', '--processes=0']):
         with pytest.raises(SystemExit) as caught:
             score.main(arguments)
         assert caught.value.code == 2

@@ -24,9 +24,9 @@ import zlib
 
 import numpy as np
 from PIL import Image
-import tqdm
 
 from sgmg_jax.files import replacing
+from sgmg_jax.processes import for_each
 
 TOP = 'Annotations'
 EXAMPLES = 3  # shown for each kind of problem
@@ -217,7 +217,7 @@ def read_mask(submission: Submission, video: str, expression_id: str, frame_name
                          f'check the submission, then write it again') from error
 
 
-def check_submission(submission: Submission, expected: Iterable[ExpectedVideo],
+def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1,
                      progress: bool = False) -> list[Problem]:
     """Finds whatever an evaluation server would choke on.
 
@@ -225,27 +225,28 @@ def check_submission(submission: Submission, expected: Iterable[ExpectedVideo],
     shows all that is wrong inside.
 
     Args:
-        submission: see `open_submission`.
+        path: of the folder or zip.
         expected: a row (video, frame names, (H, W), expression ids) for each video.
+        processes: that decode masks.
         progress: show a progress bar on stderr.
 
     Returns:
         One `Problem` for each kind found, an empty list if all is well.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_submission`.
     """
     expected = [ExpectedVideo(*row) for row in expected]
     found = collections.defaultdict(list)  # (kind, mend) -> where
-    files = _under_top(submission, {video.name for video in expected}, found)
+    with open_submission(path) as submission:
+        files = _under_top(submission, {video.name for video in expected}, found)
     for name, count in collections.Counter(submission.files).items():
         if count > 1:
             found['file twice in the zip', 'zip the folder anew'].append(name)
     _check_files(set(files), expected, found)
-
-    sizes = {video.name: video.size for video in expected}
-    wanted = [(video, name) for video in expected
-              for expression_id in video.expression_ids for frame in video.frame_names
-              if (name := mask_path(video.name, expression_id, frame)) in files]
-    for video, name in tqdm.tqdm(wanted, desc='checking masks', unit='mask', disable=not progress):
-        _check_png(submission, files[name], sizes[video.name], found)
+    for of_video in for_each(_open_masks, (path, files, expected), len(expected), processes, 'checking', progress):
+        for key, where in of_video.items():
+            found[key] += where
     return [Problem(kind, len(where), tuple(where[:EXAMPLES]), mend) for (kind, mend), where in found.items()]
 
 
@@ -343,6 +344,21 @@ def _check_files(files: set[str], expected: list[ExpectedVideo], found):
         else:
             found['unexpected file', 'delete it, or rename it as the frame it belongs to: '
                   '<frame name>.png'].append(name)
+
+
+@contextlib.contextmanager
+def _open_masks(path, files: dict[str, str], expected: list[ExpectedVideo]) -> Iterator[Callable[[int], dict]]:
+    with open_submission(path) as submission:
+        def work(index):
+            """What is wrong with the masks of one video."""
+            found, video = collections.defaultdict(list), expected[index]
+            for expression_id in video.expression_ids:
+                for frame in video.frame_names:
+                    name = mask_path(video.name, expression_id, frame)
+                    if name in files:
+                        _check_png(submission, files[name], video.size, found)
+            return dict(found)
+        yield work
 
 
 def _check_png(submission: Submission, name: str, size: tuple[int, int], found):

@@ -100,7 +100,7 @@ class Predictor:
                    **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
 
     def __call__(self, frames, sentences):
-        """frames [T H W 3] uint8 RGB, a list of E sentences -> masks [E T H W] bool.
+        """frames [T H W 3] uint8 RGB, or a list of them; a list of E sentences -> masks [E T H W] bool.
 
         Raises:
             TypeError, ValueError: for frames or sentences of another kind, and for a sentence that is
@@ -108,6 +108,7 @@ class Predictor:
         """
         if isinstance(sentences, str) or not len(sentences):
             raise TypeError(f'sentences = {sentences!r}: must be a list of one sentence or more.')
+        frames = np.asarray(frames)
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
             raise ValueError(f'frames: {frames.dtype} {frames.shape}: must be uint8 [T H W 3], RGB.')
         text.encode(self._tokenizer, sentences, self._text_length)  # all of them, before the work begins

@@ -156,8 +156,7 @@ def _zip_expressions(folder, videos):
     """Checked as an evaluation server would, which gives no reasons."""
     path = pathlib.Path(folder) / 'submission.zip'
     leaderboard.zip_submission(folder, path)
-    with leaderboard.open_submission(path) as submission:
-        problems = leaderboard.check_submission(submission, expected_videos(videos))
+    problems = leaderboard.check_submission(path, expected_videos(videos))
     if problems:
         raise ValueError(f'{path}: not fit for upload.\n{leaderboard.format_problems(problems)}')
     return path

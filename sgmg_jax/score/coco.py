@@ -13,6 +13,33 @@ from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import common
 
+HELP = '''\
+PRED is COCO results, as JSON or as a zip with one .json in it:
+
+    [{"image_id": .., "category_id": 1, "segmentation": {"size": [H, W], "counts": ".."}, "score": 0.9}, ..]
+
+with one or more results for each image of the ground truth; an "image" is one sentence about one frame.
+
+GT is ground truth in COCO's format (%(truth)s), or the built records. The image ids are %(ids)s.
+
+mAP, AP50, AP75 and by area (S, M, L) are pycocotools'; P@K (IoU above K), overall IoU and mean IoU are of each
+image's result with the best score; all in percent. The row "best" has mAP of these results alone.
+
+examples:
+    python -m sgmg_jax.score %(name)s --gt=%(gt)s --pred=results.json
+    python -m sgmg_jax.score %(name)s --gt=data/tfds/%(records)s --pred=results.zip --split=%(split)s --json=scores.json
+'''
+BENCHMARKS = {
+    'a2d': dict(title='A2D-Sentences', truth='a2d_sentences_test_annotations_in_coco_format.json',
+                split='test', records='a2d_sentences', gt='a2d_sentences_test_annotations_in_coco_format.json',
+                name='a2d', ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
+    'jhmdb': dict(title='JHMDB-Sentences', truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
+                  split='test', records='jhmdb_sentences', gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
+                  name='jhmdb', ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
+    'refcoco': dict(title='RefCOCO, RefCOCO+, RefCOCOg', truth='instances_<name>_<split>.json with an image a sentence',
+                    split='val', records='refcoco', gt='instances_refcoco_val.json',
+                    name='refcoco', ids="the sentences' running numbers, integers")}
+
 
 def truth_of_records(benchmark: str, split: Sequence[records.Record], progress: bool = False) -> dict:
     """COCO ground truth of built records, one image for each sentence and each frame in which it is annotated.

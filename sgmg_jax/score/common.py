@@ -1,15 +1,10 @@
-"""What scoring all benchmarks needs: problems, ground truth's files, several processes."""
-from collections.abc import Callable, Sequence
-import concurrent.futures
-import contextlib
+"""What scoring all benchmarks needs: problems, ground truth's files."""
+from collections.abc import Sequence
 import json
-import multiprocessing
 import pathlib
 
-import cv2
 import numpy as np
 from PIL import Image
-import tqdm
 
 from sgmg_jax.inference import leaderboard
 
@@ -55,35 +50,3 @@ def _read_png(path: pathlib.Path) -> np.ndarray:
             return np.asarray(image if image.mode == 'P' else image.convert('L'))
     except leaderboard.UNREADABLE as error:
         raise ValueError(f'{path}: cannot read ({error}); take it from the original archive again') from error
-
-
-# Several processes: each opens the files once and keeps the function that works on one video.
-
-_work = None
-
-
-def for_each(opened: Callable, arguments: tuple, count: int, processes: int, desc: str, progress: bool) -> list:
-    """work(0), .. work(count - 1), where `opened(*arguments)` is a context manager that gives `work`."""
-    bar = dict(total=count, desc=desc, unit='video', disable=not progress)
-    processes = min(processes, count)
-    if processes <= 1:
-        with opened(*arguments) as work:
-            return [work(index) for index in tqdm.tqdm(range(count), **bar)]
-    # Never a fork: the caller may be running JAX, whose threads a fork does not survive.
-    try:
-        with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _start,
-                                                    (opened, arguments)) as pool:
-            return list(tqdm.tqdm(pool.map(_run, range(count)), **bar))
-    except concurrent.futures.process.BrokenProcessPool as error:
-        raise OSError(f'a process died, perhaps for want of memory: try fewer than {processes}') from error
-
-
-def _start(opened, arguments):
-    global _work
-    cv2.setNumThreads(1)
-    stack = contextlib.ExitStack()  # Open as long as the process lives.
-    _work = stack.enter_context(opened(*arguments)), stack
-
-
-def _run(index: int):
-    return _work[0](index)

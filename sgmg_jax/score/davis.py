@@ -16,7 +16,28 @@ from PIL import Image
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import davis, scoring
 from sgmg_jax.inference import leaderboard
+from sgmg_jax.processes import for_each
 from sgmg_jax.score import common
+
+HELP = '''\
+PRED is a folder or a zip of index PNGs (0 background, else the object's number; palette or grey), of the four
+annotators or of one, below any other folders:
+
+    anno_0/<sequence>/<frame>.png .. anno_3/<sequence>/<frame>.png
+    <sequence>/<frame>.png
+
+GT is a copy of DAVIS-2017 with Annotations_unsupervised/480p/<sequence>/<frame>.png (or Annotations/, for the
+semi-supervised task) and ImageSets/2017/val.txt, in GT itself, in GT/DAVIS or in GT/valid; or the built records.
+
+The numbers are those of davis2017-evaluation: J, F and J&F in percent, means over all objects. Ref-DAVIS17 is scored
+by the task "unsupervised": all frames, void left out, ids free (the best assignment counts). Published numbers
+are the plain average over the four annotators. J_variance and J&F_variance, over an object's frames, are a
+measure of temporal consistency of our own.
+
+examples:
+    python -m sgmg_jax.score davis --gt=refer_davis --pred=DVS_Annotations
+    python -m sgmg_jax.score davis --gt=DAVIS --pred=results.zip --task=semi-supervised --processes=4
+'''
 
 
 class Sequences(typing.NamedTuple):
@@ -27,12 +48,21 @@ class Sequences(typing.NamedTuple):
 
 
 def open_sequences(folder, split: str, task: str) -> Sequences:
-    """Ground truth of `davis`: built records, or a copy of DAVIS-2017 (see `davis.find_truth`)."""
+    """Ground truth of `davis`: built records, or a copy of DAVIS-2017 (see `davis.find_truth`).
+
+    Raises:
+        FileNotFoundError: an index PNG is missing between others of its sequence; or as find_truth, open_records.
+    """
     folder = pathlib.Path(folder)
     if not folder.is_dir() or any(any(folder.glob('*/' * level + 'dataset_info.json')) for level in range(4)):
         return sequences_of_records(records.open_records(folder, split))
     folder, names = davis.find_truth(folder, split, task)
     frames = [sorted(file.stem for file in (folder / name).glob('*.png')) for name in names]
+    for name, there in zip(names, frames):
+        gap = next((number for number, stem in enumerate(there) if stem != f'{number:05d}'), None)
+        if gap is not None:
+            raise FileNotFoundError(f'{folder / name / f"{gap:05d}.png"}: is missing, frames are numbered from 00000 '
+                                    'without a gap; take it from the original archive again')
     return Sequences(names, frames, lambda index: common.read_pngs([
         folder / names[index] / f'{frame}.png' for frame in frames[index]]))
 
@@ -102,7 +132,10 @@ def _read_maps(submission, names: list[str], size: tuple[int, int], limit: int, 
 
 
 def _missing_maps(names: set[str], truth: Sequences, annotators: dict[str, str], task: str) -> dict:
-    found = collections.defaultdict(list)
+    found, there = collections.defaultdict(list), collections.defaultdict(set)
+    for name in names:
+        if name.endswith('.png') and not name.rpartition('/')[2].startswith('.'):
+            there[name.rpartition('/')[0]].add(name)
     for folder in annotators.values():
         for sequence, frames in zip(truth.names, truth.frame_names):
             wanted = [f'{folder}{sequence}/{name}.png' for name in frames[davis.scored_frames(len(frames), task)]]
@@ -113,6 +146,9 @@ def _missing_maps(names: set[str], truth: Sequences, annotators: dict[str, str],
             else:
                 found['missing frame', 'write an index PNG for every frame, all 0 where there is no object'
                       ].extend(missing)
+            found['frame without ground truth', 'take both from the same release: the last frames of the ground truth '
+                  'may be missing'].extend(sorted(there[f'{folder}{sequence}'].difference(
+                      f'{folder}{sequence}/{name}.png' for name in frames)))
     return found
 
 
@@ -139,8 +175,8 @@ def _check_and_score(path, source, task: str, processes: int, check_only: bool, 
     problems = common.problems_of(_missing_maps(set(names), truth, annotators, task))
     if problems:
         raise common.WrongPredictions(problems)
-    results = common.for_each(_open_work, (path, open_source, arguments, task, annotators, check_only),
-                              len(truth.names), processes, 'scoring', progress)
+    results = for_each(_open_work, (path, open_source, arguments, task, annotators, check_only),
+                       len(truth.names), processes, 'scoring', progress)
     found = collections.defaultdict(list)
     for of_sequence, _ in results:
         for key, where in of_sequence.items():

@@ -13,9 +13,34 @@ from PIL import Image
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.inference import leaderboard
+from sgmg_jax.processes import for_each
 from sgmg_jax.score import common
 
 CHALLENGE = 'meta_expressions_challenge.json'
+HELP = '''\
+PRED is what a leaderboard takes, as a zip or as the folder that was zipped:
+
+    Annotations/<video>/<expression id>/<frame name>.png    8-bit, one channel, 0 and 255
+
+First it is checked for all that an evaluation server would choke on: missing videos, expressions and
+frames, unexpected files, wrong sizes and modes, other values, damaged PNGs, a wrong top folder. Each kind of
+problem is listed once, with its count, examples and how to mend it, and the exit status is 1.
+
+GT is a built data set (the records of Ref-YouTube-VOS, or of anything in its layout), or the folder valid/ of the
+ground truth that its authors published (meta_expressions_challenge.json, Annotations/<video>/<expression id>/).
+
+Then every expression with ground truth is scored: J (region similarity), F (boundary accuracy) and their mean
+J&F in percent; each expression's mean over its frames, then the mean over expressions; also for each tag where
+the data set has tags. Recall is the share of frames above 0.5, decay the loss from the first quarter of a video
+to its last. J_variance and J&F_variance, over an expression's frames, are a measure of temporal consistency of our
+own (numbers in [0, 1], less is better).
+
+examples:
+    python -m sgmg_jax.score ytvos --gt=runs/demo/records \
+        --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
+    python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
+    python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
+'''
 
 
 class Truth(typing.NamedTuple):
@@ -103,7 +128,7 @@ def score_submission(path, split: Sequence[records.Record], progress: bool) -> d
 
 
 def _score(path, source, count: int, processes: int, progress: bool) -> dict:
-    of_videos = common.for_each(_open_work, (path, *source), count, processes, 'scoring', progress)
+    of_videos = for_each(_open_work, (path, *source), count, processes, 'scoring', progress)
     return scoring.summarise(score for scores in of_videos for score in scores)
 
 
@@ -136,8 +161,7 @@ def _read_expression(submission, video: records.Video, expression_id: str) -> np
 def run(options) -> dict | None:
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
-    with leaderboard.open_submission(options.pred) as submission:
-        problems = leaderboard.check_submission(submission, expected, progress=True)
+    problems = leaderboard.check_submission(options.pred, expected, options.processes, progress=True)
     if problems:
         raise common.WrongPredictions(problems)
     masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)

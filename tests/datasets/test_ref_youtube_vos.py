@@ -256,6 +256,13 @@ def test_part_of_the_public_ground_truth(raw, caplog):
     assert 'Video ccc0000003 has no masks' in caplog.text
 
 
+@pytest.mark.parametrize('shards', (0, 3))
+def test_shards_must_fit_the_videos(raw, shards):
+    with pytest.raises(ValueError, match=f'--shards = {shards}: '):
+        build.build('ref_youtube_vos', raw, raw.parent / 'tfds', shards=shards)
+    assert not (raw.parent / 'tfds/ref_youtube_vos/1.0.0').exists()
+
+
 def test_command(raw):
     command = [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
                f'--out={raw.parent / "tfds"}', '--shards=2']

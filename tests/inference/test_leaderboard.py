@@ -39,8 +39,7 @@ def root(tmp_path):
 
 
 def check(path, expected=EXPECTED):
-    with leaderboard.open_submission(path) as submission:
-        return leaderboard.check_submission(submission, expected)
+    return leaderboard.check_submission(path, expected)
 
 
 def everything_under(folder):

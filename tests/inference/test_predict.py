@@ -81,7 +81,7 @@ def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
         for sentence, masks in zip(SENTENCES, whole):
             np.testing.assert_array_equal(ask(sentence) > 0, masks[start:start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
-    np.testing.assert_array_equal(whole[:, 8:], predictor(frames[8:], SENTENCES))
+    np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
     assert predictor._segment._cache_size() == 1  # every window is filled to the same length
 
 
