@@ -19,7 +19,7 @@ def get_config():
     config.fsdp = 1  # devices that share one copy of the parameters
 
     config.model = ConfigDict(dict(
-        name='sgmg',
+        name='sgmg',  # systems.py: SYSTEMS
         backbone='tiny',  # models/video_swin.py: SIZES
         text_encoder='base',  # models/roberta.py: SIZES
         hidden=256,
@@ -44,6 +44,7 @@ def get_config():
         valid_split='valid',  # scored during training; needs ground truth
         tokenizer=config_dict.placeholder(str),  # RoBERTa's files; None: learn byte pairs from the sentences
         num_frames=5,
+        sentences=1,  # asked of a clip together in training, at most
         frame_size=(512, 640),  # height and width every clip is padded to
         text_length=64,
         batch_size=8,
@@ -69,6 +70,7 @@ def get_config():
         short_side=360,
         max_side=config_dict.placeholder(int),
         clip_frames=36,  # segmented together at most: Ref-YouTube-VOS has no longer videos, Ref-DAVIS17 asks for it
+        sentences=1,  # asked together at most; SgMg gives the same whatever the number, Fast SgMg does not
         videos=config_dict.placeholder(int),  # how many are scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sgmg_jax import types
 from sgmg_jax.losses import matching
 from sgmg_jax.losses import sgmg as sgmg_loss
-from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
 from sgmg_jax.ops import queries
 
 
@@ -21,7 +21,8 @@ class System(NamedTuple):
     loss: Callable
 
 
-SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss)}
+SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss),
+           'fast_sgmg': System(multi_instance.FastSgMg, matching.match, sgmg_loss.loss)}
 
 
 def build_model(config) -> nn.Module:

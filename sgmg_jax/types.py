@@ -1,9 +1,9 @@
 """The contract between the parts: what flows from records to the model and back.
 
 Axis letters, the same in every file: B clips, T frames, H W pixels, h w a feature
-map, C channels, Q queries, L tokens, E sentences of a clip, D decoder layers,
-P the 16 positions of a 4x4 patch. Channels come last. Validity masks are always
-True = real. Arrays may be NumPy or JAX.
+map, C channels, Q queries, L tokens, E sentences of a clip, N = B E sentences, those
+of a clip one after the other, D decoder layers, P the 16 positions of a 4x4 patch.
+Channels come last. Validity masks are always True = real. Arrays may be NumPy or JAX.
 """
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -32,24 +32,29 @@ class Clip:
 
 @struct.dataclass
 class Text:
-    """Byte-pair tokens of one sentence a clip; RoBERTa's padding id where `valid` is False."""
-    tokens: Int[ArrayLike, 'B L']
-    valid: Bool[ArrayLike, 'B L']
+    """Byte-pair tokens of the sentences; RoBERTa's padding id where `valid` is False.
+
+    A sentence without a valid token is none: it fills up a clip's to E, and counts nowhere.
+    """
+    tokens: Int[ArrayLike, 'N L']
+    valid: Bool[ArrayLike, 'N L']
 
 
 @struct.dataclass
 class Targets:
-    """The referred object.
+    """The object that each sentence refers to.
 
     masks: at the padded size, False on padding.
     boxes: cx, cy, w, h as fractions of the unpadded frame; zeros where the object is absent.
     present: whether the object is in the frame.
     size: height and width of the clip's real pixels.
+    asked: False for a sentence that only fills up its clip's, see Text.
     """
-    masks: Bool[ArrayLike, 'B T H W']
-    boxes: Float[ArrayLike, 'B T 4']
-    present: Bool[ArrayLike, 'B T']
-    size: Int[ArrayLike, 'B 2']
+    masks: Bool[ArrayLike, 'N T H W']
+    boxes: Float[ArrayLike, 'N T 4']
+    present: Bool[ArrayLike, 'N T']
+    size: Int[ArrayLike, 'N 2']
+    asked: Bool[ArrayLike, 'N']
 
 
 @struct.dataclass
@@ -68,14 +73,14 @@ class Proposals:
     boxes: cx, cy, w, h in [0, 1] of the unpadded frame.
     patch_masks: mask logits; the last axis is a 4x4 patch of half-resolution pixels.
     """
-    scores: Float[ArrayLike, 'D B T Q']
-    boxes: Float[ArrayLike, 'D B T Q 4']
-    patch_masks: Float[ArrayLike, 'D B T Q h w P']
+    scores: Float[ArrayLike, 'D N T Q']
+    boxes: Float[ArrayLike, 'D N T Q 4']
+    patch_masks: Float[ArrayLike, 'D N T Q h w P']
 
 
 @struct.dataclass
 class Predictions:
-    """One chosen query a clip: class logits, boxes, and mask logits at the padded size."""
-    scores: Float[ArrayLike, '*D B T']
-    boxes: Float[ArrayLike, '*D B T 4']
-    masks: Float[ArrayLike, '*D B T H W']
+    """One chosen query a sentence: class logits, boxes, and mask logits at the padded size."""
+    scores: Float[ArrayLike, '*D N T']
+    boxes: Float[ArrayLike, '*D N T 4']
+    masks: Float[ArrayLike, '*D N T H W']

@@ -144,6 +144,30 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     assert written == ['another', 'killed', 'dog', 'judo']
 
 
+def test_fast_sgmg_on_davis(tmp_path, davis_records, world_records):
+    """Trained on sentences of a clip together; asked by annotator, and then all at once for a leaderboard."""
+    config = small.small_config(world_records)
+    config.model.update(name='fast_sgmg', decoupling='residual')
+    config.update(steps=1, log_every=1, eval_every=1)
+    config.data.sentences = 3
+    config.evaluation.sentences = 8
+    loop.train(config, tmp_path)
+    step, *_ = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert np.isfinite(step['loss']) and step['gradient_norm'] > 0
+    assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
+
+    config.evaluation.update(protocol='davis', records=(davis_records,))
+    asked, protocol = [], protocols.choose('davis')
+    predictor = Predictor.from_workdir(tmp_path, config=config)
+    tokens = predictor._tokens
+    predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
+    [record, *_] = records.open_records(davis_records, 'valid')
+    protocol.write(predictor, record, tmp_path / 'files')
+    assert asked == [[e.text for e in group] for group in protocols.annotator_groups(record.video)]
+    assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() == {
+        'anno_0', 'anno_1', 'anno_2', 'anno_3'}
+
+
 @pytest.mark.parametrize('moment', ['before', 'between', 'after'])
 def test_killed_while_the_new_evaluation_takes_the_place_of_the_old(tmp_path, monkeypatch, moment):
     """The old one or the new one is there, whole; the same command runs again."""

@@ -15,7 +15,7 @@ from sgmg_jax.training import optimizer as optimizers
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-OWN_SIZES = 'davis_small', 'synthetic'  # small models, for which there is no 'base'
+OWN_SIZES = 'davis_small', 'synthetic', 'synthetic_fast'  # small models, for which there is no 'base'
 CASES = [(experiment, mode) for experiment in EXPERIMENTS for mode in ('full', 'smoke', 'base', 'base,smoke')
          if experiment not in OWN_SIZES or 'base' not in mode]
 

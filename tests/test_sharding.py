@@ -4,16 +4,19 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 PROGRAM = '''
-    import jax, numpy as np
+    import jax, numpy as np, sys
     import jax.numpy as jnp
     from sgmg_jax import sharding, types
     from sgmg_jax.losses import matching, sgmg as loss
-    from sgmg_jax.models import roberta, sgmg, spectral_fusion, video_swin
+    from sgmg_jax.models import multi_instance, roberta, sgmg, spectral_fusion, video_swin
     from sgmg_jax.ops import queries
 
     assert jax.device_count() == 4
-    model = sgmg.SgMg(
+    kind, E = {'sgmg': (sgmg.SgMg, 1), 'fast_sgmg': (multi_instance.FastSgMg, 2)}[sys.argv[1]]
+    model = kind(
         backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 1, 1)),
         text_encoder=roberta.Size(vocabulary=20, channels=16, layers=1, heads=2, mlp=16, positions=12),
         # Not 32: with as many groups as channels every channel's mean is zero but for rounding, and the
@@ -26,10 +29,12 @@ PROGRAM = '''
     valid[1, :, 70:] = False
     clip = types.Clip(rng.standard_normal((B, T, S, S, 3), dtype=np.float32), valid,
                       np.array([[80, 80], [70, 80], [80, 80], [80, 80]], np.int32))
-    text = types.Text(rng.integers(3, 20, (B, 6)).astype(np.int32), np.arange(6)[None] < np.array([[6], [3], [5], [4]]))
-    masks = rng.random((B, T, S, S)) < .3
-    targets = types.Targets(masks, rng.uniform(.2, .6, (B, T, 4)).astype(np.float32), rng.random((B, T)) < .8,
-                            clip.size)
+    N = B * E
+    lengths = np.array([6, 3, 5, 4, 2, 0, 6, 0])[:N, None]
+    text = types.Text(rng.integers(3, 20, (N, 6)).astype(np.int32), np.arange(6)[None] < lengths)
+    masks = rng.random((N, T, S, S)) < .3
+    targets = types.Targets(masks, rng.uniform(.2, .6, (N, T, 4)).astype(np.float32), rng.random((N, T)) < .8,
+                            np.repeat(clip.size, E, axis=0), lengths[:, 0] > 0)
     example = types.Example(clip, text, targets)
     parameters = jax.jit(lambda k: model.init(k, clip, text, queries.best_query)['params'])(jax.random.key(0))
 
@@ -66,9 +71,10 @@ PROGRAM = '''
 '''
 
 
-def test_sharded_equals_unsharded():
+@pytest.mark.parametrize('model', ['sgmg', 'fast_sgmg'])
+def test_sharded_equals_unsharded(model):
     environment = os.environ | {'XLA_FLAGS': '--xla_force_host_platform_device_count=4', 'JAX_PLATFORMS': 'cpu'}
-    result = subprocess.run([sys.executable, '-c', textwrap.dedent(PROGRAM)], env=environment, text=True,
+    result = subprocess.run([sys.executable, '-c', textwrap.dedent(PROGRAM), model], env=environment, text=True,
                             capture_output=True, timeout=900)
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.splitlines()[-1] == 'equal'

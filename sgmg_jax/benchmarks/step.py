@@ -46,7 +46,7 @@ def make_example(options, multiple):
                       np.ones((options.batch, options.tokens), bool))
     present = np.ones(shape[:2], bool)
     boxes = np.broadcast_to(box.astype(np.float32), (*shape[:2], 4))
-    return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size))
+    return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
 def prepare(options):

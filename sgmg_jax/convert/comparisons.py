@@ -115,19 +115,19 @@ def _whole_model(meaning):
     return model, _parameters(systems.parameter_shapes(model), meaning)
 
 
-def _component(at, module, meaning, *inputs):
-    """A module by itself, called with `inputs`; `at` is its path in the whole model.
+def _component(at, module, meaning, *inputs, method=None):
+    """A module by itself, called with `inputs` (or its `method`); `at` is its path in the whole model.
 
     Returns:
       its parameters, nested as in the whole model; (these parameters, inputs, Flax's options) -> its result.
     """
-    shapes = jax.eval_shape(lambda key: module.init(key, *inputs)['params'], jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: module.init(key, *inputs, method=method)['params'], jax.random.key(0))
     for part in reversed(at.split('/')):
         shapes = {part: shapes}
 
     def apply(parameters, *inputs, **options):
         own = functools.reduce(dict.__getitem__, at.split('/'), parameters)
-        return module.apply({'params': own}, *inputs, **options)
+        return module.apply({'params': own}, *inputs, method=method, **options)
 
     return _parameters(shapes, meaning), apply
 
@@ -152,12 +152,13 @@ def _parameters(shapes, meaning):
 
 @contextlib.contextmanager
 def _recorded(*names):
-    """Gives a dict that fills up: path of a module (or name of the root's method) -> arguments, result of its call."""
+    """Gives a dict that fills up: path of a module (and of a method of it) -> arguments, result of its call."""
     calls = {}
 
     def record(call, arguments, options, context):
         result = call(*arguments, **options)
-        name = '/'.join(context.module.path) if context.method_name == '__call__' else context.method_name
+        method = () if context.method_name == '__call__' else (context.method_name,)
+        name = '/'.join((*context.module.path, *method))
         if name in names:
             calls[name] = arguments, result
         return result
@@ -283,10 +284,14 @@ def compare_word_attention(arrays, meaning):
     pixels = arrays['in/visual'].transpose(3, 0, 1, 2, 4)  # T h w B C -> B T h w C
     words, valid = arrays['in/text'].swapaxes(0, 1), ~arrays['in/text_mask']
     where = positions.sine_1d(jnp.asarray(valid), words.shape[-1])
-    parameters, apply = _component(
-        'word_attention', spectral_fusion.WordAttention(HEADS), meaning, pixels, words, where, valid)
+
+    def one_sentence(words):
+        return spectral_fusion.Words(*(x[:, None] for x in (words, where, valid)))
+
+    parameters, apply = _component('word_fusion', spectral_fusion.WordFusion(HEADS), meaning, pixels,
+                                   one_sentence(words))
     out, _, gradients, (to_pixels, to_words) = _with_gradients(
-        lambda p, pixels, words: (apply(p, pixels, words, where, valid), None),
+        lambda p, pixels, words: (apply(p, pixels, one_sentence(words)), None),
         arrays['in/cot'].swapaxes(0, 1).reshape(pixels.shape), parameters, pixels, words)
     return gradients | {
         'out/out': out.reshape(len(out), -1, out.shape[-1]).swapaxes(0, 1), 'out/text_pos': where.swapaxes(0, 1),
@@ -318,26 +323,32 @@ def compare_transformer(arrays, meaning):
     embedding = arrays['in/query_embed']
     first = 'transformer.encoder.layers.0.'
     module = deformable_transformer.DeformableTransformer(
-        embedding.shape[1], mlp=names[first + 'linear1.bias'][0], heads=HEADS,
+        embedding.shape[1], len(levels), mlp=names[first + 'linear1.bias'][0], heads=HEADS,
         points=names[first + 'self_attn.attention_weights.bias'][0] // HEADS // len(levels),
         encoder_layers=_count(names, 'transformer.encoder.layers.{}.norm1.bias'),
         decoder_layers=_count(names, 'transformer.decoder.layers.{}.norm1.bias'))
     where = [positions.sine_2d(x, embedding.shape[1]) for x in valid]
-    content = arrays['in/tgt'].reshape(-1, *embedding.shape)[:, 0]  # the same for all queries
-    inputs = levels, valid, where, content, embedding
-    parameters, apply = _component('transformer', module, meaning, *inputs)
+    content = arrays['in/tgt'].reshape(-1, *embedding.shape)
+    inputs = levels, valid, where, content
+
+    def both(module, levels, valid, where, content):
+        memory = module.encode(levels, valid, where)
+        return memory, *module.decode(memory, valid, content, embedding)
+
+    parameters, apply = _component('transformer', module, meaning, *inputs, method=both)
 
     @compilation.jit
     def decode(parameters, *inputs):
         with _recorded('reference_points') as calls:
-            return apply(parameters, *inputs), calls['reference_points'][1]
+            memory, *decoded = apply(parameters, *inputs)
+            return memory, decoded, calls['reference_points'][1]
 
     return _named('out', _decoded(*decode(parameters, *inputs)) | {f'pos{i}': _first(x) for i, x in enumerate(where)})
 
 
-def _decoded(outputs, start):
+def _decoded(memory, decoded, start):
     """What the deformable transformer returns, and its queries' first references as logits [Q 2], by their names."""
-    memory, states, boxes, _ = outputs
+    states, boxes, _ = decoded
     return {'hs': states, 'inter_references': boxes,
             'init_reference': np.broadcast_to(jax.nn.sigmoid(start), (states.shape[1], *start.shape)),
             **{f'memory{i}': _first(x) for i, x in enumerate(memory[:3])}}
@@ -410,10 +421,11 @@ def _targets(arrays, size):
         masks[i, :, :mask.shape[1], :mask.shape[2]] = mask
     boxes, present = (np.stack([arrays[f'in/tgt{i}_{name}'] for i in range(count)]) for name in ('boxes', 'valid'))
     sizes = np.array([arrays[f'in/tgt{i}_masks'].shape[1:] for i in range(count)])
-    return types.Targets(masks, boxes, present == 1, sizes)
+    return types.Targets(masks, boxes, present == 1, sizes, np.ones(count, bool))
 
 
-RECORDED = ('video_encoder', 'encode_text', 'transformer', 'transformer/reference_points', 'mask_optimizer')
+RECORDED = ('video_encoder', 'encode_text', 'transformer/encode', 'transformer/decode', 'transformer/reference_points',
+            'mask_optimizer')
 
 
 def compare_evaluation(arrays, meaning, every_query=False):
@@ -441,7 +453,7 @@ def compare_evaluation(arrays, meaning, every_query=False):
     clip = _clip(arrays, multiple=16)
     (proposals, query, chosen), calls = jax.device_get(forward(parameters, clip, _text(arrays)))
     ours = {'pred_logits': chosen.scores[..., None], 'pred_boxes': chosen.boxes, 'pred_masks': chosen.masks}
-    points = calls['transformer'][1][3].reshape(*proposals.boxes.shape[:-1], 2)
+    points = calls['transformer/decode'][1][2].reshape(*proposals.boxes.shape[:-1], 2)
     if len(points) > 1:
         ours['reference_points'] = pick(points[:-1], query)  # the release gives those of the last layer but one
     ours = {name: np.moveaxis(x, 0, 2) for name, x in ours.items()}
@@ -451,11 +463,12 @@ def compare_evaluation(arrays, meaning, every_query=False):
 
 def _stages(calls, clip, arrays):
     """What the model computes on the way, by the release's names."""
-    (levels, masks, where, *_), decoded = calls['transformer']
+    (levels, masks, where, *_), memory = calls['transformer/encode']
+    _, decoded = calls['transformer/decode']
     _, text = calls['encode_text']
     (patches, *_), _ = calls['mask_optimizer']
     ours = {'text_word': text.words, 'text_mask': ~text.valid, 'text_sentence': text.sentence,
-            'mso_in': _first(patches[0]), **_decoded(decoded, calls['transformer/reference_points'][1])}
+            'mso_in': _first(patches[0]), **_decoded(memory, decoded, calls['transformer/reference_points'][1])}
     for i, (x, valid, position) in enumerate(zip(levels, masks, where)):
         ours |= {f'src{i}': _first(x), f'srcmask{i}': ~valid, f'srcpos{i}': _first(position)}
     for i, x in enumerate(calls['video_encoder'][1]):

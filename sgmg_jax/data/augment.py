@@ -3,7 +3,7 @@
 Geometry is drawn once a clip, so that motion stays motion; colour is drawn for each frame. Numbers
 and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the configs of other benchmarks have theirs.
 
-Axis letters: T frames, h w pixels.
+Axis letters: T frames, E sentences, h w pixels.
 """
 import dataclasses
 import re
@@ -34,7 +34,7 @@ def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmen
 
 
 def flip(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
-    """Mirrors the clip and swaps left and right in its sentence, with the flip probability."""
+    """Mirrors the clip and swaps left and right in its sentences, with the flip probability."""
     return mirror(sample) if rng.random() < augmentation.flip_probability else sample
 
 
@@ -132,7 +132,7 @@ def mirror(sample: clips.Sample) -> clips.Sample:
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], -1) * sample.present[:, None]
     return dataclasses.replace(sample, frames=sample.frames[:, :, ::-1], masks=sample.masks[:, :, ::-1], boxes=boxes,
-                               sentence=swap_sides(sample.sentence))
+                               sentences=tuple(map(swap_sides, sample.sentences)))
 
 
 def too_narrow(height: int, width: int) -> bool:
@@ -142,7 +142,7 @@ def too_narrow(height: int, width: int) -> bool:
 
 
 def pseudo_clip(sample: clips.Sample, rng: np.random.Generator, num_frames: int) -> clips.Sample:
-    """A picture (T = 1) -> a clip of it and its warped, blurred and recoloured copies, in random order.
+    """A picture (T = E = 1) -> a clip of it and its warped, blurred and recoloured copies, in random order.
 
     As the released code does it for joint training with RefCOCO, except that it draws with imgaug.
     """

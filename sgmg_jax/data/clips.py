@@ -1,7 +1,9 @@
 """Clips: which frames of a video, what the sample holds, and its arrays at a static shape.
 
-Axis letters: B clips, T frames, H W pixels of the static shape, h w pixels of the unpadded clip, L tokens.
+Axis letters: T frames, H W pixels of the static shape, h w pixels of the unpadded clip, E sentences, L tokens,
+R = E T masks, those of a sentence one after the other.
 """
+from collections.abc import Sequence
 import dataclasses
 
 import cv2
@@ -19,20 +21,20 @@ NORMALISED = ((np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / S
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some frames of a video and the object that a sentence refers to, before they become arrays.
+    """Some frames of a video and the objects that sentences refer to, before they become arrays.
 
     frames: [T h w 3] uint8 RGB.
-    masks: [T h w] bool.
-    boxes: [T 4] float32, x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
-    present: [T] bool, whether the box has an extent.
-    sentence: as written.
-    annotated: the one frame that masks, boxes and present are of (A2D-Sentences); they are [1 ...] then. None: of all.
+    masks: [R h w] bool, of each sentence's object in each frame.
+    boxes: [R 4] float32, x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
+    present: [R] bool, whether the box has an extent.
+    sentences: E, as written.
+    annotated: the one frame that masks, boxes and present are of (A2D-Sentences); R is E then. None: of all.
     """
     frames: np.ndarray
     masks: np.ndarray
     boxes: np.ndarray
     present: np.ndarray
-    sentence: str
+    sentences: tuple[str, ...]
     annotated: int | None = None
 
 
@@ -82,21 +84,33 @@ def annotated_window(frame: int, length: int, num_frames: int) -> tuple[np.ndarr
     return indices, int(np.argmax(indices == frame))
 
 
-def load_sample(record: records.Record, expression: records.Expression, indices: np.ndarray, centre: int) -> Sample:
-    """Decodes the frames at `indices` [T], the centre among them, and finds the object of the expression in them."""
+def load_sample(record: records.Record, expressions: Sequence[records.Expression], indices: np.ndarray,
+                centre: int) -> Sample:
+    """Decodes the frames at `indices` [T], the centre among them, and finds the objects of the expressions in them."""
     annotated = None
     if record.video.mask_places is None:
-        masks = record.decode_masks(indices) == expression.object_id
+        maps = record.decode_masks(indices)
+        masks = np.concatenate([maps == expression.object_id for expression in expressions])
     else:
-        masks = record.decode_object(expression.object_id, centre)[None]
+        masks = np.stack([record.decode_object(expression.object_id, centre) for expression in expressions])
         if len(record.video.frame_names) > 1:
             annotated = int(np.flatnonzero(indices == centre)[0])
     boxes, present = boxes_of_masks(masks)
-    return Sample(record.decode_frames(indices), masks, boxes, present, expression.text, annotated)
+    return Sample(record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions), annotated)
+
+
+def visible(sample: Sample) -> Sample:
+    """Without the sentences whose object is in no frame."""
+    count = len(sample.sentences)
+    seen = sample.present.reshape(count, -1).any(1)
+    masks, boxes, present = (x.reshape(count, -1, *x.shape[1:])[seen].reshape(-1, *x.shape[1:])
+                             for x in (sample.masks, sample.boxes, sample.present))
+    return dataclasses.replace(sample, masks=masks, boxes=boxes, present=present,
+                               sentences=tuple(s for s, there in zip(sample.sentences, seen) if there))
 
 
 def boxes_of_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [T 4] float32 around masks [T h w] bool, and whether there is a pixel at all [T].
+    """Boxes [R 4] float32 around masks [R h w] bool, and whether there is a pixel at all [R].
 
     x1 y1 x2 y2 are the first and the last column and row that hold the object, both inclusive; the
     released code adds no 1. Zeros where the mask is empty.
@@ -152,23 +166,30 @@ def prepare_clip(frames: np.ndarray, short_side: int, max_side: int | None = Non
 
 
 def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) -> types.Example:
-    """Arrays of one clip, without the axis B, padded bottom and right to `frame_size` = (H, W).
+    """Arrays of one clip, without the axis B, and with E in the place of N; padded bottom and right.
 
     Args:
         sample: at most as large as `frame_size`.
-        text: of this one sentence, tokens and valid [1 L].
+        text: of its sentences, and of as many empty ones as fill up the static E [E L].
+        frame_size: (H, W).
     """
     height, width = sample.frames.shape[1:3]
-    valid, masks = (np.zeros((len(x), *frame_size), bool) for x in (sample.frames, sample.masks))
-    frames = np.zeros((*valid.shape, 3), np.float32)
+    count, given = len(text.tokens), len(sample.sentences)
+    frames = np.zeros((len(sample.frames), *frame_size, 3), np.float32)
     frames[:, :height, :width] = normalise(sample.frames)
+    valid = np.zeros(frames.shape[:3], bool)
     valid[:, :height, :width] = True
-    masks[:, :height, :width] = sample.masks
     x1, y1, x2, y2 = sample.boxes.T
-    boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1) / [width, height, width, height]
+    own_boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1) / [width, height, width, height]
+    each = len(sample.masks) // given
+    masks = np.zeros((count, each, *frame_size), bool)
+    masks[:given, :, :height, :width] = sample.masks.reshape(given, each, height, width)
+    present, boxes = np.zeros((count, each), bool), np.zeros((count, each, 4), np.float32)
+    present[:given] = sample.present.reshape(given, each)
+    boxes[:given] = (own_boxes * sample.present[:, None]).reshape(given, each, 4)
+    size = np.array([height, width], np.int32)
     return types.Example(
-        clip=types.Clip(frames=frames, valid=valid, size=np.array([height, width], np.int32),
+        clip=types.Clip(frames=frames, valid=valid, size=size,
                         annotated=None if sample.annotated is None else np.array(sample.annotated, np.int32)),
-        text=types.Text(tokens=text.tokens[0], valid=text.valid[0]),
-        targets=types.Targets(masks=masks, boxes=(boxes * sample.present[:, None]).astype(np.float32),
-                              present=sample.present.copy(), size=np.array([height, width], np.int32)))
+        text=text,
+        targets=types.Targets(masks, boxes, present, size=np.tile(size, (count, 1)), asked=np.arange(count) < given))

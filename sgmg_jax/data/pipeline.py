@@ -3,7 +3,7 @@
 Batch k holds the same clips, augmented the same way, whatever the number of processes, of worker
 processes, and of interruptions before it: nothing about the loader has to be saved.
 """
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import ctypes
 import dataclasses
 import signal
@@ -12,6 +12,7 @@ import sys
 from absl import logging
 import cv2
 import grain
+import jax
 import numpy as np
 import tokenizers
 
@@ -23,14 +24,14 @@ MAX_DRAWS = 100  # Clips tried for one place in a batch before the data is calle
 
 def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, num_frames: int,
                   frame_size: tuple[int, int], text_length: int, batch_size: int,
-                  augmentation: augment.Augmentation, seed: int, start_step: int = 0, process_index: int = 0,
-                  process_count: int = 1, num_workers: int = 0, reverse_probability: float = 0.3,
-                  on_bad_clip: str = 'raise') -> Iterator[types.Example]:
+                  augmentation: augment.Augmentation, seed: int, sentences: int = 1, start_step: int = 0,
+                  process_index: int = 0, process_count: int = 1, num_workers: int = 0,
+                  reverse_probability: float = 0.3, on_bad_clip: str = 'raise') -> Iterator[types.Example]:
     """Endless batches of augmented clips; every epoch is shuffled anew.
 
-    An epoch has `len(records.training_index(source.videos, num_frames))` clips. Where no frame of a
-    clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
-    released code does.
+    An epoch has `len(records.training_index(source.videos, num_frames, sentences))` clips. Where no frame of
+    a clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
+    released code does; of several sentences, those are left out whose object is away.
 
     Args:
         source: a split with ground truth.
@@ -41,6 +42,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         batch_size: clips of the global batch; `process_count` must divide it.
         augmentation: what is drawn, and in which order.
         seed: of order and augmentation.
+        sentences: E, that are asked of a clip at most; of several see `choose_sentences`.
         start_step: the first batch to yield, to go on after an interruption.
         process_index, process_count: this process yields the clips process_index::process_count
             of every global batch.
@@ -51,7 +53,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
             and logs a counted warning.
 
     Returns:
-        An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count. It has
+        An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count and N = B E. It has
         `close()`: call it in a `finally`, or worker processes may leave shared memory behind.
 
     Raises:
@@ -64,16 +66,16 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
                          'Change batch_size in the config.')
     if on_bad_clip not in ('raise', 'skip'):
         raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
-    index = records.training_index(source.videos, num_frames)
+    index = records.training_index(source.videos, num_frames, sentences)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     check_sentences(source, tokenizer, text_length)
-    load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, augmentation,
+    load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
                     reverse_probability, on_bad_clip)
     # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
     clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
     mine = clips_of_all_steps[start_step * batch_size + process_index::process_count]
-    batches = mine.batch(batch_size // process_count, drop_remainder=True).to_iter_dataset(
+    batches = mine.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate).to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
     if num_workers:
         batches = batches.mp_prefetch(
@@ -93,6 +95,27 @@ def check_sentences(source: records.Records, tokenizer: tokenizers.Tokenizer, te
                                  ) from error
 
 
+def choose_sentences(expressions: Sequence[records.Expression], rng: np.random.Generator,
+                     most: int) -> list[records.Expression]:
+    """Which of a video's sentences are asked of a clip together; at most so many, in random order.
+
+    Half of the time one sentence for each object, as Ref-DAVIS17's groups have it; otherwise any number of any
+    sentences, all of them included, as in Ref-YouTube-VOS. The paper does not say how it drew them.
+    """
+    pool = [expressions[i] for i in rng.permutation(len(expressions)) if 'crowd' not in expressions[i].tags]
+    if rng.random() < 0.5:
+        return list({e.object_id: e for e in pool}.values())[:most]
+    return pool[:rng.integers(1, min(most, len(pool)) + 1)]
+
+
+def _collate(examples: Sequence[types.Example]) -> types.Example:
+    """Clips get the axis B, texts and targets N in the place of E."""
+    def join(how, name):
+        return jax.tree.map(lambda *parts: how(parts), *(getattr(example, name) for example in examples))
+
+    return types.Example(join(np.stack, 'clip'), join(np.concatenate, 'text'), join(np.concatenate, 'targets'))
+
+
 @dataclasses.dataclass
 class LoadClip(grain.transforms.RandomMap):
     """From a row of the training index to the arrays of one augmented clip (no axis B)."""
@@ -102,6 +125,7 @@ class LoadClip(grain.transforms.RandomMap):
     num_frames: int
     frame_size: tuple[int, int]
     text_length: int
+    sentences: int
     augmentation: augment.Augmentation
     reverse_probability: float
     on_bad_clip: str
@@ -113,7 +137,9 @@ class LoadClip(grain.transforms.RandomMap):
         for _ in range(MAX_DRAWS):
             number, position, centre = self.index[row].tolist()
             video = self.source.videos[number]
-            expression = video.expressions[position]
+            expressions = video.expressions[position:position + 1]
+            if self.sentences > 1:
+                expressions = choose_sentences(video.expressions, rng, self.sentences)
             picture = len(video.frame_names) == 1  # of RefCOCO; several frames of it are copies
             if picture and self.num_frames > 1 and augment.too_narrow(video.height, video.width):
                 row = int(rng.integers(len(self.index)))
@@ -121,7 +147,7 @@ class LoadClip(grain.transforms.RandomMap):
             indices = clips.sample_frames(rng, len(video.frame_names), centre, 1 if picture else self.num_frames,
                                           self.reverse_probability)
             try:
-                sample = clips.load_sample(self.source[number], expression, indices, centre)
+                sample = clips.load_sample(self.source[number], expressions, indices, centre)
             except ValueError as error:
                 if self.on_bad_clip == 'raise':
                     raise
@@ -132,13 +158,14 @@ class LoadClip(grain.transforms.RandomMap):
                     sample = augment.pseudo_clip(sample, rng, self.num_frames)
                 sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
                 if sample.present.any():
-                    tokens = text.encode(self.tokenizer, [sample.sentence], self.text_length)
+                    sample = clips.visible(sample)
+                    tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
                     return clips.to_example(sample, tokens, self.frame_size)
             row = int(rng.integers(len(self.index)))
         raise ValueError(
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
-            f'used; the last was video {video.name}, expression {expression.id}, object '
-            f'{expression.object_id}, around frame {video.frame_names[centre]}. Check that its '
+            f'used; the last was video {video.name}, expression {expressions[0].id}, object '
+            f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
             'masks show the object, and that crops are not too small.')
 
 

@@ -235,17 +235,25 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
     return videos, source
 
 
-def training_index(videos: Sequence[Video], num_frames: int) -> np.ndarray:
+def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1) -> np.ndarray:
     """One row for each clip of an epoch: (video, expression, centre), all indices; int32 [N 3].
 
     As in the released code, centres are every `num_frames`-th frame of a video from its first; where only some
     frames are annotated (A2D-Sentences), these. Expressions tagged 'crowd' (RefCOCO) are left out.
 
+    Args:
+        sentences: that are asked of a clip at most. If several, there is one row for a video and centre; its
+          expression, the first, stands for all.
+
     Raises:
-        ValueError: for an expression without object or a video without masks.
+        ValueError: for an expression without object or a video without masks; for several sentences where frames are
+            annotated for one object each.
     """
     index = []
     for number, video in enumerate(videos):
+        if sentences > 1 and video.mask_places is not None:
+            raise ValueError(f'config.data.sentences = {sentences}: video {video.name} has frames that are annotated '
+                             'for one object each, of which one sentence can be asked.')
         for position, expression in enumerate(video.expressions):
             if expression.object_id < 0 or not video.has_masks:
                 raise ValueError(f'video {video.name}, expression {expression.id}: has no ground truth to '
@@ -254,7 +262,8 @@ def training_index(videos: Sequence[Video], num_frames: int) -> np.ndarray:
                 continue
             centres = range(0, len(video.frame_names), num_frames) if video.mask_places is None else (
                 video.annotated_frames(expression.object_id))
-            index += [(number, position, centre) for centre in centres]
+            if sentences == 1 or position == 0:
+                index += [(number, position, centre) for centre in centres]
     return np.array(index, np.int32).reshape(-1, 3)
 
 

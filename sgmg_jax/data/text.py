@@ -1,6 +1,6 @@
 """Sentences to byte-pair tokens, as RoBERTa reads them.
 
-Axis letters: B sentences, L tokens.
+Axis letters: N sentences, L tokens.
 """
 from collections.abc import Iterable, Sequence
 import os
@@ -87,15 +87,17 @@ def normalise(sentence: str) -> str:
     return ' '.join(sentence.lower().split())
 
 
-def encode(tokenizer: Tokenizer, sentences: Sequence[str], length: int) -> types.Text:
-    """Tokens [B L] int32 with <s> and </s> around each sentence, padded to L = `length`.
+def encode(tokenizer: Tokenizer, sentences: Sequence[str], length: int, count: int | None = None) -> types.Text:
+    """Tokens [N L] int32 with <s> and </s> around each sentence, padded to L = `length`.
+
+    N is `count`, filled up with sentences without a valid token; by default as many as there are sentences.
 
     Raises:
         ValueError: for an empty sentence, and for one of more than `length` tokens. Nothing is ever
             cut: the word that tells two objects apart may be the last.
     """
-    tokens = np.full((len(sentences), length), PAD, np.int32)
-    valid = np.zeros((len(sentences), length), bool)
+    tokens = np.full((count or len(sentences), length), PAD, np.int32)
+    valid = np.zeros(tokens.shape, bool)
     for row, sentence in enumerate(sentences):
         text = normalise(sentence)
         if not text:

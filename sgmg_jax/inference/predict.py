@@ -1,6 +1,6 @@
 """Masks from a video and sentences. A video is encoded once, however many sentences are asked of it.
 
-Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries.
+Axis letters: T frames, n frames of a window, H W pixels, E sentences (e of them asked together), Q queries.
 """
 import contextlib
 import functools
@@ -30,7 +30,8 @@ class Predictor:
         masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 
-    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length, origin=''):
+    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length, sentences=1,
+                 origin=''):
         """Args:
             model: models.sgmg.SgMg.
             parameters: its parameters, nested.
@@ -38,11 +39,14 @@ class Predictor:
             short_side, max_side: pixels that frames are resized to, see data.clips.prepare_clip.
             clip_frames: frames that are looked at together; longer videos are cut in windows.
             text_length: L, tokens a sentence at most.
+            sentences: that are asked together at most. For SgMg only memory and time depend on it; of Fast SgMg the
+              masks do, a little, too.
             origin: in words, where the parameters are from.
         """
         self.parameters, self.origin = parameters, origin
         self._tokenizer, self._text_length = tokenizer, text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
+        self._sentences = sentences
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
             compilation.jit(functools.partial(segment, model)) for segment in (_segment, _segment_all))
@@ -97,7 +101,7 @@ class Predictor:
     def from_config(cls, config, model, parameters, tokenizer, origin=''):
         """With the sizes of config.evaluation."""
         return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
-                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
+                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')})
 
     def __call__(self, frames, sentences):
         """frames [T H W 3] uint8 RGB, or a list of them; a list of E sentences -> masks [E T H W] bool.
@@ -114,8 +118,7 @@ class Predictor:
         text.encode(self._tokenizer, sentences, self._text_length)  # all of them, before the work begins
         masks = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
-            for of_sentence, sentence in zip(masks, sentences):
-                logits = ask(sentence)
+            for of_sentence, logits in zip(masks, ask(sentences)):
                 of_sentence[start:start + len(logits)] = logits > 0
         return masks
 
@@ -131,7 +134,8 @@ class Predictor:
             length: T.
 
         Yields:
-            the window's first frame; function(sentence) -> its logits float32 [n H W], above 0 on the object.
+            the window's first frame; function(sentences) -> iterator of their logits, each float32 [n H W], above 0
+            on the object.
         """
         for start in range(0, length, self._clip_frames):
             yield start, self._window(read(range(start, min(start + self._clip_frames, length))))
@@ -139,9 +143,11 @@ class Predictor:
     def _window(self, frames):
         clip, video = self._encode_clip(frames)
 
-        def ask(sentence):
-            logits = self._segment(self.parameters, video, self._tokens(sentence), clip.valid[:, :, 0, 0])
-            return self._resized(logits, clip, frames)[:len(frames)]
+        def ask(sentences):
+            for group in groups(sentences, self._sentences):
+                every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
+                for logits, _ in zip(every, group):
+                    yield self._resized(logits, clip, frames)[:len(frames)]
 
         return ask
 
@@ -149,8 +155,10 @@ class Predictor:
         clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side)).replace(annotated=annotated)
         return clip, self._encode(self.parameters, clip)
 
-    def _tokens(self, sentence):
-        return text.encode(self._tokenizer, [sentence], self._text_length)
+    def _tokens(self, sentences):
+        """An even number of sentences, or one, lest every number be a program of its own."""
+        count = len(sentences)
+        return text.encode(self._tokenizer, sentences, self._text_length, count + (count > 1) * count % 2)
 
     def _resized(self, logits, clip, frames):
         return np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
@@ -171,7 +179,7 @@ class Predictor:
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
         def ask(sentence):
-            scores, logits = self._segment_all(self.parameters, video, self._tokens(sentence))
+            scores, logits = self._segment_all(self.parameters, video, self._tokens([sentence]))
             return np.asarray(scores), self._resized(logits, clip, frames) > 0
 
         return ask
@@ -192,13 +200,19 @@ def pad_clip(frames, size):
                       np.array([size], np.int32))
 
 
+def groups(sentences, most):
+    """Lists of at most so many sentences, one after the other."""
+    return [list(sentences[start:start + most]) for start in range(0, len(sentences), most)]
+
+
 def _segment(model, parameters, video, tokens, real_frames):
-    """One sentence: mask logits [T H W] of the best query, padded."""
+    """Sentences that are asked together: mask logits [e T H W] of the best query of each, padded."""
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)
-        query = queries.best_query(proposals, real_frames)
-        return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0, 0]
+        real = jnp.broadcast_to(real_frames, (len(words.sentence), real_frames.shape[1]))
+        query = queries.best_query(proposals, real)
+        return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0]
 
     return model.apply({'params': parameters}, method=call)
 

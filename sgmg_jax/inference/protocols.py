@@ -46,19 +46,18 @@ def write_expressions(predictor, record, folder):
     """Ref-YouTube-VOS: one binary mask an expression and frame."""
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
-        for expression in video.expressions:
-            masks = ask(expression.text) > 0
-            names = video.frame_names[start:start + len(masks)]
-            leaderboard.write_masks(folder, video.name, expression.id, names, masks)
+        for expression, logits in zip(video.expressions, ask([e.text for e in video.expressions])):
+            names = video.frame_names[start:start + len(logits)]
+            leaderboard.write_masks(folder, video.name, expression.id, names, logits > 0)
 
 
 def write_objects(predictor, record, folder):
-    """Ref-DAVIS17: for each annotator, one map of all objects a frame."""
+    """Ref-DAVIS17: for each annotator, whose sentences are asked together, one map of all objects a frame."""
     video = record.video
     groups = annotator_groups(video)
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for annotator, expressions in enumerate(groups):
-            logits = np.stack([ask(expression.text) for expression in expressions])
+            logits = np.stack(list(ask([expression.text for expression in expressions])))
             maps = merge_objects(logits, [expression.object_id for expression in expressions])
             leaderboard.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
                                    video.frame_names[start:start + len(maps)], maps)

@@ -1,6 +1,6 @@
-"""Which query is the referred object: one target a clip, so the cheapest query of each layer.
+"""Which query is the referred object: one target a sentence, so the cheapest query of each layer.
 
-Axis letters: D decoder layers, B clips, T frames, Q queries, H W pixels.
+Axis letters: D decoder layers, N sentences, T frames, Q queries, H W pixels.
 """
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def half_resolution(masks):
 
 
 def matching_cost(proposals, targets):
-    """types.Proposals, types.Targets -> [D B Q] (SgMg, section 3.5; masks before refinement).
+    """types.Proposals, types.Targets -> [D N Q] (SgMg, section 3.5; masks before refinement).
 
     The class is compared on frames where the object is present, the boxes on all frames (an absent
     object's is all zeros), the masks on all frames and counted pixels together.
@@ -27,14 +27,14 @@ def matching_cost(proposals, targets):
     positive = terms.ALPHA * (1 - probability) ** 2 * -jnp.log(probability + 1e-8)
     negative = (1 - terms.ALPHA) * probability ** 2 * -jnp.log(1 - probability + 1e-8)
     present = targets.present.astype(jnp.float32)
-    count = jnp.maximum(present.sum(1), 1)[:, None]  # a clip without its object has class cost 0
-    class_cost = jnp.einsum('dbtq,bt->dbq', positive - negative, present) / count
+    count = jnp.maximum(present.sum(1), 1)[:, None]  # a clip without the object has class cost 0
+    class_cost = jnp.einsum('dntq,nt->dnq', positive - negative, present) / count
 
     box_targets = targets.boxes[:, :, None]
     box_cost = terms.l1(proposals.boxes, box_targets).mean(2)
     giou = box_ops.generalised_iou(box_ops.to_corners(proposals.boxes), box_ops.to_corners(box_targets)).mean(2)
 
-    logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.patch_masks), 2, 3)  # D B Q T H/2 W/2
+    logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.patch_masks), 2, 3)  # D N Q T H/2 W/2
     logits = logits.astype(jnp.float32)
     masks, counted = half_resolution(targets.masks)[:, None], half_resolution(terms.counted_pixels(targets))
     mask_cost = terms.mean_focal(logits, masks, counted)
@@ -45,5 +45,5 @@ def matching_cost(proposals, targets):
 
 
 def match(proposals, targets):
-    """The cheapest query of every layer [D B]; the first on ties. No gradient."""
+    """The cheapest query of every layer [D N]; the first on ties. No gradient."""
     return jnp.argmin(jax.lax.stop_gradient(matching_cost(proposals, targets)), axis=-1)

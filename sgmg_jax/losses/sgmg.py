@@ -1,6 +1,6 @@
 """SgMg's training loss: every decoder layer is supervised, masks before and after refinement.
 
-Axis letters: D decoder layers, B clips, T frames, Q queries.
+Axis letters: D decoder layers, N sentences, T frames, Q queries.
 """
 import jax.numpy as jnp
 
@@ -16,12 +16,12 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
 
     Args:
       proposals: types.Proposals; only the scores of all queries are used here.
-      query: the matched query of each layer [D B].
-      predictions: types.Predictions of the matched queries [D B T ...].
-      low_masks: their masks before refinement [D B T H/2 W/2].
+      query: the matched query of each layer [D N].
+      predictions: types.Predictions of the matched queries [D N T ...].
+      low_masks: their masks before refinement [D N T H/2 W/2].
       targets: types.Targets.
 
-    All are sums over clips, divided by the number of frames of the batch that show the object.
+    All are sums over the sentences that are asked, divided by the number of their frames that show the object.
     Mask terms are means over a clip's frames and counted pixels before that, so they weigh a factor T
     less than the others, as in the released code.
     """
@@ -30,7 +30,8 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
     positive = (indices == query[:, :, None, None]) & targets.present[:, :, None]
 
     def total(x):
-        return x.sum(tuple(range(1, x.ndim))) / count
+        asked = targets.asked.reshape(-1, *[1] * (x.ndim - 2))
+        return jnp.where(asked, x, 0).sum(tuple(range(1, x.ndim))) / count
 
     corners = box_ops.to_corners(predictions.boxes), box_ops.to_corners(targets.boxes)
     low_targets = matching.half_resolution(targets.masks)

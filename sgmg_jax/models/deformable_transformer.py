@@ -19,10 +19,11 @@ xavier = nn.initializers.xavier_uniform()
 
 
 class DeformableTransformer(nn.Module):
-    """Encodes the levels' features jointly, then lets the queries look into them.
+    """Encodes the levels' features jointly; lets queries look into them.
 
     Attributes:
       hidden: channels C of features and queries.
+      levels: how many.
       mlp: channels of the feed-forward layers.
       heads, points: of each deformable attention, points per head and level.
       encoder_layers, decoder_layers: how many.
@@ -32,6 +33,7 @@ class DeformableTransformer(nn.Module):
       dtype: of the activations.
     """
     hidden: int = 256
+    levels: int = 4
     mlp: int = 2048
     heads: int = 8
     points: int = 4
@@ -41,68 +43,73 @@ class DeformableTransformer(nn.Module):
     box_refinement: bool = True
     dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, levels, valid, positions, content, query_embedding, train=False):
-        """One frame at a time.
+    def setup(self):
+        def layers(layer, name, count):
+            return [layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
+                    for i in range(count)]
+
+        self.level_embedding = self.param('level_embedding', nn.initializers.normal(1.0), (self.levels, self.hidden))
+        self.encoder = layers(EncoderLayer, 'encoder', self.encoder_layers)
+        self.reference_points = nn.Dense(2, kernel_init=xavier)
+        self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers)
+        self.box_heads = [MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
+                              last_bias=_box_bias if i == 0 else nn.initializers.zeros, name=f'box_head{i}')
+                          for i in range(self.decoder_layers)]
+
+    def encode(self, levels, valid, positions, train=False):
+        """One frame at a time: every position looks at a few others of all levels.
 
         Args:
           levels: features [N h w C] of each level, finest first.
           valid: their masks [N h w].
           positions: their sine encodings [N h w C].
-          content: what the queries ask for at the start, [N C] (SgMg: the sentence feature).
+
+        Returns:
+          the memory: the encoded levels, [N h w C] each.
+        """
+        sizes = [x.shape[1:3] for x in levels]
+        position = _flat([p + embedding for p, embedding in zip(positions, self.level_embedding)]).astype(self.dtype)
+        memory, memory_valid = _flat(levels), _flat(valid)
+        references = _cell_centres(sizes, _valid_ratios(valid))
+        for layer in self.encoder:
+            memory = layer(memory, position, references, sizes, memory_valid, train)
+        ends = deformable_attention.level_starts(sizes)
+        return [memory[:, ends[i]:ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
+
+    def decode(self, memory, valid, content, query_embedding, train=False):
+        """The queries look into the memory of their frame.
+
+        Args:
+          memory: encoded levels [N h w C].
+          valid: their masks [N h w].
+          content: what the queries ask for at the start, [N Q C] (SgMg: the sentence feature, the same for all).
           query_embedding: [Q C], where the queries ask.
 
         Returns:
-          memory: the encoded levels, [N h w C] each.
           states: queries after each decoder layer [D N Q C].
           boxes: predicted after each layer [D N Q 4] (cx, cy, w, h in [0, 1]).
           references: the point (x, y) each query stands at after each layer [D N Q 2]; no gradient
             flows into it when boxes are refined.
         """
-        sizes = [x.shape[1:3] for x in levels]
-        flat = lambda maps: jnp.concatenate([m.reshape(m.shape[0], -1, *m.shape[3:]) for m in maps], axis=1)
-        level_embedding = self.param('level_embedding', nn.initializers.normal(1.0),
-                                     (len(levels), self.hidden))
-        position = flat([p + level_embedding[i] for i, p in enumerate(positions)]).astype(self.dtype)
-        memory, memory_valid = flat(levels), flat(valid)
-        # How much of each level is not padding [N V 2] (x, y); at least a cell, so that an empty
-        # frame that fills a clip in time stays finite.
-        ratios = jnp.stack([jnp.stack([v[:, 0].sum(1), v[:, :, 0].sum(1)], -1).clip(1)
-                            / jnp.array(v.shape[:0:-1], jnp.float32) for v in valid], axis=1)
-
-        references = _cell_centres(sizes, ratios)
-        for i in range(self.encoder_layers):
-            memory = self._layer(EncoderLayer, f'encoder{i}')(
-                memory, position, references, sizes, memory_valid, train)
-
-        frames = memory.shape[0]
-        content = jnp.broadcast_to(content[:, None], (frames, *query_embedding.shape)).astype(self.dtype)
+        sizes, ratios = [x.shape[1:3] for x in memory], _valid_ratios(valid)
+        memory, memory_valid = _flat(memory), _flat(valid)
+        content = content.astype(self.dtype)
         where = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
-        initial = jax.nn.sigmoid(
-            nn.Dense(2, kernel_init=xavier, name='reference_points')(query_embedding.astype(jnp.float32)))
-        reference = jnp.broadcast_to(initial, (frames, *initial.shape))  # N Q 2, later N Q 4
+        initial = jax.nn.sigmoid(self.reference_points(query_embedding.astype(jnp.float32)))
+        reference = jnp.broadcast_to(initial, (len(content), *initial.shape))  # N Q 2, later N Q 4
         states, boxes, points = [], [], []
-        for i in range(self.decoder_layers):
+        for layer, box_head in zip(self.decoder, self.box_heads):
             scale = jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
-            content = self._layer(DecoderLayer, f'decoder{i}')(
-                content, where, reference[:, :, None] * scale, memory, sizes, memory_valid, train)
+            content = layer(content, where, reference[:, :, None] * scale, memory, sizes, memory_valid, train)
             states.append(content)
-            offset = MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
-                         last_bias=_box_bias if i == 0 else nn.initializers.zeros,
-                         name=f'box_head{i}')(content.astype(jnp.float32))
+            offset = box_head(content.astype(jnp.float32))
             start = _logit(reference)
             box = jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
             boxes.append(box)
             if self.box_refinement:
                 reference = jax.lax.stop_gradient(box)
             points.append(reference[..., :2])
-
-        ends = deformable_attention.level_starts(sizes)
-        maps = [memory[:, ends[i]:ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
-        return maps, jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
-
-    def _layer(self, layer, name):
-        return layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=name)
+        return jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
 
 
 class EncoderLayer(nn.Module):
@@ -230,6 +237,18 @@ def _box_bias(key, shape, dtype=jnp.float32):
 def _logit(x, epsilon=1e-5):
     x = jnp.clip(x, 0, 1)
     return jnp.log(jnp.maximum(x, epsilon) / jnp.maximum(1 - x, epsilon))
+
+
+def _flat(maps):
+    """[N h w ...] of each level -> [N S ...]."""
+    return jnp.concatenate([x.reshape(x.shape[0], -1, *x.shape[3:]) for x in maps], axis=1)
+
+
+def _valid_ratios(valid):
+    """How much of each level is not padding, [N V 2] (x, y)."""
+    counts = [jnp.stack([v[:, 0].sum(1), v[:, :, 0].sum(1)], -1) for v in valid]
+    # At least a cell, so that an empty frame that fills a clip in time stays finite.
+    return jnp.stack([n.clip(1) / jnp.array(v.shape[:0:-1], jnp.float32) for n, v in zip(counts, valid)], axis=1)
 
 
 def _cell_centres(sizes, ratios):

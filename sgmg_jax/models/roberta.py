@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al., 2019), the text encoder. Axis letters: B sentences, L tokens, C channels."""
+"""RoBERTa (Liu et al., 2019), the text encoder. Axis letters: N sentences, L tokens, C channels."""
 import dataclasses
 from typing import Any
 
@@ -27,7 +27,7 @@ SIZES = {
 
 
 class Roberta(nn.Module):
-    """Tokens -> word features [B L C] (last hidden state) and sentence feature [B C] (the pooler's).
+    """Tokens -> word features [N L C] (last hidden state) and sentence feature [N C] (the pooler's).
 
     Attributes:
       size: widths and depths.

@@ -1,7 +1,8 @@
 """SgMg: Spectrum-guided Multi-granularity Referring Video Object Segmentation (Miao et al., ICCV 2023).
 
-Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, Q queries, L tokens,
-D decoder layers, K the last layers whose chosen query is optimised, P = 16 positions of a patch.
+Axis letters: B clips, T frames, E sentences of a clip, N = B E sentences, those of a clip one after the other,
+H W pixels, h w a feature map, C channels, Q queries, L tokens, D decoder layers, K the last layers whose chosen query
+is optimised, P = 16 positions of a patch.
 """
 from typing import Any
 
@@ -16,7 +17,7 @@ from sgmg_jax.models.deformable_transformer import DeformableTransformer
 from sgmg_jax.models.layers import dense
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
-from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordAttention, spectrum_filters
+from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, Words, spectrum_filters
 from sgmg_jax.ops import dynamic_conv, positions, queries, resize
 
 SMALLEST_LEVEL = 3  # cells: the spectrum augmentation's 3x3 convolution is not padded
@@ -40,7 +41,7 @@ class VideoFeatures:
 
 @struct.dataclass
 class TextFeatures:
-    """words [B L C] with their `valid` mask [B L]; sentence [B C]."""
+    """words [N L C] with their `valid` mask [N L]; sentence [N C]."""
     words: jax.Array
     valid: jax.Array
     sentence: jax.Array
@@ -94,13 +95,13 @@ class SgMg(nn.Module):
             for _ in range(self.levels - 3)]
         self.projection_norms = [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(self.levels)]
         self.augment_before = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
-        self.word_attention = WordAttention(self.heads, dtype)
+        self.word_fusion = WordFusion(self.heads, dtype)
         self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
 
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
                                           (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
-            self.hidden, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
+            self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
             self.dropout, self.box_refinement, dtype)
         rare = nn.initializers.constant(-4.59511985)  # -log(99): a query is the object once in a hundred
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
@@ -108,17 +109,17 @@ class SgMg(nn.Module):
         self.mask_optimizer = MaskOptimizer(dtype)
 
     def __call__(self, clip, text, select, train=False):
-        """A clip and a sentence to proposals and the masks of the chosen ones.
+        """A clip and its sentences to proposals and the masks of the chosen ones.
 
         Args:
           clip: types.Clip, H and W multiples of 16 (of 32 in training).
-          text: types.Text, one sentence a clip.
-          select: types.Proposals -> query indices [K B] for the last K decoder layers: the best
+          text: types.Text, the same number of sentences for every clip.
+          select: types.Proposals -> query indices [K N] for the last K decoder layers: the best
             score at inference, the match to the target in training.
           train: dropout on; needs the random stream 'dropout'.
 
         Returns:
-          types.Proposals; the query indices [K B]; types.Predictions of those, [K B T ...].
+          types.Proposals; the query indices [K N]; types.Predictions of those, [K N T ...].
         """
         video = self.encode_video(clip, train)
         words = self.encode_text(text, train)
@@ -157,29 +158,63 @@ class SgMg(nn.Module):
 
     def segment(self, video, text, train=False):
         """VideoFeatures, TextFeatures -> types.Proposals of every decoder layer (sections 3.2, 3.3)."""
-        batch, frames = video.valid[0].shape[:2]
-        word_positions = positions.sine_1d(text.valid, self.hidden)
-        fused = [self.word_attention(x, text.words, word_positions, text.valid) for x in video.levels]
+        video = repeat_for_sentences(video, text)
+        memory = self.fuse(video, self.words_of_clips(video, text), train)
+        return self.propose(memory, video, self.query_content(text, memory), train)
+
+    def fuse(self, video, words, train):
+        """Spectrum-guided cross-modal fusion, then the transformer's encoder: the levels [B T h w C]."""
+        frames = video.valid[0].shape[1]
+        fused = [self.word_fusion(x, words) for x in video.levels]
         filters = spectrum_filters([x.shape[2:4] for x in fused])
         fused = [augment(_fold(x), gaussian)
                  for x, augment, gaussian in zip(fused, self.augment_after, filters)]
-
         valid = [_fold(v) for v in video.valid]
-        memory, states, boxes, points = self.transformer(
-            fused, valid, [positions.sine_2d(v, self.hidden) for v in valid],
-            jnp.repeat(text.sentence, frames, axis=0), self.query_embedding, train)
+        memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
+        return [_unfold(x, frames) for x in memory]
 
-        states, boxes, points = (x.reshape(-1, batch, frames, *x.shape[2:]) for x in (states, boxes, points))
+    def query_content(self, text, memory):
+        """What the queries of each sentence ask for at the start, [N T Q C]: the sentence feature."""
+        return jnp.broadcast_to(text.sentence[:, None, None],
+                                (len(text.sentence), memory[0].shape[1], *self.query_embedding.shape))
+
+    def propose(self, memory, video, content, train):
+        """The queries of each sentence look into its memory, and make their conditional patch kernels (section 3.3).
+
+        Args:
+          memory: encoded levels [N T h w C].
+          video: VideoFeatures of N.
+          content: of the queries [N T Q C].
+
+        Returns:
+          types.Proposals of every decoder layer.
+        """
+        sentences, frames = content.shape[:2]
+        states, boxes, points = self.transformer.decode(
+            [_fold(x) for x in memory], [_fold(v) for v in video.valid], _fold(content), self.query_embedding, train)
+        states, boxes, points = (x.reshape(-1, sentences, frames, *x.shape[2:]) for x in (states, boxes, points))
         scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
-        features = _unfold(mask_features(memory), frames)
+        features = _unfold(mask_features([_fold(x) for x in memory]), frames)
         return types.Proposals(scores, boxes, self.patch_kernels(states, points, features, video.size))
 
     def optimize(self, patch_masks, video):
-        """patch_masks [K B T h w P], VideoFeatures -> mask logits [K B T H W] (section 3.4)."""
-        folded = patch_masks.reshape(patch_masks.shape[0], -1, *patch_masks.shape[3:])
-        refined = self.mask_optimizer(folded, _fold(video.stride8), _fold(video.stride4))
+        """patch_masks [K N T h w P], VideoFeatures -> mask logits [K N T H W] (section 3.4)."""
+        layers, sentences, frames, *patches = patch_masks.shape
+        clips = len(video.size)
+        # All masks of a frame together, for they share its features.
+        x = patch_masks.reshape(layers, clips, -1, frames, *patches).swapaxes(1, 2)
+        refined = self.mask_optimizer(x.reshape(-1, clips * frames, *patches), _fold(video.stride8),
+                                      _fold(video.stride4))
         masks = dynamic_conv.pixel_shuffle(refined)
-        return masks.reshape(*patch_masks.shape[:3], *masks.shape[2:]).astype(jnp.float32)
+        masks = masks.reshape(layers, -1, clips, frames, *masks.shape[2:]).swapaxes(1, 2)
+        return masks.reshape(layers, sentences, frames, *masks.shape[4:]).astype(jnp.float32)
+
+    def words_of_clips(self, video, text):
+        """TextFeatures as spectral_fusion.Words, by the clips of `video`."""
+        clips = len(video.size)
+        features, valid, where = (x.reshape(clips, -1, *x.shape[1:]) for x in (
+            text.words, text.valid, positions.sine_1d(text.valid, self.hidden)))
+        return Words(features, where, valid)
 
     def _check_size(self, size):
         smallest = -(-min(size) // 32)
@@ -202,6 +237,12 @@ class TextProjection(nn.Module):
         x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name='linear')(x)
         x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
+
+
+def repeat_for_sentences(video, text):
+    """VideoFeatures of B clips -> of N = B E, one for each sentence."""
+    each = len(text.sentence) // len(video.size)
+    return jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), video)
 
 
 def _fold(x):

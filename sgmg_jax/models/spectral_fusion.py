@@ -1,17 +1,22 @@
 """Spectrum-guided cross-modal fusion, SCF (SgMg, section 3.2).
 
 Per level: spectrum augmentation, words attended by every pixel, spectrum augmentation again.
-Axis letters: B clips, T frames, N = B T, h w a feature map, L tokens, C channels.
+Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences of a clip, L tokens, C channels, p pixels of
+a clip, m heads.
 """
+import math
 from typing import Any
 
 from flax import linen as nn
+from flax import struct
 import jax
 import jax.numpy as jnp
 
 from sgmg_jax.models import layers
 from sgmg_jax.ops import resize, spectrum
 from sgmg_jax.sharding import batch_local
+
+xavier = nn.initializers.xavier_uniform()
 
 
 def spectrum_filters(sizes):
@@ -47,17 +52,57 @@ class SpectrumAugmentation(nn.Module):
         return x + batch_local(spectrum.from_spectrum)(parts).astype(x.dtype)
 
 
-class WordAttention(nn.Module):
-    """Every pixel attends to the words; the answer multiplies the pixel. Shared by all levels."""
+class WordFusion(nn.Module):
+    """Every pixel attends to the words; the answer multiplies the pixel. Shared by all levels.
+
+    Of several sentences the answers are summed first (multi-instance fusion, section 3.5, eq. 4 and the product
+    of eq. 5).
+    """
     heads: int = 8
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, words, word_positions, words_valid):
-        """x [B T h w C]; words, word_positions [B L C]; words_valid [B L] -> [B T h w C]."""
-        pixels = x.reshape(x.shape[0], -1, x.shape[-1])
-        attended = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(),
-            force_fp32_for_softmax=True, name='attention')(
-                pixels, words + word_positions, words, mask=words_valid[:, None, None, :])
-        return x * attended.reshape(x.shape)
+    def __call__(self, x, words):
+        """x [B T h w C], words: Words of the same B -> [B T h w C]."""
+        return x * WordAttention(self.heads, self.dtype, name='attention')(x, words, together=True)
+
+
+@struct.dataclass
+class Words:
+    """The words of E sentences a clip: features and their sine positions [B E L C]; valid [B E L].
+
+    A sentence without a valid word is none: it only fills up the axis E.
+    """
+    features: jax.Array
+    positions: jax.Array
+    valid: jax.Array
+
+
+class WordAttention(nn.Module):
+    """Every pixel attends to the words of each sentence of its clip by itself."""
+    heads: int = 8
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, words, together=False):
+        """x [B T h w C], words: Words -> [B E T h w C], or, `together`, the sum over sentences [B T h w C]."""
+        channels = x.shape[-1]
+
+        def project(x, name):
+            return nn.DenseGeneral((self.heads, channels // self.heads), dtype=self.dtype, kernel_init=xavier,
+                                   name=name)(x)
+
+        pixels = project(x.reshape(x.shape[0], -1, channels), 'query') / math.sqrt(channels // self.heads)
+        keys, values = project(words.features + words.positions, 'key'), project(words.features, 'value')
+        logits = jnp.einsum('bpmc,belmc->bempl', pixels, keys).astype(jnp.float32)
+        logits = jnp.where(words.valid[:, :, None, None], logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        out = nn.DenseGeneral(channels, axis=(-2, -1), dtype=self.dtype, kernel_init=xavier, name='out')
+        if not together:
+            return out(jnp.einsum('bempl,belmc->bepmc', weights, values)).reshape(
+                *words.valid.shape[:2], *x.shape[1:])
+        real = words.valid.any(-1)
+        count = real.sum(1)[:, None, None, None].astype(self.dtype)
+        # Projected as a mean, so that the sum has the bias once a sentence.
+        mean = jnp.einsum('bempl,belmc->bpmc', weights * real[:, :, None, None, None], values) / count.clip(1)
+        return (out(mean) * count[..., 0]).reshape(x.shape)

@@ -39,7 +39,7 @@ def train(config, workdir):
         with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
             step = saved.latest_step()
         source = records.open_records(config.data.records, config.data.train_split)
-        epoch = len(records.training_index(source.videos, config.data.num_frames))
+        epoch = len(records.training_index(source.videos, config.data.num_frames, config.data.sentences))
         config = with_steps(config, epoch)
         if step is not None:
             check_config(config, workdir)
@@ -204,7 +204,7 @@ def open_batches(config, source, tokenizer, start_step):
         augmentation=augment.Augmentation(**{
             name: tuple(value) if isinstance(value, (list, tuple)) else value
             for name, value in data.augmentation.items()}),
-        seed=config.seed, start_step=start_step, process_index=jax.process_index(),
+        seed=config.seed, sentences=data.sentences, start_step=start_step, process_index=jax.process_index(),
         process_count=jax.process_count(), num_workers=data.workers,
         reverse_probability=data.reverse_probability, on_bad_clip=data.on_bad_clip)
 

@@ -47,7 +47,7 @@ def make_train_step(model, system, optimizer, seed):
 
     Frozen parameters take no part in the gradient, nor in the norm it is clipped by. Dropout
     follows from the seed and the step. Metrics are scalars: the loss, its terms for every decoder
-    layer, the gradient's norm, the share of clips whose best-scored query is the matched one.
+    layer, the gradient's norm, the share of sentences whose best-scored query is the matched one.
     """
     def objective(trainable, state, batch):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -63,7 +63,7 @@ def make_train_step(model, system, optimizer, seed):
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trainable)
         best = jax.nn.sigmoid(proposals.scores[-1]).mean(axis=1).argmax(axis=-1)
         metrics = {'loss': total, **named, 'gradient_norm': optax.tree.norm(gradients),
-                   'query_accuracy': (best == query[-1]).mean()}
+                   'query_accuracy': (best == query[-1]).mean(where=batch.targets.asked)}
         state = state.replace(step=state.step + 1, optimizer_state=optimizer_state,
                               trainable=optax.apply_updates(state.trainable, updates))
         return state, metrics

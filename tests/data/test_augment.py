@@ -15,7 +15,7 @@ def make_sample(height=54, width=97, frames=3, seed=0, sentence='the cat on the 
     images = np.stack([cv2.resize(image, (width, height)) for image in small])
     masks = np.zeros((frames, height, width), bool)
     masks[0, 10:30, 20:50] = masks[1, 12:32, 25:55] = True  # Absent in the last frame.
-    return clips.Sample(images, masks, *clips.boxes_of_masks(masks), sentence)
+    return clips.Sample(images, masks, *clips.boxes_of_masks(masks), (sentence,))
 
 
 SMALL = augment.Augmentation(scales=(32, 40, 48), max_size=80, crop_scales=(44, 60), crop_size=(30, 50),
@@ -44,7 +44,7 @@ def test_mirror():
     # As released: no pixel is taken off.
     np.testing.assert_array_equal(mirrored.boxes[0], [97 - 49, 10, 97 - 20, 29])
     np.testing.assert_array_equal(mirrored.boxes[2], 0)
-    assert mirrored.sentence == 'the cat on the right'
+    assert mirrored.sentences == ('the cat on the right',)
     twice = augment.mirror(mirrored)
     for field in ('frames', 'masks', 'boxes', 'present'):
         np.testing.assert_array_equal(getattr(twice, field), getattr(sample, field))
@@ -53,7 +53,7 @@ def test_mirror():
 def test_flip_is_drawn_once_a_clip_as_often_as_told():
     sample = make_sample()
     rng = np.random.default_rng(0)
-    flipped = [augment.flip(sample, rng, SMALL).sentence != sample.sentence for _ in range(1000)]
+    flipped = [augment.flip(sample, rng, SMALL).sentences != sample.sentences for _ in range(1000)]
     np.testing.assert_allclose(np.mean(flipped), 0.5, atol=0.05)
     never = dataclasses.replace(SMALL, flip_probability=0)
     assert not any(augment.flip(sample, rng, never) is not sample for _ in range(50))
@@ -194,7 +194,7 @@ def test_a_pseudo_clip_holds_the_picture_once_and_copies_whose_masks_moved_along
     frame = np.full((1, height, width, 3), 120, np.uint8)
     frame[0, 40:80, 60:100] = (250, 30, 30)
     masks = (frame[..., 0] > 200)
-    picture = clips.Sample(frame, masks, *clips.boxes_of_masks(masks), 'the red square')
+    picture = clips.Sample(frame, masks, *clips.boxes_of_masks(masks), ('the red square',))
     rng, places = np.random.default_rng(0), []
     for _ in range(30):
         clip = augment.pseudo_clip(picture, rng, 4)
@@ -232,7 +232,7 @@ def painted(draw):
             bottom, right = draw(st.integers(top + 8, height)), draw(st.integers(left + 8, width))
             mask[top:bottom, left:right] = True
             frame[mask] = PAINT
-    return clips.Sample(frames, masks, *clips.boxes_of_masks(masks), 'the square on the left')
+    return clips.Sample(frames, masks, *clips.boxes_of_masks(masks), ('the square on the left',))
 
 
 def assert_together(sample, enlarged=1.0, tolerance=None):
@@ -294,7 +294,7 @@ def test_property_everything(sample, seed, order):
     augmentation = dataclasses.replace(SMALL, order=order)
     out = augment.apply(sample, np.random.default_rng(seed), augmentation, (64, 80))
     assert out.frames.shape[1] <= 64 and out.frames.shape[2] <= 80
-    assert ('right' in out.sentence) != ('left' in out.sentence)
+    assert ('right' in out.sentences[0]) != ('left' in out.sentences[0])
     # Enlarged twice: from 33 to 60 before the crop, from 30 to 48 after it; each step adds its own rounding.
     assert_together(out, 60 / 33 * 48 / 30, tolerance=4)
 

@@ -97,7 +97,7 @@ def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
     masks[0, 2:7, 3:10] = masks[2, 0:10, 0:15] = True
     boxes, present = clips.boxes_of_masks(masks)
     frames = rng.integers(0, 256, (3, 10, 15, 3), dtype=np.uint8)
-    sample = clips.Sample(frames, masks, boxes, present, 'a cat')
+    sample = clips.Sample(frames, masks, boxes, present, ('a cat',))
     text = types.Text(tokens=np.array([[0, 5, 2, 1]], np.int32), valid=np.array([[True, True, True, False]]))
     example = clips.to_example(sample, text, (16, 20))
     assert example.clip.frames.shape == (3, 16, 20, 3) and example.clip.frames.dtype == np.float32
@@ -105,10 +105,10 @@ def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
     real = np.zeros((3, 16, 20), bool)
     real[:, :10, :15] = True
     np.testing.assert_array_equal(example.clip.valid, real)
-    assert (example.clip.frames[~real] == 0).all() and not example.targets.masks[~real].any()
-    np.testing.assert_array_equal(example.targets.masks[:, :10, :15], masks)
+    assert (example.clip.frames[~real] == 0).all() and not example.targets.masks[0][~real].any()
+    np.testing.assert_array_equal(example.targets.masks[0, :, :10, :15], masks)
     np.testing.assert_allclose(
-        example.targets.boxes, [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [.5 * 14 / 15, .45, 14 / 15, .9]],
+        example.targets.boxes[0], [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [.5 * 14 / 15, .45, 14 / 15, .9]],
         atol=1e-6)
-    np.testing.assert_array_equal(example.targets.present, [True, False, True])
-    np.testing.assert_array_equal(example.text.tokens, text.tokens[0])
+    np.testing.assert_array_equal(example.targets.present, [[True, False, True]])
+    np.testing.assert_array_equal(example.text.tokens, text.tokens)

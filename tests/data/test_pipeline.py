@@ -84,6 +84,7 @@ def test_two_processes_together_are_the_global_batch(source, tokenizer):
 def test_an_epoch_sees_every_clip_once_and_the_next_in_another_order(source, tokenizer, monkeypatch):
     seen = []
     monkeypatch.setattr(pipeline.LoadClip, 'random_map', lambda self, row, rng: seen.append(int(row)) or row)
+    monkeypatch.setattr(pipeline, '_collate', np.stack)
     count = len(records.training_index(source.videos, 3))
     batches = take(2 * count, source, tokenizer, batch_size=1)
     order = [int(batch[0]) for batch in batches]
@@ -190,6 +191,71 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
     while alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not alive()
+
+
+def test_sentences_of_a_clip_together(source, tokenizer):
+    """Fast SgMg: text and targets of each, sentences that are none at the end; an absent object is not asked for."""
+    index = records.training_index(source.videos, 3, sentences=3)
+    alone = records.training_index(source.videos, 3)
+    assert sorted(map(tuple, index[:, [0, 2]])) == sorted({tuple(row) for row in alone[:, [0, 2]].tolist()})
+    numbers = set()
+    for batch in take(12, source, tokenizer, sentences=3, batch_size=2):
+        targets = batch.targets
+        assert batch.clip.frames.shape == (2, 3, 40, 72, 3) and targets.masks.shape == (6, 3, 40, 72)
+        assert batch.text.tokens.shape == (6, 24) and targets.boxes.shape == (6, 3, 4)
+        np.testing.assert_array_equal(targets.asked, targets.present.any(1))
+        np.testing.assert_array_equal(targets.asked, batch.text.valid.any(1))
+        np.testing.assert_array_equal(targets.size, np.repeat(batch.clip.size, 3, axis=0))
+        for asked in targets.asked.reshape(2, 3):
+            assert asked[0] and asked.tolist() == sorted(asked, reverse=True)
+            numbers.add(int(asked.sum()))
+        assert not targets.masks[~targets.asked].any()
+    assert numbers == {1, 2, 3}
+    assert_same(take(3, source, tokenizer, sentences=3), take(3, source, tokenizer, sentences=3, num_workers=1))
+
+
+def test_masks_of_sentences_asked_together_are_those_asked_alone(source, tokenizer):
+    still = dict(augmentation=augment.Augmentation(order=()), frame_size=(54, 96), reverse_probability=0,
+                 text_length=40, num_frames=6)
+
+    def by_sentence(batches):
+        found = {}
+        for batch in batches:
+            each = len(batch.text.tokens) // len(batch.clip.frames)
+            for i, tokens in enumerate(batch.text.tokens):
+                frames = batch.clip.frames[i // each]
+                found[tokens.tobytes(), frames.tobytes()] = batch.targets.masks[i], batch.targets.boxes[i]
+        return found
+
+    single = records.Records(source.directory, source.split, source.videos[:1], source._sources)
+    alone = by_sentence(take(40, single, tokenizer, **still))
+    together = by_sentence(take(10, single, tokenizer, sentences=4, **still))
+    shared = set(alone) & set(together)
+    assert len({tokens for tokens, _ in shared}) == 4
+    for key in shared:
+        np.testing.assert_array_equal(alone[key][0], together[key][0])
+        np.testing.assert_array_equal(alone[key][1], together[key][1])
+
+
+def test_which_sentences_are_asked_together():
+    """Half of the time one of each object; otherwise any number of any."""
+    expressions = [records.Expression(str(i), f'sentence {i}', 1 + i % 3, ()) for i in range(8)]
+    rng = np.random.default_rng(0)
+    drawn = [pipeline.choose_sentences(expressions, rng, 6) for _ in range(2000)]
+    assert all(len(set(group)) == len(group) <= 6 for group in drawn)
+    assert {len(group) for group in drawn} == {1, 2, 3, 4, 5, 6}
+    groups = [sorted(e.object_id for e in group) for group in drawn]
+    assert 0.5 < np.mean([group == [1, 2, 3] for group in groups]) < 0.6
+    assert {e for group in drawn for e in group} == set(expressions)
+    assert {tuple(group) for group in groups if len(group) == 2} >= {(1, 1), (1, 2), (3, 3)}
+    assert all(len(pipeline.choose_sentences(expressions[:1], rng, 6)) == 1 for _ in range(20))
+    assert max(len(pipeline.choose_sentences(expressions, rng, 2)) for _ in range(100)) == 2
+
+
+def test_one_sentence_alone_where_frames_are_annotated_for_one_object():
+    source = small.made_up([small.video_of('a', 9, ((2, 1), (6, 2)))])
+    with pytest.raises(ValueError, match='config.data.sentences = 2: video a has frames that are annotated for one'):
+        records.training_index(source.videos, 3, sentences=2)
 
 
 def test_an_annotated_frame_with_context_around_it(tokenizer):

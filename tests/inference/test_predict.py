@@ -25,16 +25,17 @@ class Words:
     """In the place of a tokenizer whose tokens the tiny text encoder does not have."""
 
     def __init__(self, monkeypatch):
-        def encode(_, sentences, length):
+        def encode(_, sentences, length, count=None):
             rows = [[0, *(5 + ord(c) % 100 for c in sentence), 2][:length] for sentence in sentences]
+            rows += [[]] * ((count or len(rows)) - len(rows))
             return types.Text(np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
                               np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]))
         monkeypatch.setattr(text, 'encode', encode)
 
 
-def make_predictor(parameters, monkeypatch, clip_frames):
+def make_predictor(parameters, monkeypatch, clip_frames, sentences=1):
     return predict.Predictor(golden_cases.TINY, parameters, Words(monkeypatch), short_side=132, max_side=None,
-                             clip_frames=clip_frames, text_length=20)
+                             clip_frames=clip_frames, text_length=20, sentences=sentences)
 
 
 def make_frames(count, seed=0):
@@ -64,7 +65,7 @@ def test_filled_time_changes_nothing(parameters, monkeypatch, length):
     logits, _, query = bare_logits(parameters, frames, tokens)
     [(start, ask)] = predictor.windows(lambda window: frames[window.start:window.stop], length)
     assert start == 0
-    np.testing.assert_allclose(ask(SENTENCES[0]), logits[query], atol=1e-4)
+    np.testing.assert_allclose(next(ask(SENTENCES)), logits[query], atol=1e-4)
 
 
 def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
@@ -78,11 +79,21 @@ def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
     whole = predictor(frames, SENTENCES)
     for start, ask in predictor.windows(reader, len(frames)):
         assert read[-1] == list(range(start, min(start + 4, 10)))
-        for sentence, masks in zip(SENTENCES, whole):
-            np.testing.assert_array_equal(ask(sentence) > 0, masks[start:start + 4])
+        for logits, masks in zip(ask(SENTENCES), whole, strict=True):
+            np.testing.assert_array_equal(logits > 0, masks[start:start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
     assert predictor._segment._cache_size() == 1  # every window is filled to the same length
+
+
+def test_sgmg_gives_the_same_however_many_sentences_are_asked_together(parameters, monkeypatch):
+    frames, asked = make_frames(2), [*SENTENCES, 'a dog']
+    one, three = (make_predictor(parameters, monkeypatch, 36, count) for count in (1, 3))
+    (_, alone), (_, together) = (next(p.windows(lambda window: frames, 2)) for p in (one, three))
+    for a, b in zip(alone(asked), together(asked), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
+    assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are filled up to four
+    assert predict.groups(range(5), 2) == [[0, 1], [2, 3], [4]]
 
 
 def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):

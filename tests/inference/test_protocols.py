@@ -27,7 +27,8 @@ class Known:
         for start in range(0, length, self.window):
             frames = range(start, min(start + self.window, length))
             assert len(read(frames)) == len(frames)
-            yield start, lambda sentence, frames=frames: np.stack([self.logits(sentence, t) for t in frames])
+            yield start, lambda sentences, frames=frames: (
+                np.stack([self.logits(sentence, t) for t in frames]) for sentence in sentences)
 
     def annotated(self, read, length, index):
         def ask(sentence):

@@ -14,7 +14,7 @@ def test_a_clip_that_never_shows_its_object():
                                 rng.random((2, 1, 3, 5, 4), dtype=np.float32),
                                 rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32))
     targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool),
-                            np.array([[16, 32]]))
+                            np.array([[16, 32]]), np.ones(1, bool))
     query = matching.match(proposals, targets)
     predictions = types.Predictions(None, np.full((2, 1, 3, 4), 0.5), np.zeros((2, 1, 3, 16, 32), np.float32))
     total, named = sgmg.loss((proposals, query, predictions), targets)
@@ -37,7 +37,8 @@ def test_what_only_fills_the_static_shape_does_not_count():
         """Total loss and costs of a batch whose clips are of `size`, in a static shape of rows x columns."""
         cut = np.s_[..., :rows // 8, :columns // 8, :], np.s_[..., :rows, :columns]
         proposals = types.Proposals(scores, boxes, patches[cut[0]])
-        targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size))
+        targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size),
+                                np.ones(2, bool))
         query = matching.match(proposals, targets)
         predictions = types.Predictions(None, boxes[:, :, :, 0], full[cut[1]])
         return (*sgmg.loss((proposals, query, predictions), targets), matching.matching_cost(proposals, targets))

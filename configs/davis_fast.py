@@ -1,0 +1,16 @@
+"""Ref-DAVIS17 with Fast SgMg trained on Ref-YouTube-VOS: the sentences of an annotator, one an object, in one pass.
+
+    python -m datasets.build ref_davis --raw=<folder with DAVIS/ and davis_text_annotations/> --out=data/tfds
+    python evaluate.py --config=configs/davis_fast.py --workdir=runs/ytvos_fast
+
+See configs/davis.py and configs/ytvos_fast.py; the paper (Table 4, Video-Swin-T): J&F 54.2. With Video-Swin-B:
+configs/davis_fast.py:base.
+"""
+from configs import ytvos_fast
+
+
+def get_config(mode='full'):
+    """mode: see common.apply_mode; the model is that of configs/ytvos_fast.py."""
+    config = ytvos_fast.get_config(mode)
+    config.evaluation.update(protocol='davis', records=('data/tfds/ref_davis',), split='valid')
+    return config
