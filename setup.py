@@ -26,6 +26,7 @@ setuptools.setup(
         'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
         'jax>=0.10',
         'jaxtyping',
+        'matplotlib',
         'ml-collections>=1.1',
         'numpy>=2.0',
         'opencv-python-headless',

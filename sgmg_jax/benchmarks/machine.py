@@ -3,6 +3,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import resource
 
 import jax
 
@@ -15,6 +16,12 @@ def describe(packages=PACKAGES):
     device = jax.devices()[0]
     return (f'{_processor()}, {os.cpu_count()} cores; {device.platform} {device.device_kind}; '
             f'Python {platform.python_version()}, {versions}')
+
+
+def peak_memory():
+    """Bytes of the accelerator, or of this process on a CPU."""
+    device = jax.devices()[0].memory_stats()
+    return device['peak_bytes_in_use'] if device else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _processor():

@@ -8,7 +8,6 @@ frames are padded as the released model does it: to multiples of 16 for the forw
 """
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -87,10 +86,8 @@ def measure(options):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
-    device = jax.devices()[0].memory_stats()
-    peak = device['peak_bytes_in_use'] if device else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {'first': first, 'median': statistics.median(times), 'fastest': min(times), 'slowest': max(times),
-            'peak': peak}
+            'peak': machine.peak_memory()}
 
 
 def main(argv=None):

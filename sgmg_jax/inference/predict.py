@@ -49,7 +49,7 @@ class Predictor:
         self._sentences = sentences
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
-            compilation.jit(functools.partial(segment, model)) for segment in (_segment, _segment_all))
+            compilation.jit(functools.partial(segment, model)) for segment in (best_masks, _segment_all))
         # Apart, as videos that are alike when resized and padded may differ in their own size.
         self._original_size = compilation.jit(_original_size, static_argnums=(1, 2))
 
@@ -205,8 +205,19 @@ def groups(sentences, most):
     return [list(sentences[start:start + most]) for start in range(0, len(sentences), most)]
 
 
-def _segment(model, parameters, video, tokens, real_frames):
-    """Sentences that are asked together: mask logits [e T H W] of the best query of each, padded."""
+def best_masks(model, parameters, video, tokens, real_frames):
+    """What the model makes of sentences that are asked together.
+
+    Args:
+        model: models.sgmg.SgMg.
+        parameters: its parameters, nested.
+        video: models.sgmg.VideoFeatures of one clip.
+        tokens: types.Text of e sentences.
+        real_frames: [1 T] bool, False for frames that fill the clip in time.
+
+    Returns:
+        mask logits [e T H W] of the best query of each, padded.
+    """
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)

@@ -93,13 +93,14 @@ def test_roberta():
 
 def test_box_refinement_off_keeps_the_first_point():
     module = deformable_transformer.DeformableTransformer(
-        hidden=32, mlp=32, heads=2, encoder_layers=1, decoder_layers=2, box_refinement=False)
+        hidden=32, levels=2, mlp=32, heads=2, encoder_layers=1, decoder_layers=2, box_refinement=False)
     rng = np.random.default_rng(0)
     levels = [rng.standard_normal((1, n, n, 32), dtype=np.float32) for n in (4, 2)]
     valid = [np.ones(x.shape[:3], bool) for x in levels]
-    inputs = levels, valid, levels, levels[0][:, 0, 0], rng.standard_normal((3, 32), dtype=np.float32)
-    weights = module.init(jax.random.key(0), *inputs)
-    _, _, boxes, points = module.apply(weights, *inputs)
+    content, embedding = rng.standard_normal((2, 3, 32), dtype=np.float32)
+    inputs = levels, valid, content[None], embedding
+    weights = module.init(jax.random.key(0), *inputs, method='decode')
+    _, boxes, points = module.apply(weights, *inputs, method='decode')
     np.testing.assert_array_equal(points[0], points[1])
     assert boxes.shape == (2, 1, 3, 4)
 

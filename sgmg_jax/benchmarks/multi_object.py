@@ -1,0 +1,168 @@
+"""How fast a clip and several sentences become masks (SgMg, Figure 6): frames x sentences a second.
+
+    python -m sgmg_jax.benchmarks.multi_object --out=runs/multi_object
+    python -m sgmg_jax.benchmarks.multi_object --frames=36 --dtype=bfloat16 --together=10     # on an accelerator
+
+Three ways, in turn in one process:
+
+    a   SgMg, run for each sentence from the frames on, as the release does
+    b   SgMg, the video encoded once, `--together` sentences in a call
+    c   Fast SgMg, all sentences in one pass
+
+Random weights, RoBERTa-base; a way ends with the mask logits of all sentences at the padded size. The median of
+several runs counts. In <out> it leaves multi_object.json and multi_object.png. --memory prints instead the peak memory
+of c with one sentence and with ten, each in a process of its own.
+"""
+import argparse
+import functools
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import tqdm
+
+from sgmg_jax import compilation, files, systems, types
+from sgmg_jax.benchmarks import machine, step
+from sgmg_jax.inference import predict
+from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
+
+WAYS = {'a': 'SgMg, from the frames for each sentence', 'b': 'SgMg, the video encoded once', 'c': 'Fast SgMg'}
+
+
+def prepare(options, most):
+    """The three ways: name -> function(number of sentences, `most` at most) that runs to its end."""
+    sizes = dict(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
+                 dtype=jnp.dtype(options.dtype))
+    models = sgmg.SgMg(**sizes), multi_instance.FastSgMg(**sizes)
+    rng = np.random.default_rng(0)
+    parameters = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)),
+                              systems.parameter_shapes(models[1]))
+    clip = jax.device_put(step.make_example(options, multiple=16).clip)
+    tokens = types.Text(rng.integers(3, 50000, (most, options.tokens)).astype(np.int32),
+                        np.ones((most, options.tokens), bool))
+    real_frames = clip.valid[:, :, 0, 0]
+
+    @compilation.jit
+    def encode(parameters, clip):
+        return models[0].apply({'params': parameters}, clip, method='encode_video')
+
+    segment, fast_segment = (compilation.jit(functools.partial(predict.best_masks, model)) for model in models)
+
+    @compilation.jit
+    def whole(parameters, clip, tokens):
+        video = models[0].apply({'params': parameters}, clip, method='encode_video')
+        return predict.best_masks(models[0], parameters, video, tokens, real_frames)
+
+    def some(start, stop):
+        return jax.tree.map(lambda x: x[start:stop], tokens)
+
+    def release(count):
+        return [jax.block_until_ready(whole(parameters, clip, some(i, i + 1))) for i in range(count)]
+
+    def encoded_once(count):
+        video = encode(parameters, clip)
+        groups = [some(start, min(start + options.together, count)) for start in range(0, count, options.together)]
+        return [jax.block_until_ready(segment(parameters, video, group, real_frames)) for group in groups]
+
+    def fast(count):
+        video = encode(parameters, clip)
+        return jax.block_until_ready(fast_segment(parameters, video, some(0, count), real_frames))
+
+    return {'a': release, 'b': encoded_once, 'c': fast}
+
+
+def measure(options):
+    """{way: {number of sentences: frames x sentences a second}}; and the greatest difference of a's and b's logits,
+    relative to the greatest logit."""
+    ways = prepare(options, max(options.sentences))
+    cases = [(way, count) for count in options.sentences for way in ways]
+    for way, count in tqdm.tqdm(cases, desc='compiling'):
+        if way != 'a' or count == options.sentences[0]:
+            ways[way](count)
+    count = options.sentences[-1]
+    ours, theirs = (np.concatenate(ways[way](count)) for way in 'ba')
+    seconds = {case: [] for case in cases}
+    for _ in tqdm.trange(options.runs, desc='measuring', unit='run'):
+        for way, count in cases:
+            started = time.perf_counter()
+            ways[way](count)
+            seconds[way, count].append(time.perf_counter() - started)
+    rates = {way: {count: options.frames * count / statistics.median(seconds[way, count])
+                   for count in options.sentences} for way in ways}
+    return rates, float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+def plot(rates, title):
+    """The picture of Figure 6: a line for each way."""
+    figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.subplots()
+    for (way, of_counts), marker in zip(rates.items(), 'osD'):
+        axes.plot(list(of_counts), list(of_counts.values()), marker=marker, label=WAYS[way])
+    axes.set(xlabel='sentences asked of a clip', ylabel='frames x sentences a second', ylim=(0, None), title=title)
+    axes.set_xticks(list(of_counts))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def print_memory(options, arguments):
+    """The peak of way c with one sentence and with ten."""
+    for count in (1, 10):
+        command = [sys.executable, '-m', 'sgmg_jax.benchmarks.multi_object', *arguments, f'--peak-of={count}']
+        peak = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+        print(f'{count:>3} sentences, peak memory {peak / 2 ** 30:.2f} GiB')
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.multi_object', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--sentences', type=int, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E')
+    parser.add_argument('--together', type=int, default=1, help='sentences in a call of b (default: %(default)s)')
+    parser.add_argument('--backbone', default='tiny', choices=video_swin.SIZES)
+    parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
+    parser.add_argument('--height', type=int, default=360)
+    parser.add_argument('--width', type=int, default=640)
+    parser.set_defaults(batch=1)
+    parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
+    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
+    parser.add_argument('--runs', type=int, default=3, help='timed runs after one to warm up (default: %(default)s)')
+    parser.add_argument('--out', type=pathlib.Path, default='runs/multi_object', help='folder (default: %(default)s)')
+    parser.add_argument('--memory', action='store_true', help='peak memory instead')
+    parser.add_argument('--peak-of', type=int, metavar='E', help='of c with E sentences, in this process, in bytes')
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = parser.parse_args(arguments)
+    if options.peak_of:
+        prepare(options, options.peak_of)['c'](options.peak_of)
+        print(machine.peak_memory())
+        return
+    size = (f'Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
+            f'{options.dtype}')
+    print(machine.describe())
+    print(size)
+    if options.memory:
+        print_memory(options, arguments)
+        return
+    rates, difference = measure(options)
+    print('frames x sentences a second\n' + f'{"E":>4}' + ''.join(f'{name:>10}' for name in (*rates, 'b / a', 'c / a')))
+    for count in options.sentences:
+        a, b, c = (of_counts[count] for of_counts in rates.values())
+        print(f'{count:>4}{a:>10.3f}{b:>10.3f}{c:>10.3f}{b / a:>10.2f}{c / a:>10.2f}')
+    print('\n'.join(f'{way}   {what}' for way, what in WAYS.items()))
+    print(f"b's logits differ from a's by at most {difference:.1e} of the greatest")
+    with files.replacing(options.out / 'multi_object.json') as partial:
+        partial.write_text(json.dumps({'machine': machine.describe(), 'size': size, 'together': options.together,
+                                       'rates': rates, 'difference': difference}, indent=1) + '\n')
+    with files.replacing(options.out / 'multi_object.png') as partial:
+        plot(rates, f'{jax.devices()[0].device_kind}, {size}').savefig(partial, format='png', dpi=150)
+    print(f'written: {options.out}/multi_object.json, multi_object.png')
+
+
+if __name__ == '__main__':
+    main()
