@@ -70,7 +70,9 @@ def get_config():
         short_side=360,
         max_side=config_dict.placeholder(int),
         clip_frames=36,  # segmented together at most: Ref-YouTube-VOS has no longer videos, Ref-DAVIS17 asks for it
-        sentences=1,  # asked together at most; SgMg gives the same whatever the number, Fast SgMg does not
+        # Asked together at most. SgMg gives the same whatever the number: more is faster where memory allows it. Fast
+        # SgMg is as fast as it is by asking many, and its masks depend a little on which.
+        sentences=1,
         videos=config_dict.placeholder(int),  # how many are scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(

@@ -25,5 +25,5 @@ def get_config(mode='full'):
     config.epochs = 18.0
     config.optimizer.drop_epochs = (12, 16)
     config.data.sentences = 6
-    config.evaluation.sentences = 12  # no video of Ref-YouTube-VOS has more
+    config.evaluation.sentences = 12  # no video of the validation and test splits has more
     return common.apply_mode(config, mode)

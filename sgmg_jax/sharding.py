@@ -39,7 +39,7 @@ def parameter_shardings(mesh, shapes, minimum=2 ** 16):
 
 
 def global_batch(mesh, batch):
-    """This host's share of a batch (NumPy leaves [B ...]) -> global arrays, B split over all devices."""
+    """This host's share of a batch (NumPy leaves [B ...], [N ...]) -> global arrays, clips split over all devices."""
     sharding = NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 

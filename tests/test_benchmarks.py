@@ -156,14 +156,17 @@ def test_fast_sgmg_on_davis(tmp_path, davis_records, world_records):
     assert np.isfinite(step['loss']) and step['gradient_norm'] > 0
     assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
 
-    config.evaluation.update(protocol='davis', records=(davis_records,))
-    asked, protocol = [], protocols.choose('davis')
     predictor = Predictor.from_workdir(tmp_path, config=config)
     tokens = predictor._tokens
     predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
     [record, *_] = records.open_records(davis_records, 'valid')
-    protocol.write(predictor, record, tmp_path / 'files')
-    assert asked == [[e.text for e in group] for group in protocols.annotator_groups(record.video)]
+    for benchmark, groups in (('davis', protocols.annotator_groups(record.video)),
+                              ('ytvos', [record.video.expressions])):
+        asked = []
+        protocols.choose(benchmark).write(predictor, record, tmp_path / benchmark)
+        assert asked == [[e.text for e in group] for group in groups]
+
+    config.evaluation.update(protocol='davis', records=(davis_records,))
     assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() == {
         'anno_0', 'anno_1', 'anno_2', 'anno_3'}
 

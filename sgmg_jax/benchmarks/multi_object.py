@@ -42,8 +42,10 @@ def prepare(options, most):
                  dtype=jnp.dtype(options.dtype))
     models = sgmg.SgMg(**sizes), multi_instance.FastSgMg(**sizes)
     rng = np.random.default_rng(0)
-    parameters = jax.tree.map(lambda x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32)),
-                              systems.parameter_shapes(models[1]))
+    # Norms' scales are near 1, or the sentences would hardly matter.
+    parameters = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32) + (path[-1].key == 'scale')),
+        systems.parameter_shapes(models[1]))
     clip = jax.device_put(step.make_example(options, multiple=16).clip)
     tokens = types.Text(rng.integers(3, 50000, (most, options.tokens)).astype(np.int32),
                         np.ones((most, options.tokens), bool))
@@ -68,8 +70,8 @@ def prepare(options, most):
 
     def encoded_once(count):
         video = encode(parameters, clip)
-        groups = [some(start, min(start + options.together, count)) for start in range(0, count, options.together)]
-        return [jax.block_until_ready(segment(parameters, video, group, real_frames)) for group in groups]
+        return [jax.block_until_ready(segment(parameters, video, some(group.start, group.stop), real_frames))
+                for group in predict.groups(range(count), options.together)]
 
     def fast(count):
         video = encode(parameters, clip)

@@ -288,7 +288,7 @@ def compare_word_attention(arrays, meaning):
     def one_sentence(words):
         return spectral_fusion.Words(*(x[:, None] for x in (words, where, valid)))
 
-    parameters, apply = _component('word_fusion', spectral_fusion.WordFusion(HEADS), meaning, pixels,
+    parameters, apply = _component('word_attention', spectral_fusion.WordFusion(HEADS), meaning, pixels,
                                    one_sentence(words))
     out, _, gradients, (to_pixels, to_words) = _with_gradients(
         lambda p, pixels, words: (apply(p, pixels, one_sentence(words)), None),
@@ -433,7 +433,7 @@ def compare_evaluation(arrays, meaning, every_query=False):
     model, parameters = _whole_model(meaning)
 
     def pick(x, query=None):
-        """[D B T Q ...] -> [K B T ...]"""
+        """[D N T Q ...] -> [K N T ...]"""
         return jnp.moveaxis(x[-1], 2, 0) if every_query else queries.take_query(x, query)
 
     def steps(module, clip, text):

@@ -50,7 +50,7 @@ def _rules():
         r'sentence_proj\.layer_norm': 'sentence_projection/norm',
         r'input_proj\.(\d)\.0': r'projections_\1',
         r'input_proj\.(\d)\.1': r'projection_norms_\1',
-        r'fusion_module\.multihead_attn\.out_proj': 'word_fusion/attention/out',
+        r'fusion_module\.multihead_attn\.out_proj': 'word_attention/attention/out',
         r'transformer\.reference_points': 'transformer/reference_points',
         encoder + r'norm1': r'transformer/encoder\1/attention_norm',
         encoder + r'norm2': r'transformer/encoder\1/feed_forward/norm',
@@ -75,7 +75,7 @@ def _rules():
         rules[stack + 'linear2'] = rf'transformer/{side}\1/feed_forward/out'
 
     table = {pattern + _LINEAR: (target + '/{leaf}',) for pattern, target in rules.items()}
-    for pattern, target in ((r'fusion_module\.multihead_attn', 'word_fusion/attention'),
+    for pattern, target in ((r'fusion_module\.multihead_attn', 'word_attention/attention'),
                             (decoder + 'self_attn', r'transformer/decoder\1/self_attention')):
         table[pattern + r'\.in_proj_(weight|bias)'] = tuple(
             f'{target}/{part}/{{leaf}}' for part in ('query', 'key', 'value'))
@@ -94,6 +94,7 @@ def _rules():
     return {re.compile(pattern): targets for pattern, targets in table.items()}
 
 
+OURS_ALONE = {'decouple'}  # parts that the release has no weights of: Fast SgMg's
 RULES = _rules()
 
 

@@ -58,7 +58,7 @@ def _load_one(path, shapes, skip):
                    sorted(set(wanted) - set(found)))
         return 'sgmg_jax', found
     weights = sources.read(path)
-    wanted = shapes if weights.parts is None else {part: shapes[part] for part in weights.parts}
+    wanted = {part: shapes[part] for part in weights.parts or set(shapes) - sgmg.OURS_ALONE}
     return weights.kind, traverse_util.flatten_dict(sgmg.from_official(weights.tensors, wanted, skip), sep='/')
 
 

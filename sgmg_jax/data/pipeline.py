@@ -99,13 +99,16 @@ def choose_sentences(expressions: Sequence[records.Expression], rng: np.random.G
                      most: int) -> list[records.Expression]:
     """Which of a video's sentences are asked of a clip together; at most so many, in random order.
 
-    Half of the time one sentence for each object, as Ref-DAVIS17's groups have it; otherwise any number of any
-    sentences, all of them included, as in Ref-YouTube-VOS. The paper does not say how it drew them.
+    Each as often: one sentence for each object, as Ref-DAVIS17's groups have it; all sentences, as in Ref-YouTube-VOS;
+    any number of any. The paper does not say how it drew them.
     """
-    pool = [expressions[i] for i in rng.permutation(len(expressions)) if 'crowd' not in expressions[i].tags]
-    if rng.random() < 0.5:
-        return list({e.object_id: e for e in pool}.values())[:most]
-    return pool[:rng.integers(1, min(most, len(pool)) + 1)]
+    drawn = [expressions[i] for i in rng.permutation(len(expressions))]
+    how = rng.integers(3)
+    if how == 0:
+        drawn = list({expression.object_id: expression for expression in drawn}.values())
+    elif how == 1:
+        drawn = drawn[:rng.integers(1, len(drawn) + 1)]
+    return drawn[:most]
 
 
 def _collate(examples: Sequence[types.Example]) -> types.Example:

@@ -21,6 +21,7 @@ from sgmg_jax.models import video_swin
 from sgmg_jax.ops import queries, resize
 
 PIXELS = 16  # frames are padded to multiples of this, as the released model does at inference
+TOKENS = 16  # sentences are padded to multiples of this
 
 
 class Predictor:
@@ -101,7 +102,8 @@ class Predictor:
     def from_config(cls, config, model, parameters, tokenizer, origin=''):
         """With the sizes of config.evaluation."""
         return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
-                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')})
+                   sentences=config.evaluation.get('sentences', 1),  # not in older runs
+                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
 
     def __call__(self, frames, sentences):
         """frames [T H W 3] uint8 RGB, or a list of them; a list of E sentences -> masks [E T H W] bool.
@@ -156,9 +158,11 @@ class Predictor:
         return clip, self._encode(self.parameters, clip)
 
     def _tokens(self, sentences):
-        """An even number of sentences, or one, lest every number be a program of its own."""
+        """Filled up to an even number of sentences, and of tokens to a multiple of 16: every shape is a program."""
         count = len(sentences)
-        return text.encode(self._tokenizer, sentences, self._text_length, count + (count > 1) * count % 2)
+        tokens = text.encode(self._tokenizer, sentences, self._text_length, count if count == 1 else count + count % 2)
+        longest = -(-int(tokens.valid.sum(1).max()) // TOKENS) * TOKENS
+        return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
     def _resized(self, logits, clip, frames):
         return np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
@@ -201,8 +205,10 @@ def pad_clip(frames, size):
 
 
 def groups(sentences, most):
-    """Lists of at most so many sentences, one after the other."""
-    return [list(sentences[start:start + most]) for start in range(0, len(sentences), most)]
+    """Lists of at most so many sentences, as few and as equal as can be, one after the other."""
+    count = -(-len(sentences) // most)
+    ends = [len(sentences) * i // count for i in range(count + 1)]
+    return [sentences[start:end] for start, end in zip(ends, ends[1:])]
 
 
 def best_masks(model, parameters, video, tokens, real_frames):
@@ -232,7 +238,7 @@ def _segment_all(model, parameters, video, tokens):
     """One sentence, one frame: scores [Q] and mask logits [Q H W], padded, of every query."""
     def call(module):
         proposals = module.segment(video, module.encode_text(tokens))
-        every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q B T h w P
+        every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q N T h w P
         return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
 
     return model.apply({'params': parameters}, method=call)

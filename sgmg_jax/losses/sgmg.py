@@ -25,7 +25,7 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
     Mask terms are means over a clip's frames and counted pixels before that, so they weigh a factor T
     less than the others, as in the released code.
     """
-    count = jnp.maximum(targets.present.sum(), 1)
+    count = jnp.maximum(targets.present.sum(where=targets.asked[:, None]), 1)
     indices = jnp.arange(proposals.scores.shape[-1])
     positive = (indices == query[:, :, None, None]) & targets.present[:, :, None]
 

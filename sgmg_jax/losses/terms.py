@@ -1,4 +1,4 @@
-"""One function a term. Axis letters: T frames, H W pixels; `...` are clips, layers or queries."""
+"""One function a term. Axis letters: T frames, H W pixels; `...` are sentences, layers or queries."""
 import jax
 import jax.numpy as jnp
 

@@ -1,7 +1,7 @@
 """Deformable transformer with iterative box refinement (Deformable DETR, sections 4.1, 4.2; SgMg, section 3.1).
 
-Axis letters: N frames (of all clips), S positions of all levels, V levels, h w a feature map,
-Q queries, C channels, D decoder layers. Validity masks are True = real.
+Axis letters: N frames (of all clips; in the decoder of all sentences), S positions of all levels, V levels,
+h w a feature map, Q queries, C channels, D decoder layers. Validity masks are True = real.
 """
 from typing import Any
 

@@ -48,7 +48,8 @@ class FastSgMg(SgMg):
         """As SgMg.segment; a sentence without valid tokens takes no part."""
         words = self.words_of_clips(video, text)
         shared = self.fuse(video, words, train)
-        memory, content = self.decouple(shared, video.valid, words, self.query_content(text, shared))
+        memory, content = self.decouple(shared, video.valid, words, self.query_content(text, shared),
+                                        self.query_embedding)
         return self.propose(memory, repeat_for_sentences(video, text), content, train)
 
 
@@ -59,9 +60,9 @@ class Decoupling(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, memory, valid, words, content):
-        """memory [B T h w C] of each level, their masks [B T h w], spectral_fusion.Words, content of the queries
-        [N T Q C] -> memory [N T h w C] of each level, content [N T Q C]."""
+    def __call__(self, memory, valid, words, content, query_embedding):
+        """memory [B T h w C] of each level, their masks [B T h w], spectral_fusion.Words, the queries' content
+        [N T Q C] and embedding [Q C] -> memory [N T h w C] of each level, content [N T Q C]."""
         clips, sentences = words.valid.shape[:2]
         if self.form in ('residual', 'product'):
             attention = WordAttention(self.heads, self.dtype, name='attention')
@@ -82,7 +83,8 @@ class Decoupling(nn.Module):
                 asking = jnp.broadcast_to((words.features + words.positions)[:, None],
                                           (clips, frames, *words.features.shape[1:]))  # B T E L C
             else:
-                asking = content.reshape(clips, sentences, *content.shape[1:]).swapaxes(1, 2)  # B T E Q C
+                asking = content + query_embedding
+                asking = asking.reshape(clips, sentences, *content.shape[1:]).swapaxes(1, 2)  # B T E Q C
             read = attention(asking.reshape(clips, frames, -1, asking.shape[-1]), flat,
                              mask=flat_valid[:, :, None, None]).reshape(asking.shape).swapaxes(1, 2)
             if self.form == 'words':

@@ -1,7 +1,7 @@
 """Conditional patch kernels, CPK (SgMg, section 3.3): every query makes its own convolutions,
 which turn each cell of the mask features into a patch of 4x4 half-resolution mask pixels.
 
-Axis letters: B clips, T frames, Q queries, h w the stride-8 map, C channels, D decoder layers, P = 16.
+Axis letters: N sentences, T frames, Q queries, h w the stride-8 map, C channels, D decoder layers, P = 16.
 """
 from typing import Any
 
@@ -31,13 +31,13 @@ class PatchKernels(nn.Module):
         """Patch masks of every decoder layer from the same features, by one shared controller.
 
         Args:
-          states: queries [D B T Q C].
-          references: the point each stands at [D B T Q 2], (x, y) as fractions of the unpadded frame.
-          features: [B T h w C].
-          image_size: [B 2], height and width of the unpadded frame.
+          states: queries [D N T Q C].
+          references: the point each stands at [D N T Q 2], (x, y) as fractions of the unpadded frame.
+          features: [N T h w C].
+          image_size: [N 2], height and width of the unpadded frame.
 
         Returns:
-          patch mask logits [D B T Q h w P].
+          patch mask logits [D N T Q h w P].
         """
         channels = features.shape[-1]
         xavier = nn.initializers.xavier_uniform()

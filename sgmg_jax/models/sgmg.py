@@ -53,7 +53,7 @@ class SgMg(nn.Module):
     Attributes (defaults are the released model's):
       backbone, text_encoder: size tables of the two encoders.
       hidden: channels of features and queries.
-      queries: how many candidates a clip.
+      queries: how many candidates a sentence.
       levels: 3 (strides 8, 16, 32) or 4 (and 64).
       heads, points, encoder_layers, decoder_layers, mlp, box_refinement: see DeformableTransformer.
       relative_coordinates: see PatchKernels.
@@ -95,7 +95,7 @@ class SgMg(nn.Module):
             for _ in range(self.levels - 3)]
         self.projection_norms = [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(self.levels)]
         self.augment_before = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
-        self.word_fusion = WordFusion(self.heads, dtype)
+        self.word_attention = WordFusion(self.heads, dtype)
         self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
 
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
@@ -165,7 +165,7 @@ class SgMg(nn.Module):
     def fuse(self, video, words, train):
         """Spectrum-guided cross-modal fusion, then the transformer's encoder: the levels [B T h w C]."""
         frames = video.valid[0].shape[1]
-        fused = [self.word_fusion(x, words) for x in video.levels]
+        fused = [self.word_attention(x, words) for x in video.levels]
         filters = spectrum_filters([x.shape[2:4] for x in fused])
         fused = [augment(_fold(x), gaussian)
                  for x, augment, gaussian in zip(fused, self.augment_after, filters)]
@@ -246,11 +246,11 @@ def repeat_for_sentences(video, text):
 
 
 def _fold(x):
-    """[B T ...] -> [N ...]."""
+    """[B T ...] -> [B T together, ...]: frames are independent."""
     return x.reshape(-1, *x.shape[2:])
 
 
 def _unfold(x, frames):
-    """[N ...] -> [B T ...]."""
+    """[B T together, ...] -> [B T ...]."""
     return x.reshape(-1, frames, *x.shape[1:])
 

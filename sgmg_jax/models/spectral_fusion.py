@@ -101,8 +101,8 @@ class WordAttention(nn.Module):
         if not together:
             return out(jnp.einsum('bempl,belmc->bepmc', weights, values)).reshape(
                 *words.valid.shape[:2], *x.shape[1:])
-        real = words.valid.any(-1)
-        count = real.sum(1)[:, None, None, None].astype(self.dtype)
+        real = words.valid.any(-1).astype(self.dtype)
+        count = real.sum(1)[:, None, None, None]
         # Projected as a mean, so that the sum has the bias once a sentence.
-        mean = jnp.einsum('bempl,belmc->bpmc', weights * real[:, :, None, None, None], values) / count.clip(1)
+        mean = jnp.einsum('bempl,belmc->bpmc', weights, values * real[..., None, None, None]) / count.clip(1)
         return (out(mean) * count[..., 0]).reshape(x.shape)

@@ -1,6 +1,6 @@
 """Pointwise convolutions whose kernels differ from query to query (SgMg, section 3.3).
 
-Axis letters: B clips, T frames, Q queries, h w a feature map, C channels, P the 16
+Axis letters: N sentences, T frames, Q queries, h w a feature map, C channels, P the 16
 positions of a 4x4 patch (row by row).
 """
 import jax
@@ -19,8 +19,8 @@ def kernel_size(channels):
 def relative_coordinates(points, image_size, feature_size):
     """Pixels from every cell's centre to the query's reference point.
 
-    points [B T Q 2] (x, y) in [0, 1]; image_size [B 2] (height, width) without padding
-    -> [B T Q h w 2] (x, y) = point - cell centre, in pixels, not normalised.
+    points [N T Q 2] (x, y) in [0, 1]; image_size [N 2] (height, width) without padding
+    -> [N T Q h w 2] (x, y) = point - cell centre, in pixels, not normalised.
     """
     h, w = feature_size
     points = points * image_size[:, None, None, ::-1].astype(jnp.float32)
@@ -32,8 +32,8 @@ def relative_coordinates(points, image_size, feature_size):
 def patch_convolution(features, coordinates, kernels):
     """Two pointwise layers with a ReLU between.
 
-    features [B T h w C]; coordinates [B T Q h w 2] or None; kernels [B T Q kernel_size(C)], laid
-    out w0 [P C+2], w1 [P P], b0 [P], b1 [P] -> [B T Q h w P].
+    features [N T h w C]; coordinates [N T Q h w 2] or None; kernels [N T Q kernel_size(C)], laid
+    out w0 [P C+2], w1 [P P], b0 [P], b1 [P] -> [N T Q h w P].
 
     An einsum and not a grouped convolution: XLA gives wrong values for the latter when the batch
     is sharded. The coordinates have weights of their own, so they are never joined to C channels

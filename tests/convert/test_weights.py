@@ -13,7 +13,7 @@ from configs import common
 from sgmg_jax import systems
 from sgmg_jax.convert import comparisons, sgmg, sources, weights
 from sgmg_jax.convert.__main__ import main
-from sgmg_jax.models import video_swin
+from sgmg_jax.models import multi_instance, video_swin
 from sgmg_jax.systems import parameter_shapes
 
 
@@ -42,6 +42,22 @@ def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
         if not name.endswith('_index'):
             np.testing.assert_array_equal(back[name], x, err_msg=name)
     assert {name: x.dtype for name, x in back.items()} == {name: x.dtype for name, x in official.items()}
+
+
+def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
+    """All but the decoupling, which the release does not have; and no way back."""
+    model = multi_instance.FastSgMg(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__
+                                       if name not in ('parent', 'name')})
+    path = written(official, tmp_path / 'official.safetensors')
+    shapes = parameter_shapes(model)
+    found, _ = weights.load([path], shapes)
+    own = set(traverse_util.flatten_dict(shapes, sep='/')) - set(found)
+    assert own and all(name.startswith('decouple/') for name in own)
+    weights.save(found, tmp_path / 'ours.safetensors')
+    again, _ = weights.load([tmp_path / 'ours.safetensors'], shapes)
+    assert set(again) == set(found)
+    with pytest.raises(ValueError, match='The released SgMg has no such parameters: decouple/attention'):
+        weights.released(found | {name: np.zeros(1) for name in own})
 
 
 def test_the_index_tables_are_swins():

@@ -91,6 +91,17 @@ def test_prepare_clip_is_pillow_and_imagenet():
     assert size == (50, 81) and same.shape == frames.shape
 
 
+def test_sentences_whose_object_is_away_are_left_out():
+    masks = np.zeros((6, 8, 9), bool)  # two frames of each of three sentences
+    masks[1, 2:4, 3:6] = masks[4, 1:3, 2:5] = masks[5, 1:3, 2:6] = True
+    sample = clips.Sample(np.zeros((2, 8, 9, 3), np.uint8), masks, *clips.boxes_of_masks(masks), ('a', 'b', 'c'))
+    seen = clips.visible(sample)
+    assert seen.sentences == ('a', 'c')
+    np.testing.assert_array_equal(seen.masks, masks[[0, 1, 4, 5]])
+    np.testing.assert_array_equal(seen.boxes, sample.boxes[[0, 1, 4, 5]])
+    np.testing.assert_array_equal(seen.present, [False, True, True, True])
+
+
 def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
     rng = np.random.default_rng(0)
     masks = np.zeros((3, 10, 15), bool)

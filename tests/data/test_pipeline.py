@@ -14,6 +14,7 @@ import pytest
 import raw_tree
 import small
 
+from sgmg_jax.benchmarks import loader
 from sgmg_jax.data import augment, pipeline, records, text
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -237,15 +238,21 @@ def test_masks_of_sentences_asked_together_are_those_asked_alone(source, tokeniz
         np.testing.assert_array_equal(alone[key][1], together[key][1])
 
 
+def test_the_benchmark_of_the_loader_runs(source, capsys):
+    loader.measure(source, num_clips=2, runs=1, cores='all cores')
+    assert len(capsys.readouterr().out.splitlines()) > 4
+
+
 def test_which_sentences_are_asked_together():
-    """Half of the time one of each object; otherwise any number of any."""
+    """One of each object, all (as many as there is room for), or any number of any."""
     expressions = [records.Expression(str(i), f'sentence {i}', 1 + i % 3, ()) for i in range(8)]
     rng = np.random.default_rng(0)
-    drawn = [pipeline.choose_sentences(expressions, rng, 6) for _ in range(2000)]
+    drawn = [pipeline.choose_sentences(expressions, rng, 6) for _ in range(3000)]
     assert all(len(set(group)) == len(group) <= 6 for group in drawn)
-    assert {len(group) for group in drawn} == {1, 2, 3, 4, 5, 6}
     groups = [sorted(e.object_id for e in group) for group in drawn]
-    assert 0.5 < np.mean([group == [1, 2, 3] for group in groups]) < 0.6
+    np.testing.assert_allclose(np.mean([group == [1, 2, 3] for group in groups]), 1 / 3 + 1 / 24 * 2 / 7, atol=0.04)
+    np.testing.assert_allclose(np.bincount([len(group) for group in drawn], minlength=7) / 3000,
+                               [0, 1 / 24, 1 / 24, 1 / 3 + 1 / 24, 1 / 24, 1 / 24, 1 / 3 + 3 / 24], atol=0.04)
     assert {e for group in drawn for e in group} == set(expressions)
     assert {tuple(group) for group in groups if len(group) == 2} >= {(1, 1), (1, 2), (3, 3)}
     assert all(len(pipeline.choose_sentences(expressions[:1], rng, 6)) == 1 for _ in range(20))

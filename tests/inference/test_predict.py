@@ -87,13 +87,14 @@ def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
 
 
 def test_sgmg_gives_the_same_however_many_sentences_are_asked_together(parameters, monkeypatch):
-    frames, asked = make_frames(2), [*SENTENCES, 'a dog']
+    frames, asked = make_frames(2), [*SENTENCES, 'a dog on the right']
     one, three = (make_predictor(parameters, monkeypatch, 36, count) for count in (1, 3))
     (_, alone), (_, together) = (next(p.windows(lambda window: frames, 2)) for p in (one, three))
     for a, b in zip(alone(asked), together(asked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
     assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are filled up to four
-    assert predict.groups(range(5), 2) == [[0, 1], [2, 3], [4]]
+    assert [list(group) for group in predict.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
+    assert predict.groups(asked, 3) == [asked]
 
 
 def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
