@@ -150,7 +150,8 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
     """Scores the first `count` videos of a split with ground truth (all by default) in memory.
 
     Args:
-        benchmark: a protocol; those with J and F are scored by expression, also Ref-DAVIS17.
+        benchmark: a protocol; those with J and F are scored by expression, also Ref-DAVIS17, and all sentences of a
+          video are asked together, as many as config.evaluation.sentences allows.
         shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
 
     Returns:
