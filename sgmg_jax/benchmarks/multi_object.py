@@ -51,16 +51,15 @@ def prepare(options, most):
                         np.ones((most, options.tokens), bool))
     real_frames = clip.valid[:, :, 0, 0]
 
-    @compilation.jit
-    def encode(parameters, clip):
+    def encode_video(parameters, clip):
         return models[0].apply({'params': parameters}, clip, method='encode_video')
 
+    encode = compilation.jit(encode_video)
     segment, fast_segment = (compilation.jit(functools.partial(predict.best_masks, model)) for model in models)
 
     @compilation.jit
     def whole(parameters, clip, tokens):
-        video = models[0].apply({'params': parameters}, clip, method='encode_video')
-        return predict.best_masks(models[0], parameters, video, tokens, real_frames)
+        return predict.best_masks(models[0], parameters, encode_video(parameters, clip), tokens, real_frames)
 
     def some(start, stop):
         return jax.tree.map(lambda x: x[start:stop], tokens)

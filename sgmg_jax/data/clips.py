@@ -181,12 +181,14 @@ def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) ->
     valid[:, :height, :width] = True
     x1, y1, x2, y2 = sample.boxes.T
     own_boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1) / [width, height, width, height]
-    each = len(sample.masks) // given
-    masks = np.zeros((count, each, *frame_size), bool)
-    masks[:given, :, :height, :width] = sample.masks.reshape(given, each, height, width)
-    present, boxes = np.zeros((count, each), bool), np.zeros((count, each, 4), np.float32)
-    present[:given] = sample.present.reshape(given, each)
-    boxes[:given] = (own_boxes * sample.present[:, None]).reshape(given, each, 4)
+    rows = len(sample.masks)
+    shape = count, rows // given
+    masks, boxes, present = (np.zeros((shape[0] * shape[1], *of_row), kind) for of_row, kind in (
+        (frame_size, bool), ((4,), np.float32), ((), bool)))
+    masks[:rows, :height, :width] = sample.masks
+    boxes[:rows] = own_boxes * sample.present[:, None]
+    present[:rows] = sample.present
+    masks, boxes, present = (x.reshape(*shape, *x.shape[1:]) for x in (masks, boxes, present))
     size = np.array([height, width], np.int32)
     return types.Example(
         clip=types.Clip(frames=frames, valid=valid, size=size,

@@ -9,13 +9,12 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from sgmg_jax.models.layers import dense
+from sgmg_jax.models.layers import dense, xavier
 from sgmg_jax.ops import deformable_attention
 from sgmg_jax.ops.chunks import by_chunks
 from sgmg_jax.ops.dropout import Dropout
 
 NORM_EPSILON = 1e-5
-xavier = nn.initializers.xavier_uniform()
 
 
 class DeformableTransformer(nn.Module):

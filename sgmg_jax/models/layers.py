@@ -11,6 +11,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+xavier = nn.initializers.xavier_uniform()  # of the matrices for which the release asks for it
+
 
 def dense(features, inputs, kernel_init=None, bias_init=None, **options):
     """nn.Dense of `inputs` channels; kernel and bias may start otherwise."""

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from flax import linen as nn
 import jax.numpy as jnp
 
+from sgmg_jax.models.layers import xavier
 from sgmg_jax.models.sgmg import SgMg, repeat_for_sentences
 from sgmg_jax.models.spectral_fusion import WordAttention
 
@@ -74,8 +75,8 @@ class Decoupling(nn.Module):
 
         if self.form != 'none':
             attention = nn.MultiHeadDotProductAttention(
-                self.heads, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(),
-                force_fp32_for_softmax=True, name='attention')
+                self.heads, dtype=self.dtype, kernel_init=xavier, force_fp32_for_softmax=True,
+                name='attention')
             flat, flat_valid = (jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in maps], axis=2)
                                 for maps in (memory, valid))  # B T S C
             frames = flat.shape[1]

@@ -9,6 +9,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from sgmg_jax.models.deformable_transformer import MLP
+from sgmg_jax.models.layers import xavier
 from sgmg_jax.ops import dynamic_conv, resize
 
 
@@ -40,7 +41,6 @@ class PatchKernels(nn.Module):
           patch mask logits [D N T Q h w P].
         """
         channels = features.shape[-1]
-        xavier = nn.initializers.xavier_uniform()
         kernels = MLP((channels, channels, dynamic_conv.kernel_size(channels)), kernel=xavier,
                       bias=nn.initializers.zeros, dtype=self.dtype, name='controller')(states)
         masks = []

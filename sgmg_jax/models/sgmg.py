@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from sgmg_jax import types
 from sgmg_jax.models import roberta, video_swin
 from sgmg_jax.models.deformable_transformer import DeformableTransformer
-from sgmg_jax.models.layers import dense
+from sgmg_jax.models.layers import dense, xavier
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
 from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, Words, spectrum_filters
@@ -84,7 +84,7 @@ class SgMg(nn.Module):
     def setup(self):
         if self.levels not in (3, 4):
             raise ValueError(f'levels = {self.levels}: SgMg has 3 (strides 8, 16, 32) or 4 (and 64).')
-        xavier, dtype = nn.initializers.xavier_uniform(), self.dtype
+        dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
         self.word_projection = TextProjection(self.hidden, self.dropout, dtype)
@@ -234,7 +234,7 @@ class TextProjection(nn.Module):
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform(), name='linear')(x)
+        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name='linear')(x)
         x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 

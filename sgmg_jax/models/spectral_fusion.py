@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from sgmg_jax.models import layers
+from sgmg_jax.models.layers import xavier
 from sgmg_jax.ops import resize, spectrum
 from sgmg_jax.sharding import batch_local
-
-xavier = nn.initializers.xavier_uniform()
 
 
 def spectrum_filters(sizes):

@@ -36,7 +36,7 @@ to its last. J_variance and J&F_variance, over an expression's frames, are a mea
 own (numbers in [0, 1], less is better).
 
 examples:
-    python -m sgmg_jax.score ytvos --gt=runs/demo/records \
+    python -m sgmg_jax.score ytvos --gt=runs/demo/records \\
         --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
     python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
     python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
