@@ -357,10 +357,11 @@ def _decoded(memory, decoded, start):
 def compare_mask_optimizer(arrays, meaning):
     names = 'pred_masks', 'feat8', 'feat4'
     masks, *features = (_last(arrays[f'in/{name}']) for name in names)
-    parameters, apply = _component('mask_optimizer', mask_optimizer.MaskOptimizer(), meaning, masks[None], *features)
+    parameters, apply = _component('mask_optimizer', mask_optimizer.MaskOptimizer(), meaning, masks[:, None],
+                                   *features)
 
     def refine(parameters, masks, *features):
-        out = apply(parameters, masks[None], *features)[0]
+        out = apply(parameters, masks[:, None], *features)[:, 0]
         return out, dynamic_conv.pixel_shuffle(out)[:, None]
 
     out, shuffled, gradients, to_inputs = _with_gradients(
@@ -468,7 +469,7 @@ def _stages(calls, clip, arrays):
     _, text = calls['encode_text']
     (patches, *_), _ = calls['mask_optimizer']
     ours = {'text_word': text.words, 'text_mask': ~text.valid, 'text_sentence': text.sentence,
-            'mso_in': _first(patches[0]), **_decoded(memory, decoded, calls['transformer/reference_points'][1])}
+            'mso_in': _first(patches[:, 0]), **_decoded(memory, decoded, calls['transformer/reference_points'][1])}
     for i, (x, valid, position) in enumerate(zip(levels, masks, where)):
         ours |= {f'src{i}': _first(x), f'srcmask{i}': ~valid, f'srcpos{i}': _first(position)}
     for i, x in enumerate(calls['video_encoder'][1]):

@@ -13,6 +13,7 @@ from sgmg_jax.models.layers import dense, xavier
 from sgmg_jax.ops import deformable_attention
 from sgmg_jax.ops.chunks import by_chunks
 from sgmg_jax.ops.dropout import Dropout
+from sgmg_jax.sharding import batch_local
 
 NORM_EPSILON = 1e-5
 
@@ -29,6 +30,7 @@ class DeformableTransformer(nn.Module):
       dropout: after every attention and inside every feed-forward.
       box_refinement: every decoder layer starts from the box the last one predicted; otherwise all
         start from the query's initial reference point.
+      remat: keep only the layers' inputs for the backward pass.
       dtype: of the activations.
     """
     hidden: int = 256
@@ -40,17 +42,19 @@ class DeformableTransformer(nn.Module):
     decoder_layers: int = 4
     dropout: float = 0.1
     box_refinement: bool = True
+    remat: bool = False
     dtype: Any = jnp.float32
 
     def setup(self):
-        def layers(layer, name, count):
+        def layers(layer, name, count, static):
+            layer = nn.remat(layer, static_argnums=static) if self.remat else layer
             return [layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
                     for i in range(count)]
 
         self.level_embedding = self.param('level_embedding', nn.initializers.normal(1.0), (self.levels, self.hidden))
-        self.encoder = layers(EncoderLayer, 'encoder', self.encoder_layers)
+        self.encoder = layers(EncoderLayer, 'encoder', self.encoder_layers, static=(4, 6))  # sizes, train
         self.reference_points = nn.Dense(2, kernel_init=xavier)
-        self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers)
+        self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers, static=(5, 7))
         self.box_heads = [MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
                               last_bias=_box_bias if i == 0 else nn.initializers.zeros, name=f'box_head{i}')
                           for i in range(self.decoder_layers)]
@@ -66,7 +70,7 @@ class DeformableTransformer(nn.Module):
         Returns:
           the memory: the encoded levels, [N h w C] each.
         """
-        sizes = [x.shape[1:3] for x in levels]
+        sizes = tuple(x.shape[1:3] for x in levels)
         position = _flat([p + embedding for p, embedding in zip(positions, self.level_embedding)]).astype(self.dtype)
         memory, memory_valid = _flat(levels), _flat(valid)
         references = _cell_centres(sizes, _valid_ratios(valid))
@@ -90,7 +94,7 @@ class DeformableTransformer(nn.Module):
           references: the point (x, y) each query stands at after each layer [D N Q 2]; no gradient
             flows into it when boxes are refined.
         """
-        sizes, ratios = [x.shape[1:3] for x in memory], _valid_ratios(valid)
+        sizes, ratios = tuple(x.shape[1:3] for x in memory), _valid_ratios(valid)
         memory, memory_valid = _flat(memory), _flat(valid)
         content = content.astype(self.dtype)
         where = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
@@ -199,7 +203,8 @@ class DeformableAttention(nn.Module):
         weights = jax.nn.softmax(weights, axis=-1).reshape(shape)
         locations = references[..., :2] + offsets
         self.sow('intermediates', 'samples', (locations, weights))
-        out = deformable_attention.sample(values, tuple(sizes), locations, weights)
+        out = batch_local(lambda *arrays: deformable_attention.sample(arrays[0], sizes, *arrays[1:]))(
+            values, locations, weights)
         return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(
             out.reshape(query.shape))
 

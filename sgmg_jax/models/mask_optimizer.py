@@ -1,7 +1,7 @@
 """Multi-granularity segmentation optimizer, MSO (SgMg, section 3.4): patch masks are refined with
 the backbone's own features, first at stride 8, then at stride 4.
 
-Axis letters: N frames (of all clips and masks), h w a feature map, C channels, P = 16.
+Axis letters: N frames (of all clips), K masks of a frame, h w a feature map, C channels, P = 16.
 """
 from typing import Any
 
@@ -13,7 +13,7 @@ from sgmg_jax.ops import resize
 
 
 class MaskOptimizer(nn.Module):
-    """Patch masks [K N h8 w8 P] of K objects in the same N frames -> [K N h4 w4 P] mask logits."""
+    """Patch masks [N K h8 w8 P] -> mask logits [N K h4 w4 P]."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -30,7 +30,7 @@ class Refinement(nn.Module):
 
     @nn.compact
     def __call__(self, masks, features):
-        """masks [K N h w P], features [N h w C] -> [K N h w P].
+        """masks [N K h w P], features [N h w C] -> [N K h w P].
 
         The first convolution is split into its part over the masks and its part over the features,
         which is the same for every mask and computed once.
@@ -41,5 +41,5 @@ class Refinement(nn.Module):
         def conv(name, inputs, use_bias=True):
             return layers.conv(channels, (3, 3), inputs, use_bias=use_bias, dtype=self.dtype, name=name)
 
-        x = conv('masks', both)(nn.relu(masks)) + conv('features', both, use_bias=False)(nn.relu(features))
+        x = conv('masks', both)(nn.relu(masks)) + conv('features', both, use_bias=False)(nn.relu(features))[:, None]
         return masks + conv('out', channels)(nn.relu(x))

@@ -60,7 +60,7 @@ class SgMg(nn.Module):
       dropout: of the transformer and the text projections.
       text_dropout: of the text encoder.
       drop_path: of the backbone.
-      remat: the backbone keeps only its blocks' inputs for the backward pass.
+      remat: backbone and transformer keep only their blocks' inputs for the backward pass.
       dtype: of the activations; parameters, spectra and sampling locations stay float32.
     """
     backbone: video_swin.Size = video_swin.SIZES['tiny']
@@ -102,7 +102,7 @@ class SgMg(nn.Module):
                                           (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
             self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
-            self.dropout, self.box_refinement, dtype)
+            self.dropout, self.box_refinement, self.remat, dtype)
         rare = nn.initializers.constant(-4.59511985)  # -log(99): a query is the object once in a hundred
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.patch_kernels = PatchKernels(self.relative_coordinates, dtype)
@@ -201,12 +201,12 @@ class SgMg(nn.Module):
         """patch_masks [K N T h w P], VideoFeatures -> mask logits [K N T H W] (section 3.4)."""
         layers, sentences, frames, *patches = patch_masks.shape
         clips = len(video.size)
-        # All masks of a frame together, for they share its features.
-        x = patch_masks.reshape(layers, clips, -1, frames, *patches).swapaxes(1, 2)
-        refined = self.mask_optimizer(x.reshape(-1, clips * frames, *patches), _fold(video.stride8),
-                                      _fold(video.stride4))
+        # All masks of a frame together, for they share its features; clips first, as devices share these out.
+        x = patch_masks.reshape(layers, clips, -1, frames, *patches)
+        x = jnp.moveaxis(x, (1, 3), (0, 1)).reshape(clips * frames, -1, *patches)
+        refined = self.mask_optimizer(x, _fold(video.stride8), _fold(video.stride4))
         masks = dynamic_conv.pixel_shuffle(refined)
-        masks = masks.reshape(layers, -1, clips, frames, *masks.shape[2:]).swapaxes(1, 2)
+        masks = jnp.moveaxis(masks.reshape(clips, frames, layers, -1, *masks.shape[2:]), (0, 1), (1, 3))
         return masks.reshape(layers, sentences, frames, *masks.shape[4:]).astype(jnp.float32)
 
     def words_of_clips(self, video, text):

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgmg_jax.models import layers
 from sgmg_jax.ops.chunks import by_chunks
+from sgmg_jax.sharding import batch_local
 
 WINDOW = (8, 7, 7)
 PATCH = 4
@@ -147,7 +148,7 @@ class WindowAttention(nn.Module):
                            (rows, self.heads))
         bias = jnp.moveaxis(table[relative_position_index()[:tokens, :tokens]], -1, 0)
 
-        def attend(q, k, v, regions):
+        def attend(q, k, v, regions, absent_keys, bias):
             """One window of every clip: q, k, v [B N M C]; regions [N]."""
             logits = jnp.einsum('bnmc,bkmc->bmnk', q * width ** -0.5, k).astype(jnp.float32) + bias
             if regions is not None:
@@ -157,12 +158,16 @@ class WindowAttention(nn.Module):
             attention = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
             return jnp.einsum('bmnk,bkmc->bnmc', attention, v)
 
+        def one_by_one(q, k, v, absent_keys, regions, bias):
+            q, k, v = (jnp.moveaxis(x, 1, 0) for x in (q, k, v))
+            window = jax.checkpoint(lambda x: attend(*x, absent_keys, bias))
+            return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions)), 0, 1)
+
         if jax.default_backend() == 'cpu':
             # One window's logits stay in the cache: half the time of all at once, and nearly no memory.
-            q, k, v = (jnp.moveaxis(x, 1, 0) for x in (q, k, v))
-            out = jnp.moveaxis(jax.lax.map(jax.checkpoint(lambda x: attend(*x)), (q, k, v, regions)), 0, 1)
+            out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
-            out = jax.vmap(attend, in_axes=(1, 1, 1, 0), out_axes=1)(q, k, v, regions)
+            out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
         return layers.dense(channels, channels, dtype=self.dtype, name='projection')(
             out.reshape(*lead, tokens, channels))
 
