@@ -6,8 +6,8 @@ by cross-attention between the encoded features and each sentence's words, and t
 instance queries, decoder, conditional patch kernels and optimizer.
 
 The paper is silent on the form of the decoupling, and its authors never released the code. Ours are: that form
-(DECOUPLINGS), words' positions in the keys alone, queries that see only those of their own sentence, and how sentences
-are drawn in training (data/pipeline.py).
+(DECOUPLINGS; the README has the scores that chose the default), words' positions in the keys alone, queries that see
+only those of their own sentence, and how sentences are drawn in training (data/pipeline.py).
 
 Axis letters: as in sgmg.py.
 """
