@@ -13,13 +13,14 @@ object of its video, a control that a model that reads must fail.
 from absl import app, flags
 from ml_collections import config_flags
 
-from sgmg_jax import checkpoints, score
+from sgmg_jax import checkpoints, hosts, score
 from sgmg_jax.inference import evaluate
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
 WORKDIR = flags.DEFINE_string('workdir', None, 'The --workdir that train.py was run with.')
 CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', "'best' (validation score), 'latest' or a step.")
 SHUFFLE = flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
+hosts.define_flags()
 flags.mark_flags_as_required(['config', 'workdir'])
 
 
@@ -27,6 +28,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f'unknown argument {argv[1]!r}')
     checkpoints.quiet()
+    hosts.initialize()
     summary = evaluate.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value, SHUFFLE.value)
     if summary:
         print(score.format_scores(summary))

@@ -17,6 +17,9 @@ def get_config():
     config.init = ()
     config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
     config.fsdp = 1  # devices that share one copy of the parameters
+    config.accumulate = 1  # parts of a batch that go through one after the other, where memory is short
+    config.ema_decay = 0.0  # of a moving average of the parameters, which then is what is evaluated; 0: none
+    config.stop_after_skipped = 20  # steps in a row without a finite gradient
 
     config.model = ConfigDict(dict(
         name='sgmg',  # systems.py: SYSTEMS
@@ -76,6 +79,7 @@ def get_config():
         videos=config_dict.placeholder(int),  # how many are scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(
+        batch_size=8,  # that the rates are meant for; with another data.batch_size they change in proportion
         learning_rate=1e-4,
         groups=(('video_encoder/.*', 5e-5),),
         freeze=('text_backbone/.*',),

@@ -27,7 +27,7 @@ def get_config(mode='full'):
         scales=(144, 152, 160), max_size=288, crop_probability=0.0, order=('select', 'flip'))
     config.evaluation.update(short_side=160, clip_frames=24)
     config.optimizer.update(
-        learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,))
+        batch_size=4, learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,))
     if 'smoke' in common.split_mode(mode, ('full', 'smoke')):
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 1

@@ -36,7 +36,7 @@ def get_config(mode='full'):
         scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, order=('select', 'flip'))
     config.evaluation.update(short_side=112, videos=10)
     config.optimizer.update(
-        learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1400,))
+        batch_size=16, learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=50, drop_steps=(1400,))
     if 'smoke' in common.split_mode(mode, ('full', 'smoke')):
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 2

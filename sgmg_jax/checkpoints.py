@@ -7,8 +7,11 @@ from absl import logging
 import jax
 import orbax.checkpoint as ocp
 
+from sgmg_jax import hosts
+
 METRIC = 'score'  # the validation's: J&F or mAP
-ITEMS = ('parameters', 'training')
+HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.StandardCheckpointHandler,
+            'config': ocp.JsonCheckpointHandler}
 
 
 def quiet():
@@ -22,10 +25,10 @@ def quiet():
 
 
 class Checkpoints:
-    """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background.
+    """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background, each process its part.
 
-    Two items each: 'parameters', a flat dict path -> array, all that inference needs; 'training',
-    the step and the optimizer's state.
+    Three items each: 'parameters', a flat dict path -> array, all that inference needs; 'training', the step, the
+    optimizer's state and, where the parameters are a moving average, those that are trained; 'config', the run's.
     """
 
     def __init__(self, workdir, read_only=False):
@@ -37,7 +40,7 @@ class Checkpoints:
             policies.LatestN(2),
             policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)])
         self._manager = ocp.CheckpointManager(
-            self.folder, item_handlers={item: ocp.StandardCheckpointHandler() for item in ITEMS},
+            self.folder, item_handlers={item: handler() for item, handler in HANDLERS.items()},
             options=ocp.CheckpointManagerOptions(
                 best_fn=score, best_mode='max', preservation_policy=keep, read_only=read_only,
                 create=not read_only, cleanup_tmp_directories=not read_only))
@@ -53,21 +56,27 @@ class Checkpoints:
         """The step of the highest validation score; None if none was scored."""
         return self._manager.best_step()
 
-    def save(self, state, score=None):
-        """Begins to save a training.step.TrainState; `score`: its validation's J&F or mAP, if it was measured.
+    def save(self, state, config, score=None):
+        """Begins to save.
+
+        Args:
+            state: training.step.TrainState.
+            config: a dict that JSON can hold.
+            score: its validation's J&F or mAP, if it was measured.
 
         Raises:
             OSError: when this save or the one before it found no space; names the folder and what is whole.
         """
         step = int(state.step)
-        items = {'parameters': state.trainable | state.frozen,
-                 'training': {'step': state.step, 'optimizer_state': state.optimizer_state}}
+        items = {'parameters': state.parameters(), 'training': _training(state)}
         self.wait()
         needed, free = sum(x.nbytes for x in jax.tree.leaves(items)), shutil.disk_usage(self.folder).free
-        if free < needed:  # Found out while writing, it would come with a thousand lines of its writers' own errors.
+        # Found out while writing, it would come with a thousand lines of its writers' own errors.
+        if hosts.anywhere(free < needed):
             raise self._disk_full(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
+        items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._guard(lambda: self._manager.save(
-            step, args=ocp.args.Composite(**{k: ocp.args.StandardSave(v) for k, v in items.items()}),
+            step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config)),
             metrics=None if score is None else {METRIC: score}, force=True))
 
     def wait(self):
@@ -81,25 +90,42 @@ class Checkpoints:
         Raises:
             ValueError: if the checkpoint is of another model; names the differences.
         """
-        parameters = self.restore_parameters(step, abstract.trainable | abstract.frozen)
-        target = {'step': abstract.step, 'optimizer_state': abstract.optimizer_state}
+        parameters = self.restore_parameters(step, abstract.parameters())
         training = self._manager.restore(step, args=ocp.args.Composite(
-            training=ocp.args.StandardRestore(target)))['training']
+            training=ocp.args.StandardRestore(_training(abstract))))['training']
+        trainable = training.get('trainable', parameters)
         return abstract.replace(
             step=training['step'], optimizer_state=training['optimizer_state'],
-            trainable={path: parameters[path] for path in abstract.trainable},
+            trainable={path: trainable[path] for path in abstract.trainable},
+            average={path: parameters[path] for path in abstract.average},
             frozen={path: parameters[path] for path in abstract.frozen})
 
+    def restore_config(self, step):
+        """The config that `save` was given."""
+        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))['config']
+
     def restore_parameters(self, step, abstract):
-        """Only the parameters: path -> array. Raises as `restore` does."""
+        """Only the parameters: path -> array; on a device of this process where `abstract` names no sharding.
+        Raises as `restore` does."""
         self._check(step, abstract)
         return self._manager.restore(step, args=ocp.args.Composite(
-            parameters=ocp.args.StandardRestore(abstract)))['parameters']
+            parameters=ocp.args.StandardRestore(_on_a_device(abstract))))['parameters']
 
     def parameter_shapes(self, step):
         """What `restore_parameters` of that step takes: path -> ShapeDtypeStruct."""
-        stored = self._manager.item_metadata(step)['parameters'].tree
-        return {path: jax.ShapeDtypeStruct(x.shape, x.dtype) for path, x in stored.items()}
+        return self._shapes(step, 'parameters')
+
+    def read(self, step):
+        """All arrays of a checkpoint, of whatever run: path -> array."""
+        items = ('parameters', 'training')
+        trees = self._manager.restore(step, args=ocp.args.Composite(
+            **{item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item))) for item in items}))
+        return {jax.tree_util.keystr(path, simple=True, separator='/'): x for item in items
+                for path, x in jax.tree_util.tree_leaves_with_path({item: trees[item]})}
+
+    def _shapes(self, step, item):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+                            self._manager.item_metadata(step)[item].tree)
 
     def close(self):
         """Waits for what was begun. Raises as `save` does."""
@@ -132,6 +158,18 @@ class Checkpoints:
         return OSError(
             errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is that of step '
             f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
+
+
+def _training(state):
+    """What a TrainState holds beyond the parameters to evaluate with."""
+    tree = {'step': state.step, 'optimizer_state': state.optimizer_state}
+    return tree | {'trainable': state.trainable} if state.average else tree
+
+
+def _on_a_device(abstract):
+    """ShapeDtypeStructs with a sharding where they have none, or Orbax asks for the devices they were saved from."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), abstract)
 
 
 def _is_disk_full(error):

@@ -59,10 +59,14 @@ class Targets:
 
 @struct.dataclass
 class Example:
-    """What the loader yields and a training step takes."""
+    """What the loader yields and a training step takes.
+
+    origin: for messages, of each clip the number of its video in the split and its central frame.
+    """
     clip: Clip
     text: Text
     targets: Targets
+    origin: Int[ArrayLike, 'B 2'] | None = None
 
 
 @struct.dataclass

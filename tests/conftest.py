@@ -1,4 +1,6 @@
 """Settings of the test run."""
+import os
+
 from absl import flags
 from hypothesis import settings
 import jax
@@ -7,6 +9,9 @@ import small
 
 from datasets import build
 from sgmg_jax.data import synthetic as world
+
+# The tests compile much and compute little: a third less time. Processes that they start inherit it.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
 
 # Worker processes of grain refuse to start before absl flags are parsed.
 flags.FLAGS.mark_as_parsed()

@@ -18,6 +18,21 @@ def small_config(folder):
     return config
 
 
+def flags(config):
+    """What makes of --config=configs/synthetic.py:smoke this config, on a command line."""
+    def fields(config, prefix=''):
+        for name, value in config.items():
+            path = f'{prefix}.{name}'
+            if hasattr(value, 'items'):
+                yield from fields(value, path)
+            else:
+                yield path, value
+
+    usual = dict(fields(synthetic.get_config('smoke'), '--config'))
+    return ['--config=configs/synthetic.py:smoke', *(
+        f'{path}={value}' for path, value in fields(config, '--config') if value != usual[path])]
+
+
 def encoded(array, kind):
     stream = io.BytesIO()
     Image.fromarray(array).save(stream, kind)

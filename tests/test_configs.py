@@ -31,7 +31,7 @@ def test_config(experiment, mode):
     assert (config.model.backbone == 'base') == ('base' in mode)
     config = loop.with_steps(config, clips=10_000)
     trainable, _ = optimizers.partition(parameter_shapes(config.model.to_json()), config.optimizer.freeze)
-    _, schedule = optimizers.make_optimizer(config.optimizer, trainable)
+    _, schedule = optimizers.make_optimizer(config.optimizer, trainable, config.optimizer.batch_size)
     assert schedule(config.steps) <= 1
     if config.optimizer.drop_epochs:
         assert schedule(config.steps) == pytest.approx(0.01)

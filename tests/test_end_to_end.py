@@ -199,7 +199,6 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
             ('data.text_length', 4, 'text_length=4. Raise text_length'),
             ('data.records', ('/nowhere',), '/nowhere: no such folder'),
             ('data.valid_split', 'test', "no split 'test' there; it has train"),
-            ('data.valid_split', 'test', "no split 'test' there; it has train"),
             ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
             ('model.layers', 48, 'config.model.layers: SgMg has no such field'),
             ('fsdp', 3, 'config.fsdp = 3 does not divide the 1 devices')):

@@ -6,7 +6,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'types', 'ops', 'sharding'}
-RUNNING = BASE | {'compilation', 'convert', 'files', 'processes', 'data', 'systems', 'checkpoints'}
+RUNNING = BASE | {'hosts', 'compilation', 'convert', 'files', 'processes', 'data', 'systems', 'checkpoints'}
 ALLOWED = {
     'types': set(),
     'ops': {'types'},
@@ -18,7 +18,8 @@ ALLOWED = {
     'evaluation': set(),
     'files': set(),
     'visualize': {'files'},
-    'checkpoints': set(),
+    'hosts': set(),
+    'checkpoints': {'hosts'},
     'convert': BASE | {'compilation', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
     'doctor': {'files', 'plain_pickle'},

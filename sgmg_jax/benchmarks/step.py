@@ -25,8 +25,9 @@ from sgmg_jax.ops import queries
 from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
 
-OPTIMIZER = ConfigDict(dict(learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),), freeze=('text_backbone/.*',),
-                            weight_decay=5e-4, clip_norm=0.1, warmup_steps=0, drop_steps=()))
+OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),),
+                            freeze=('text_backbone/.*',), weight_decay=5e-4, clip_norm=0.1, warmup_steps=0,
+                            drop_steps=()))
 
 
 def make_example(options, multiple):
@@ -53,7 +54,7 @@ def prepare(options):
     model = sgmg.SgMg(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                       remat=options.remat, dtype=jnp.dtype(options.dtype))
     system = systems.SYSTEMS['sgmg']
-    config = ConfigDict(dict(optimizer=OPTIMIZER))
+    config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=options.batch), ema_decay=0.0))
     example = jax.device_put(make_example(options, 16 if options.mode == 'forward' else 32))
     init, optimizer, _ = steps.init_state(model, config)
     rng = np.random.default_rng(1)
@@ -65,7 +66,7 @@ def prepare(options):
         forward = compilation.jit(lambda parameters: model.apply(
             {'params': parameters}, example.clip, example.text, queries.best_query)[2].masks)
         return lambda: jax.block_until_ready(forward(parameters))
-    state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, optimizer.init(trainable))
+    state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable))
     train_step = compilation.jit(steps.make_train_step(model, system, optimizer, 0), donate_argnums=0)
 
     def run():
@@ -99,7 +100,8 @@ def main(argv=None):
     parser.add_argument('--tokens', type=int, default=16, help='L (default: 16)')
     parser.add_argument('--batch', type=int, default=1, help='clips (default: 1)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('--remat', action='store_true', help="recompute the backbone's blocks (no effect on a CPU)")
+    parser.add_argument('--remat', action='store_true',
+                        help='recompute the blocks of backbone and transformer in the backward pass')
     parser.add_argument('--runs', type=int, default=5, help='timed runs after one to warm up (default: 5)')
     parser.add_argument('--mode', choices=['forward', 'train'], help='only this one, in this process, as JSON')
     options = parser.parse_args(argv)

@@ -116,7 +116,8 @@ def _collate(examples: Sequence[types.Example]) -> types.Example:
     def join(how, name):
         return jax.tree.map(lambda *parts: how(parts), *(getattr(example, name) for example in examples))
 
-    return types.Example(join(np.stack, 'clip'), join(np.concatenate, 'text'), join(np.concatenate, 'targets'))
+    return types.Example(join(np.stack, 'clip'), join(np.concatenate, 'text'), join(np.concatenate, 'targets'),
+                         join(np.stack, 'origin'))
 
 
 @dataclasses.dataclass
@@ -163,7 +164,8 @@ class LoadClip(grain.transforms.RandomMap):
                 if sample.present.any():
                     sample = clips.visible(sample)
                     tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
-                    return clips.to_example(sample, tokens, self.frame_size)
+                    return clips.to_example(sample, tokens, self.frame_size).replace(
+                        origin=np.array([number, centre], np.int32))
             row = int(rng.integers(len(self.index)))
         raise ValueError(
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '

@@ -179,7 +179,11 @@ class Records(Sequence):
             if place < len(source):
                 break
             place -= len(source)
-        example = source[place]
+        try:
+            example = source[place]
+        except (RuntimeError, OSError) as error:  # of array_record: damaged, or gone
+            raise ValueError(f'{self.directory}: split {self.split}, video {video.name}: its record cannot be read '
+                             f'({error}). Check the disk; build the data set again.') from error
         if example['video'].decode() != video.name:
             raise ValueError(f'{self.directory}: record {index} of {self.split} is video '
                              f'{example["video"].decode()}, but metadata.json says {video.name}. '

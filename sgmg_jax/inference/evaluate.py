@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tqdm
 
-from sgmg_jax import files, score, visualize
+from sgmg_jax import files, hosts, score, visualize
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.inference import predict, protocols
@@ -32,10 +32,12 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     Leaves <workdir>/evaluation/<data set>_<split>/ with the benchmark's files (inference/protocols.py), overlays.png
     and, where there is ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the
     same command goes on after the last finished video, if weights, data and settings are the same. With `shuffled`,
-    every sentence is scored against another object: only <data set>_<split>_shuffled/scores.json.
+    every sentence is scored against another object: only <data set>_<split>_shuffled/scores.json. Several processes,
+    which must all see `workdir`, share the videos; the first one does the rest.
 
     Returns:
-        the summary of the benchmark's scores (score.score_submission), or None without ground truth.
+        the summary of the benchmark's scores (score.score_submission), or None without ground truth, and where this
+        is not the first process.
 
     Raises:
         FileNotFoundError: for a workdir without a run, or without such a checkpoint.
@@ -51,14 +53,21 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     benchmark, name = config.evaluation.protocol, split_name(split)
     if shuffled:
         summary = score_videos(predictor, split, benchmark, shuffled=True, progress=progress)
+        if not hosts.is_first():
+            return None
         score.write_scores(workdir / 'evaluation' / f'{name}_shuffled' / 'scores.json', summary)
         return summary
 
     target, partial = (workdir / 'evaluation' / folder for folder in (name, f'.{name}'))
-    begin(partial, target, {
-        'weights': [predictor.origin, fingerprint(predictor.parameters)], 'records': split.directory,
-        'split': split.split, 'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
+    if hosts.is_first():
+        begin(partial, target, {
+            'weights': [predictor.origin, fingerprint(predictor.parameters)], 'records': split.directory,
+            'split': split.split, 'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
+    hosts.wait('the evaluation can begin')
     write_predictions(predictor, split, protocol, partial, progress)
+    hosts.wait('every video is written')
+    if not hosts.is_first():
+        return None
     submission = protocol.finish(partial / 'files', split.videos)
     summary = None
     if has_truth(split):
@@ -140,7 +149,7 @@ def publish(partial, target):
 def write_predictions(predictor, split, protocol, partial, progress=True):
     """Writes the predictions of every video that is not finished yet to partial/files; partial/done says which are."""
     finished = {int(path.name) for path in (partial / 'done').iterdir()}
-    for i in tqdm.trange(len(split), desc='predicting', unit='video', disable=not progress):
+    for i in tqdm.tqdm(hosts.share(split), desc='predicting', unit='video', disable=not progress):
         if i not in finished:
             protocol.write(predictor, split[i], partial / 'files')
             (partial / 'done' / str(i)).touch()
@@ -155,7 +164,8 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
         shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
 
     Returns:
-        the summary of evaluation.scoring.summarise, or of evaluation.mean_ap.evaluate.
+        the summary of evaluation.scoring.summarise, or of evaluation.mean_ap.evaluate; the same in all processes,
+        which share the videos.
 
     Raises:
         ValueError: for `shuffled` where only some frames are annotated.
@@ -164,12 +174,16 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
         raise ValueError(f'config.evaluation.protocol = {benchmark!r}: sentences can only be shuffled where J and F '
                          "are scored, 'ytvos' and 'davis'.")
     split = split.first(count or len(split))
-    bar = tqdm.trange(len(split), desc='validation', unit='video', leave=False, disable=not progress)
+
+    def of_video(i):
+        if benchmark in protocols.ANNOTATED:
+            return protocols.predict_annotated(predictor, split[i], benchmark)
+        return _score_expressions(predictor, split[i], random.Random(i) if shuffled else None)
+
+    bar = tqdm.tqdm(hosts.share(split), desc='validation', unit='video', leave=False, disable=not progress)
+    rows = [row for of_one in hosts.gather({i: of_video(i) for i in bar}) for row in of_one]
     if benchmark in protocols.ANNOTATED:
-        results = [row for i in bar for row in protocols.predict_annotated(predictor, split[i], benchmark)]
-        return mean_ap.evaluate(score.truth_of_records(benchmark, split), results)
-    rows = [row for i in bar
-            for row in _score_expressions(predictor, split[i], random.Random(i) if shuffled else None)]
+        return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)
     if shuffled and not rows:
         raise ValueError(f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
                          'there is no other object to score a sentence against.')

@@ -16,7 +16,11 @@ class MetricWriter:
     if it had never been interrupted.
     """
 
-    def __init__(self, workdir, start_step):
+    def __init__(self, workdir, start_step, active=True):
+        """active: whether this process is the one that writes."""
+        self._active = active
+        if not active:
+            return
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
         if self._path.exists():
             kept = [line for line in self._path.read_text().splitlines(keepends=True)
@@ -29,6 +33,8 @@ class MetricWriter:
 
     def write(self, step, scalars, shown=()):
         """scalars: name -> float. `shown`: the names that go to the console too."""
+        if not self._active:
+            return
         try:
             self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
             self._lines.flush()
@@ -40,5 +46,7 @@ class MetricWriter:
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))
 
     def close(self):
+        if not self._active:
+            return
         self._lines.close()
         self._board.close()

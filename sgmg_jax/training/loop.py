@@ -1,77 +1,143 @@
-"""The training loop: the only one, for every model, benchmark and number of devices."""
+"""The training loop: the only one, for every model, benchmark and number of devices and hosts."""
 import collections
 import contextlib
+import fcntl
 import json
+import os
 import pathlib
+import signal
+import threading
 import time
 
 from absl import logging
 from clu import parameter_overview
+from flax import traverse_util
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import tqdm
 
-from sgmg_jax import checkpoints, compilation, files, sharding, systems
+from sgmg_jax import checkpoints, compilation, files, hosts, sharding, systems
 from sgmg_jax.convert import weights
 from sgmg_jax.data import augment, pipeline, records, text
 from sgmg_jax.inference import evaluate, predict
+from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
 from sgmg_jax.training.logging import MetricWriter
 
 # What may change when a run is resumed; everything else would make it another run.
-RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'fsdp', 'data.records', 'data.workers',
-             'data.on_bad_clip', 'model.remat', 'evaluation')
+RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped', 'fsdp',
+             'data.records', 'data.workers', 'data.on_bad_clip', 'model.remat', 'evaluation')
+SHOWN = 'loss', 'loss_dice', 'query_accuracy', 'steps_per_second'  # on the console; the rest is in the files
 
 
 def train(config, workdir):
     """Trains until config.steps, resuming from the latest checkpoint in `workdir` if there is one.
 
-    Leaves in `workdir`: config.json, tokenizer.json, checkpoints/, metrics.jsonl, tensorboard/.
+    Leaves in `workdir`, which all processes must see: config.json, tokenizer.json, checkpoints/, metrics.jsonl,
+    tensorboard/.
+
+    Returns:
+        whether it came to the end; False if SIGTERM stopped it, when it has saved.
 
     Raises:
         ValueError: for a config that does not fit itself, its data, or the run in `workdir`.
         FileNotFoundError: for records or a tokenizer that are not there.
+        BlockingIOError: if another run is writing to `workdir`.
+        FloatingPointError: when config.stop_after_skipped steps in a row had no finite gradient; names their clips.
         OSError: when the disk is full; the last whole checkpoint stays.
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
-        with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
-            step = saved.latest_step()
+        stop_requested = stack.enter_context(noting_sigterm())
         source = records.open_records(config.data.records, config.data.train_split)
         epoch = len(records.training_index(source.videos, config.data.num_frames, config.data.sentences))
         config = with_steps(config, epoch)
-        if step is not None:
-            check_config(config, workdir)
+        with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
+            step = saved.latest_step()
+            if step is not None:
+                check_config(config, saved.restore_config(step), workdir)
         validation = open_validation(config)
         model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
         tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
-
         mesh = sharding.make_mesh(config.fsdp)
-        if config.data.batch_size % mesh.size:
-            raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of the '
-                             f'{mesh.size} devices.')
-        stack.enter_context(jax.set_mesh(mesh))
+        parts = mesh.size * config.accumulate
+        if config.data.batch_size % parts:
+            raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of {parts}, the '
+                             f'{mesh.size} devices times config.accumulate = {config.accumulate}.')
+        stack.enter_context(locked(workdir))
         # It tidies up after a killed run in the background, which a process that ends at once would cut short.
         saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
         state, train_step, schedule = prepare_state(config, model, system, mesh, saved)
         # Only now, when all has proved to fit, is the workdir this run's.
-        with files.replacing(workdir / 'config.json') as partial:
-            partial.write_text(config.to_json(indent=1))
-        text.save_tokenizer(tokenizer, workdir)
-        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s)', epoch,
-                     config.steps * config.data.batch_size / epoch, config.steps, state.step, jax.device_count(),
-                     jax.default_backend())
+        if hosts.is_first():
+            with files.replacing(workdir / 'config.json') as partial:
+                partial.write_text(config.to_json(indent=1))
+            text.save_tokenizer(tokenizer, workdir)
+        hosts.wait('config and tokenizer are written')
+        tokenizer = text.load_tokenizer(workdir / 'tokenizer.json')
+        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
+                     epoch, config.steps * config.data.batch_size / epoch, config.steps, state.step,
+                     jax.device_count(), jax.default_backend(), jax.process_count())
 
         batches = stack.enter_context(contextlib.closing(open_batches(config, source, tokenizer, int(state.step))))
-        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, int(state.step))))
+        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, int(state.step), hosts.is_first())))
         predictor = predict.Predictor.from_config(config, model, None, tokenizer)
 
-        def validate(parameters):
-            predictor.parameters = parameters
-            return evaluate.score_videos(predictor, validation, config.evaluation.protocol, config.evaluation.videos)
+        def validate(state):
+            parameters = sharding.local_copy(mesh, state.parameters())
+            predictor.parameters = traverse_util.unflatten_dict(parameters, sep='/')
+            try:
+                return evaluate.score_videos(predictor, validation, config.evaluation.protocol,
+                                             config.evaluation.videos)
+            finally:
+                predictor.parameters = None  # no second copy beside those that are trained
 
-        run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate)
+        return run_steps(config, state, train_step, schedule, source, batches, writer, saved, validate,
+                         stop_requested)
+
+
+@contextlib.contextmanager
+def noting_sigterm():
+    """While it lasts, SIGTERM ends nothing. Gives a function(step), the same for all processes: whether one of them
+    has got it."""
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point  # jax.distributed has its own handler of SIGTERM
+        return
+    got = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
+        yield lambda step: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: got.set())
+    try:
+        yield lambda step: got.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def locked(workdir):
+    """Keeps every other run out of `workdir`, until this process ends in whatever way.
+
+    Raises:
+        BlockingIOError: if there is one.
+    """
+    if not hosts.is_first():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / '.lock').open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise BlockingIOError(error.errno, f'another run is training here ({file.read().strip()}). Stop it, or '
+                                               'use another --workdir', str(workdir)) from error
+        file.truncate(0)
+        file.write(f'process {os.getpid()} of {os.uname().nodename}')
+        file.flush()
+        yield
 
 
 def with_steps(config, clips):
@@ -107,58 +173,137 @@ def open_validation(config):
     return split
 
 
-def run_steps(config, state, train_step, schedule, mesh, batches, writer, saved, validate):
-    """From state.step to config.steps."""
-    recent, since, shown = collections.deque(), time.monotonic(), {}
+def run_steps(config, state, train_step, schedule, source, batches, writer, saved, validate, stop_requested):
+    """From state.step to config.steps. Returns whether it came there."""
+    shown, recent = {}, Recent(source)
     bar = tqdm.tqdm(range(int(state.step), config.steps), initial=int(state.step), total=config.steps,
-                    desc='training', unit='step', mininterval=1, dynamic_ncols=True)
+                    desc='training', unit='step', mininterval=1, dynamic_ncols=True, disable=not hosts.is_first())
     for done in bar:
-        state, metrics = train_step(state, sharding.global_batch(mesh, next(batches)))
-        recent.append(metrics)
+        if stop_requested(done):
+            if saved.latest_step() != done:
+                saved.save(state, as_json(config))
+            saved.wait()
+            logging.warning('stopped by SIGTERM; step %d is saved, the same command goes on from there', done)
+            return False
+        with recent.waiting():
+            batch = next(batches)
+        state, metrics = train_step(state, batch)
+        recent.add(done + 1, batch.origin, metrics)
         step = done + 1
         last = step == config.steps
         if step % config.log_every == 0 or last:
-            means = {name: float(np.mean([m[name] for m in recent])) for name in metrics}
+            means = recent.means()
             means['learning_rate'] = float(schedule(done)) * config.optimizer.learning_rate
-            means['steps_per_second'] = len(recent) / (time.monotonic() - since)
-            writer.write(step, means, shown=('loss', 'loss_dice', 'query_accuracy', 'steps_per_second'))
-            bar.set_postfix(loss=f'{means["loss"]:.3f}', **shown)
+            writer.write(step, means, shown=[name for name in SHOWN if name in means])
+            bar.set_postfix(loss=f'{means.get("loss", np.nan):.3f}', **shown)
+            if means['skipped_in_a_row'] >= config.stop_after_skipped:
+                if saved.latest_step() != step:
+                    saved.save(state, as_json(config))
+                saved.wait()
+                raise FloatingPointError(
+                    f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient, and '
+                    f'changed nothing. Their clips: {recent.skipped_clips()}. Look at these in the data; or start '
+                    'again in another --workdir with a lower config.optimizer.learning_rate, now '
+                    f'{config.optimizer.learning_rate}, or clip_norm.')
             recent.clear()
-            since = time.monotonic()
         evaluated = step % config.eval_every == 0 or last
         if evaluated:
-            summary = validate(state.parameters())
+            summary = validate(state)
             headline = 'J&F' if 'J&F' in summary else 'mAP'
             shown = {headline: f'{summary[headline]:.1f}'}
             writer.write(step, flatten_scores(summary), shown=[
                 f'valid/{name}' for name in (headline, 'J', 'F', 'overall_IoU', 'mean_IoU') if name in summary])
-            since = time.monotonic()
+            recent.restart_clock()
         if evaluated or step % config.checkpoint_every == 0:
-            if not np.isfinite(metrics['loss']):
-                raise FloatingPointError(
-                    f'the loss is {metrics["loss"]} at step {step}. Start again in another --workdir with a lower '
-                    f'config.optimizer.learning_rate, now {config.optimizer.learning_rate}, or clip_norm.')
-            saved.save(state, summary[headline] if evaluated else None)
+            saved.save(state, as_json(config), summary[headline] if evaluated else None)
     saved.wait()
+    return True
+
+
+class Recent:
+    """What happened since the last line of the log."""
+
+    def __init__(self, source):
+        self._source, self._steps, self._named = source, [], collections.deque(maxlen=100)
+        self.restart_clock()
+
+    def restart_clock(self):
+        self._since, self._waited, self._timed = time.monotonic(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Around what waits for the loader."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
+
+    def add(self, step, origin, metrics):
+        self._steps.append((step, origin, metrics))
+        self._timed += 1
+
+    def means(self):
+        """Metrics over the steps that were not skipped, which are named in the log; steps a second, and the share of
+        the time in which they waited for data."""
+        means, applied = {}, []
+        for step, origin, metrics in self._steps:
+            metrics = {name: float(x) for name, x in metrics.items()}
+            means |= {name: metrics[name] for name in ('skipped', 'skipped_in_a_row')}
+            if not metrics['skipped_in_a_row']:
+                applied.append(metrics)
+                self._named.clear()
+                continue
+            names = clip_names(self._source, origin)
+            self._named.append(names)
+            logging.warning('skipped step %d, whose gradient is not finite: loss %s, clips %s', step, metrics['loss'],
+                            names)
+        if applied:
+            means = {name: float(np.mean([metrics[name] for metrics in applied])) for name in metrics} | means
+        seconds = time.monotonic() - self._since
+        return means | {'steps_per_second': self._timed / seconds, 'waited_for_data': self._waited / seconds}
+
+    def skipped_clips(self):
+        return '; '.join(self._named)
+
+    def clear(self):
+        self._steps.clear()
+        self.restart_clock()
+
+
+def clip_names(source, origin):
+    """Of a batch's types.Example.origin, this process's clips."""
+    return ', '.join(f'{source.videos[number].name} around frame {source.videos[number].frame_names[centre]}'
+                     for number, centre in origin.tolist())
+
+
+def as_json(config):
+    return json.loads(config.to_json())
 
 
 def prepare_state(config, model, system, mesh, saved):
-    """The state to start from, the compiled step, and the learning rate's schedule."""
-    init, optimizer, schedule = steps.init_state(model, config)
-    key = jax.random.key(config.seed)
-    abstract = jax.eval_shape(init, key)
-    shardings = sharding.parameter_shardings(mesh, abstract)
-    step = saved.latest_step()
-    if step is None:
-        state = start_state(config, init, key, abstract, shardings)
-        logging.info('parameters:\n%s', parameter_overview.get_parameter_overview(
-            state.parameters(), include_stats=False, max_lines=400))
-    else:
-        state = saved.restore(step, jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
-        logging.info('resumed from %s, step %d', saved.folder, step)
-    train_step = compilation.jit(steps.make_train_step(model, system, optimizer, config.seed), donate_argnums=0,
-                                 out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
+    """The state to start from; the step, a function(state, this process's batch) -> state, metrics; and the learning
+    rate's schedule."""
+    with jax.set_mesh(mesh):
+        init, optimizer, schedule = steps.init_state(model, config)
+        key = jax.random.key(config.seed)
+        abstract = jax.eval_shape(init, key)
+        shardings = sharding.parameter_shardings(mesh, abstract)
+        step = saved.latest_step()
+        if step is None:
+            state = start_state(config, init, key, abstract, shardings)
+            logging.info('parameters:\n%s', parameter_overview.get_parameter_overview(
+                optimizers.merge(state.trainable, state.frozen), include_stats=False, max_lines=400))
+        else:
+            state = saved.restore(step, jax.tree.map(
+                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
+            logging.info('resumed from %s, step %d', saved.folder, step)
+    step_function = steps.make_train_step(model, system, optimizer, config.seed, config.accumulate, config.ema_decay)
+    compiled = compilation.jit(step_function, donate_argnums=0,
+                               out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
+
+    def train_step(state, batch):
+        with jax.set_mesh(mesh):
+            return compiled(state, sharding.global_batch(mesh, batch))
+
     return state, train_step, schedule
 
 
@@ -169,13 +314,13 @@ def start_state(config, init, key, abstract, shardings):
         init: key -> TrainState of new parameters.
         abstract, shardings: TrainStates of the shapes and of the shardings that `init` gives.
     """
-    found, report = weights.load(config.init, abstract.parameters(), config.init_skip)
+    found, report = weights.load(config.init, optimizers.merge(abstract.trainable, abstract.frozen), config.init_skip)
     for line in report:
         logging.info('weights: %s', line)
 
     def without_found(state):
         return state.replace(**{name: {path: x for path, x in getattr(state, name).items() if path not in found}
-                                for name in ('trainable', 'frozen')})
+                                for name in ('trainable', 'average', 'frozen')})
 
     # What was found is no output, so XLA does not compute it either: compiling the rest takes half a minute.
     state = jax.jit(lambda key: without_found(init(key)), out_shardings=without_found(shardings))(key)
@@ -192,7 +337,7 @@ def start_state(config, init, key, abstract, shardings):
         return {path: new[path] if path in new else jax.device_put(found[path].astype(x.dtype), where[path])
                 for path, x in wanted.items()}
 
-    return state.replace(trainable=place('trainable'), frozen=place('frozen'))
+    return state.replace(**{name: place(name) for name in ('trainable', 'average', 'frozen')})
 
 
 def open_batches(config, source, tokenizer, start_step):
@@ -237,14 +382,13 @@ def prepare_tokenizer(config, model, source, workdir, resumed):
     return tokenizer
 
 
-def check_config(config, workdir):
-    """Raises ValueError if the run in `workdir` was started with another config; names the fields."""
-    old = json.loads((workdir / 'config.json').read_text())
-    differences = list(_differences(old, json.loads(config.to_json())))
+def check_config(config, old, workdir):
+    """Raises ValueError if the run in `workdir` was started with another config, `old`; names the fields."""
+    differences = list(_differences(old, as_json(config)))
     if differences:
         raise ValueError(
             f'{workdir}: holds a run of another config: ' + '; '.join(
-                f'{field} was {was!r}, is now {now!r}' for field, was, now in differences[:5])
+                f'{field} was {was!r}, is now {now!r}' for field, was, now in differences)
             + '. Use another --workdir, or the config it was started with.')
 
 

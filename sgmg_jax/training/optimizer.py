@@ -5,11 +5,13 @@ from flax import traverse_util
 import optax
 
 
-def make_optimizer(config, parameters):
+def make_optimizer(config, parameters, batch_size):
     """The optimizer of the trainable parameters.
 
     Args:
         config: config.optimizer, with
+            batch_size: the number of clips a step that the rates are meant for; with another they grow and fall in
+                proportion (Goyal et al., 2017; the release's own rule for the number of GPUs).
             learning_rate: of parameters that no group names.
             groups: ((regex, learning rate), ...); the first that matches a parameter's path holds.
             weight_decay: decoupled, on every parameter (norms and biases too, as in the released code).
@@ -17,9 +19,11 @@ def make_optimizer(config, parameters):
             warmup_steps: rates grow linearly from 0 for so many steps.
             drop_steps: steps at which all rates fall tenfold.
         parameters: a flat dict, path -> array, of the trainable ones (see `partition`).
+        batch_size: clips a step.
 
     Returns:
-        an optax transformation of such dicts, and the schedule: step -> factor on all rates.
+        an optax transformation of such dicts, which leaves out steps whose gradient is not finite and counts them
+        (optax.ApplyIfFiniteState); and the schedule: step -> factor on config.learning_rate and the groups' rates.
 
     Raises:
         ValueError: for a group that names no parameter.
@@ -32,14 +36,20 @@ def make_optimizer(config, parameters):
             raise ValueError(f'config.optimizer.groups: {pattern.pattern!r} is the first match of no trainable '
                              f'parameter. Paths look like {next(iter(parameters))!r}.')
     rates = {f'group{i}': rate for i, (_, rate) in enumerate(groups)} | {'others': config.learning_rate}
-    schedule = make_schedule(config.warmup_steps, config.drop_steps)
+    drops = make_schedule(config.warmup_steps, config.drop_steps)
+    scale = batch_size / config.batch_size
+
+    def schedule(step):
+        return scale * drops(step)
 
     def adamw(rate):
         return optax.adamw(lambda step: rate * schedule(step), weight_decay=config.weight_decay)
 
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.partition({label: adamw(rate) for label, rate in rates.items()}, labels)), schedule
+        optax.partition({label: adamw(rate) for label, rate in rates.items()}, labels))
+    # When there are too many, the loop stops: training.loop.Watch.
+    return optax.apply_if_finite(optimizer, max_consecutive_errors=2 ** 30), schedule
 
 
 def make_schedule(warmup_steps, drop_steps):

@@ -6,21 +6,23 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgmg_jax import systems
+from sgmg_jax import sharding, systems
 from sgmg_jax.training import optimizer as optimizers
 
 
 @struct.dataclass
 class TrainState:
-    """step: how many are done. trainable, frozen: parameters, flat dicts path -> array."""
+    """step: how many are done. trainable, frozen: parameters, flat dicts path -> array. average: the trainable ones'
+    moving average, {} where config.ema_decay is 0. optimizer_state: of optax, with the count of skipped steps."""
     step: jax.Array
     trainable: dict[str, jax.Array]
     frozen: dict[str, jax.Array]
+    average: dict[str, jax.Array]
     optimizer_state: Any
 
     def parameters(self):
-        """All parameters, nested as the module wants them."""
-        return optimizers.merge(self.trainable, self.frozen)
+        """All parameters to evaluate with, the averages where there are any: path -> array."""
+        return self.trainable | self.average | self.frozen
 
 
 def init_state(model, config):
@@ -33,39 +35,79 @@ def init_state(model, config):
         return optimizers.partition(systems.init_parameters(model, key), config.optimizer.freeze)
 
     shapes, _ = jax.eval_shape(parameters, jax.random.key(0))
-    optimizer, schedule = optimizers.make_optimizer(config.optimizer, shapes)
+    optimizer, schedule = optimizers.make_optimizer(config.optimizer, shapes, config.data.batch_size)
 
     def init(key):
         trainable, frozen = parameters(key)
-        return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, optimizer.init(trainable))
+        average = dict(trainable) if config.ema_decay else {}
+        return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, average, optimizer.init(trainable))
 
     return init, optimizer, schedule
 
 
-def make_train_step(model, system, optimizer, seed):
+def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0):
     """function(state, batch) -> state, metrics; batch is a types.Example.
 
     Frozen parameters take no part in the gradient, nor in the norm it is clipped by. Dropout
-    follows from the seed and the step. Metrics are scalars: the loss, its terms for every decoder
-    layer, the gradient's norm, the share of sentences whose best-scored query is the matched one.
+    follows from the seed and the step. A step whose gradient is not finite changes nothing but its own number.
+
+    Args:
+        accumulate: parts of the batch that go through one after the other; gradient and metrics are the means of
+            theirs. Every device has its share of each part, so this many times its number must divide the batch.
+        ema_decay: of the parameters' moving average; 0 for none.
+
+    Metrics are scalars: the loss, its terms for every decoder layer, the gradient's norm, the share of sentences
+    whose best-scored query is the matched one; `skipped`, steps skipped so far, and `skipped_in_a_row`.
     """
-    def objective(trainable, state, batch):
-        key = jax.random.fold_in(jax.random.key(seed), state.step)
+    def objective(trainable, frozen, key, batch):
         outputs = model.apply(
-            {'params': optimizers.merge(trainable, state.frozen)}, batch.clip, batch.text,
+            {'params': optimizers.merge(trainable, frozen)}, batch.clip, batch.text,
             lambda proposals: system.match(proposals, batch.targets), train=True, rngs={'dropout': key})
         total, named = system.loss(outputs, batch.targets)
-        return total, (named, outputs)
+        proposals, query, _ = outputs
+        best = jax.nn.sigmoid(proposals.scores[-1]).mean(axis=1).argmax(axis=-1)
+        accuracy = (best == query[-1]).mean(where=batch.targets.asked)
+        return total, {'loss': total, **named, 'query_accuracy': accuracy}
+
+    gradient_of = jax.grad(objective, has_aux=True)
 
     def train_step(state, batch):
-        (total, (named, (proposals, query, _))), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.trainable, state, batch)
+        # XLA would otherwise compute with parts of sharded parameters, and pass activations around for it.
+        trainable, frozen = sharding.gathered((state.trainable, state.frozen))
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        if accumulate == 1:
+            gradients, metrics = gradient_of(trainable, frozen, key, batch)
+        else:
+            def add_part(total, part):
+                of_part = gradient_of(trainable, frozen, jax.random.fold_in(key, part[0]), part[1])
+                return jax.tree.map(jnp.add, total, of_part), None
+
+            parts = jnp.arange(accumulate), split_batch(batch, accumulate)
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
+                gradient_of, trainable, frozen, key, jax.tree.map(lambda x: x[0], parts[1])))
+            total, _ = jax.lax.scan(add_part, zeros, parts)
+            gradients, metrics = jax.tree.map(lambda x: x / accumulate, total)
+        gradients = sharding.gathered(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trainable)
-        best = jax.nn.sigmoid(proposals.scores[-1]).mean(axis=1).argmax(axis=-1)
-        metrics = {'loss': total, **named, 'gradient_norm': optax.tree.norm(gradients),
-                   'query_accuracy': (best == query[-1]).mean(where=batch.targets.asked)}
-        state = state.replace(step=state.step + 1, optimizer_state=optimizer_state,
-                              trainable=optax.apply_updates(state.trainable, updates))
-        return state, metrics
+        trainable = optax.apply_updates(state.trainable, updates)
+        average = {path: jnp.where(optimizer_state.last_finite, optax.incremental_update(trainable[path], x,
+                                                                                        1 - ema_decay), x)
+                   for path, x in state.average.items()}
+        metrics |= {'gradient_norm': optax.tree.norm(gradients), 'skipped': optimizer_state.total_notfinite,
+                    'skipped_in_a_row': optimizer_state.notfinite_count}
+        return TrainState(state.step + 1, trainable, state.frozen, average, optimizer_state), metrics
 
     return train_step
+
+
+def split_batch(batch, parts):
+    """A batch, axis B (N) first, as `parts` batches with a new axis in front. Part i has every clip whose number is i
+    modulo `parts`, so that clips that lie on a device stay there."""
+    clips = len(batch.clip.size)
+
+    def split(x):
+        each = len(x) // clips  # sentences of a clip stay together
+        x = x.reshape(clips // parts, parts, each, *x.shape[1:]).swapaxes(0, 1)
+        return x.reshape(parts, -1, *x.shape[3:])
+
+    return jax.tree.map(split, batch)

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import pickle
+import shutil
 
 import av
 import numpy as np
@@ -197,3 +198,16 @@ def test_maps_of_all_objects_know_every_frame(records_folder):
     for frame in (1, 2):  # Object 2 is away from frame 2, which is known.
         np.testing.assert_array_equal(record.decode_object(2, frame), raw_tree.mask(frame) == 2)
     assert records.open_records(records_folder, 'valid').videos[0].annotated_frames(1) == []
+
+
+def test_a_damaged_record_is_named(records_folder, tmp_path):
+    folder = tmp_path / 'copy'
+    shutil.copytree(records.open_records(records_folder, 'train').directory, folder)
+    path, = folder.glob('*-train.array_record*')
+    data = bytearray(path.read_bytes())
+    middle = slice(len(data) // 2, len(data) // 2 + 4000)
+    data[middle] = bytes(255 - x for x in data[middle])
+    path.write_bytes(data)
+    source = records.open_records(folder, 'train')
+    with pytest.raises(ValueError, match=f'copy: split train, video {source.videos[0].name}: its record cannot be'):
+        source[0]

@@ -8,7 +8,7 @@ import pytest
 from sgmg_jax.training import optimizer
 
 CONFIG = ConfigDict(dict(
-    learning_rate=1e-2, groups=(('backbone/.*', 5e-3), ('.*/bias', 2e-3)), freeze=('text/.*',),
+    batch_size=8, learning_rate=1e-2, groups=(('backbone/.*', 5e-3), ('.*/bias', 2e-3)), freeze=('text/.*',),
     weight_decay=5e-4, clip_norm=0.1, warmup_steps=0, drop_steps=(3,)))
 PATHS = {'backbone/kernel': 5e-3, 'backbone/bias': 5e-3, 'head/kernel': 1e-2, 'head/bias': 2e-3}
 
@@ -37,7 +37,7 @@ def test_groups_clipping_decay_and_schedule():
     # The last gradient is below the clipping norm.
     gradients = [{k: (scale * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}
                  for scale in (10, 1, 1, 1, 1e-3)]
-    transformation, schedule = optimizer.make_optimizer(CONFIG, start)
+    transformation, schedule = optimizer.make_optimizer(CONFIG, start, batch_size=8)
     state, ours = transformation.init(start), start
     for gradient in gradients:
         updates, state = transformation.update(gradient, state, ours)
@@ -68,4 +68,4 @@ def test_a_group_without_parameters():
     config = CONFIG.copy_and_resolve_references()
     config.groups = (('.*', 1e-3), ('head/.*', 1e-4))
     with pytest.raises(ValueError, match="groups: 'head/.*' is the first match of no trainable"):
-        optimizer.make_optimizer(config, {'head/kernel': np.zeros(2)})
+        optimizer.make_optimizer(config, {'head/kernel': np.zeros(2)}, batch_size=8)

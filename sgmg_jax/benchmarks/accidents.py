@@ -1,0 +1,137 @@
+"""Kills a training run again and again, and compares what comes of it with a run that nothing happened to.
+
+    python -m sgmg_jax.benchmarks.accidents --kills=10 --out=runs/accidents -- --config=configs/synthetic.py \\
+        --config.steps=200 --config.checkpoint_every=20 --config.eval_every=50 --config.log_every=1
+
+What follows `--` goes to train.py, in the current folder. Each time the run is killed by SIGKILL after a random while,
+wherever it is then: starting, loading, in a step, in a save, in validation; the same command goes on, and after the
+last kill to the end. All arrays of the last checkpoint (parameters, optimizer, moving average) must be equal bit for
+bit, and so must every line of metrics.jsonl but for its timings, which tells that every step saw the same data.
+"""
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import tqdm
+
+from sgmg_jax.checkpoints import Checkpoints
+
+TIMINGS = 'steps_per_second', 'waited_for_data'
+
+
+def run(command, workdir, kill=None):
+    """Runs train.py to its end, or until kill(lines of metrics.jsonl that it has written) says so.
+
+    Returns:
+        the last line of its log, and whether it was killed.
+
+    Raises:
+        RuntimeError: if it failed by itself.
+    """
+    log, metrics = workdir.with_suffix('.log'), workdir / 'metrics.jsonl'
+    before = metrics.stat().st_ino if metrics.exists() else None
+    with log.open('w') as output:
+        process = subprocess.Popen([*command, f'--workdir={workdir}'], stdout=output, stderr=output)
+        while process.poll() is None:
+            # A resumed run writes a new file.
+            written = metrics.exists() and metrics.stat().st_ino != before
+            if kill and kill(metrics.read_text().splitlines() if written else []):
+                process.send_signal(signal.SIGKILL)
+                break
+            time.sleep(0.02)
+        process.wait()
+    lines = [line for line in re.split(r'[\n\r]', log.read_text(errors='replace')) if line.strip()]
+    if process.returncode not in (0, -signal.SIGKILL):
+        raise RuntimeError(f'{log}: train.py failed by itself, with {process.returncode}. Last line: {lines[-1]}')
+    return lines[-1] if lines else '', process.returncode != 0
+
+
+def random_instant(rng, steps, seconds):
+    """A function for `run`: kills while it starts, or after one of so many more steps, each of so many seconds."""
+    started, reached = time.monotonic(), None
+    starting, delay = rng.random() < 0.2, rng.uniform(0, 2 * seconds)
+    lines_wanted = rng.integers(1, max(2, steps + 1))
+    early = rng.uniform(0, 20)
+
+    def kill(lines):
+        nonlocal reached
+        if starting:
+            return time.monotonic() - started > early
+        if reached is None and len(lines) >= lines_wanted:
+            reached = time.monotonic()
+        return reached is not None and time.monotonic() - reached > delay
+
+    return kill
+
+
+def lines_of(workdir):
+    """metrics.jsonl without what the clock says."""
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
+
+
+def differences(one, other):
+    """What two workdirs do not have in common, in words."""
+    found = []
+    steps = [Checkpoints(workdir, read_only=True).latest_step() for workdir in (one, other)]
+    if steps[0] != steps[1]:
+        return [f'last checkpoints are of the steps {steps[0]} and {steps[1]}']
+    ours, theirs = (Checkpoints(workdir, read_only=True).read(steps[0]) for workdir in (one, other))
+    found += [f'only one of the checkpoints has {path}' for path in sorted(set(ours) ^ set(theirs))]
+    found += [f'{path} differs' for path in sorted(set(ours) & set(theirs))
+              if np.asarray(ours[path]).tobytes() != np.asarray(theirs[path]).tobytes()]
+    lines = [lines_of(workdir) for workdir in (one, other)]
+    found += [f'metrics.jsonl differs from line {i + 1} on' for i in range(max(map(len, lines)))
+              if lines[0][i:i + 1] != lines[1][i:i + 1]][:1]
+    return found
+
+
+def main(argv=None):
+    """Returns the exit status: 0 if all is equal."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    ours, theirs = (arguments[:arguments.index('--')], arguments[arguments.index('--') + 1:]) \
+        if '--' in arguments else (arguments, [])
+    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.accidents', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=10, help='how many (default: %(default)s)')
+    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents', help='folder of the two runs, emptied '
+                                                                                   '(default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the instants (default: %(default)s)')
+    options = parser.parse_args(ours)
+    if not theirs:
+        parser.error('give the flags of train.py after --')
+    quiet, killed = options.out / 'undisturbed', options.out / 'killed'
+    for folder in (quiet, killed):
+        shutil.rmtree(folder, ignore_errors=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    # Compiled once, or every start would spend its time on that.
+    os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str((options.out / 'compiled').absolute()))
+    command = [sys.executable, 'train.py', *theirs]
+    run(command, quiet)
+    rates = [line['steps_per_second'] for line in map(json.loads, (quiet / 'metrics.jsonl').read_text().splitlines())
+             if 'steps_per_second' in line]
+    rng, count = np.random.default_rng(options.seed), 0
+    for _ in tqdm.trange(options.kills, unit='kill'):
+        kill = random_instant(rng, round(2 * len(rates) / options.kills), 1 / max(rates))
+        last, was_killed = run(command, killed, kill)
+        if not was_killed:
+            tqdm.tqdm.write('it came to its end before the next kill')
+            break
+        count += 1
+        tqdm.tqdm.write(f'kill {count}: {last[:110]}')
+    run(command, killed)
+    found = differences(quiet, killed)
+    print('\n'.join(found) or f'after {count} kills all is equal, bit for bit')
+    return 1 if found else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Several processes that train or evaluate together, one or more to a host. Alone, everything here does nothing."""
+import pickle
+
+from absl import flags
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+
+def define_flags():
+    """The flags that `initialize` reads, for a script's top level."""
+    flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, Slurm, Open MPI or '
+                                            'Kubernetes job, which say themselves who they are.')
+    flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process that has --process_index=0.')
+    flags.DEFINE_integer('process_count', None, 'How many processes there are, the same for all.', lower_bound=1)
+    flags.DEFINE_integer('process_index', None, 'Which of them this is.', lower_bound=0)
+
+
+def initialize():
+    """Joins the other processes, if a flag asks for it. To be called before anything of JAX is used.
+
+    Raises:
+        ValueError: for flags that do not go together.
+    """
+    values = flags.FLAGS
+    given = values.coordinator, values.process_count, values.process_index
+    if values.distributed:
+        if any(x is not None for x in given):
+            raise ValueError('--distributed: finds the processes by itself. Leave out --coordinator, --process_count '
+                             'and --process_index, or it.')
+        jax.distributed.initialize()
+    elif any(x is not None for x in given):
+        if any(x is None for x in given):
+            raise ValueError(f'--coordinator={given[0]} --process_count={given[1]} --process_index={given[2]}: give '
+                             'all three.')
+        jax.distributed.initialize(*given)
+
+
+def is_first():
+    """Whether this process is the one that writes what there is only one of."""
+    return jax.process_index() == 0
+
+
+def wait(name):
+    """Until all processes are here. name: of the place, the same for all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def share(items):
+    """The places of this process's items of a sequence: every process_count-th."""
+    return range(jax.process_index(), len(items), jax.process_count())
+
+
+def gather(values):
+    """What the processes pass, {place: value} each, as one list in the order of places; the same for all."""
+    if jax.process_count() == 1:
+        return [values[place] for place in sorted(values)]
+    data = np.frombuffer(pickle.dumps(values), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(data)]))
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[:len(data)] = data
+    parts = multihost_utils.process_allgather(padded)
+    every = {}
+    for part, (length,) in zip(parts, lengths):
+        every |= pickle.loads(part[:length].tobytes())
+    return [every[place] for place in sorted(every)]
+
+
+def anywhere(condition):
+    """Whether it holds on one of the processes at least."""
+    if jax.process_count() == 1:
+        return bool(condition)
+    return bool(multihost_utils.process_allgather(np.array([condition])).any())

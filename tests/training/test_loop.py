@@ -1,0 +1,101 @@
+"""What the loop does about accidents."""
+import copy
+import json
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import small
+
+from sgmg_jax import checkpoints
+from sgmg_jax.benchmarks import accidents
+from sgmg_jax.data import pipeline, records
+from sgmg_jax.training import loop
+import train
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def lines(workdir):
+    return [line for line in accidents.lines_of(workdir) if 'loss' in line]
+
+
+def poison(monkeypatch, numbers):
+    """Clips of these videos hold a number that is none."""
+    load = pipeline.LoadClip.random_map
+
+    def random_map(self, row, rng):
+        example = load(self, row, rng)
+        if example.origin[0] in numbers:
+            example.clip.frames[0, 3, 3] = np.nan
+        return example
+
+    monkeypatch.setattr(pipeline.LoadClip, 'random_map', random_map)
+
+
+def test_sigterm_saves_and_the_run_goes_on(tiny_config, tmp_path, monkeypatch):
+    config = copy.deepcopy(tiny_config)
+    config.update(steps=3, eval_every=3, checkpoint_every=100)
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    assert loop.train(config, whole)
+    before, write = signal.getsignal(signal.SIGTERM), loop.MetricWriter.write
+
+    def write_and_stop(self, step, *args, **kwargs):
+        write(self, step, *args, **kwargs)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.MetricWriter, 'write', write_and_stop)
+        assert not loop.train(config, stopped)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert checkpoints.Checkpoints(stopped, read_only=True).latest_step() == 1
+    assert loop.train(config, stopped)
+    assert accidents.differences(whole, stopped) == []
+
+    monkeypatch.setattr(loop, 'train', lambda *_: False)
+    with pytest.raises(SystemExit) as exit_status:
+        train.main(['train.py'])
+    assert exit_status.value.code == 143
+
+
+def test_clips_without_a_finite_gradient_are_skipped_and_named(tiny_config, tmp_path, monkeypatch, caplog):
+    config = copy.deepcopy(tiny_config)
+    config.update(steps=6, log_every=2, eval_every=100, checkpoint_every=100)
+    poison(monkeypatch, {0})
+    source = records.open_records(config.data.records, config.data.train_split)
+    assert loop.train(config, tmp_path)
+    named = [record.getMessage() for record in caplog.records if 'skipped step' in record.getMessage()]
+    last = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()][-2]
+    assert 0 < len(named) == last['skipped'] < 6
+    assert all(f'{source.videos[0].name} around frame 0' in message for message in named)
+    every = checkpoints.Checkpoints(tmp_path, read_only=True).read(6)
+    assert all(np.isfinite(x).all() for x in every.values())
+
+
+def test_too_many_in_a_row_stop_the_run(tiny_config, tmp_path, monkeypatch):
+    config = copy.deepcopy(tiny_config)
+    config.update(steps=6, log_every=2, eval_every=100, checkpoint_every=100, stop_after_skipped=3)
+    poison(monkeypatch, {0, 1, 2})
+    name = records.open_records(config.data.records, config.data.train_split).videos[0].name
+    with pytest.raises(FloatingPointError, match=rf'the last 4 steps, up to step 4, had no .*{name} around frame \d+'):
+        loop.train(config, tmp_path)
+    assert checkpoints.Checkpoints(tmp_path, read_only=True).latest_step() == 4
+
+
+def test_two_runs_in_one_workdir(tiny_config, tmp_path):
+    with loop.locked(tmp_path):
+        with pytest.raises(BlockingIOError, match=rf'another run is training here \(process {os.getpid()} of '):
+            loop.train(tiny_config, tmp_path)
+    assert not (tmp_path / 'config.json').exists()
+
+
+def test_killed_at_random_instants(tiny_config, tmp_path, monkeypatch, capsys):
+    """By the command, in a small form."""
+    config = copy.deepcopy(tiny_config)
+    config.update(steps=8, log_every=1, eval_every=4, checkpoint_every=2, ema_decay=0.5)
+    monkeypatch.chdir(ROOT)
+    assert accidents.main(['--kills=2', f'--out={tmp_path}', '--', *small.flags(config)]) == 0
+    assert 'kills all is equal, bit for bit' in capsys.readouterr().out
+    assert len(lines(tmp_path / 'killed')) == 8

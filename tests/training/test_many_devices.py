@@ -1,0 +1,171 @@
+"""The same numbers on one device, on eight in every mesh, and in two processes."""
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import small
+
+from sgmg_jax import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS = 4
+
+# Four training steps of the whole model, dropout on, on eight virtual devices.
+PROGRAM = '''
+    import re, sys
+    import jax, jax.numpy as jnp, numpy as np
+    from jax.sharding import NamedSharding, PartitionSpec
+    import small
+    from sgmg_jax import compilation, sharding, systems, types
+    from sgmg_jax.training import optimizer as optimizers, step as steps
+
+    assert jax.device_count() == 8
+    name, E, meshes = sys.argv[1], int(sys.argv[2]), [int(x) for x in sys.argv[3:]]
+    config = small.small_config('')
+    config.ema_decay = 0.5
+    config.model.name = name
+    config.model.hidden = 64  # with 32 every channel is a group of its norm, and a ReLU has its kink at its mean
+    config.data.batch_size = B = 8
+    model, system = systems.build_model(config.model), systems.SYSTEMS[name]
+    rng = np.random.default_rng(0)
+    T, S, N = 2, 80, B * E
+    valid = np.ones((B, T, S, S), bool)
+    valid[1, :, 70:] = False
+    size = np.full((B, 2), 80, np.int32)
+    size[1, 0] = 70
+    lengths = np.resize([6, 3, 5, 4, 2, 0 if E > 1 else 1, 6, 2], N)[:, None]
+
+    def batch():
+        clip = types.Clip(rng.standard_normal((B, T, S, S, 3), dtype=np.float32), valid, size)
+        text = types.Text(rng.integers(3, 20, (N, 6)).astype(np.int32), np.arange(6)[None] < lengths)
+        targets = types.Targets(
+            rng.random((N, T, S, S)) < .3, rng.uniform(.2, .6, (N, T, 4)).astype(np.float32), rng.random((N, T)) < .8,
+            np.repeat(size, E, axis=0), lengths[:, 0] > 0)
+        return types.Example(clip, text, targets)
+
+    batches = [batch() for _ in range(4)]
+    init, optimizer, _ = steps.init_state(model, config)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    trainable = {path: (rng.normal(0, 0.1, x.shape) + path.endswith('scale')).astype(np.float32)
+                 for path, x in shapes.trainable.items()}
+    begin = lambda: steps.TrainState(jnp.zeros((), jnp.int32), trainable, {}, trainable, optimizer.init(trainable))
+    step = steps.make_train_step(model, system, optimizer, 0, ema_decay=0.5)
+
+    def run(function, state, place):
+        losses = []
+        for batch in batches:
+            state, metrics = function(state, place(batch))
+            losses.append((metrics['loss'], metrics['gradient_norm']))
+        return np.array(losses), jax.device_get((state.trainable, state.average))
+
+    expected, parameters = run(compilation.jit(step), begin(), lambda batch: batch)
+    shapes_known, numbers = {x.shape for x in trainable.values()}, sum(x.size for x in trainable.values())
+    for fsdp in meshes:
+        mesh = sharding.make_mesh(fsdp)
+        shardings = sharding.parameter_shardings(mesh, shapes)
+        assert any(not x.is_fully_replicated for x in jax.tree.leaves(shardings)) == (fsdp > 1)
+        with jax.set_mesh(mesh):
+            state = jax.device_put(begin(), shardings)
+            place = lambda batch: sharding.global_batch(mesh, batch)
+            compiled = compilation.jit(step, out_shardings=(shardings, NamedSharding(mesh, PartitionSpec()))).lower(
+                state, place(batches[0])).compile()
+            losses, ours = run(compiled, state, place)
+        np.testing.assert_allclose(losses, expected, rtol=1e-5)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), ours, parameters)
+
+        # Parameters may be gathered, gradients are summed once, nothing else goes from device to device.
+        program = compiled.as_text()
+        assert ' fft(' in program
+        results = {kind: [[tuple(int(n) for n in shape.split(',') if n)
+                           for shape in re.findall(r'[a-z]+[0-9]+\\[([0-9,]*)\\]', line)]
+                          for line in re.findall(f'= (.*?) {kind}[(]', program)]
+                   for kind in ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')}
+        assert not results['reduce-scatter'] + results['all-to-all'] + results['collective-permute']
+        assert bool(results['all-gather']) == (fsdp > 1)
+        assert {shape for result in results['all-gather'] for shape in result} <= shapes_known
+        summed = sum(np.prod(shape) for result in results['all-reduce'] for shape in result)
+        # A little more, as attention's biases are summed by pairs of tokens, before they go to their tables.
+        assert numbers * 0.9 < summed < numbers * 1.1, (summed, numbers)
+        print('fsdp', fsdp, np.abs(losses / expected - 1).max())
+    print('equal')
+'''
+
+
+@pytest.mark.parametrize('arguments', [('sgmg', '1', '1', '2', '4', '8'), ('fast_sgmg', '2', '2')], ids=lambda x: x[0])
+def test_every_mesh_computes_alike(arguments):
+    result = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(PROGRAM), *arguments], text=True, capture_output=True, timeout=1200,
+        env=environment(8) | {'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])})
+    assert result.returncode == 0, result.stderr[-4000:]
+    assert result.stdout.splitlines()[-1] == 'equal'
+
+
+def environment(devices):
+    flags = f'{os.environ.get("XLA_FLAGS", "")} --xla_force_host_platform_device_count={devices}'
+    return os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
+
+
+def start(script, config, workdir, devices, *flags):
+    cache = {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
+    return subprocess.Popen([sys.executable, script, *small.flags(config), f'--workdir={workdir}', *flags], cwd=ROOT,
+                            env=environment(devices) | cache, text=True, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.PIPE)
+
+
+def finish(*processes):
+    for process in processes:
+        _, log = process.communicate(timeout=900)
+        assert process.returncode == 0, log[-4000:]
+
+
+def together(count):
+    """The flags of each of so many processes that find each other."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    return [(f'--coordinator=localhost:{port}', f'--process_count={count}', f'--process_index={i}')
+            for i in range(count)]
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def numbers(workdir):
+    """What a run logged, but for its timings."""
+    return [value for line in lines(workdir) for name, value in line.items()
+            if name not in ('steps_per_second', 'waited_for_data')]
+
+
+def scores(workdir):
+    path, = workdir.glob('evaluation/*/scores.json')
+    return json.loads(path.read_text())
+
+
+def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
+    config = tiny_config
+    config.update(steps=STEPS, log_every=1, eval_every=STEPS, checkpoint_every=2, ema_decay=0.5)
+    config.data.batch_size = 8
+    config.evaluation.videos = 2
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    finish(start('train.py', config, one, 1))
+    finish(*(start('train.py', config, two, 4, '--config.fsdp=2', *flags) for flags in together(2)))
+    np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-5)
+    ours, theirs = (checkpoints.Checkpoints(folder, read_only=True).read(STEPS) for folder in (two, one))
+    assert set(ours) == set(theirs)
+    for path in ours:
+        if path.startswith(('parameters', 'training/trainable')):
+            np.testing.assert_allclose(ours[path], theirs[path], rtol=0, atol=1e-5, err_msg=path)
+
+    # One evaluates, and goes on with, what two wrote; two evaluate what one wrote.
+    finish(start('evaluate.py', config, two, 1))
+    finish(*(start('evaluate.py', config, one, 4, *flags) for flags in together(2)))
+    assert scores(one)['J&F'] == pytest.approx(scores(two)['J&F'], rel=1e-5)
+    finish(start('train.py', config, two, 1, f'--config.steps={STEPS + 1}'))
+    assert [line['step'] for line in lines(two) if 'loss' in line] == list(range(1, STEPS + 2))
