@@ -7,8 +7,9 @@ A run that was stopped, however, goes on with the same command. Any field of the
 place: --config=configs/ytvos.py:smoke
 
 SIGTERM makes it save, and leave with exit status 143. All devices of this machine are used; on several machines, of
-which each sees --workdir, the same command runs on each, with --distributed on a TPU pod slice or under Slurm, or with
---coordinator=FIRST:1234 --process_count=2 --process_index=0, on the second 1.
+which each sees --workdir, the same command runs on each, with --distributed on a TPU pod slice, with
+--coordinator=FIRST:1234 --process_count=2 --process_index=0 elsewhere, on the second 1; under Slurm with --distributed
+once for each GPU.
 """
 import signal
 import sys

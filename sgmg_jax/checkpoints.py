@@ -101,8 +101,16 @@ class Checkpoints:
             frozen={path: parameters[path] for path in abstract.frozen})
 
     def restore_config(self, step):
-        """The config that `save` was given."""
-        return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))['config']
+        """The config that `save` was given.
+
+        Raises:
+            ValueError: if the checkpoint has none.
+        """
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))['config']
+        except KeyError as error:
+            raise ValueError(f'{self.folder / str(step)}: holds no config, so an older version has written it. It can '
+                             'be evaluated, or be the --config.init of a run in another --workdir.') from error
 
     def restore_parameters(self, step, abstract):
         """Only the parameters: path -> array; on a device of this process where `abstract` names no sharding.

@@ -9,8 +9,8 @@ import numpy as np
 
 def define_flags():
     """The flags that `initialize` reads, for a script's top level."""
-    flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, Slurm, Open MPI or '
-                                            'Kubernetes job, which say themselves who they are.')
+    flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, or of this Slurm job, '
+                                            'which has one for each GPU.')
     flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process that has --process_index=0.')
     flags.DEFINE_integer('process_count', None, 'How many processes there are, the same for all.', lower_bound=1)
     flags.DEFINE_integer('process_index', None, 'Which of them this is.', lower_bound=0)
@@ -71,4 +71,4 @@ def anywhere(condition):
     """Whether it holds on one of the processes at least."""
     if jax.process_count() == 1:
         return bool(condition)
-    return bool(multihost_utils.process_allgather(np.array([condition])).any())
+    return bool(multihost_utils.process_allgather(np.array([bool(condition)])).any())

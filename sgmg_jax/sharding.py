@@ -58,8 +58,12 @@ def gathered(parameters):
 def local_copy(mesh, parameters):
     """Parameters, path -> array, whole on the first of this process's devices; those that lie there are not copied."""
     split = {path: x for path, x in parameters.items() if not x.is_fully_replicated}
-    whole = jax.jit(lambda x: x, out_shardings=NamedSharding(mesh, PartitionSpec()))(split)
+    whole = jax.jit(_same, out_shardings=NamedSharding(mesh, PartitionSpec()))(split)
     return {path: x.addressable_data(0) for path, x in (parameters | whole).items()}
+
+
+def _same(x):
+    return x
 
 
 def global_batch(mesh, batch):

@@ -1,12 +1,13 @@
 """Kills a training run again and again, and compares what comes of it with a run that nothing happened to.
 
-    python -m sgmg_jax.benchmarks.accidents --kills=10 --out=runs/accidents -- --config=configs/synthetic.py \\
-        --config.steps=200 --config.checkpoint_every=20 --config.eval_every=50 --config.log_every=1
+    python -m sgmg_jax.benchmarks.accidents --kills=10 -- --config=configs/synthetic.py --config.steps=100 \\
+        --config.checkpoint_every=10 --config.eval_every=30 --config.log_every=1 --config.evaluation.videos=2
 
-What follows `--` goes to train.py, in the current folder. Each time the run is killed by SIGKILL after a random while,
-wherever it is then: starting, loading, in a step, in a save, in validation; the same command goes on, and after the
-last kill to the end. All arrays of the last checkpoint (parameters, optimizer, moving average) must be equal bit for
-bit, and so must every line of metrics.jsonl but for its timings, which tells that every step saw the same data.
+What follows `--` goes to train.py, in the current folder; here it takes the data of `make demo`. Each time the run is
+killed by SIGKILL after a random while, wherever it is then: starting, loading, in a step, in a save, in validation; the
+same command goes on, and after the last kill to the end. All arrays of the last checkpoint (parameters, optimizer,
+moving average) must be equal bit for bit, and so must every line of metrics.jsonl but for its timings, which tells that
+every step saw the same data.
 """
 import argparse
 import json
@@ -28,7 +29,8 @@ TIMINGS = 'steps_per_second', 'waited_for_data'
 
 
 def run(command, workdir, kill=None):
-    """Runs train.py to its end, or until kill(lines of metrics.jsonl that it has written) says so.
+    """Runs train.py to its end, or until kill(number of lines in the metrics.jsonl that it writes) says so; the number
+    is None before there is one.
 
     Returns:
         the last line of its log, and whether it was killed.
@@ -40,32 +42,37 @@ def run(command, workdir, kill=None):
     before = metrics.stat().st_ino if metrics.exists() else None
     with log.open('w') as output:
         process = subprocess.Popen([*command, f'--workdir={workdir}'], stdout=output, stderr=output)
-        while process.poll() is None:
-            # A resumed run writes a new file.
-            written = metrics.exists() and metrics.stat().st_ino != before
-            if kill and kill(metrics.read_text().splitlines() if written else []):
-                process.send_signal(signal.SIGKILL)
-                break
-            time.sleep(0.02)
-        process.wait()
-    lines = [line for line in re.split(r'[\n\r]', log.read_text(errors='replace')) if line.strip()]
-    if process.returncode not in (0, -signal.SIGKILL):
-        raise RuntimeError(f'{log}: train.py failed by itself, with {process.returncode}. Last line: {lines[-1]}')
-    return lines[-1] if lines else '', process.returncode != 0
+        killed = False
+        try:
+            while process.poll() is None and not killed:
+                # A resumed run writes a new file.
+                written = metrics.exists() and metrics.stat().st_ino != before
+                killed = kill is not None and kill(len(metrics.read_text().splitlines()) if written else None)
+                time.sleep(0.02)
+        finally:
+            process.kill()
+            process.wait()
+    last = ([line for line in re.split(r'[\n\r]', log.read_text(errors='replace')) if line.strip()] or [''])[-1]
+    if process.returncode != (-signal.SIGKILL if killed else 0):
+        raise RuntimeError(f'{log}: train.py ended by itself, with {process.returncode}. Last line: {last}')
+    return last, killed
 
 
 def random_instant(rng, steps, seconds):
     """A function for `run`: kills while it starts, or after one of so many more steps, each of so many seconds."""
-    started, reached = time.monotonic(), None
-    starting, delay = rng.random() < 0.2, rng.uniform(0, 2 * seconds)
-    lines_wanted = rng.integers(1, max(2, steps + 1))
-    early = rng.uniform(0, 20)
+    started, resumed_with, reached = time.monotonic(), None, None
+    starting, early = rng.random() < 0.2, rng.uniform(0, 20)
+    more, delay = rng.integers(1, max(2, steps + 1)), rng.uniform(0, 2 * seconds)
 
     def kill(lines):
-        nonlocal reached
+        nonlocal resumed_with, reached
         if starting:
             return time.monotonic() - started > early
-        if reached is None and len(lines) >= lines_wanted:
+        if lines is None:
+            return False
+        if resumed_with is None:
+            resumed_with = lines
+        if reached is None and lines >= resumed_with + more:
             reached = time.monotonic()
         return reached is not None and time.monotonic() - reached > delay
 
@@ -102,8 +109,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.accidents', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=10, help='how many (default: %(default)s)')
-    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents', help='folder of the two runs, emptied '
-                                                                                   '(default: %(default)s)')
+    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents',
+                        help='folder of the two runs, which are begun anew (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the instants (default: %(default)s)')
     options = parser.parse_args(ours)
     if not theirs:

@@ -44,8 +44,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         seed: of order and augmentation.
         sentences: E, that are asked of a clip at most; of several see `choose_sentences`.
         start_step: the first batch to yield, to go on after an interruption.
-        process_index, process_count: this process yields the clips process_index::process_count
-            of every global batch.
+        process_index, process_count: of so many equal parts of every global batch, which this process yields.
         num_workers: processes that load; 0 loads in two threads of this one. They need parsed absl
             flags and a guarded main module, and die with this process.
         reverse_probability: how often a clip runs backwards.
@@ -74,8 +73,10 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
                     reverse_probability, on_bad_clip)
     # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
     clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
-    mine = clips_of_all_steps[start_step * batch_size + process_index::process_count]
-    batches = mine.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate).to_iter_dataset(
+    # Parts of a batch lie one after the other in the global arrays, too, so that a clip has the same place in its
+    # batch, and so the same dropout, whatever the number of processes.
+    parts = clips_of_all_steps.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
+    batches = parts[start_step * process_count + process_index::process_count].to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
     if num_workers:
         batches = batches.mp_prefetch(
@@ -175,8 +176,10 @@ class LoadClip(grain.transforms.RandomMap):
 
 
 def _die_with_parent(worker_index: int, worker_count: int) -> None:
-    """Without this a killed trainer leaves its workers running."""
+    """Without this a killed trainer leaves its workers running; and a SIGTERM that is sent to all processes of a job
+    would end the workers before the trainer has saved."""
     del worker_index, worker_count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == 'linux':
         set_parent_death_signal = 1  # PR_SET_PDEATHSIG
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)

@@ -66,8 +66,13 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
     hosts.wait('the evaluation can begin')
     write_predictions(predictor, split, protocol, partial, progress)
     hosts.wait('every video is written')
-    if not hosts.is_first():
-        return None
+    summary = finish(predictor, split, benchmark, protocol, partial, target, progress) if hosts.is_first() else None
+    hosts.wait('the evaluation is finished')  # A process that left before would be taken for dead.
+    return summary
+
+
+def finish(predictor, split, benchmark, protocol, partial, target, progress):
+    """What follows when every video is predicted, see `evaluate`."""
     submission = protocol.finish(partial / 'files', split.videos)
     summary = None
     if has_truth(split):

@@ -1,6 +1,7 @@
 """The training loop: the only one, for every model, benchmark and number of devices and hosts."""
 import collections
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -36,7 +37,7 @@ def train(config, workdir):
     """Trains until config.steps, resuming from the latest checkpoint in `workdir` if there is one.
 
     Leaves in `workdir`, which all processes must see: config.json, tokenizer.json, checkpoints/, metrics.jsonl,
-    tensorboard/.
+    tensorboard/, .lock.
 
     Returns:
         whether it came to the end; False if SIGTERM stopped it, when it has saved.
@@ -61,11 +62,17 @@ def train(config, workdir):
         validation = open_validation(config)
         model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
         tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
+        for name, fits in (('fsdp', config.fsdp >= 1), ('accumulate', config.accumulate >= 1),
+                           ('ema_decay', 0 <= config.ema_decay < 1)):
+            if not fits:
+                raise ValueError(f'config.{name} = {config[name]}: must be '
+                                 f'{"in [0, 1)" if name == "ema_decay" else "at least 1"}.')
         mesh = sharding.make_mesh(config.fsdp)
         parts = mesh.size * config.accumulate
         if config.data.batch_size % parts:
             raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of {parts}, the '
-                             f'{mesh.size} devices times config.accumulate = {config.accumulate}.')
+                             f'{mesh.size} devices times config.accumulate = {config.accumulate}. Set '
+                             f'--config.data.batch_size={-(-config.data.batch_size // parts) * parts}.')
         stack.enter_context(locked(workdir))
         # It tidies up after a killed run in the background, which a process that ends at once would cut short.
         saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
@@ -121,22 +128,28 @@ def locked(workdir):
     """Keeps every other run out of `workdir`, until this process ends in whatever way.
 
     Raises:
-        BlockingIOError: if there is one.
+        BlockingIOError: if there is one, in every process.
     """
-    if not hosts.is_first():
-        yield
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / '.lock').open('a+') as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise BlockingIOError(error.errno, f'another run is training here ({file.read().strip()}). Stop it, or '
-                                               'use another --workdir', str(workdir)) from error
-        file.truncate(0)
-        file.write(f'process {os.getpid()} of {os.uname().nodename}')
-        file.flush()
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if hosts.is_first():
+            workdir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((workdir / '.lock').open('a+'))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                refused = error
+        if hosts.anywhere(refused):
+            if isinstance(refused, BlockingIOError) or refused is None:
+                owner = (workdir / '.lock').read_text().strip()
+                raise BlockingIOError(errno.EWOULDBLOCK, f'another run is training here ({owner}). Stop it, or use '
+                                                         'another --workdir', str(workdir))
+            raise OSError(refused.errno, f'cannot lock a file there ({refused.strerror}), which keeps a second run '
+                                         'out. Use a --workdir on another file system', str(workdir)) from refused
+        if hosts.is_first():
+            file.truncate(0)
+            file.write(f'process {os.getpid()} of {os.uname().nodename}')
+            file.flush()
         yield
 
 
@@ -185,15 +198,16 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
             saved.wait()
             logging.warning('stopped by SIGTERM; step %d is saved, the same command goes on from there', done)
             return False
-        with recent.waiting():
-            batch = next(batches)
+        batch = recent.timed(batches)
         state, metrics = train_step(state, batch)
         recent.add(done + 1, batch.origin, metrics)
         step = done + 1
         last = step == config.steps
         if step % config.log_every == 0 or last:
             means = recent.means()
-            means['learning_rate'] = float(schedule(done)) * config.optimizer.learning_rate
+            # Steps that were skipped do not bring the schedule on.
+            rate = float(schedule(done - means['skipped'])) * config.optimizer.learning_rate
+            means['learning_rate'] = rate
             writer.write(step, means, shown=[name for name in SHOWN if name in means])
             bar.set_postfix(loss=f'{means.get("loss", np.nan):.3f}', **shown)
             if means['skipped_in_a_row'] >= config.stop_after_skipped:
@@ -202,8 +216,8 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
                 saved.wait()
                 raise FloatingPointError(
                     f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient, and '
-                    f'changed nothing. Their clips: {recent.skipped_clips()}. Look at these in the data; or start '
-                    'again in another --workdir with a lower config.optimizer.learning_rate, now '
+                    f'changed nothing. Their clips in this process: {recent.skipped_clips()}. Look at these in the '
+                    'data; or start again in another --workdir with a lower config.optimizer.learning_rate, now '
                     f'{config.optimizer.learning_rate}, or clip_norm.')
             recent.clear()
         evaluated = step % config.eval_every == 0 or last
@@ -230,12 +244,13 @@ class Recent:
     def restart_clock(self):
         self._since, self._waited, self._timed = time.monotonic(), 0.0, 0
 
-    @contextlib.contextmanager
-    def waiting(self):
-        """Around what waits for the loader."""
+    def timed(self, batches):
+        """The next batch. To wait for it counts as waiting only where the step before is done by then."""
         started = time.monotonic()
-        yield
-        self._waited += time.monotonic() - started
+        batch = next(batches)
+        if not self._steps or self._steps[-1][2]['loss'].is_ready():
+            self._waited += time.monotonic() - started
+        return batch
 
     def add(self, step, origin, metrics):
         self._steps.append((step, origin, metrics))
@@ -243,7 +258,7 @@ class Recent:
 
     def means(self):
         """Metrics over the steps that were not skipped, which are named in the log; steps a second, and the share of
-        the time in which they waited for data."""
+        the time in which the device had to wait for data, at most."""
         means, applied = {}, []
         for step, origin, metrics in self._steps:
             metrics = {name: float(x) for name, x in metrics.items()}

@@ -23,7 +23,8 @@ def make_optimizer(config, parameters, batch_size):
 
     Returns:
         an optax transformation of such dicts, which leaves out steps whose gradient is not finite and counts them
-        (optax.ApplyIfFiniteState); and the schedule: step -> factor on config.learning_rate and the groups' rates.
+        (optax.ApplyIfFiniteState); and the schedule: steps done, without those left out -> factor on
+        config.learning_rate and the groups' rates.
 
     Raises:
         ValueError: for a group that names no parameter.
@@ -48,7 +49,7 @@ def make_optimizer(config, parameters, batch_size):
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
         optax.partition({label: adamw(rate) for label, rate in rates.items()}, labels))
-    # When there are too many, the loop stops: training.loop.Watch.
+    # When there are too many, the loop stops: training.loop.run_steps.
     return optax.apply_if_finite(optimizer, max_consecutive_errors=2 ** 30), schedule
 
 

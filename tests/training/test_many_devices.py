@@ -1,10 +1,12 @@
 """The same numbers on one device, on eight in every mesh, and in two processes."""
+import contextlib
 import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 
 import numpy as np
@@ -30,6 +32,7 @@ PROGRAM = '''
     config = small.small_config('')
     config.ema_decay = 0.5
     config.model.name = name
+    config.model.update(dropout=0.1, text_dropout=0.1, drop_path=0.2)
     config.model.hidden = 64  # with 32 every channel is a group of its norm, and a ReLU has its kink at its mean
     config.data.batch_size = B = 8
     model, system = systems.build_model(config.model), systems.SYSTEMS[name]
@@ -111,17 +114,20 @@ def environment(devices):
     return os.environ | {'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
 
 
-def start(script, config, workdir, devices, *flags):
-    cache = {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
-    return subprocess.Popen([sys.executable, script, *small.flags(config), f'--workdir={workdir}', *flags], cwd=ROOT,
-                            env=environment(devices) | cache, text=True, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE)
-
-
-def finish(*processes):
-    for process in processes:
-        _, log = process.communicate(timeout=900)
-        assert process.returncode == 0, log[-4000:]
+def run(script, config, workdir, devices, *flags_of_processes):
+    """One process for each of the flags, together; waits for all."""
+    env = environment(devices) | {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
+    command = [sys.executable, script, *small.flags(config), f'--workdir={workdir}']
+    with contextlib.ExitStack() as stack:
+        logs = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in flags_of_processes]
+        processes = [subprocess.Popen([*command, *flags], cwd=ROOT, env=env, stdout=log, stderr=log)
+                     for flags, log in zip(flags_of_processes, logs)]
+        for process in processes:
+            stack.callback(process.kill)
+        for process, log in zip(processes, logs):
+            process.wait(timeout=900)
+            log.seek(0)
+            assert process.returncode == 0, log.read()[-4000:]
 
 
 def together(count):
@@ -152,10 +158,11 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     config = tiny_config
     config.update(steps=STEPS, log_every=1, eval_every=STEPS, checkpoint_every=2, ema_decay=0.5)
     config.data.batch_size = 8
+    config.model.update(hidden=64, dropout=0.1, text_dropout=0.1, drop_path=0.2)  # hidden: see above
     config.evaluation.videos = 2
     one, two = tmp_path / 'one', tmp_path / 'two'
-    finish(start('train.py', config, one, 1))
-    finish(*(start('train.py', config, two, 4, '--config.fsdp=2', *flags) for flags in together(2)))
+    run('train.py', config, one, 1, [])
+    run('train.py', config, two, 4, *(['--config.fsdp=2', *flags] for flags in together(2)))
     np.testing.assert_allclose(numbers(two), numbers(one), rtol=1e-5)
     ours, theirs = (checkpoints.Checkpoints(folder, read_only=True).read(STEPS) for folder in (two, one))
     assert set(ours) == set(theirs)
@@ -164,8 +171,8 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
             np.testing.assert_allclose(ours[path], theirs[path], rtol=0, atol=1e-5, err_msg=path)
 
     # One evaluates, and goes on with, what two wrote; two evaluate what one wrote.
-    finish(start('evaluate.py', config, two, 1))
-    finish(*(start('evaluate.py', config, one, 4, *flags) for flags in together(2)))
+    run('evaluate.py', config, two, 1, [])
+    run('evaluate.py', config, one, 4, *together(2))
     assert scores(one)['J&F'] == pytest.approx(scores(two)['J&F'], rel=1e-5)
-    finish(start('train.py', config, two, 1, f'--config.steps={STEPS + 1}'))
+    run('train.py', config, two, 1, [f'--config.steps={STEPS + 1}'])
     assert [line['step'] for line in lines(two) if 'loss' in line] == list(range(1, STEPS + 2))

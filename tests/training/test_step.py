@@ -52,7 +52,8 @@ def start(ema_decay=0.0, **options):
 
 
 @pytest.mark.parametrize('parts', [2, 3, 6])
-def test_a_batch_in_parts_is_the_batch(parts):
+def test_a_batch_in_parts_gives_the_mean_of_theirs(parts):
+    """Here that of the batch, as this loss is a mean over clips."""
     (whole, step), (state, in_parts) = start(), start(accumulate=parts)
     for seed in range(3):
         whole, expected = step(whole, make_batch(seed))
