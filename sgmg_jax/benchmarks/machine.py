@@ -4,8 +4,11 @@ import os
 import pathlib
 import platform
 import resource
+import statistics
+import time
 
 import jax
+import jax.numpy as jnp
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy')
 
@@ -16,6 +19,20 @@ def describe(packages=PACKAGES):
     device = jax.devices()[0]
     return (f'{_processor()}, {os.cpu_count()} cores; {device.platform} {device.device_kind}; '
             f'Python {platform.python_version()}, {versions}')
+
+
+def matmul_rate(dtype, size=None):
+    """Operations a second of a large matrix product on one device, what its peak comes to in practice."""
+    size = size or (2048 if jax.default_backend() == 'cpu' else 8192)
+    x = jnp.ones((size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(x, x))
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        jax.block_until_ready(product(x, x))
+        times.append(time.perf_counter() - started)
+    return 2 * size ** 3 / statistics.median(times)
 
 
 def peak_memory():

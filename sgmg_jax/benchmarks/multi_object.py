@@ -113,12 +113,12 @@ def plot(rates, title):
     return figure
 
 
-def print_memory(options, arguments):
+def print_memory(arguments):
     """The peak of way c with one sentence and with ten."""
     for count in (1, 10):
         command = [sys.executable, '-m', 'sgmg_jax.benchmarks.multi_object', *arguments, f'--peak-of={count}']
-        peak = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-        print(f'{count:>3} sentences, peak memory {peak / 2 ** 30:.2f} GiB')
+        *_, where, peak = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+        print(f'{count:>3} sentences, peak memory {float(peak) / 2 ** 30:.2f} GiB; {where}')
 
 
 def main(argv=None):
@@ -130,7 +130,6 @@ def main(argv=None):
     parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
     parser.add_argument('--height', type=int, default=360)
     parser.add_argument('--width', type=int, default=640)
-    parser.set_defaults(batch=1)
     parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     parser.add_argument('--runs', type=int, default=3, help='timed runs after one to warm up (default: %(default)s)')
@@ -141,15 +140,15 @@ def main(argv=None):
     options = parser.parse_args(arguments)
     if options.peak_of:
         prepare(options, options.peak_of)['c'](options.peak_of)
-        print(machine.peak_memory())
+        print(machine.describe(), machine.peak_memory(), sep='\n')
         return
     size = (f'Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
             f'{options.dtype}')
-    print(machine.describe())
     print(size)
     if options.memory:
-        print_memory(options, arguments)
+        print_memory(arguments)  # before JAX is asked anything, or this process would hold the accelerator's memory
         return
+    print(machine.describe())
     rates, difference = measure(options)
     print('frames x sentences a second\n' + f'{"E":>4}' + ''.join(f'{name:>10}' for name in (*rates, 'b / a', 'c / a')))
     for count in options.sentences:

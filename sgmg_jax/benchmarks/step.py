@@ -1,10 +1,15 @@
-"""Time and peak memory of SgMg: a forward pass, and a training step.
+"""Time, memory and operations of SgMg: a forward pass, and a training step.
 
     python -m sgmg_jax.benchmarks.step
-    python -m sgmg_jax.benchmarks.step --backbone=base --frames=8 --dtype=bfloat16
+    python -m sgmg_jax.benchmarks.step --backbone=base --batch=4 --dtype=bfloat16      # on an accelerator
 
 Each mode runs in a process of its own, since memory peaks are per process. Random weights, RoBERTa-base, AdamW;
 frames are padded as the released model does it: to multiples of 16 for the forward pass, of 32 in training.
+
+`first` is the first step with its compilation. Operations are XLA's count for the compiled program, and their rate is
+given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the less
+is lost to memory traffic and launches. XLA counts a loop's body once: on a CPU, where the windows of the backbone and
+the feed-forward layers go through in loops, both figures are too low, and left out.
 """
 import argparse
 import json
@@ -15,10 +20,11 @@ import time
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 import numpy as np
 
-from sgmg_jax import compilation, systems, types
+from sgmg_jax import compilation, sharding, systems, types
 from sgmg_jax.benchmarks import machine
 from sgmg_jax.models import roberta, sgmg, video_swin
 from sgmg_jax.ops import queries
@@ -30,10 +36,10 @@ OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_en
                             drop_steps=()))
 
 
-def make_example(options, multiple):
-    """One random clip with one object."""
+def make_example(options, multiple, clips=1):
+    """Random clips with one object each."""
     height, width = (-(-n // multiple) * multiple for n in (options.height, options.width))
-    shape = (options.batch, options.frames, height, width)
+    shape = (clips, options.frames, height, width)
     rng = np.random.default_rng(0)
     valid = np.zeros(shape, bool)
     valid[:, :, :options.height, :options.width] = True
@@ -41,83 +47,117 @@ def make_example(options, multiple):
     masks = np.zeros(shape, bool)
     masks[:, :, 60:200, 100:300] = True
     box = np.array([200 / options.width, 130 / options.height, 200 / options.width, 140 / options.height])
-    clip = types.Clip(frames, valid, np.full((options.batch, 2), (options.height, options.width), np.int32))
-    text = types.Text(rng.integers(3, 50000, (options.batch, options.tokens)).astype(np.int32),
-                      np.ones((options.batch, options.tokens), bool))
+    clip = types.Clip(frames, valid, np.full((clips, 2), (options.height, options.width), np.int32))
+    text = types.Text(rng.integers(3, 50000, (clips, options.tokens)).astype(np.int32),
+                      np.ones((clips, options.tokens), bool))
     present = np.ones(shape[:2], bool)
     boxes = np.broadcast_to(box.astype(np.float32), (*shape[:2], 4))
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
 def prepare(options):
-    """A function without arguments that runs one step to its end."""
+    """The compiled step of options.mode; a function without arguments that runs it to its end."""
     model = sgmg.SgMg(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                       remat=options.remat, dtype=jnp.dtype(options.dtype))
-    system = systems.SYSTEMS['sgmg']
-    config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=options.batch), ema_decay=0.0))
-    example = jax.device_put(make_example(options, 16 if options.mode == 'forward' else 32))
+    mesh = sharding.make_mesh(options.fsdp, jax.devices()[:options.devices])
+    clips = options.batch * mesh.size
+    config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    trainable, frozen = ({name: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32))
-                          for name, x in part.items()} for part in (shapes.trainable, shapes.frozen))
-    if options.mode == 'forward':
-        parameters = optimizers.merge(trainable, frozen)
-        forward = compilation.jit(lambda parameters: model.apply(
-            {'params': parameters}, example.clip, example.text, queries.best_query)[2].masks)
-        return lambda: jax.block_until_ready(forward(parameters))
-    state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable))
-    train_step = compilation.jit(steps.make_train_step(model, system, optimizer, 0), donate_argnums=0)
+    trainable, frozen = ({name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
+                         for part in (shapes.trainable, shapes.frozen))
+    with jax.set_mesh(mesh):
+        example = sharding.global_batch(mesh, make_example(options, 16 if options.mode == 'forward' else 32, clips))
+        if options.mode == 'forward':
+            parameters = jax.device_put(optimizers.merge(trainable, frozen), NamedSharding(mesh, PartitionSpec()))
+            forward = compilation.jit(lambda parameters, example: model.apply(
+                {'params': parameters}, example.clip, example.text, queries.best_query)[2].masks).lower(
+                    parameters, example).compile()
+            return forward, lambda: jax.block_until_ready(forward(parameters, example))
+        shardings = sharding.parameter_shardings(mesh, shapes)
+        state = jax.device_put(
+            steps.TrainState(np.zeros((), np.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
+        train_step = compilation.jit(
+            steps.make_train_step(model, systems.SYSTEMS['sgmg'], optimizer, 0), donate_argnums=0,
+            out_shardings=(shardings, NamedSharding(mesh, PartitionSpec()))).lower(state, example).compile()
 
     def run():
         nonlocal state
         state, metrics = train_step(state, example)
         jax.block_until_ready((state, metrics))
 
-    return run
+    return train_step, run
 
 
 def measure(options):
-    """{'first': seconds with compilation, 'median', 'fastest', 'slowest': seconds, 'peak': bytes}."""
+    """What a row of the table says, and the machine in words: seconds, bytes, operations of one device (None where
+    XLA's count is none) and their share of the device's rate."""
     started = time.perf_counter()
-    run = prepare(options)
+    compiled, run = prepare(options)
     run()
     first, times = time.perf_counter() - started, []
     for _ in range(options.runs):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
-    return {'first': first, 'median': statistics.median(times), 'fastest': min(times), 'slowest': max(times),
-            'peak': machine.peak_memory()}
+    median, operations, share = statistics.median(times), None, None
+    if jax.default_backend() != 'cpu':
+        operations = compiled.cost_analysis()['flops']
+        share = operations / median / machine.matmul_rate(options.dtype)
+    clips = options.batch * (options.devices or jax.device_count())
+    return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
+            'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
+            'frames': clips * options.frames / median, 'operations': operations, 'share': share}
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def in_a_process(mode, arguments):
+    """What `measure` says there."""
+    command = [sys.executable, '-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
+def parse(parser, argv):
+    """Adds the options to a parser of argparse; returns their values, and what to pass on to `in_a_process`."""
     parser.add_argument('--backbone', default='tiny', choices=video_swin.SIZES)
-    parser.add_argument('--frames', type=int, default=5, help='T (default: 5)')
+    parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
     parser.add_argument('--height', type=int, default=360)
     parser.add_argument('--width', type=int, default=640)
-    parser.add_argument('--tokens', type=int, default=16, help='L (default: 16)')
-    parser.add_argument('--batch', type=int, default=1, help='clips (default: 1)')
+    parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
+    parser.add_argument('--batch', type=int, default=1, help='clips a device (default: %(default)s)')
+    parser.add_argument('--fsdp', type=int, default=1, help='devices that share a copy of the parameters')
+    parser.add_argument('--devices', type=int, help='only so many (default: all)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
     parser.add_argument('--remat', action='store_true',
                         help='recompute the blocks of backbone and transformer in the backward pass')
-    parser.add_argument('--runs', type=int, default=5, help='timed runs after one to warm up (default: 5)')
+    parser.add_argument('--runs', type=int, default=5, help='timed runs after one to warm up (default: %(default)s)')
     parser.add_argument('--mode', choices=['forward', 'train'], help='only this one, in this process, as JSON')
-    options = parser.parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    return parser.parse_args(arguments), arguments
+
+
+def describe(options):
+    return (f'SgMg, Video-Swin {options.backbone}, {options.batch} x {options.frames} frames of '
+            f'{options.height}x{options.width} a device, {options.dtype}{", remat" if options.remat else ""}')
+
+
+def main(argv=None):
+    options, arguments = parse(argparse.ArgumentParser(
+        prog='python -m sgmg_jax.benchmarks.step', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter), argv)
     if options.mode:
         print(json.dumps(measure(options)))
         return
-    print(machine.describe())
-    print(f'SgMg, Video-Swin {options.backbone}, {options.batch} x {options.frames} frames of '
-          f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}')
-    print(f'{"":10}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"peak memory":>14}')
-    for mode in ('forward', 'train'):
-        command = [sys.executable, '-m', 'sgmg_jax.benchmarks.step', *(argv or sys.argv[1:]), f'--mode={mode}']
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        result = json.loads(output.splitlines()[-1])
-        print(f'{mode:10}' + ''.join(f'{result[k]:>8.2f} s' for k in ('median', 'fastest', 'slowest', 'first'))
-              + f'{result["peak"] / 2 ** 30:>10.2f} GiB')
+    print(describe(options))
+    rows = {mode: in_a_process(mode, arguments) for mode in ('forward', 'train')}
+    print(rows['train']['machine'])
+    print(f'{"":8}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}{"frames/s":>10}'
+          f'{"memory":>11}{"operations":>13}{"of peak":>9}')
+    for mode, row in rows.items():
+        known = row['operations'] is not None
+        print(f'{mode:8}' + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
+              + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
+              + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if known else f'{"-":>13}{"-":>9}'))
 
 
 if __name__ == '__main__':
