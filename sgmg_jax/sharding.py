@@ -48,8 +48,8 @@ def parameter_shardings(mesh, shapes, minimum=2 ** 12):
 
 
 def gathered(parameters):
-    """Parameters, whole on every device: what a step computes with. From sharded ones XLA would otherwise make a
-    program that passes activations around."""
+    """Parameters, or their gradients, whole on every device: what a step computes with and what it gives. From sharded
+    ones XLA would otherwise make a program that passes activations around."""
     if jax.sharding.get_abstract_mesh().empty:
         return parameters
     return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, PartitionSpec()), parameters)

@@ -21,9 +21,8 @@ def describe(packages=PACKAGES):
             f'Python {platform.python_version()}, {versions}')
 
 
-def matmul_rate(dtype, size=None):
-    """Operations a second of a large matrix product on one device, what its peak comes to in practice."""
-    size = size or (2048 if jax.default_backend() == 'cpu' else 8192)
+def matmul_rate(dtype, size=8192):
+    """Operations a second of a large matrix product on one accelerator, what its peak comes to in practice."""
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))

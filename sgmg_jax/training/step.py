@@ -72,7 +72,6 @@ def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0)
     gradient_of = jax.grad(objective, has_aux=True)
 
     def train_step(state, batch):
-        # XLA would otherwise compute with parts of sharded parameters, and pass activations around for it.
         trainable, frozen = sharding.gathered((state.trainable, state.frozen))
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         if accumulate == 1:

@@ -14,6 +14,7 @@ import pytest
 import small
 
 from sgmg_jax import checkpoints
+from sgmg_jax.benchmarks import accidents
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 4
@@ -139,14 +140,8 @@ def together(count):
             for i in range(count)]
 
 
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
 def numbers(workdir):
-    """What a run logged, but for its timings."""
-    return [value for line in lines(workdir) for name, value in line.items()
-            if name not in ('steps_per_second', 'waited_for_data')]
+    return [value for line in accidents.lines_of(workdir) for value in line.values()]
 
 
 def scores(workdir):
@@ -175,4 +170,4 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     run('evaluate.py', config, one, 4, *together(2))
     assert scores(one)['J&F'] == pytest.approx(scores(two)['J&F'], rel=1e-5)
     run('train.py', config, two, 1, [f'--config.steps={STEPS + 1}'])
-    assert [line['step'] for line in lines(two) if 'loss' in line] == list(range(1, STEPS + 2))
+    assert [line['step'] for line in accidents.lines_of(two) if 'loss' in line] == list(range(1, STEPS + 2))
