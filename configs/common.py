@@ -12,7 +12,7 @@ def get_config():
     config.log_every = 50
     config.eval_every = 5000
     config.checkpoint_every = 1000
-    # Weights to start from, each for its part: .pth or .safetensors of SgMg, Video Swin, Swin or RoBERTa, what
+    # Weights to start from, each for its part: .pth or .safetensors of SgMg, SOC, Video Swin, Swin or RoBERTa, what
     # `python -m sgmg_jax.convert` wrote, or the --workdir of another run. See convert/weights.py.
     config.init = ()
     config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
@@ -21,6 +21,7 @@ def get_config():
     config.ema_decay = 0.0  # of a moving average of the parameters, which then is what is evaluated; 0: none
     config.stop_after_skipped = 20  # steps in a row without a finite gradient; looked at with every line of the log
 
+    config.loss = ConfigDict()  # what the loss of config.model.name can be told, see losses/soc.py
     config.model = ConfigDict(dict(
         name='sgmg',  # systems.py: SYSTEMS
         backbone='tiny',  # models/video_swin.py: SIZES
@@ -53,6 +54,7 @@ def get_config():
         batch_size=8,
         workers=4,
         reverse_probability=0.3,
+        consecutive=False,  # frames of a clip follow each other, as SOC trains; else they are drawn around one
         on_bad_clip='raise',
         augmentation=ConfigDict(dict(
             order=('select', 'flip', 'photometric'),

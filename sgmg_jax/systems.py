@@ -1,5 +1,6 @@
 """From a config's model section to a module, its parameters, its matching and its loss."""
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 from flax import linen as nn
@@ -9,20 +10,28 @@ import jax.numpy as jnp
 from sgmg_jax import types
 from sgmg_jax.losses import matching
 from sgmg_jax.losses import sgmg as sgmg_loss
-from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
+from sgmg_jax.losses import soc as soc_loss
+from sgmg_jax.models import multi_instance, roberta, sgmg, soc, video_swin
 from sgmg_jax.ops import queries
 
 
 class System(NamedTuple):
     """module: called with (clip, text, select, train); match: (proposals, targets) -> query;
-    loss: (what the module returns, targets) -> total, named terms."""
+    loss: (what the module returns, targets, **config.loss) -> total, named terms."""
     module: type[nn.Module]
     match: Callable
     loss: Callable
 
 
 SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss),
-           'fast_sgmg': System(multi_instance.FastSgMg, matching.match, sgmg_loss.loss)}
+           'fast_sgmg': System(multi_instance.FastSgMg, matching.match, sgmg_loss.loss),
+           'soc': System(soc.SOC, soc_loss.match, soc_loss.loss)}
+
+
+def choose(config) -> System:
+    """The system that config.model.name names, its loss being told config.loss."""
+    system = _choose(SYSTEMS, 'name', config.model.name)
+    return system._replace(loss=functools.partial(system.loss, **config.loss))
 
 
 def build_model(config) -> nn.Module:

@@ -75,11 +75,13 @@ class Proposals:
 
     scores: class logits.
     boxes: cx, cy, w, h in [0, 1] of the unpadded frame.
-    patch_masks: mask logits; the last axis is a 4x4 patch of half-resolution pixels.
+    patch_masks: mask logits; the last axis is a 4x4 patch of half-resolution pixels. Of SOC, the stride-4 map; it is 1.
+    alignment: of SOC, how much a query over all frames is what the sentence means.
     """
     scores: Float[ArrayLike, 'D N T Q']
     boxes: Float[ArrayLike, 'D N T Q 4']
     patch_masks: Float[ArrayLike, 'D N T Q h w P']
+    alignment: Float[ArrayLike, 'D N Q'] | None = None
 
 
 @struct.dataclass

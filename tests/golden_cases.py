@@ -4,13 +4,16 @@ import pathlib
 
 import numpy as np
 
-from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.models import roberta, sgmg, soc, video_swin
 
-# The model of the cases named tiny.
+# The models of the cases named tiny.
 TINY = sgmg.SgMg(
     backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
     text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
     hidden=64, mlp=128, encoder_layers=2, decoder_layers=3, dropout=0, text_dropout=0, drop_path=0)
+TINY_SOC = soc.SOC(
+    backbone=TINY.backbone, text_encoder=TINY.text_encoder, hidden=128, queries=7, mlp=128, encoder_layers=2,
+    cluster_decoder_layers=2, cluster_mlp=160, dropout=0, text_dropout=0, drop_path=0)
 FOLDER = pathlib.Path(__file__).parent / 'goldens'
 
 
@@ -24,7 +27,7 @@ def read_json(case):
     return json.loads((FOLDER / f'{case}.json').read_text())
 
 
-def official_shapes():
+def official_shapes(manifest='manifest_sgmg_tiny'):
     """Names and shapes of the tiny configuration's state dict, floating tensors only."""
-    manifest = read_json('manifest_sgmg_tiny')
+    manifest = read_json(manifest)
     return {name: shape for name, (shape, dtype) in manifest.items() if dtype == 'float32'}

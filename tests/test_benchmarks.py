@@ -11,6 +11,7 @@ import raw_a2d
 import raw_davis
 import small
 
+from configs import synthetic_soc
 from datasets import build
 from sgmg_jax import Predictor, checkpoints, score
 from sgmg_jax.data import records
@@ -169,6 +170,29 @@ def test_fast_sgmg_on_davis(tmp_path, davis_records, world_records):
     config.evaluation.update(protocol='davis', records=(davis_records,))
     assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() == {
         'anno_0', 'anno_1', 'anno_2', 'anno_3'}
+
+
+def test_soc_by_the_config_alone(tmp_path, davis_records, world_records):
+    """Trained, evaluated for a leaderboard, on annotated frames and on another benchmark."""
+    config = synthetic_soc.get_config('smoke')
+    sgmg = small.small_config(world_records)
+    config.model.update(heads=2, points=2, encoder_layers=1, mlp=32, queries=3, cluster_mlp=32)
+    config.data.update(records=sgmg.data.records, num_frames=2, frame_size=(80, 80))
+    config.data.augmentation.update(scales=(80,), max_size=80)
+    config.evaluation.short_side = 80
+    config.update(steps=1, log_every=1, eval_every=1)
+    loop.train(config, tmp_path)
+    step, *_ = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert np.isfinite(step['loss']) and step['gradient_norm'] > 0 and 'loss_contrast_0' in step
+    assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
+    assert (tmp_path / 'evaluation' / 'ref_youtube_vos_valid' / 'submission.zip').exists()
+
+    config.evaluation.update(protocol='davis', records=(davis_records,))
+    assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() >= {'anno_0', 'anno_3'}
+    predictor = Predictor.from_workdir(tmp_path)
+    video = small.video_of('a', 9, ((2, 1), (6, 2)))
+    summary = evaluate.score_videos(predictor, small.made_up([video]), 'a2d', progress=False)
+    assert summary['images'] == 2 and summary['results'] == 6
 
 
 @pytest.mark.parametrize('moment', ['before', 'between', 'after'])

@@ -4,14 +4,16 @@ from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
-from configs import common
+from configs import common, ytvos_soc
 from sgmg_jax import systems, types
 from sgmg_jax.ops import queries
 
 
-@pytest.mark.parametrize('backbone, count', [('tiny', 177_877_628), ('small', 199_536_236), ('base', 238_382_430)])
-def test_parameter_counts_are_the_releases(backbone, count):
-    config = common.get_config().model
+@pytest.mark.parametrize('config, backbone, count', [
+    (common, 'tiny', 177_877_628), (common, 'small', 199_536_236), (common, 'base', 238_382_430),
+    (ytvos_soc, 'tiny', 174_123_480), (ytvos_soc, 'small', 195_782_088), (ytvos_soc, 'base', 234_615_482)])
+def test_parameter_counts_are_the_releases(config, backbone, count):
+    config = config.get_config().model
     config.backbone = backbone
     model = systems.build_model(config)
     shapes = systems.parameter_shapes(model)
@@ -31,6 +33,20 @@ def test_shapes_at_the_sizes_of_the_release():
     assert proposals.patch_masks.shape == (4, 2, 5, 5, 46, 80, 16)
     assert query.shape == (1, 2)
     assert chosen.masks.shape == (1, 2, 5, 368, 640)
+
+
+def test_shapes_of_soc_at_the_sizes_of_the_release():
+    """As released for a whole video; three sentences of it."""
+    model = systems.build_model(ytvos_soc.get_config().model)
+    spec = jax.ShapeDtypeStruct
+    clip = types.Clip(spec((1, 36, 360, 638, 3), 'float32'), spec((1, 36, 360, 638), 'bool'), spec((1, 2), 'int32'))
+    text = types.Text(spec((3, 20), 'int32'), spec((3, 20), 'bool'))
+    parameters = systems.parameter_shapes(model)
+    proposals, query, chosen = jax.eval_shape(
+        lambda p, c, t: model.apply({'params': p}, c, t, queries.best_query), parameters, clip, text)
+    assert proposals.scores.shape == (1, 3, 36, 20) and proposals.alignment.shape == (1, 3, 20)
+    assert proposals.patch_masks.shape == (1, 3, 36, 20, 90, 160, 1)
+    assert query.shape == (1, 3) and chosen.masks.shape == (1, 3, 36, 90, 160)
 
 
 def test_an_unknown_field():

@@ -54,7 +54,7 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
     index = records.training_index(source.videos, NUM_FRAMES)
     order = np.random.default_rng(0).integers(len(index), size=num_clips)
     chosen = [(source[index[row, 0]], *index[row]) for row in order]
-    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augmentation, 0.3, 'raise')
+    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augmentation, 0.3, False, 'raise')
     frames = [len(frame) for record, *_ in chosen for frame in record.frames]
     sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
 

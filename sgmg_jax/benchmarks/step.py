@@ -1,10 +1,12 @@
-"""Time, memory and operations of SgMg: a forward pass, and a training step.
+"""Time, memory and operations of SgMg, or SOC: a forward pass, and a training step.
 
     python -m sgmg_jax.benchmarks.step
+    python -m sgmg_jax.benchmarks.step --model=soc
     python -m sgmg_jax.benchmarks.step --backbone=base --batch=4 --dtype=bfloat16      # on an accelerator
 
 Each mode runs in a process of its own, since memory peaks are per process. Random weights, RoBERTa-base, AdamW;
-frames are padded as the released model does it: to multiples of 16 for the forward pass, of 32 in training.
+frames are padded to multiples of 16 for SgMg's forward pass, as the release does it, not at all for SOC's, and of 32
+in training.
 
 `first` is the first step with its compilation. Operations are XLA's count for the compiled program, and their rate is
 given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the less
@@ -26,7 +28,7 @@ import numpy as np
 
 from sgmg_jax import compilation, sharding, systems, types
 from sgmg_jax.benchmarks import machine
-from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.models import roberta, video_swin
 from sgmg_jax.ops import queries
 from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
@@ -57,8 +59,9 @@ def make_example(options, multiple, clips=1):
 
 def prepare(options):
     """The compiled step of options.mode; a function without arguments that runs it to its end."""
-    model = sgmg.SgMg(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
-                      remat=options.remat, dtype=jnp.dtype(options.dtype))
+    system = systems.SYSTEMS[options.model]
+    model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
+                          remat=options.remat, dtype=jnp.dtype(options.dtype))
     mesh = sharding.make_mesh(options.fsdp, jax.devices()[:options.devices])
     clips = options.batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
@@ -68,7 +71,8 @@ def prepare(options):
     trainable, frozen = ({name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
                          for part in (shapes.trainable, shapes.frozen))
     with jax.set_mesh(mesh):
-        example = sharding.global_batch(mesh, make_example(options, 16 if options.mode == 'forward' else 32, clips))
+        multiple = model.conventions.pixels if options.mode == 'forward' else 32
+        example = sharding.global_batch(mesh, make_example(options, multiple, clips))
         if options.mode == 'forward':
             parameters = jax.device_put(optimizers.merge(trainable, frozen), NamedSharding(mesh, PartitionSpec()))
             forward = compilation.jit(lambda parameters, example: model.apply(
@@ -79,7 +83,7 @@ def prepare(options):
         state = jax.device_put(
             steps.TrainState(np.zeros((), np.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
         train_step = compilation.jit(
-            steps.make_train_step(model, systems.SYSTEMS['sgmg'], optimizer, 0), donate_argnums=0,
+            steps.make_train_step(model, system, optimizer, 0), donate_argnums=0,
             out_shardings=(shardings, NamedSharding(mesh, PartitionSpec()))).lower(state, example).compile()
 
     def run():
@@ -119,6 +123,7 @@ def in_a_process(mode, arguments):
 
 def parse(parser, argv):
     """Adds the options to a parser of argparse; returns their values, and what to pass on to `in_a_process`."""
+    parser.add_argument('--model', default='sgmg', choices=systems.SYSTEMS)
     parser.add_argument('--backbone', default='tiny', choices=video_swin.SIZES)
     parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
     parser.add_argument('--height', type=int, default=360)
@@ -137,7 +142,8 @@ def parse(parser, argv):
 
 
 def describe(options):
-    return (f'SgMg, Video-Swin {options.backbone}, {options.batch} x {options.frames} frames of '
+    name = systems.SYSTEMS[options.model].module.__name__
+    return (f'{name}, Video-Swin {options.backbone}, {options.batch} x {options.frames} frames of '
             f'{options.height}x{options.width} a device, {options.dtype}{", remat" if options.remat else ""}')
 
 

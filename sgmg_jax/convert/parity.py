@@ -3,7 +3,7 @@
 A case is NAME.npz with arrays `in/...`, `out/...`, `grad/...`, and NAME.json, which says what they mean;
 NAME_gradnorms.json may hold the norm of every parameter's gradient, NAME_stages_*.npz what the model of case
 NAME computes on the way. Weights are not stored: they follow from the official tensors' names and a seed.
-Arrays are compared under the release's names, in its layouts; comparisons.py has ours.
+Arrays are compared under the release's names, in its layouts: comparisons.py has SgMg's, comparisons_soc.py SOC's.
 """
 import fnmatch
 import json
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from sgmg_jax.convert import comparisons
+from sgmg_jax.convert import cases, comparisons, comparisons_soc
 
 ABSOLUTE = 1e-4  # of outputs
 RELATIVE = 1e-3  # of losses, norms and gradients
@@ -96,15 +96,21 @@ def _find(paths):
             continue
         # A JSON without its npz is a case as well: one that fails.
         described = {x.with_name(x.stem.removesuffix('_gradnorms') + '.npz') for x in path.glob('*.json')}
-        cases = {*path.glob('*.npz'), *path.glob('fill_check_*.json'), *(x for x in described if _comparison(x.stem))}
-        if not cases:
+        there = {*path.glob('*.npz'), *path.glob('fill_check_*.json'), *(x for x in described if _comparison(x.stem))}
+        if not there:
             raise FileNotFoundError(f'{path}: no case, which would be NAME.npz and NAME.json, in this folder')
-        found += sorted(cases)
+        found += sorted(there)
     return list(dict.fromkeys(found))
 
 
-def _comparison(name):
-    return next((compare for kind, compare in comparisons.COMPARISONS.items() if fnmatch.fnmatchcase(name, kind)), None)
+def _comparison(name, arrays=(), meaning=None):
+    """Some kinds of cases are there of both systems, under the same names."""
+    soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
+    for table in sorted((comparisons, comparisons_soc), key=lambda table: (table is comparisons_soc) != soc):
+        for kind, compare in table.COMPARISONS.items():
+            if fnmatch.fnmatchcase(name, kind):
+                return compare
+    return None
 
 
 def _compare(base, members):
@@ -112,14 +118,15 @@ def _compare(base, members):
     try:
         if base.suffix == '.json':
             return _check_fill(base)
-        cases = {path: comparisons.read(path) for path in dict.fromkeys([base, *members])}
-        _, meaning = cases[base]
-        compare = _comparison(meaning['case'])
+        read = {path: cases.read(path) for path in dict.fromkeys([base, *members])}
+        arrays, meaning = read[base]
+        compare = _comparison(meaning['case'], arrays, meaning)
         if compare is None:
-            raise ValueError(f'case = {meaning["case"]!r}: known kinds are {", ".join(comparisons.COMPARISONS)}')
-        everything = {name: x for stages, _ in reversed(cases.values()) for name, x in stages.items()}
+            raise ValueError(f'case = {meaning["case"]!r}: '
+                             f'known kinds are {", ".join(comparisons.COMPARISONS | comparisons_soc.COMPARISONS)}')
+        everything = {name: x for stages, _ in reversed(read.values()) for name, x in stages.items()}
         ours = compare(everything, meaning)
-        return [row for path in members for row in _rows(path, *cases[path], ours)]
+        return [row for path in members for row in _rows(path, *read[path], ours)]
     except Exception as error:  # one broken case must not hide the others
         what = f'{error} is missing' if isinstance(error, KeyError) else f'{type(error).__name__}: {error}'
         return [Row(path.stem, '-', False, remark=' '.join(f'{base}: {what}'.split())) for path in members]
@@ -189,10 +196,11 @@ def _check_fill(path):
     if len(manifests) != 1 or not seed:
         raise ValueError(f'{len(manifests)} files manifest_*_{last}.json beside it have the shapes of its tensors, '
                          'one must; and its field what must say "fill seed" and a number')
+    spreads = cases.SOC_SPREADS if any(name.startswith('voc.') for name in check['tensors']) else cases.SPREADS
     rows = []
     for name, (values, *sums) in check['tensors'].items():
         shape, _ = manifests[0][name]
-        x = comparisons.fill(name, shape, int(seed[1]))
+        x = cases.fill(name, shape, int(seed[1]), spreads)
         scale = np.abs(x).sum(dtype=np.float64)
         ours = np.array([*x.ravel()[:len(values)], x.sum(dtype=np.float64) / scale, 1])
         error = _largest(ours - [*values, *(total / scale for total in sums)])

@@ -22,6 +22,7 @@ _LARGEST_PICKLE = 8 * 2 ** 20
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 _EMPTY = {'NONE': type(None), 'NEWFALSE': bool, 'NEWTRUE': lambda: True,
           'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
+ENTRIES = 'model', 'state_dict', 'model_state_dict'  # where a file may have the state dict
 _KEYS = (str, int, float, bool, bytes, type(None))
 
 _FETCH = 'Copy or download it again.'
@@ -80,19 +81,19 @@ def read(path: str | os.PathLike) -> object:
 def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """The tensors of a model in a file of torch.save: name -> read-only array, as of `read`.
 
-    The file holds the state dict itself, or has it as the entry 'model' or 'state_dict'.
+    The file holds the state dict itself, or has it as one of ENTRIES.
 
     Raises:
         FileNotFoundError, ValueError: as `read`; and ValueError if there is no state dict, with what there is.
     """
     whole = read(path)
     entries = whole if isinstance(whole, dict) else {}
-    for found in (whole, entries.get('model'), entries.get('state_dict')):
+    for found in (whole, *map(entries.get, ENTRIES)):
         if isinstance(found, dict) and found and all(
                 isinstance(name, str) and isinstance(x, np.ndarray) for name, x in found.items()):
             return dict(found)
     keys = [f'{key!r:.60}' for key in list(entries)[:10]] + ['...'] * (len(entries) > 10)
-    raise ValueError(f'{path}: holds no state dict, neither itself nor as its entry "model" or "state_dict", but a '
+    raise ValueError(f'{path}: holds no state dict, neither itself nor as its entry {" or ".join(ENTRIES)}, but a '
                      f'{type(whole).__name__} with the keys [{", ".join(keys)}]. If the model is among them, load '
                      f'it with PyTorch and {_BARE}')
 

@@ -1,4 +1,4 @@
-"""Files with weights: which model a file is of, and its tensors under the names of the released SgMg."""
+"""Files with weights: which model a file is of, and its tensors under the names that names.py knows."""
 import pathlib
 import re
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sgmg_jax.convert import pth
-from sgmg_jax.convert.sgmg import ROBERTA, SWIN, canonical_name
+from sgmg_jax.convert.names import ROBERTA, SOC_ROBERTA, SWIN, canonical_name
 
 LARGEST = 2 ** 28  # numbers in a tensor; the largest there is has 2 ** 26
 TIME_OFFSETS = 15  # 2 * 8 - 1: rows of a 2-D bias table are repeated for every distance in time
 
 
 class Weights(NamedTuple):
-    """kind: what the file is, in words; tensors: official SgMg name -> array; parts: the top-level
+    """kind: what the file is, in words; tensors: official name -> array; parts: the top-level
     parameters of ours that it must fill, None for all."""
     kind: str
     tensors: dict[str, np.ndarray]
@@ -48,8 +48,8 @@ def read(path):
 def recognise(tensors):
     """Tensors of any of the known checkpoints -> Weights.
 
-    * SgMg as released. Its box heads are stored under two names, its index tables and position ids
-      are known and left out (spec: state dict).
+    * SgMg, or SOC, as released. Box heads are stored under two names; index tables, position ids and the weights of
+      a loss are known and left out (spec: state dict).
     * Video Swin pretrained on Kinetics (`backbone.` before every name, a classifier after): the two
       frames of a patch are summed, since SgMg's patches are one frame deep.
     * Swin pretrained on images: a patch and a bias table are given a time axis.
@@ -62,6 +62,9 @@ def recognise(tensors):
     for name, x in tensors.items():
         if x.size > LARGEST:  # An expanded tensor says so much in a few bytes of its file.
             raise ValueError(f'{name} has shape {x.shape}, more numbers than any of these models.')
+    if 'voc.query_embed.weight' in tensors:
+        tensors = {re.sub(f'^{re.escape(SOC_ROBERTA)}', ROBERTA, name): x for name, x in tensors.items()}
+        return Weights('SOC', _without_copies(tensors), None)
     if 'query_embed.weight' in tensors:
         return Weights('SgMg', _without_copies(tensors), None)
     if any(name.endswith('embeddings.word_embeddings.weight') for name in tensors):
@@ -79,7 +82,7 @@ def recognise(tensors):
                     name, x, image=patch.ndim == 4)
         kind = 'Swin of images, inflated' if patch.ndim == 4 else 'Video Swin, patches summed over time'
         return Weights(kind, kept, ('video_encoder',))
-    raise ValueError(f'weights of no model known here (SgMg, Video Swin, Swin, RoBERTa). '
+    raise ValueError(f'weights of no model known here (SgMg, SOC, Video Swin, Swin, RoBERTa). '
                      f'It has {len(tensors)} tensors: {", ".join(sorted(tensors)[:5])} ...')
 
 
@@ -90,8 +93,8 @@ def _without_copies(tensors):
             continue
         canonical = canonical_name(name)
         if canonical in kept and not np.array_equal(kept[canonical], x):
-            raise ValueError(f'{name} differs from {names[canonical]}. In SgMg these are one tensor under two names; '
-                             'this checkpoint is of another model or was damaged.')
+            raise ValueError(f'{name} differs from {names[canonical]}. In the release these are one tensor under two '
+                             'names; this checkpoint is of another model or was damaged.')
         kept[canonical], names[canonical] = x, name
     return kept
 

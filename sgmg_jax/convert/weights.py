@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from sgmg_jax import checkpoints, files
-from sgmg_jax.convert import sgmg, sources
+from sgmg_jax.convert import names, sources
 from sgmg_jax.models import video_swin
 
 
@@ -19,7 +19,7 @@ def load(paths, shapes, skip=''):
     """Parameters from one file or several, each of which fills its part of the model.
 
     Args:
-        paths: .pth or .safetensors with weights of SgMg, Video Swin, Swin or RoBERTa (see
+        paths: .pth or .safetensors with weights of SgMg, SOC, Video Swin, Swin or RoBERTa (see
             sources.recognise), or what `save` wrote, or the --workdir of a training run. A later
             one replaces what an earlier one gave.
         shapes: the model's parameter tree (nested dicts of anything with a shape).
@@ -52,14 +52,14 @@ def _load_one(path, shapes, skip):
                          for tree in (read_ours(path), traverse_util.flatten_dict(shapes, sep='/')))
         parts = {name.split('/')[0] for name in found}
         wanted = {name: x for name, x in wanted.items() if name.split('/')[0] in parts}
-        sgmg.check(sorted(set(found) - set(wanted)),
+        names.check(sorted(set(found) - set(wanted)),
                    [f'{name} {found[name].shape} for {tuple(wanted[name].shape)}' for name in found
                     if name in wanted and found[name].shape != tuple(wanted[name].shape)],
                    sorted(set(wanted) - set(found)))
         return 'sgmg_jax', found
     weights = sources.read(path)
-    wanted = {part: shapes[part] for part in weights.parts or set(shapes) - sgmg.OURS_ALONE}
-    return weights.kind, traverse_util.flatten_dict(sgmg.from_official(weights.tensors, wanted, skip), sep='/')
+    wanted = {part: shapes[part] for part in weights.parts or set(shapes) - names.OURS_ALONE}
+    return weights.kind, traverse_util.flatten_dict(names.from_official(weights.tensors, wanted, skip), sep='/')
 
 
 def _is_ours(path):
@@ -116,13 +116,15 @@ def save(parameters, path):
 
 
 def released(parameters):
-    """Parameters (path of ours -> array) -> the whole state dict of the released SgMg, with the index tables and
-    position ids that its modules register as buffers, so that it loads with strict=True there."""
-    tensors = sgmg.to_official(traverse_util.unflatten_dict(parameters, sep='/'))
+    """Parameters (path of ours -> array) -> the whole state dict of the released SgMg, or SOC, with the index tables
+    and position ids that its modules register as buffers, so that it loads with strict=True there."""
+    tensors = names.to_official(traverse_util.unflatten_dict(parameters, sep='/'))
     index = np.ascontiguousarray(video_swin.relative_position_index(), np.int64)
     for name in list(tensors):
         if name.endswith('relative_position_bias_table'):
             tensors[name.replace('bias_table', 'index')] = index
     positions = len(tensors[sources.ROBERTA + 'embeddings.position_embeddings.weight'])
     tensors[sources.ROBERTA + 'embeddings.position_ids'] = np.arange(positions)[None]
+    if any(path.startswith('object_cluster/') for path in parameters):
+        tensors = {names.soc_name(name): x for name, x in tensors.items()}
     return tensors

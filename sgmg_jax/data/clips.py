@@ -73,20 +73,29 @@ def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames
     return frames[::-1].copy() if rng.random() < reverse_probability else frames
 
 
-def annotated_window(frame: int, length: int, num_frames: int) -> tuple[np.ndarray, int]:
-    """Frame indices [T] around an annotated frame at inference, and where in them it is.
+def consecutive_frames(first: int, length: int, num_frames: int) -> np.ndarray:
+    """Frame indices [T] from one on, as SOC trains; of a video that ends before, its last frame again."""
+    return np.minimum(np.arange(first, first + num_frames), length - 1)
+
+
+def annotated_window(frame: int, length: int, num_frames: int, middle: bool = False) -> tuple[np.ndarray, int]:
+    """Frame indices [T] around an annotated frame, and where in them it is.
 
     As A2D-Sentences and JHMDB-Sentences have it: half of the frames before, the rest from it on, the video's first
-    and last frame again where it ends; of the frames that are alike the first is the annotated one.
+    and last frame again where it ends; of the frames that are alike the first is the annotated one, or always the one
+    in the `middle`.
     """
     first = frame - num_frames // 2
     indices = np.clip(np.arange(first, first + num_frames), 0, length - 1)
-    return indices, int(np.argmax(indices == frame))
+    return indices, num_frames // 2 if middle else int(np.argmax(indices == frame))
 
 
 def load_sample(record: records.Record, expressions: Sequence[records.Expression], indices: np.ndarray,
-                centre: int) -> Sample:
-    """Decodes the frames at `indices` [T], the centre among them, and finds the objects of the expressions in them."""
+                centre: int, position: int | None = None) -> Sample:
+    """Decodes the frames at `indices` [T], the centre among them, and finds the objects of the expressions in them.
+
+    Where only the centre is annotated, `position` says which of the indices it is, by default the first that fits.
+    """
     annotated = None
     if record.video.mask_places is None:
         maps = record.decode_masks(indices)
@@ -94,7 +103,7 @@ def load_sample(record: records.Record, expressions: Sequence[records.Expression
     else:
         masks = np.stack([record.decode_object(expression.object_id, centre) for expression in expressions])
         if len(record.video.frame_names) > 1:
-            annotated = int(np.flatnonzero(indices == centre)[0])
+            annotated = int(np.flatnonzero(indices == centre)[0]) if position is None else position
     boxes, present = boxes_of_masks(masks)
     return Sample(record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions), annotated)
 

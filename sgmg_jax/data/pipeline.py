@@ -26,11 +26,12 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
                   frame_size: tuple[int, int], text_length: int, batch_size: int,
                   augmentation: augment.Augmentation, seed: int, sentences: int = 1, start_step: int = 0,
                   process_index: int = 0, process_count: int = 1, num_workers: int = 0,
-                  reverse_probability: float = 0.3, on_bad_clip: str = 'raise') -> Iterator[types.Example]:
+                  reverse_probability: float = 0.3, consecutive: bool = False,
+                  on_bad_clip: str = 'raise') -> Iterator[types.Example]:
     """Endless batches of augmented clips; every epoch is shuffled anew.
 
-    An epoch has `len(records.training_index(source.videos, num_frames, sentences))` clips. Where no frame of
-    a clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
+    An epoch has `len(records.training_index(source.videos, num_frames, sentences, consecutive))` clips. Where no
+    frame of a clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
     released code does; of several sentences, those are left out whose object is away.
 
     Args:
@@ -48,6 +49,8 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         num_workers: processes that load; 0 loads in two threads of this one. They need parsed absl
             flags and a guarded main module, and die with this process.
         reverse_probability: how often a clip runs backwards.
+        consecutive: clips are windows of frames that follow each other, see records.training_index, and where only
+            some frames are annotated, clips.annotated_window; otherwise clips.sample_frames draws them.
         on_bad_clip: 'raise' stops at a clip that cannot be decoded; 'skip' draws another instead
             and logs a counted warning.
 
@@ -65,12 +68,12 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
                          'Change batch_size in the config.')
     if on_bad_clip not in ('raise', 'skip'):
         raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
-    index = records.training_index(source.videos, num_frames, sentences)
+    index = records.training_index(source.videos, num_frames, sentences, consecutive)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     check_sentences(source, tokenizer, text_length)
     load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
-                    reverse_probability, on_bad_clip)
+                    reverse_probability, consecutive, on_bad_clip)
     # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
     clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
     # Parts of a batch lie one after the other in the global arrays, too, so that a clip has the same place in its
@@ -133,6 +136,7 @@ class LoadClip(grain.transforms.RandomMap):
     sentences: int
     augmentation: augment.Augmentation
     reverse_probability: float
+    consecutive: bool
     on_bad_clip: str
     skipped: int = 0
 
@@ -149,10 +153,9 @@ class LoadClip(grain.transforms.RandomMap):
             if picture and self.num_frames > 1 and augment.too_narrow(video.height, video.width):
                 row = int(rng.integers(len(self.index)))
                 continue
-            indices = clips.sample_frames(rng, len(video.frame_names), centre, 1 if picture else self.num_frames,
-                                          self.reverse_probability)
+            indices, where = self._choose_frames(rng, video, centre)
             try:
-                sample = clips.load_sample(self.source[number], expressions, indices, centre)
+                sample = clips.load_sample(self.source[number], expressions, indices, centre, where)
             except ValueError as error:
                 if self.on_bad_clip == 'raise':
                     raise
@@ -173,6 +176,18 @@ class LoadClip(grain.transforms.RandomMap):
             f'used; the last was video {video.name}, expression {expressions[0].id}, object '
             f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
             'masks show the object, and that crops are not too small.')
+
+    def _choose_frames(self, rng: np.random.Generator, video: records.Video, centre: int
+                       ) -> tuple[np.ndarray, int | None]:
+        """Indices [T], and where in them the centre is; None: wherever it comes first."""
+        length = len(video.frame_names)
+        if length == 1:
+            return np.zeros(1, np.int32), None
+        if not self.consecutive:
+            return clips.sample_frames(rng, length, centre, self.num_frames, self.reverse_probability), None
+        if video.mask_places is None:
+            return clips.consecutive_frames(centre, length, self.num_frames), None
+        return clips.annotated_window(centre, length, self.num_frames, middle=True)
 
 
 def _die_with_parent(worker_index: int, worker_count: int) -> None:

@@ -239,13 +239,16 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
     return videos, source
 
 
-def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1) -> np.ndarray:
+def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1,
+                   consecutive: bool = False) -> np.ndarray:
     """One row for each clip of an epoch: (video, expression, centre), all indices; int32 [N 3].
 
     As in the released code, centres are every `num_frames`-th frame of a video from its first; where only some
     frames are annotated (A2D-Sentences), these. Expressions tagged 'crowd' (RefCOCO) are left out.
 
     Args:
+        consecutive: clips are windows of frames that follow each other, as SOC trains, and their first stands for the
+          centre: windows without overlap, but for the last, which is moved back to be full.
         sentences: that are asked of a clip at most. If several, there is one row for a video and centre; its
           expression, the first, stands for all.
 
@@ -264,8 +267,11 @@ def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1)
                                  'train on. Train on a split that has it.')
             if 'crowd' in expression.tags:
                 continue
-            centres = range(0, len(video.frame_names), num_frames) if video.mask_places is None else (
+            length = len(video.frame_names)
+            centres = range(0, length, num_frames) if video.mask_places is None else (
                 video.annotated_frames(expression.object_id))
+            if consecutive and video.mask_places is None:
+                centres = [max(0, min(first, length - num_frames)) for first in centres]
             if sentences == 1 or position == 0:
                 index += [(number, position, centre) for centre in centres]
     return np.array(index, np.int32).reshape(-1, 3)

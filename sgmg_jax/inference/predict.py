@@ -17,10 +17,8 @@ import numpy as np
 from sgmg_jax import checkpoints, compilation, systems, types
 from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
-from sgmg_jax.models import video_swin
-from sgmg_jax.ops import queries, resize
+from sgmg_jax.ops import masks, queries, resize
 
-PIXELS = 16  # frames are padded to multiples of this, as the released model does at inference
 TOKENS = 16  # sentences are padded to multiples of this
 
 
@@ -34,7 +32,7 @@ class Predictor:
     def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length, sentences=1,
                  origin=''):
         """Args:
-            model: models.sgmg.SgMg.
+            model: models.sgmg.SgMg, or another of systems.SYSTEMS.
             parameters: its parameters, nested.
             tokenizer: of data.text.
             short_side, max_side: pixels that frames are resized to, see data.clips.prepare_clip.
@@ -48,11 +46,13 @@ class Predictor:
         self._tokenizer, self._text_length = tokenizer, text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
         self._sentences = sentences
+        self._conventions = model.conventions
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
             compilation.jit(functools.partial(segment, model)) for segment in (best_masks, _segment_all))
         # Apart, as videos that are alike when resized and padded may differ in their own size.
         self._original_size = compilation.jit(_original_size, static_argnums=(1, 2))
+        self._binary_at = compilation.jit(masks.binary_at, static_argnums=(1, 2, 3))
 
     @classmethod
     def from_workdir(cls, workdir, checkpoint='best', config=None):
@@ -118,11 +118,11 @@ class Predictor:
         if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
             raise ValueError(f'frames: {frames.dtype} {frames.shape}: must be uint8 [T H W 3], RGB.')
         text.encode(self._tokenizer, sentences, self._text_length)  # all of them, before the work begins
-        masks = np.zeros((len(sentences), *frames.shape[:3]), bool)
+        found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
-            for of_sentence, logits in zip(masks, ask(sentences)):
+            for of_sentence, logits in zip(found, ask(sentences)):
                 of_sentence[start:start + len(logits)] = logits > 0
-        return masks
+        return found
 
     def windows(self, read, length):
         """Goes through a video of any length holding one window of it.
@@ -154,7 +154,8 @@ class Predictor:
         return ask
 
     def _encode_clip(self, frames, annotated=None):
-        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side)).replace(annotated=annotated)
+        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
+        clip = clip.replace(annotated=annotated)
         return clip, self._encode(self.parameters, clip)
 
     def _tokens(self, sentences):
@@ -178,26 +179,30 @@ class Predictor:
         Returns:
             function(sentence) -> scores [Q] in [0, 1] and masks [Q H W] bool of every query.
         """
-        indices, position = clips.annotated_window(index, length, self._clip_frames)
+        indices, position = clips.annotated_window(index, length, self._clip_frames,
+                                                   self._conventions.annotated_in_the_middle)
         frames = read(indices)
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
         def ask(sentence):
             scores, logits = self._segment_all(self.parameters, video, self._tokens([sentence]))
-            return np.asarray(scores), self._resized(logits, clip, frames) > 0
+            if not self._conventions.cut_before_resizing:
+                return np.asarray(scores), self._resized(logits, clip, frames) > 0
+            size = tuple(clip.size[0].tolist())
+            return np.asarray(scores), np.asarray(self._binary_at(logits, size, size, frames.shape[1:3]))
 
         return ask
 
 
-def pad_clip(frames, size):
-    """frames [T h w 3] float32 -> types.Clip of one clip, H and W multiples of 16.
+def pad_clip(frames, size, conventions):
+    """frames [T h w 3] float32 -> types.Clip of one clip, T and H, W multiples of what models.features.Conventions say.
 
     Time is filled to the next multiple of the backbone's window, so that videos of many lengths
     share a few compiled programs; the result for the real frames stays the same. A picture stays one frame.
     """
     length, (height, width) = len(frames), size
-    bucket = video_swin.WINDOW[0] if length > 1 else 1
-    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, PIXELS, PIXELS))]
+    bucket = conventions.frames if length > 1 else 1
+    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, *[conventions.pixels] * 2))]
     valid = np.ones((length, height, width), bool)
     widths = [(0, pad) for pad in pads]
     return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
@@ -217,7 +222,7 @@ def best_masks(model, parameters, video, tokens, real_frames):
     Args:
         model: models.sgmg.SgMg.
         parameters: its parameters, nested.
-        video: models.sgmg.VideoFeatures of one clip.
+        video: models.features.VideoFeatures of one clip.
         tokens: types.Text of e sentences.
         real_frames: [1 T] bool, False for frames that fill the clip in time.
 

@@ -13,16 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
-import scipy.special
 
 from sgmg_jax import files
 from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference import leaderboard
+from sgmg_jax.ops import masks
 from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = len(davis.ANNOTATORS)
-BACKGROUND = 0.1  # probability of Ref-DAVIS17's background
 RESULTS = 'results'  # folder of the results of single videos
 
 
@@ -58,7 +57,7 @@ def write_objects(predictor, record, folder):
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for annotator, expressions in enumerate(groups):
             logits = np.stack(list(ask([expression.text for expression in expressions])))
-            maps = merge_objects(logits, [expression.object_id for expression in expressions])
+            maps = masks.merge_objects(logits, [expression.object_id for expression in expressions])
             leaderboard.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
                                    video.frame_names[start:start + len(maps)], maps)
 
@@ -82,18 +81,6 @@ def annotator_groups(video):
     return groups
 
 
-def merge_objects(logits, object_ids):
-    """Mask logits [N n H W] of N objects -> uint8 [n H W], 0 for background, else an object's id.
-
-    The released script's: probabilities below one half are none, the background has 0.1, the greatest wins, the first
-    on ties.
-    """
-    probabilities = scipy.special.expit(logits.astype(np.float32))
-    probabilities[probabilities < 0.5] = 0
-    winner = np.array(object_ids, np.uint8)[probabilities.argmax(axis=0)]
-    return np.where(probabilities.max(axis=0) > BACKGROUND, winner, 0).astype(np.uint8)
-
-
 def predict_annotated(predictor, record, benchmark):
     """A2D-Sentences, JHMDB-Sentences, RefCOCO: every query's mask in every annotated frame, as COCO results."""
     video, results = record.video, []
@@ -103,8 +90,8 @@ def predict_annotated(predictor, record, benchmark):
         for expression, frames in frames_of.items():
             if frame in frames:
                 identity = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
-                scores, masks = ask(expression.text)
-                codes = rle.encode(np.asfortranarray(masks.transpose(1, 2, 0), np.uint8))
+                scores, found = ask(expression.text)
+                codes = rle.encode(np.asfortranarray(found.transpose(1, 2, 0), np.uint8))
                 results += [
                     {'image_id': identity, 'category_id': 1, 'score': float(score),
                      'segmentation': {'size': code['size'], 'counts': code['counts'].decode('ascii')}}

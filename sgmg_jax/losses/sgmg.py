@@ -49,18 +49,8 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
     }
 
 
-def total_loss(named):
-    """Weighted sum over terms and layers of what `loss_terms` returns."""
-    return sum(WEIGHTS[name] * values.sum() for name, values in named.items())
-
-
 def loss(model_outputs, targets):
-    """What SgMg returns, types.Targets -> total, {'loss_<term>': of the last layer, 'loss_<term>_<i>': of layer i}."""
+    """What SgMg returns, types.Targets -> what terms.weighted says."""
     proposals, query, predictions = model_outputs
     low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query))
-    named = loss_terms(proposals, query, predictions, low, targets)
-    total = total_loss(named)
-    logged = {f'loss_{name}': values[-1] for name, values in named.items()}
-    logged.update({f'loss_{name}_{i}': value for name, values in named.items()
-                   for i, value in enumerate(values[:-1])})
-    return total, logged
+    return terms.weighted(loss_terms(proposals, query, predictions, low, targets), WEIGHTS)

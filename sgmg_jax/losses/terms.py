@@ -3,7 +3,9 @@ import jax
 import jax.numpy as jnp
 
 ALPHA = 0.25
-CLIP = (-3, -2, -1)  # frames and pixels of a clip, taken together
+# What is taken together: frames and pixels of a clip, or the pixels of a frame.
+CLIP = (-3, -2, -1)
+FRAME = (-2, -1)
 
 
 def focal(logits, targets, alpha=ALPHA):
@@ -16,29 +18,40 @@ def focal(logits, targets, alpha=ALPHA):
     return weight * cross_entropy * miss ** 2
 
 
-def counted_pixels(targets):
+def counted_pixels(targets, multiple=32):
     """[H W] bool: the pixels of a batch of types.Targets that the mask losses count.
 
-    The release pads a batch to its largest clip, in multiples of 32, and counts this padding as background. What our
-    static shape adds beyond it would only dilute the means over pixels, and does not count.
+    The release pads a batch to its largest clip, in multiples (of 32, SgMg's), and counts this padding as background.
+    What our static shape adds beyond it would only dilute the means over pixels, and does not count.
     """
-    height, width = -(-targets.size.max(axis=0) // 32) * 32
+    height, width = -(-targets.size.max(axis=0) // multiple) * multiple
     rows, columns = (jnp.arange(n) for n in targets.masks.shape[-2:])
     return (rows[:, None] < height) & (columns < width)
 
 
-def mean_focal(logits, masks, counted):
-    """Mean focal loss of a clip over frames and counted pixels [H W]: logits, masks [... T H W] -> [...]."""
-    return (focal(logits, masks) * counted).sum(CLIP) / (logits.shape[-3] * counted.sum())
+def mean_focal(logits, masks, counted, together=CLIP):
+    """Mean focal loss of a clip, or a frame, over its counted pixels [H W]: logits, masks [... T H W] -> [...], or
+    [... T]."""
+    frames = logits.shape[-3] if together == CLIP else 1
+    return (focal(logits, masks) * counted).sum(together) / (frames * counted.sum())
 
 
-def dice(logits, masks, counted):
-    """1 - soft Dice coefficient of a clip on the counted pixels [H W]: logits, masks [... T H W] -> [...]."""
+def dice(logits, masks, counted, together=CLIP):
+    """1 - soft Dice coefficient of a clip, or a frame, on its counted pixels [H W]; shapes as of mean_focal."""
     probability, masks = jax.nn.sigmoid(logits) * counted, masks.astype(logits.dtype)
-    overlap = 2 * (probability * masks).sum(CLIP) + 1
-    return 1 - overlap / (probability.sum(CLIP) + masks.sum(CLIP) + 1)
+    overlap = 2 * (probability * masks).sum(together) + 1
+    return 1 - overlap / (probability.sum(together) + masks.sum(together) + 1)
 
 
 def l1(boxes, targets):
     """[... 4] -> [...]."""
     return jnp.abs(boxes - targets).sum(-1)
+
+
+def weighted(named, weights):
+    """Terms of every layer, name -> [D] -> their weighted sum, {'loss_<term>': of the last layer, 'loss_<term>_<i>':
+    of layer i}."""
+    logged = {f'loss_{name}': values[-1] for name, values in named.items()}
+    logged.update({f'loss_{name}_{i}': value for name, values in named.items()
+                   for i, value in enumerate(values[:-1])})
+    return sum(weights[name] * values.sum() for name, values in named.items()), logged

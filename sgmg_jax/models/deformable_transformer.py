@@ -98,21 +98,29 @@ class DeformableTransformer(nn.Module):
         memory, memory_valid = _flat(memory), _flat(valid)
         content = content.astype(self.dtype)
         where = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
-        initial = jax.nn.sigmoid(self.reference_points(query_embedding.astype(jnp.float32)))
+        initial = self.first_reference(query_embedding)
         reference = jnp.broadcast_to(initial, (len(content), *initial.shape))  # N Q 2, later N Q 4
         states, boxes, points = [], [], []
-        for layer, box_head in zip(self.decoder, self.box_heads):
+        for i, layer in enumerate(self.decoder):
             scale = jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
             content = layer(content, where, reference[:, :, None] * scale, memory, sizes, memory_valid, train)
             states.append(content)
-            offset = box_head(content.astype(jnp.float32))
-            start = _logit(reference)
-            box = jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
+            box = self.box(i, content, reference)
             boxes.append(box)
             if self.box_refinement:
                 reference = jax.lax.stop_gradient(box)
             points.append(reference[..., :2])
         return jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
+
+    def first_reference(self, query_embedding):
+        """[Q C] -> the point (x, y) [Q 2] at which each query starts."""
+        return jax.nn.sigmoid(self.reference_points(query_embedding.astype(jnp.float32)))
+
+    def box(self, layer, states, reference):
+        """What the box head of a decoder layer makes of queries [N Q C] that start from references [N Q 2 or 4]:
+        (cx, cy, w, h) [N Q 4]."""
+        offset, start = self.box_heads[layer](states.astype(jnp.float32)), _logit(reference)
+        return jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
 
 
 class EncoderLayer(nn.Module):

@@ -17,8 +17,9 @@ from typing import Any, Literal
 from flax import linen as nn
 import jax.numpy as jnp
 
+from sgmg_jax.models import features
 from sgmg_jax.models.layers import xavier
-from sgmg_jax.models.sgmg import SgMg, repeat_for_sentences
+from sgmg_jax.models.sgmg import SgMg
 from sgmg_jax.models.spectral_fusion import WordAttention
 
 Form = Literal['residual', 'product', 'words', 'queries', 'none']
@@ -47,11 +48,11 @@ class FastSgMg(SgMg):
 
     def segment(self, video, text, train=False):
         """As SgMg.segment; a sentence without valid tokens takes no part."""
-        words = self.words_of_clips(video, text)
+        words = features.words_of_clips(text, len(video.size))
         shared = self.fuse(video, words, train)
         memory, content = self.decouple(shared, video.valid, words, self.query_content(text, shared),
                                         self.query_embedding)
-        return self.propose(memory, repeat_for_sentences(video, text), content, train)
+        return self.propose(memory, features.repeat_for_sentences(video, text), content, train)
 
 
 class Decoupling(nn.Module):

@@ -22,9 +22,13 @@ def mask_features(memory):
 class PatchKernels(nn.Module):
     """Attributes:
       relative_coordinates: kernels see, besides the features, where each cell lies from the query's point.
+      layers: channels of the convolutions; the last makes the patch.
+      stride: of the features, in pixels.
       dtype: of the activations.
     """
     relative_coordinates: bool = True
+    layers: tuple[int, ...] = (dynamic_conv.P, dynamic_conv.P)
+    stride: int = dynamic_conv.STRIDE
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -34,20 +38,20 @@ class PatchKernels(nn.Module):
         Args:
           states: queries [D N T Q C].
           references: the point each stands at [D N T Q 2], (x, y) as fractions of the unpadded frame.
-          features: [N T h w C].
+          features: [N T h w C'].
           image_size: [N 2], height and width of the unpadded frame.
 
         Returns:
           patch mask logits [D N T Q h w P].
         """
-        channels = features.shape[-1]
-        kernels = MLP((channels, channels, dynamic_conv.kernel_size(channels)), kernel=xavier,
+        channels, numbers = states.shape[-1], dynamic_conv.kernel_size(features.shape[-1], self.layers)
+        kernels = MLP((channels, channels, numbers), kernel=xavier,
                       bias=nn.initializers.zeros, dtype=self.dtype, name='controller')(states)
         masks = []
         for layer_kernels, points in zip(kernels, references):
             coordinates = None
             if self.relative_coordinates:
                 coordinates = dynamic_conv.relative_coordinates(
-                    points, image_size, features.shape[2:4]).astype(self.dtype)
-            masks.append(dynamic_conv.patch_convolution(features, coordinates, layer_kernels))
+                    points, image_size, features.shape[2:4], self.stride).astype(self.dtype)
+            masks.append(dynamic_conv.patch_convolution(features, coordinates, layer_kernels, self.layers))
         return jnp.stack(masks)

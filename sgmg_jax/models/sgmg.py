@@ -7,44 +7,19 @@ is optimised, P = 16 positions of a patch.
 from typing import Any
 
 from flax import linen as nn
-from flax import struct
-import jax
 import jax.numpy as jnp
 
 from sgmg_jax import types
-from sgmg_jax.models import roberta, video_swin
+from sgmg_jax.models import features, roberta, video_swin
 from sgmg_jax.models.deformable_transformer import DeformableTransformer
-from sgmg_jax.models.layers import dense, xavier
+from sgmg_jax.models.features import fold, unfold
+from sgmg_jax.models.layers import dense
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
-from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, Words, spectrum_filters
-from sgmg_jax.ops import dynamic_conv, positions, queries, resize
+from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, spectrum_filters
+from sgmg_jax.ops import dynamic_conv, positions
 
 SMALLEST_LEVEL = 3  # cells: the spectrum augmentation's 3x3 convolution is not padded
-
-
-@struct.dataclass
-class VideoFeatures:
-    """A clip, encoded once for any number of sentences.
-
-    levels: spectrum-augmented maps [B T h w C], strides 8, 16, 32 (and 64).
-    valid: their masks [B T h w].
-    stride4, stride8: the backbone's first two maps, for the optimizer.
-    size: [B 2], height and width of the unpadded frame.
-    """
-    levels: tuple
-    valid: tuple
-    stride4: jax.Array
-    stride8: jax.Array
-    size: jax.Array
-
-
-@struct.dataclass
-class TextFeatures:
-    """words [N L C] with their `valid` mask [N L]; sentence [N C]."""
-    words: jax.Array
-    valid: jax.Array
-    sentence: jax.Array
 
 
 class SgMg(nn.Module):
@@ -63,6 +38,7 @@ class SgMg(nn.Module):
       remat: backbone and transformer keep only their blocks' inputs for the backward pass.
       dtype: of the activations; parameters, spectra and sampling locations stay float32.
     """
+    conventions = features.Conventions(frames=video_swin.WINDOW[0], pixels=16)
     backbone: video_swin.Size = video_swin.SIZES['tiny']
     text_encoder: roberta.Size = roberta.SIZES['base']
     hidden: int = 256
@@ -82,18 +58,13 @@ class SgMg(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        if self.levels not in (3, 4):
-            raise ValueError(f'levels = {self.levels}: SgMg has 3 (strides 8, 16, 32) or 4 (and 64).')
         dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
-        self.word_projection = TextProjection(self.hidden, self.dropout, dtype)
-        self.sentence_projection = TextProjection(self.hidden, self.dropout, dtype)
+        self.word_projection = features.TextProjection(self.hidden, self.dropout, dtype)
+        self.sentence_projection = features.TextProjection(self.hidden, self.dropout, dtype)
 
-        self.projections = [nn.Conv(self.hidden, (1, 1), kernel_init=xavier, dtype=dtype) for _ in range(3)] + [
-            nn.Conv(self.hidden, (3, 3), strides=2, padding=1, kernel_init=xavier, dtype=dtype)
-            for _ in range(self.levels - 3)]
-        self.projection_norms = [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(self.levels)]
+        self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
         self.augment_before = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
         self.word_attention = WordFusion(self.heads, dtype)
         self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
@@ -105,7 +76,7 @@ class SgMg(nn.Module):
             self.dropout, self.box_refinement, self.remat, dtype)
         rare = nn.initializers.constant(-4.59511985)  # -log(99): a query is the object once in a hundred
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
-        self.patch_kernels = PatchKernels(self.relative_coordinates, dtype)
+        self.patch_kernels = PatchKernels(self.relative_coordinates, dtype=dtype)
         self.mask_optimizer = MaskOptimizer(dtype)
 
     def __call__(self, clip, text, select, train=False):
@@ -121,45 +92,28 @@ class SgMg(nn.Module):
         Returns:
           types.Proposals; the query indices [K N]; types.Predictions of those, [K N T ...].
         """
-        video = self.encode_video(clip, train)
-        words = self.encode_text(text, train)
-        proposals = self.segment(video, words, train)
-        query = select(proposals)
-        scores, boxes, patch_masks = (queries.take_query(x, query) for x in (
-            proposals.scores, proposals.boxes, proposals.patch_masks))
-        masks = self.optimize(patch_masks, video)
-        return proposals, query, types.Predictions(scores, boxes, masks)
+        return features.four_steps(self, clip, text, select, train)
 
     def encode_video(self, clip, train=False):
         """types.Clip -> VideoFeatures: all that does not depend on the sentence (sections 3.1, 3.2)."""
-        frames, valid = clip.frames, clip.valid
-        self._check_size(frames.shape[2:4])
-        maps = self.video_encoder(frames, real_frames=valid[:, :, 0, 0], train=train)
-        if clip.annotated is not None:
-            # The frames around it were context for the backbone only.
-            keep = lambda x: jnp.take_along_axis(
-                x, clip.annotated.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
-            maps, valid = [keep(x) for x in maps], keep(valid)
-        stride4, stride8 = maps[:2]
-        sources = maps[1:] + [maps[3]] * (self.levels - 3)
-        projected = [norm(convolve(_fold(x)))
-                     for x, convolve, norm in zip(sources, self.projections, self.projection_norms)]
+        self._check_size(clip.frames.shape[2:4])
+        maps, valid = features.backbone_maps(self.video_encoder, clip, train)
+        projected = features.project(maps, self.projections, self.projection_norms)
         filters = spectrum_filters([x.shape[1:3] for x in projected])
-        levels = [_unfold(augment(x, gaussian), frames=valid.shape[1])
+        levels = [unfold(augment(x, gaussian), frames=valid.shape[1])
                   for x, augment, gaussian in zip(projected, self.augment_before, filters)]
-        return VideoFeatures(
-            tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), stride4, stride8, clip.size)
+        return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
     def encode_text(self, text, train=False):
         """types.Text -> TextFeatures."""
         words, sentence = self.text_backbone(text, train)
-        return TextFeatures(self.word_projection(words, train), text.valid,
-                            self.sentence_projection(sentence, train))
+        return features.TextFeatures(self.word_projection(words, train), text.valid,
+                                     self.sentence_projection(sentence, train))
 
     def segment(self, video, text, train=False):
         """VideoFeatures, TextFeatures -> types.Proposals of every decoder layer (sections 3.2, 3.3)."""
-        video = repeat_for_sentences(video, text)
-        memory = self.fuse(video, self.words_of_clips(video, text), train)
+        video = features.repeat_for_sentences(video, text)
+        memory = self.fuse(video, features.words_of_clips(text, len(video.size)), train)
         return self.propose(memory, video, self.query_content(text, memory), train)
 
     def fuse(self, video, words, train):
@@ -167,11 +121,11 @@ class SgMg(nn.Module):
         frames = video.valid[0].shape[1]
         fused = [self.word_attention(x, words) for x in video.levels]
         filters = spectrum_filters([x.shape[2:4] for x in fused])
-        fused = [augment(_fold(x), gaussian)
+        fused = [augment(fold(x), gaussian)
                  for x, augment, gaussian in zip(fused, self.augment_after, filters)]
-        valid = [_fold(v) for v in video.valid]
+        valid = [fold(v) for v in video.valid]
         memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
-        return [_unfold(x, frames) for x in memory]
+        return [unfold(x, frames) for x in memory]
 
     def query_content(self, text, memory):
         """What the queries of each sentence ask for at the start, [N T Q C]: the sentence feature."""
@@ -191,11 +145,11 @@ class SgMg(nn.Module):
         """
         sentences, frames = content.shape[:2]
         states, boxes, points = self.transformer.decode(
-            [_fold(x) for x in memory], [_fold(v) for v in video.valid], _fold(content), self.query_embedding, train)
+            [fold(x) for x in memory], [fold(v) for v in video.valid], fold(content), self.query_embedding, train)
         states, boxes, points = (x.reshape(-1, sentences, frames, *x.shape[2:]) for x in (states, boxes, points))
         scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
-        features = _unfold(mask_features([_fold(x) for x in memory]), frames)
-        return types.Proposals(scores, boxes, self.patch_kernels(states, points, features, video.size))
+        finest = unfold(mask_features([fold(x) for x in memory]), frames)
+        return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
 
     def optimize(self, patch_masks, video):
         """patch_masks [K N T h w P], VideoFeatures -> mask logits [K N T H W] (section 3.4)."""
@@ -204,17 +158,10 @@ class SgMg(nn.Module):
         # All masks of a frame together, for they share its features; clips first, as devices share these out.
         x = patch_masks.reshape(layers, clips, -1, frames, *patches)
         x = jnp.moveaxis(x, (1, 3), (0, 1)).reshape(clips * frames, -1, *patches)
-        refined = self.mask_optimizer(x, _fold(video.stride8), _fold(video.stride4))
+        refined = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4))
         masks = dynamic_conv.pixel_shuffle(refined)
         masks = jnp.moveaxis(masks.reshape(clips, frames, layers, -1, *masks.shape[2:]), (0, 1), (1, 3))
         return masks.reshape(layers, sentences, frames, *masks.shape[4:]).astype(jnp.float32)
-
-    def words_of_clips(self, video, text):
-        """TextFeatures as spectral_fusion.Words, by the clips of `video`."""
-        clips = len(video.size)
-        features, valid, where = (x.reshape(clips, -1, *x.shape[1:]) for x in (
-            text.words, text.valid, positions.sine_1d(text.valid, self.hidden)))
-        return Words(features, where, valid)
 
     def _check_size(self, size):
         smallest = -(-min(size) // 32)
@@ -224,33 +171,3 @@ class SgMg(nn.Module):
             least = {3: 65, 4: 129}[self.levels]
             raise ValueError(f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
                              f'each side must have at least {least}. Use larger frames or levels = 3.')
-
-
-class TextProjection(nn.Module):
-    """Linear, LayerNorm, dropout. [... C'] -> [... hidden]."""
-    hidden: int
-    dropout: float
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, train):
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name='linear')(x)
-        x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
-        return nn.Dropout(self.dropout, deterministic=not train)(x)
-
-
-def repeat_for_sentences(video, text):
-    """VideoFeatures of B clips -> of N = B E, one for each sentence."""
-    each = len(text.sentence) // len(video.size)
-    return jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), video)
-
-
-def _fold(x):
-    """[B T ...] -> [B T together, ...]: frames are independent."""
-    return x.reshape(-1, *x.shape[2:])
-
-
-def _unfold(x, frames):
-    """[B T together, ...] -> [B T ...]."""
-    return x.reshape(-1, frames, *x.shape[1:])
-

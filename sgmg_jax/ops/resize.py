@@ -18,15 +18,15 @@ def bicubic(x, size):
     return _resize(x, size, ResizeMethod.CUBIC_PYTORCH)
 
 
-def nearest(x, size):
-    """Resizes x [... h w] to size (height, width); output i takes input floor(i * in / out).
+def nearest(x, size, axes=(-2, -1)):
+    """Resizes x [... h w], or the given axes of it, to size (height, width); output i takes input floor(i * in / out).
 
     The product is taken in float32, as PyTorch does: at some sizes it lies one below the exact one.
     """
     rows, columns = (
         np.minimum(np.floor(np.arange(out, dtype=np.float32) * np.float32(full / out)), full - 1).astype(np.int32)
-        for full, out in zip(x.shape[-2:], size))
-    return x[..., rows[:, None], columns]
+        for full, out in zip((x.shape[axis] for axis in axes), size))
+    return x.take(rows, axis=axes[0]).take(columns, axis=axes[1])
 
 
 def _resize(x, size, method):

@@ -53,14 +53,15 @@ def train(config, workdir):
     with contextlib.ExitStack() as stack:
         stop_requested = stack.enter_context(noting_sigterm())
         source = records.open_records(config.data.records, config.data.train_split)
-        epoch = len(records.training_index(source.videos, config.data.num_frames, config.data.sentences))
+        epoch = len(records.training_index(source.videos, config.data.num_frames, config.data.sentences,
+                                           config.data.consecutive))
         config = with_steps(config, epoch)
         with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
             step = saved.latest_step()
             if step is not None:
                 check_config(config, saved.restore_config(step), workdir)
         validation = open_validation(config)
-        model, system = systems.build_model(config.model), systems.SYSTEMS[config.model.name]
+        model, system = systems.build_model(config.model), systems.choose(config)
         tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
         for name, fits in (('fsdp', config.fsdp >= 1), ('accumulate', config.accumulate >= 1),
                            ('ema_decay', 0 <= config.ema_decay < 1)):
@@ -366,7 +367,7 @@ def open_batches(config, source, tokenizer, start_step):
             for name, value in data.augmentation.items()}),
         seed=config.seed, sentences=data.sentences, start_step=start_step, process_index=jax.process_index(),
         process_count=jax.process_count(), num_workers=data.workers,
-        reverse_probability=data.reverse_probability, on_bad_clip=data.on_bad_clip)
+        reverse_probability=data.reverse_probability, consecutive=data.consecutive, on_bad_clip=data.on_bad_clip)
 
 
 def flatten_scores(summary):

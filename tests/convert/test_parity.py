@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from sgmg_jax.convert import comparisons, parity
+from sgmg_jax.convert import cases, parity
 
 GOLDENS = pathlib.Path(__file__).parent.parent / 'goldens'
 
@@ -77,18 +77,20 @@ def failing(capsys):
     return listed
 
 
-@pytest.mark.parametrize('case', sorted(path.stem for path in GOLDENS.glob('comp_*.npz')))
+@pytest.mark.parametrize('case', sorted(str(path.relative_to(GOLDENS).with_suffix(''))
+                                        for path in GOLDENS.rglob('comp_*.npz')))
 def test_components_equal_the_release(case, capsys):
     assert parity.run([GOLDENS / f'{case}.npz'])
     with np.load(GOLDENS / f'{case}.npz') as arrays:
         expected = [name for name in arrays if not name.startswith('in/')]
     out = capsys.readouterr().out
     assert f'1 cases, {len(expected)} arrays, 0 failed' in out
-    assert all(f'{case}  {name} ' in out for name in expected)
+    assert all(f'{pathlib.Path(case).name}  {name} ' in out for name in expected)
 
 
 @pytest.mark.parametrize('case, count', [
-    ('full_tiny_eval_ytvos_b2', 6), ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404)])
+    ('full_tiny_eval_ytvos_b2', 6), ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
+    ('soc/full_tiny_eval_b2_mixing', 12), ('soc/full_tiny_train_a2d_multi', 439)])
 def test_whole_models_equal_the_release(case, count, capsys):
     """Padded together, of annotated clips, in training: losses, matches, every gradient's norm."""
     assert parity.run([GOLDENS / f'{case}.npz'])
@@ -236,11 +238,11 @@ def test_nothing_to_compare_is_an_error(tmp_path):
 @pytest.mark.parametrize('name', FILL)
 def test_weights_equal_those_of_the_release(name):
     shape, values, *sums = FILL[name]
-    x = comparisons.fill(name, shape)
+    x = cases.fill(name, shape)
     assert x.dtype == np.float32 and list(x.shape) == shape
     np.testing.assert_array_equal(x.ravel()[:3], np.float32(values))
     np.testing.assert_allclose([x.sum(dtype=np.float64), np.abs(x).sum(dtype=np.float64)], sums, rtol=1e-9)
-    assert not np.array_equal(x, comparisons.fill(name, shape, seed=1))
+    assert not np.array_equal(x, cases.fill(name, shape, seed=1))
 
 
 def test_fill_checks(tmp_path, capsys):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from configs import common
+from configs import common, ytvos_soc
 from sgmg_jax import systems
-from sgmg_jax.convert import comparisons, sgmg, sources, weights
+from sgmg_jax.convert import cases, names, sources, weights
 from sgmg_jax.convert.__main__ import main
 from sgmg_jax.models import multi_instance, video_swin
 from sgmg_jax.systems import parameter_shapes
@@ -20,7 +20,7 @@ from sgmg_jax.systems import parameter_shapes
 @pytest.fixture(scope='module')
 def official():
     """A whole official state dict, buffers and both names of the box heads included."""
-    tensors = {name: comparisons.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
+    tensors = {name: cases.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
     tensors |= {f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')}
     for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
         tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)
@@ -44,6 +44,34 @@ def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
     assert {name: x.dtype for name, x in back.items()} == {name: x.dtype for name, x in official.items()}
 
 
+@pytest.fixture(scope='module')
+def official_soc():
+    tensors = {name: cases.fill(name, shape, spreads=cases.SOC_SPREADS)
+               for name, shape in golden_cases.official_shapes('soc/manifest_soc_tiny').items()}
+    for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
+        tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)
+    return tensors | {'text_encoder.embeddings.position_ids': np.arange(40)[None]}
+
+
+def test_soc_to_the_official_names_and_back_changes_no_bit(official_soc, tmp_path):
+    shapes = parameter_shapes(golden_cases.TINY_SOC)
+    found, report = weights.load([written(official_soc, tmp_path / 'soc.safetensors')], shapes)
+    assert '(SOC)' in report[0] and set(found) == set(traverse_util.flatten_dict(shapes, sep='/'))
+    back = weights.released(found)
+    assert set(back) == set(official_soc)
+    for name, x in official_soc.items():
+        if not name.endswith('_index'):
+            np.testing.assert_array_equal(back[name], x, err_msg=name)
+
+
+def test_soc_and_sgmg_are_told_apart(official, official_soc, tmp_path):
+    for tensors, model, words in ((official, golden_cases.TINY_SOC, 'SgMg, the config says SOC'),
+                                  (official_soc, TINY, 'SOC, the config says SgMg')):
+        path = tmp_path / f'{words[:4].strip(",")}.safetensors'
+        with pytest.raises(ValueError, match=f'Probably: this is a checkpoint with {words}'):
+            weights.load([written(tensors, path)], parameter_shapes(model))
+
+
 def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
     """All but the decoupling, which the release does not have; and no way back."""
     model = multi_instance.FastSgMg(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__
@@ -56,7 +84,7 @@ def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
     weights.save(found, tmp_path / 'ours.safetensors')
     again, _ = weights.load([tmp_path / 'ours.safetensors'], shapes)
     assert set(again) == set(found)
-    with pytest.raises(ValueError, match='The released SgMg has no such parameters: decouple/attention'):
+    with pytest.raises(ValueError, match='The release has no such parameters: decouple/attention'):
         weights.released(found | {name: np.zeros(1) for name in own})
 
 
@@ -68,24 +96,26 @@ def test_the_index_tables_are_swins():
     np.testing.assert_array_equal(video_swin.relative_position_index(), expected)
 
 
+@pytest.mark.parametrize('system, config', [('sgmg', common), ('soc', ytvos_soc)])
 @pytest.mark.parametrize('backbone, letter', [('tiny', 't'), ('small', 's'), ('base', 'b')])
-def test_names_and_shapes_of_the_released_sizes(backbone, letter):
-    config = common.get_config().model
+def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter):
+    config = config.get_config().model
     config.backbone = backbone
     zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
                          parameter_shapes(systems.build_model(config)))
-    manifest = golden_cases.read_json(f'manifest_sgmg_video_swin_{letter}')
-    ours = {name: list(x.shape) for name, x in sgmg.to_official(zeros).items()}
+    rename, folder = (names.soc_name, 'soc/') if system == 'soc' else (str, '')
+    manifest = golden_cases.read_json(f'{folder}manifest_{system}_video_swin_{letter}')
+    ours = {rename(name): list(x.shape) for name, x in names.to_official(zeros).items()}
     assert ours == {name: shape for name, (shape, dtype) in manifest.items() if dtype == 'float32'}
 
 
 def test_a_checkpoint_of_another_size_is_named(official):
     config = common.get_config().model
-    tensors = sgmg.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
+    tensors = names.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
                                             parameter_shapes(systems.build_model(config))))
     config.update(backbone='base', queries=1)
     with pytest.raises(ValueError) as caught:
-        sgmg.from_official(tensors, parameter_shapes(systems.build_model(config)))
+        names.from_official(tensors, parameter_shapes(systems.build_model(config)))
     message = str(caught.value)
     assert 'Probably: this is a checkpoint with Video-Swin-T, the config says Video-Swin-B.' in message
     assert 'Probably: this is a checkpoint with 5 queries, the config says 1 queries.' in message
@@ -93,7 +123,7 @@ def test_a_checkpoint_of_another_size_is_named(official):
     incomplete = {n: x for n, x in official.items() if not n.startswith('text_proj') and 'index' not in n}
     incomplete['extra.weight'] = np.zeros(3)
     with pytest.raises(ValueError) as caught:
-        sgmg.from_official(incomplete, parameter_shapes(TINY))
+        names.from_official(incomplete, parameter_shapes(TINY))
     assert 'is not in the checkpoint' in str(caught.value) and 'word_projection/linear/kernel' in str(caught.value)
     assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
 

@@ -15,7 +15,7 @@ import raw_tree
 import small
 
 from sgmg_jax.benchmarks import loader
-from sgmg_jax.data import augment, pipeline, records, text
+from sgmg_jax.data import augment, clips, pipeline, records, text
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = dict(num_frames=3, frame_size=(40, 72), text_length=24, batch_size=4, seed=7,
@@ -279,6 +279,28 @@ def test_an_annotated_frame_with_context_around_it(tokenizer):
             seen.add(int(levels[position]))
             assert (np.diff(levels) >= 0).all() and levels[:position].tolist().count(levels[position]) == 0
     assert seen == {2, 6, 7}
+
+
+def test_consecutive_frames(source, tokenizer):
+    """SOC's clips: windows without overlap, the last moved back to be full; of a short video the last frame again."""
+    lengths = [len(video.frame_names) for video in source.videos]
+    for count, firsts in ((3, {6: [0, 3], 7: [0, 3, 4]}), (40, {6: [0], 7: [0]})):
+        index = records.training_index(source.videos, count, consecutive=True)
+        for number, length in enumerate(lengths):
+            assert sorted(set(index[index[:, 0] == number, 2])) == firsts[length]
+    assert clips.consecutive_frames(0, 3, 5).tolist() == [0, 1, 2, 2, 2]
+    assert clips.consecutive_frames(4, 9, 3).tolist() == [4, 5, 6]
+
+    annotated = small.made_up([small.video_of('a', 9, ((0, 1), (6, 2)))])
+    augmentation = augment.Augmentation(order=(), crop_probability=0)
+    seen = set()
+    for batch in take(4, annotated, tokenizer, num_frames=4, frame_size=(64, 96), augmentation=augmentation,
+                      consecutive=True):
+        for frames in batch.clip.frames:
+            levels = np.round((frames[:, 0, 0, 0] * 0.229 + 0.485) * 255 / 20).astype(int)  # which frame each is
+            seen.add(tuple(levels.tolist()))
+        assert (batch.clip.annotated == 2).all()
+    assert seen == {(0, 0, 0, 1), (4, 5, 6, 7)}
 
 
 def test_pictures_become_clips_and_crowds_are_left_out(tokenizer):

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from sgmg_jax import systems, types
-from sgmg_jax.convert import comparisons
-from sgmg_jax.convert import sgmg as convert
+from sgmg_jax.convert import cases
+from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import predict
-from sgmg_jax.ops import queries
+from sgmg_jax.ops import masks, queries
 
 SENTENCES = ['the white goose', 'a person on the left']
 
@@ -18,7 +18,7 @@ SENTENCES = ['the white goose', 'a person on the left']
 def parameters():
     shapes = golden_cases.official_shapes()
     ours = systems.parameter_shapes(golden_cases.TINY)
-    return convert.from_official({n: comparisons.fill(n, s) for n, s in shapes.items()}, ours)
+    return convert.from_official({n: cases.fill(n, s) for n, s in shapes.items()}, ours)
 
 
 class Words:
@@ -44,7 +44,7 @@ def make_frames(count, seed=0):
 
 def bare_logits(parameters, frames, tokens, annotated=None):
     """The whole model on the clip as it is, not filled in time: logits [Q or 1, T, h, w], scores."""
-    clip = predict.pad_clip(*clips.prepare_clip(frames, 132))
+    clip = predict.pad_clip(*clips.prepare_clip(frames, 132), golden_cases.TINY.conventions)
     clip = jax.tree.map(lambda x: x[:, :len(frames)] if x.ndim > 2 else x, clip)
     clip = clip.replace(annotated=annotated)
 
@@ -79,8 +79,8 @@ def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
     whole = predictor(frames, SENTENCES)
     for start, ask in predictor.windows(reader, len(frames)):
         assert read[-1] == list(range(start, min(start + 4, 10)))
-        for logits, masks in zip(ask(SENTENCES), whole, strict=True):
-            np.testing.assert_array_equal(logits > 0, masks[start:start + 4])
+        for logits, found in zip(ask(SENTENCES), whole, strict=True):
+            np.testing.assert_array_equal(logits > 0, found[start:start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
     assert predictor._segment._cache_size() == 1  # every window is filled to the same length
@@ -102,11 +102,35 @@ def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
     tokens = text.encode(None, SENTENCES[1:], 20)
     indices = [0, 0, 0, 1, 2]  # around frame 0
     logits, scores, _ = bare_logits(parameters, frames[indices], tokens, np.array([0], np.int32))
-    ours, masks = predictor.annotated(lambda window: frames[window], 7, 0)(SENTENCES[1])
+    ours, found = predictor.annotated(lambda window: frames[window], 7, 0)(SENTENCES[1])
     np.testing.assert_allclose(ours, 1 / (1 + np.exp(-scores[0, 0])), atol=1e-5)
-    assert masks.shape == (5, 132, 140)
+    assert found.shape == (5, 132, 140)
     certain = np.abs(logits[:, 0]) > 1e-4
-    np.testing.assert_array_equal(masks[certain], logits[:, 0][certain] > 0)
+    np.testing.assert_array_equal(found[certain], logits[:, 0][certain] > 0)
+
+
+def test_annotated_frame_as_soc_evaluates(monkeypatch):
+    """It lies in the middle of its clip, and masks are cut before they get the frame's size."""
+    shapes = golden_cases.official_shapes('soc/manifest_soc_tiny')
+    weights = convert.from_official({
+        name.replace(convert.SOC_ROBERTA, convert.ROBERTA): cases.fill(name, shape, spreads=cases.SOC_SPREADS)
+        for name, shape in shapes.items()}, systems.parameter_shapes(golden_cases.TINY_SOC))
+    predictor = predict.Predictor(golden_cases.TINY_SOC, weights, Words(monkeypatch), short_side=66, max_side=None,
+                                  clip_frames=4, text_length=20)
+    frames = make_frames(3)
+    scores, found = predictor.annotated(lambda window: frames[window], 3, 0)(SENTENCES[0])
+
+    clip = predict.pad_clip(*clips.prepare_clip(frames[[0, 0, 0, 1]], 66), golden_cases.TINY_SOC.conventions)
+    assert clip.frames.shape == (1, 8, 66, 70, 3)
+    clip = clip.replace(annotated=np.array([2], np.int32))
+    tokens = text.encode(None, SENTENCES[:1], 20)
+    model = golden_cases.TINY_SOC
+    proposals = jax.jit(lambda p: model.apply({'params': p}, clip, tokens, queries.best_query)[0])(weights)
+    np.testing.assert_allclose(scores, jax.nn.sigmoid(proposals.scores[0, 0, 0]), atol=1e-5)
+    logits = proposals.patch_masks[0, 0, 0, ..., 0]
+    expected = np.asarray(masks.binary_at(logits, (66, 70), (66, 70), (132, 140)))
+    assert found.shape == (7, 132, 140) and (found != expected).mean() < 1e-3
+    np.testing.assert_array_equal(found[:, ::2, ::2], found[:, 1::2, 1::2])  # each pixel twice
 
 
 @pytest.mark.parametrize('frame, length, count, indices, position', [
@@ -115,3 +139,4 @@ def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
 def test_window_around_an_annotated_frame(frame, length, count, indices, position):
     ours, where = clips.annotated_window(frame, length, count)
     assert ours.tolist() == indices and where == position
+    assert clips.annotated_window(frame, length, count, middle=True)[1] == count // 2

@@ -9,6 +9,7 @@ import pytest
 
 from sgmg_jax.data import records
 from sgmg_jax.inference import leaderboard, protocols
+from sgmg_jax.ops import masks
 
 SIZE = (6, 9)
 
@@ -104,7 +105,7 @@ def test_davis_objects_of_each_annotator_are_merged(tmp_path, objects):
 
 def test_davis_ties_go_to_the_first_object():
     def merge(*logits):
-        return protocols.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][:len(logits)]).item()
+        return masks.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][:len(logits)]).item()
 
     assert merge(40, 40, 40) == 2 and merge(-0.001, -0.001) == 0 and merge(-1, 0) == 3 and merge(-1e5, 1e5, 1e5) == 3
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from sgmg_jax import types
-from sgmg_jax.convert import comparisons
-from sgmg_jax.convert import sgmg as convert
+from sgmg_jax.convert import cases
+from sgmg_jax.convert import names as convert
 from sgmg_jax.models import deformable_transformer, layers, roberta, video_swin
 
 
@@ -22,7 +22,7 @@ def parameters(names, prefix, module, *inputs, **options):
     for name in names:
         if 'relative_position_index' in name:
             continue
-        for target, part in convert.place(name, comparisons.fill(name, names[name])).items():
+        for target, part in convert.place(name, cases.fill(name, names[name])).items():
             if target.startswith(prefix + '/'):
                 flat[target.removeprefix(prefix + '/')] = part
     shapes = jax.eval_shape(lambda key: module.init(key, *inputs, **options)['params'], jax.random.key(0))

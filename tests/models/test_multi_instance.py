@@ -9,7 +9,7 @@ import pytest
 from sgmg_jax import systems, types
 from sgmg_jax.losses import matching
 from sgmg_jax.losses import sgmg as losses
-from sgmg_jax.models import multi_instance, roberta, sgmg, spectral_fusion, video_swin
+from sgmg_jax.models import features, multi_instance, roberta, sgmg, spectral_fusion, video_swin
 from sgmg_jax.ops import queries
 
 SIDE, WIDTH, FRAMES = 80, 70, 2
@@ -69,12 +69,12 @@ def forward(model, clip, text, weights=None):
 
 
 def make_features():
-    """sgmg.VideoFeatures of a clip, without a backbone."""
+    """features.VideoFeatures of a clip, without a backbone."""
     rng = np.random.default_rng(5)
     sizes = [(10, 10), (5, 5), (3, 3)]
     levels = tuple(rng.standard_normal((1, FRAMES, *size, SGMG.hidden), dtype=np.float32) for size in sizes)
     valid = tuple(np.arange(size[1]) < np.full((1, FRAMES, size[0], 1), -(-size[1] * WIDTH // SIDE)) for size in sizes)
-    return sgmg.VideoFeatures(levels, valid, None, None, np.array([[SIDE, WIDTH]]))
+    return features.VideoFeatures(levels, valid, None, None, np.array([[SIDE, WIDTH]]))
 
 
 def assert_close(ours, expected, tolerance=1e-5):
@@ -85,8 +85,8 @@ def assert_close(ours, expected, tolerance=1e-5):
 def make_words(lengths, channels=8, width=5):
     """spectral_fusion.Words of one clip."""
     rng = np.random.default_rng(1)
-    features, positions = rng.standard_normal((2, 1, len(lengths), width, channels), dtype=np.float32)
-    return spectral_fusion.Words(features, positions, np.arange(width) < np.array(lengths)[None, :, None])
+    own, positions = rng.standard_normal((2, 1, len(lengths), width, channels), dtype=np.float32)
+    return spectral_fusion.Words(own, positions, np.arange(width) < np.array(lengths)[None, :, None])
 
 
 def test_fusion_sums_over_the_sentences():
@@ -98,11 +98,11 @@ def test_fusion_sums_over_the_sentences():
                            module.init(jax.random.key(0), x, words)['params'])
     part = {name: (w['kernel'], w['bias']) for name, w in weights['attention'].items()}
     total = np.zeros((24, 8))
-    for features, where, valid in zip(words.features[0], words.positions[0], words.valid[0]):
+    for own, where, valid in zip(words.features[0], words.positions[0], words.valid[0]):
         if not valid.any():
             continue
         q, k, v = (np.einsum('nc,chd->hnd', y, part[name][0]) + part[name][1][:, None] for name, y in (
-            ('query', x.reshape(24, 8)), ('key', (features + where)[valid]), ('value', features[valid])))
+            ('query', x.reshape(24, 8)), ('key', (own + where)[valid]), ('value', own[valid])))
         logits = np.einsum('hpd,hld->hpl', q, k) / 2
         weight = np.exp(logits - logits.max(-1, keepdims=True))
         read = np.einsum('hpl,hld->phd', weight / weight.sum(-1, keepdims=True), v)
@@ -158,11 +158,11 @@ def test_sentences_meet_in_the_shared_memory_alone():
     def run(module, text, shared=None):
         """Masks of the best queries, and the shared memory, or with the memory given."""
         video, words = module.encode_video(clip), module.encode_text(text)
-        of_clip = module.words_of_clips(video, words)
+        of_clip = features.words_of_clips(words, 1)
         shared = module.fuse(video, of_clip, False) if shared is None else shared
         memory, content = module.decouple(shared, video.valid, of_clip, module.query_content(words, shared),
                                           module.query_embedding)
-        proposals = module.propose(memory, sgmg.repeat_for_sentences(video, words), content, False)
+        proposals = module.propose(memory, features.repeat_for_sentences(video, words), content, False)
         return proposals.patch_masks, shared, module.segment(video, words).patch_masks
 
     apply = jax.jit(lambda text, shared=None: model.apply({'params': parameters()}, text, shared, method=run))
@@ -191,9 +191,9 @@ def _gradient(decoupling):
     def total(weights, words, clip, text, targets):
         def call(module):
             """SgMg.__call__ with something added to the sentences' features."""
-            video, features = module.encode_video(clip), module.encode_text(text)
-            features = features.replace(words=features.words + words[0], sentence=features.sentence + words[1])
-            proposals = module.segment(video, features)
+            video, of_text = module.encode_video(clip), module.encode_text(text)
+            of_text = of_text.replace(words=of_text.words + words[0], sentence=of_text.sentence + words[1])
+            proposals = module.segment(video, of_text)
             query = matching.match(proposals, targets)
             chosen = types.Predictions(*(queries.take_query(x, query) for x in (
                 proposals.scores, proposals.boxes)), module.optimize(queries.take_query(

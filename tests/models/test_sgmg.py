@@ -5,14 +5,14 @@ import jax
 import numpy as np
 
 from sgmg_jax import systems, types
-from sgmg_jax.convert import comparisons
-from sgmg_jax.convert import sgmg as convert
+from sgmg_jax.convert import cases
+from sgmg_jax.convert import names as convert
 
 
 def tiny_parameters():
     shapes = golden_cases.official_shapes()
     ours = systems.parameter_shapes(golden_cases.TINY)
-    return convert.from_official({n: comparisons.fill(n, s) for n, s in shapes.items()}, ours)
+    return convert.from_official({n: cases.fill(n, s) for n, s in shapes.items()}, ours)
 
 
 def test_of_an_annotated_clip_only_that_frame_is_kept():

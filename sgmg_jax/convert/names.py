@@ -1,4 +1,4 @@
-"""The official SgMg state dict's names and layouts, and ours.
+"""The official state dicts' names and layouts, SgMg's and SOC's, and ours.
 
 RULES says for every official name (a regular expression) where it goes, and the same table is read
 backwards. Matrices and convolutions come as PyTorch's (out, in, ...) and become (..., in, out),
@@ -12,13 +12,14 @@ import re
 from flax import traverse_util
 import numpy as np
 
-_NORM = re.compile(r'(norm\d?|LayerNorm|input_proj\.\d\.1)\.weight$')
-_TABLE = re.compile(r'((embeddings|query_embed)\.weight|bias_table|level_embed)$')
+_NORM = re.compile(r'(norm\d?|LayerNorm|gn\d|input_proj\.\d\.1)\.weight$')
+_TABLE = re.compile(r'((embeddings|query_embed|fq_pos)\.weight|bias_table|level_embed)$')
 _LINEAR = r'\.(weight|bias)'
 _ATTENTION = {'sampling_offsets': 'offsets', 'attention_weights': 'weights',
               'value_proj': 'values', 'output_proj': 'projection'}
 SWIN = 'backbone.0.body.'
 ROBERTA = 'text_encoder.text_backbone.'
+SOC_ROBERTA = 'text_encoder.'  # the same there
 _SWIN, _ROBERTA = map(re.escape, (SWIN, ROBERTA))
 GROUPS = 6  # lines of each kind in an error
 
@@ -50,19 +51,40 @@ def _rules():
         r'sentence_proj\.layer_norm': 'sentence_projection/norm',
         r'input_proj\.(\d)\.0': r'projections_\1',
         r'input_proj\.(\d)\.1': r'projection_norms_\1',
-        r'fusion_module\.multihead_attn\.out_proj': 'word_attention/attention/out',
         r'transformer\.reference_points': 'transformer/reference_points',
         encoder + r'norm1': r'transformer/encoder\1/attention_norm',
         encoder + r'norm2': r'transformer/encoder\1/feed_forward/norm',
         decoder + r'norm1': r'transformer/decoder\1/attention_norm',
         decoder + r'norm2': r'transformer/decoder\1/self_attention_norm',
         decoder + r'norm3': r'transformer/decoder\1/feed_forward/norm',
-        decoder + r'self_attn\.out_proj': r'transformer/decoder\1/self_attention/out',
         r'bbox_embed\.(\d+)\.layers\.(\d)': r'transformer/box_head\1/layer\2',
         r'class_embed\.(\d+)': r'class_heads_\1',
         r'controller\.layers\.(\d)': r'patch_kernels/controller/layer\1',
         r'mask_refine\.conv2_1div(4|8)': r'mask_optimizer/stride\1/out',
+        # SOC's, where it is not as SgMg.
+        r'txt_proj\.fc': 'text_projection/linear',
+        r'txt_proj\.layer_norm': 'text_projection/norm',
+        r'spatial_decoder\.lay(\d)': r'feature_pyramid/conv\1',
+        r'spatial_decoder\.gn(\d)': r'feature_pyramid/norm\1',
+        r'spatial_decoder\.adapter(\d)': r'feature_pyramid/lateral\1',
+        r'spatial_decoder\.out_lay': 'feature_pyramid/out',
+        r'voc\.decoder_norm': 'object_cluster/norm',
+        r'voc\.enc_self_attn\.(\d+)\.norm': r'object_cluster/encoder\1_attention_norm',
     }
+    attentions = {
+        r'fusion_module\.multihead_attn': 'word_attention/attention',
+        decoder + 'self_attn': r'transformer/decoder\1/self_attention',
+        r'vlf\.multihead_attn': 'fusion/to_vision/attention',
+        r'lvf\.multihead_attn': 'fusion/to_language/attention',
+        r'voc\.enc_self_attn\.(\d+)\.self_attn': r'object_cluster/encoder\1_attention',
+    }
+    for part, attention, name in (('cross', 'multihead_attn', 'attention'), ('self', 'self_attn', 'self_attention')):
+        layer = rf'voc\.transformer_{part}_attention_layers\.(\d+)\.'
+        attentions[layer + attention] = rf'object_cluster/decoder\1_{name}'
+        rules[layer + 'norm'] = rf'object_cluster/decoder\1_{name}_norm'
+    for layer, side in ((r'enc_ffn', 'encoder'), ('transformer_ffn_layers', 'decoder')):
+        for part, name in (('linear1', 'in'), ('linear2', 'out'), ('norm', 'norm')):
+            rules[rf'voc\.{layer}\.(\d+)\.{part}'] = rf'object_cluster/{side}\1_feed_forward/{name}'
     for official, ours in (('input_fft', 'augment_before'), ('input_fft_post', 'augment_after')):
         for part, name in (('laplace', 'laplace'), (r'fc\.0', 'strength_in'), (r'fc\.2', 'strength_out'),
                            ('conv1', 'conv1'), ('conv2', 'conv2')):
@@ -75,8 +97,8 @@ def _rules():
         rules[stack + 'linear2'] = rf'transformer/{side}\1/feed_forward/out'
 
     table = {pattern + _LINEAR: (target + '/{leaf}',) for pattern, target in rules.items()}
-    for pattern, target in ((r'fusion_module\.multihead_attn', 'word_attention/attention'),
-                            (decoder + 'self_attn', r'transformer/decoder\1/self_attention')):
+    for pattern, target in attentions.items():
+        table[pattern + r'\.out_proj' + _LINEAR] = (target + '/out/{leaf}',)
         table[pattern + r'\.in_proj_(weight|bias)'] = tuple(
             f'{target}/{part}/{{leaf}}' for part in ('query', 'key', 'value'))
     table.update({
@@ -87,6 +109,8 @@ def _rules():
         _ROBERTA + r'embeddings\.token_type_embeddings\.weight': ('text_backbone/kinds/embedding',),
         r'transformer\.level_embed': ('transformer/level_embedding',),
         r'query_embed\.weight': ('query_embedding',),
+        r'voc\.query_embed\.weight': ('object_cluster/query_embedding',),
+        r'voc\.fq_pos\.weight': ('object_cluster/frame_query_embedding',),
         r'mask_refine\.conv1_1div(4|8)\.weight': (r'mask_optimizer/stride\1/masks/kernel',
                                                   r'mask_optimizer/stride\1/features/kernel'),
         r'mask_refine\.conv1_1div(4|8)\.bias': (r'mask_optimizer/stride\1/masks/bias',),
@@ -185,6 +209,8 @@ def describe(tensors):
         return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
 
     words, patch = {}, shape(SWIN + 'patch_embed.proj.weight')
+    if shape('query_embed.weight'):
+        words['system'] = 'SOC' if shape('voc.query_embed.weight') else 'SgMg'
     if patch:
         size = patch[0], count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
         names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
@@ -209,6 +235,11 @@ def describe(tensors):
 def canonical_name(name):
     """The decoder's box heads are stored under two names; this is the one the rules know."""
     return name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
+
+
+def soc_name(name):
+    """What the released SOC calls a tensor; ours, SgMg's and SOC's names differ in the text encoder's alone."""
+    return name.replace(ROBERTA, SOC_ROBERTA)
 
 
 def place(name, tensor):
@@ -252,7 +283,7 @@ def to_official(parameters):
         else:
             parts.setdefault(name, [None] * count)[part] = _theirs(name, path, np.asarray(x))
     if unknown:
-        raise ValueError(f'The released SgMg has no such parameters: {", ".join(sorted(unknown)[:5])}.')
+        raise ValueError(f'The release has no such parameters: {", ".join(sorted(unknown)[:5])}.')
     tensors = {name: x[0] if len(x) == 1 else np.concatenate(x, axis=1 if len(x) == 2 else 0)
                for name, x in parts.items()}
     tensors.update({f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')})

@@ -1,0 +1,244 @@
+"""Golden cases of the authors' releases: reading them, their weights, and what every comparison needs.
+
+Weights follow from the official tensors' names and a seed.
+
+Axis letters: B clips, T frames, h w a feature map, C channels, Q queries.
+"""
+import contextlib
+import dataclasses
+import functools
+import json
+import re
+import zlib
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmg_jax import compilation, types
+from sgmg_jax.convert import names as convert
+from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.ops import resize
+
+# Name (regular expression) -> scale of the official tensor's values, and whether fan-in divides it.
+SPREADS = {
+    r'.*(relative_position_bias_table|(word|position|token_type)_embeddings\.weight)': (0.5, False),
+    r'.*(sampling_offsets\.bias|query_embed\.weight|level_embed|fq_pos\.weight)': (1, False),
+    r'.*sampling_offsets\.weight': (0.5, True),
+    r'controller.*\.layers\.2\..*': (0.05, True),
+}
+SOC_SPREADS = SPREADS | {r'controller.*\.layers\.2\..*': (0.2, True)}
+
+# The release's settings: those that are ours by another name; the values of the rest that ours has built in.
+ANY = ...  # changes nothing here
+BACKBONES = {'video_swin_t_p4w7': 'tiny', 'video_swin_s_p4w7': 'small', 'video_swin_b_p4w7': 'base',
+             'video-swin-t': 'tiny', 'video-swin-s': 'small', 'video-swin-b': 'base'}
+SWIN = {'embed_dim': 'channels', 'depths': 'depths', 'num_heads': 'heads'}, {
+    'patch_size': [1, 4, 4], 'window_size': [8, 7, 7], 'mlp_ratio': 4, 'qkv_bias': True, 'qk_scale': None,
+    'patch_norm': True, 'drop_rate': ANY, 'attn_drop_rate': ANY, 'drop_path_rate': ANY, 'use_checkpoint': ANY}
+ROBERTA = {
+    'vocab_size': 'vocabulary', 'hidden_size': 'channels', 'num_hidden_layers': 'layers',
+    'num_attention_heads': 'heads', 'intermediate_size': 'mlp', 'max_position_embeddings': 'positions',
+    'layer_norm_eps': 'epsilon'}, {
+    'type_vocab_size': 1, 'pad_token_id': roberta.PADDING_ID, 'hidden_act': 'gelu', 'bos_token_id': ANY,
+    'eos_token_id': ANY, 'hidden_dropout_prob': ANY, 'attention_probs_dropout_prob': ANY}
+HEADS = sgmg.SgMg.heads  # no array of a component tells how many there are
+
+
+def fill(name, shape, seed=0, spreads=SPREADS):
+    """The official tensor `name` as the golden cases have it (facts of SgMg, section 13; of SOC, 17).
+
+    Args:
+      name: in the release's state dict; both names of a shared box head give the same.
+      shape: in PyTorch's layout.
+      seed: the case's.
+      spreads: SPREADS, or SOC_SPREADS.
+
+    Returns:
+      float32 array of that shape.
+    """
+    name = convert.canonical_name(name)
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + seed))
+    default = (1, True) if len(shape) > 1 else (0.1, False)
+    scale, divided = next((spread for names, spread in spreads.items() if re.fullmatch(names, name)), default)
+    if divided:
+        scale /= np.sqrt(np.prod(shape[1:]))
+    x = np.float32(scale) * generator.standard_normal(shape, dtype=np.float32)
+    return 1 + x if len(shape) == 1 and name.endswith('weight') else x
+
+
+def read(path):
+    """A case's npz and JSON -> (arrays by name, meaning by name)."""
+    description = path.with_suffix('.json')
+    for file in (path, description):
+        if not file.is_file():
+            raise FileNotFoundError(f'{file.name} is missing; a case is an npz and a JSON of the same name')
+    with np.load(path) as arrays:
+        return dict(arrays), {'case': path.stem} | json.loads(description.read_text()) | {'folder': path.parent}
+
+
+def settings(config, field, renamed, fixed):
+    """The release's settings -> ours; ValueError naming one that our model does not have."""
+    ours = {}
+    for name, value in config.items():
+        where = f'{field}.{name} = {value!r}'
+        if name in renamed:
+            value = tuple(value) if isinstance(value, list) else value
+            if ours.setdefault(renamed[name], value) != value:
+                raise ValueError(f'{where}: in our model this is the same as another, which is {ours[renamed[name]]}')
+        elif name not in fixed:
+            raise ValueError(f'{where}: unknown; known are {", ".join([*renamed, *fixed])}')
+        elif fixed[name] is not ANY and value != fixed[name]:
+            raise ValueError(f'{where}: our model has only {fixed[name]!r}')
+    return ours
+
+
+def encoders(meaning):
+    """The case's sizes of backbone and text encoder; and the rest of its settings."""
+    overrides = dict(meaning.get('config_overrides') or {})
+    swin = settings(overrides.pop('swin_cfg', None) or {}, 'config_overrides.swin_cfg', *SWIN)
+    text = settings(overrides.pop('roberta_cfg', None) or {}, 'config_overrides.roberta_cfg', *ROBERTA)
+    named = re.search(r'_([tsb])_', meaning['case'])  # as in full_real_t_train
+    backbone = meaning.get('backbone', named and f'video_swin_{named[1]}_p4w7')
+    if backbone not in BACKBONES and len(swin) < len(SWIN[0]):
+        raise ValueError(f'backbone = {backbone!r}: there is only {", ".join(BACKBONES)}')
+    return (dataclasses.replace(video_swin.SIZES[BACKBONES.get(backbone, 'tiny')], **swin),
+            dataclasses.replace(roberta.SIZES['base'], **text)), overrides
+
+
+def component(at, module, meaning, *inputs, method=None):
+    """A module by itself, called with `inputs` (or its `method`); `at` is its path in the whole model.
+
+    Returns:
+      its parameters, nested as in the whole model; (these parameters, inputs, Flax's options) -> its result.
+    """
+    shapes = jax.eval_shape(lambda key: module.init(key, *inputs, method=method)['params'], jax.random.key(0))
+    for part in reversed(at.split('/')):
+        shapes = {part: shapes}
+
+    def apply(parameters, *inputs, **options):
+        own = functools.reduce(dict.__getitem__, at.split('/'), parameters)
+        return module.apply({'params': own}, *inputs, method=method, **options)
+
+    return parameters(shapes, meaning), apply
+
+
+def parameters(shapes, meaning):
+    """Our parameters of the given shapes, filled by their official names."""
+    weights = meaning.get('weights', {})
+    seed = meaning.get('fill_seed', weights.get('fill_seed'))
+    if seed is None:
+        raise ValueError('fill_seed: missing in the JSON, so the weights are not known')
+    official = convert.to_official(jax.tree.map(lambda x: np.broadcast_to(np.int8(0), x.shape), shapes))
+    official = {name: x.shape for name, x in official.items() if name == convert.canonical_name(name)}
+    soc = 'object_cluster' in shapes
+    named = weights.get('names')
+    if isinstance(named, (dict, list)):  # otherwise a sentence: all of them
+        theirs, ours = ({(convert.canonical_name(name), *(x[name] if isinstance(named, dict) else ())) for name in x
+                         if not name.endswith('relative_position_index')} for x in (named, official))
+        if theirs != ours:
+            raise ValueError(f'weights.names: only there {sorted(theirs - ours)[:5]}, '
+                             f'only in our model {sorted(ours - theirs)[:5]}')
+    return convert.from_official({
+        name: fill(convert.soc_name(name) if soc else name, shape, seed, SOC_SPREADS if soc else SPREADS)
+        for name, shape in official.items()}, shapes)
+
+
+@contextlib.contextmanager
+def recorded(*names):
+    """Gives a dict that fills up: path of a module (and of a method of it) -> arguments, result of its call."""
+    calls = {}
+
+    def record(call, arguments, options, context):
+        result = call(*arguments, **options)
+        method = () if context.method_name == '__call__' else (context.method_name,)
+        name = '/'.join((*context.module.path, *method))
+        if name in names:
+            calls[name] = arguments, result
+        return result
+
+    with nn.intercept_methods(record):
+        yield calls
+
+
+def with_gradients(function, cotangent, parameters, *inputs):
+    """function(parameters, *inputs) -> (output, more). Gradients are of (output * cotangent).sum().
+
+    Returns:
+      output, more, {'grad/<official name>': of parameters}, of inputs.
+    """
+    def pull(cotangent, *arguments):
+        output, pull_back, more = jax.vjp(function, *arguments, has_aux=True)
+        return output, more, pull_back(cotangent)
+
+    output, more, (to_parameters, *to_inputs) = jax.device_get(
+        compilation.jit(pull)(cotangent, *jax.tree.map(jnp.asarray, (parameters, *inputs))))
+    return output, more, named('grad', convert.to_official(to_parameters)), to_inputs
+
+
+def named(prefix, tensors):
+    return {f'{prefix}/{name}': x for name, x in tensors.items()}
+
+
+def last(x):
+    """Channels."""
+    return np.moveaxis(x, -3, -1)
+
+
+def first(x):
+    """Channels; frames of all clips on one axis."""
+    return np.moveaxis(x.reshape(-1, *x.shape[-3:]), -1, -3)
+
+
+def count(names, numbered):
+    return next(i for i in range(len(names) + 1) if numbered.format(i) not in names)
+
+
+def decoded(memory, decoded, start):
+    """What the deformable transformer returns, and its queries' first references as logits [Q 2], by their names."""
+    states, boxes, _ = decoded
+    return {'hs': states, 'inter_references': boxes,
+            'init_reference': np.broadcast_to(jax.nn.sigmoid(start), (states.shape[1], *start.shape)),
+            **{f'memory{i}': first(x) for i, x in enumerate(memory[:3])}}
+
+
+def text(arrays):
+    return types.Text(arrays['in/input_ids'].astype(np.int32), arrays['in/attention_mask'] == 1)
+
+
+def clip(arrays, multiple):
+    """The case's clips, padded together."""
+    videos = [last(arrays[f'in/video{i}']) for i in range(len(arrays['in/sizes']))]
+    height, width = (-(-max(x.shape[axis] for x in videos) // multiple) * multiple for axis in (1, 2))
+    frames = np.zeros((len(videos), len(videos[0]), height, width, 3), np.float32)
+    valid = np.zeros(frames.shape[:4], bool)
+    for i, video in enumerate(videos):
+        frames[i, :, :video.shape[1], :video.shape[2]] = video
+        valid[i, :, :video.shape[1], :video.shape[2]] = True
+    return types.Clip(frames, valid, arrays['in/sizes'], arrays.get('in/valid_indices', arrays.get('in/valid_frame')))
+
+
+def stages(calls, clip, arrays):
+    """What the model computes on the way, by the release's names."""
+    (levels, masks, where, *_), memory = calls['transformer/encode']
+    _, found = calls['transformer/decode']
+    _, of_text = calls['encode_text']
+    ours = {'text_word': of_text.words, 'text_mask': ~of_text.valid, 'text_sentence': of_text.sentence,
+            **decoded(memory, found, calls['transformer/reference_points'][1])}
+    for i, (x, valid, position) in enumerate(zip(levels, masks, where)):
+        ours |= {f'src{i}': first(x), f'srcmask{i}': ~valid, f'srcpos{i}': first(position)}
+    for i, x in enumerate(calls['video_encoder'][1]):
+        padding = ~resize.nearest(clip.valid, x.shape[2:4])
+        # Whether the frames around the annotated ones are meant can only be told by their number.
+        if clip.annotated is not None and len(arrays.get(f'out/backbone{i}', ())) == len(x):
+            x, padding = (y[np.arange(len(y)), clip.annotated, None] for y in (x, padding))
+        ours |= {f'backbone{i}': first(x), f'backbone_mask{i}': padding.reshape(-1, *padding.shape[2:])}
+    return ours
+
+
+def gradients(tensors):
+    """Official name -> gradient, as {'grad/..': ..., 'norm/..': ..., 'out/grad_total_norm': ...}."""
+    norms = {name: np.sqrt(np.square(x, dtype=np.float64).sum()) for name, x in tensors.items()}
+    total = np.sqrt(sum(norm ** 2 for name, norm in norms.items() if name == convert.canonical_name(name)))
+    return named('grad', tensors) | named('norm', norms) | {'out/grad_total_norm': total}

@@ -1,0 +1,166 @@
+"""SOC: Semantic-assisted Object Cluster for Referring Video Object Segmentation (Luo et al., NeurIPS 2023).
+
+Axis letters: B clips, T frames, E sentences of a clip, N = B E sentences, those of a clip one after the other,
+H W pixels, h w the stride-4 map, C channels, Q queries, L tokens, D decoder layers, K the last layers whose chosen
+query is asked for.
+"""
+import typing
+from typing import Any, Literal
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from sgmg_jax import types
+from sgmg_jax.models import features, roberta, video_swin
+from sgmg_jax.models.deformable_transformer import DeformableTransformer
+from sgmg_jax.models.features import fold, unfold
+from sgmg_jax.models.layers import dense
+from sgmg_jax.models.mask_features import FeaturePyramid
+from sgmg_jax.models.multimodal_fusion import MultimodalFusion
+from sgmg_jax.models.object_cluster import ObjectCluster
+from sgmg_jax.models.patch_kernels import PatchKernels
+from sgmg_jax.ops import positions
+
+MASK_CHANNELS = 8
+MASK_LAYERS = 8, 8, 1  # channels of the pointwise convolutions that a query makes
+MASK_STRIDE = 4
+
+InferenceLayer = Literal['first', 'last']
+ContrastScale = Literal['channels', 'root']
+
+
+class SOC(nn.Module):
+    """The same four steps as models.sgmg.SgMg; `optimize` has nothing to do.
+
+    Attributes (defaults are what the released weights need):
+      backbone, text_encoder, hidden, levels, heads, points, encoder_layers, decoder_layers, mlp, dropout, text_dropout,
+        drop_path, remat, dtype: as of SgMg.
+      queries: of each frame, and of the video.
+      cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: of models.object_cluster.
+      classes: that an object is told apart into; a query's score is that of its likeliest. Only 1 can be trained.
+      inference_layer: whose heads answer at inference, of the first decoder layer, as in the released code, or of the
+        last. Nothing in the paper suggests the first.
+      contrast_scale: what divides the similarity of video queries and guidance in the contrastive loss, the number of
+        channels, as in the released code, or its square root, as in the paper.
+    """
+    backbone: video_swin.Size = video_swin.SIZES['tiny']
+    text_encoder: roberta.Size = roberta.SIZES['base']
+    hidden: int = 256
+    queries: int = 20
+    levels: int = 4
+    heads: int = 8
+    points: int = 4
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    mlp: int = 2048
+    cluster_encoder_layers: int = 3
+    cluster_decoder_layers: int = 3
+    cluster_mlp: int = 2048
+    cluster_window: int = 0
+    classes: int = 1
+    inference_layer: InferenceLayer = 'first'
+    contrast_scale: ContrastScale = 'channels'
+    dropout: float = 0.1
+    text_dropout: float = 0.1
+    drop_path: float = 0.2
+    remat: bool = False
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        for field, known in (('inference_layer', InferenceLayer), ('contrast_scale', ContrastScale)):
+            if getattr(self, field) not in typing.get_args(known):
+                raise ValueError(f'{field} = {getattr(self, field)!r}: there is only '
+                                 f'{", ".join(typing.get_args(known))}.')
+        if self.hidden % 128:
+            raise ValueError(f'hidden = {self.hidden}: SOC takes a multiple of 128, as its feature pyramid ends with a '
+                             'sixteenth of it in 8 groups.')
+        dtype = self.dtype
+        self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
+        self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
+        self.text_projection = features.TextProjection(self.hidden, self.dropout, dtype)
+        self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
+        self.fusion = MultimodalFusion(self.heads, dtype)
+        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
+                                          (self.queries, self.hidden))
+        self.transformer = DeformableTransformer(
+            self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
+            self.dropout, remat=self.remat, dtype=dtype)
+        self.object_cluster = ObjectCluster(  # its queries are added to those of the frames
+            self.queries, self.cluster_encoder_layers, self.cluster_decoder_layers, self.heads,
+            self.cluster_mlp, self.cluster_window, self.dropout, dtype)
+        rare = nn.initializers.constant(-4.59511985)  # -log(99)
+        self.class_heads = [dense(self.classes, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
+        self.feature_pyramid = FeaturePyramid(MASK_CHANNELS, dtype)
+        self.patch_kernels = PatchKernels(layers=MASK_LAYERS, stride=MASK_STRIDE, dtype=dtype)
+
+    @property
+    def conventions(self):
+        """Pixels that pad a frame would change the norms of the feature pyramid; frames that fill a clip are left out
+        everywhere, but windows would lie otherwise."""
+        frames = 1 if self.cluster_window else video_swin.WINDOW[0]
+        return features.Conventions(frames, 1, annotated_in_the_middle=True, cut_before_resizing=True)
+
+    def __call__(self, clip, text, select, train=False):
+        """As SgMg.__call__, of frames of any size; masks are at stride 4 [K N T h w]."""
+        return features.four_steps(self, clip, text, select, train)
+
+    def encode_video(self, clip, train=False):
+        """types.Clip -> VideoFeatures."""
+        maps, valid = features.backbone_maps(self.video_encoder, clip, train)
+        levels = [unfold(x, frames=valid.shape[1])
+                  for x in features.project(maps, self.projections, self.projection_norms)]
+        return features.VideoFeatures.of(levels, valid, maps, clip.size)
+
+    def encode_text(self, text, train=False):
+        """types.Text -> TextFeatures; words and sentence go through the same projection."""
+        words, sentence = self.text_backbone(text, train)
+        return features.TextFeatures(self.text_projection(words, train), text.valid,
+                                     self.text_projection(sentence, train))
+
+    def segment(self, video, text, train=False):
+        """VideoFeatures, TextFeatures -> types.Proposals: of every decoder layer in training, else of the one that
+        `inference_layer` names."""
+        if train and self.classes > 1:
+            raise ValueError(f'classes = {self.classes}: can be evaluated, but not trained, as records do not tell of '
+                             'what class an object is. Set config.model.classes = 1.')
+        video = features.repeat_for_sentences(video, text)
+        sentences, frames = video.valid[0].shape[:2]
+        words = features.words_of_clips(text, sentences)
+        fused, guidance = self.fusion(video.levels, video.valid, words)
+
+        valid = [fold(x) for x in video.valid]
+        memory = self.transformer.encode([fold(x) for x in fused], valid,
+                                         [positions.sine_2d(x, self.hidden) for x in valid], train)
+        asked = jnp.zeros((sentences * frames, *self.query_embedding.shape))  # where they ask is all that differs
+        states, boxes, points = self.transformer.decode(memory, valid, asked, self.query_embedding, train)
+        starts = [self.transformer.first_reference(self.query_embedding), *jax.lax.stop_gradient(boxes[:-1])]
+
+        def by_sentence(x):
+            """[D (N T) ...] -> [D N T ...]"""
+            return x.reshape(-1, sentences, frames, *x.shape[2:])
+
+        states, points = by_sentence(states), by_sentence(points)
+        real_frames = video.valid[0].any((2, 3))
+        cluster = self.object_cluster(states if train else states[-1:], real_frames, text.sentence, train)
+        layers = range(self.decoder_layers)
+        if not train and not self.is_initializing():
+            layers = layers[:1] if self.inference_layer == 'first' else layers[-1:]
+        states = states[layers.start:layers.stop] + cluster[:, :, None]
+        scores = jnp.stack([self.class_heads[i](x) for i, x in zip(layers, states.astype(jnp.float32))])
+        boxes = jnp.stack([self.transformer.box(i, x, starts[i]) for i, x in zip(layers, map(fold, states))])
+        pixels = unfold(self.feature_pyramid(memory[:3], fold(video.stride4)), frames)
+        masks = self.patch_kernels(states, points[layers.start:layers.stop], pixels, video.size)
+        return types.Proposals(scores.max(-1), by_sentence(boxes), masks,
+                               alignment(cluster, guidance, self.contrast_scale))
+
+    def optimize(self, patch_masks, video):
+        """patch_masks [K N T h w 1] -> mask logits [K N T h w]: nothing is refined."""
+        return patch_masks[..., 0].astype(jnp.float32)
+
+
+def alignment(video_queries, guidance, scale):
+    """How much each video query [D N Q C] is what the guidance [N C] means, [D N Q]; `scale` as SOC.contrast_scale."""
+    similarity = jnp.einsum('dnqc,nc->dnq', video_queries.astype(jnp.float32), guidance.astype(jnp.float32))
+    channels = guidance.shape[-1]
+    return similarity / (channels if scale == 'channels' else channels ** 0.5)

@@ -1,0 +1,116 @@
+"""SOC's matching and loss where the golden cases (tests/convert/test_parity.py) do not go."""
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import scipy.optimize
+
+from sgmg_jax import types
+from sgmg_jax.losses import matching, soc
+
+
+def make_case(sentences=2, frames=3, queries=4, seed=0):
+    """types.Proposals of two layers, types.Targets."""
+    rng = np.random.default_rng(seed)
+    lead = 2, sentences, frames, queries
+    proposals = types.Proposals(
+        rng.standard_normal(lead, dtype=np.float32), rng.uniform(0.1, 0.9, (*lead, 4)).astype(np.float32),
+        rng.standard_normal((*lead, 4, 6, 1), dtype=np.float32),
+        rng.standard_normal((2, sentences, queries), dtype=np.float32))
+    masks = rng.random((sentences, frames, 16, 24)) < 0.4
+    targets = types.Targets(masks, rng.uniform(0.2, 0.6, (sentences, frames, 4)).astype(np.float32),
+                            np.ones((sentences, frames), bool), np.full((sentences, 2), (16, 24), np.int32),
+                            np.ones(sentences, bool))
+    return proposals, targets
+
+
+@pytest.mark.parametrize('objects', [1, 2, 3, 5])
+@pytest.mark.parametrize('queries', [5, 8])
+def test_assignment_against_scipy(queries, objects):
+    """Batched, with clips that have fewer objects."""
+    rng = np.random.default_rng(queries * objects)
+    cost = rng.standard_normal((2, 6, queries, objects)).astype(np.float32)
+    real = np.arange(objects) < rng.integers(1, objects + 1, 6)[:, None]
+    ours = jax.jit(matching.assign)(cost, real)
+    assert ours.shape == (2, 6, objects)
+    for (d, n), _ in np.ndenumerate(np.zeros((2, 6))):
+        count = real[n].sum()
+        rows, columns = scipy.optimize.linear_sum_assignment(cost[d, n, :, :count])
+        np.testing.assert_array_equal(ours[d, n, :count], rows[np.argsort(columns)])
+        assert len(set(ours[d, n].tolist())) == objects
+
+
+def test_more_objects_than_queries():
+    with pytest.raises(ValueError, match='3 objects cannot be matched with 2 queries; raise config.model.queries'):
+        matching.assign(np.zeros((1, 1, 2, 3)), np.ones((1, 3), bool))
+
+
+def outcome(proposals, targets, **options):
+    query = soc.match(proposals, targets)
+    return query, *soc.loss((proposals, query, None), targets, **options)
+
+
+def test_trajectories_that_only_fill_up_change_nothing():
+    proposals, targets = make_case()
+    alone = soc.of_targets(targets)
+    rng = np.random.default_rng(1)
+    filled = dataclasses.replace(
+        alone, masks=np.concatenate([alone.masks, rng.random((2, 2, 3, 16, 24)) < 0.5], axis=1),
+        boxes=np.concatenate([alone.boxes, rng.random((2, 2, 3, 4), dtype=np.float32)], axis=1),
+        real=np.array([[True, False, False]] * 2))
+    inputs = proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0]
+    few, many = (soc.match_trajectories(*inputs, x)[0] for x in (alone, filled))
+    np.testing.assert_array_equal(few[..., 0], many[..., 0])
+    terms = [soc.loss_terms(*inputs, proposals.alignment, *case) for case in ((few, alone), (many, filled))]
+    for name in terms[0]:
+        np.testing.assert_allclose(terms[0][name], terms[1][name], rtol=1e-5, err_msg=name)
+
+
+def test_sentences_that_only_fill_up_do_not_count():
+    proposals, targets = make_case(sentences=3)
+    targets = dataclasses.replace(targets, asked=np.array([True, False, True]),
+                                  present=targets.present & np.array([[True], [False], [True]]))
+    kept = np.array([0, 2])
+    fewer = jax.tree.map(lambda x: x[:, kept], proposals), jax.tree.map(lambda x: x[kept], targets)
+    query, total, named = outcome(proposals, targets)
+    expected_query, expected, _ = outcome(*fewer)
+    np.testing.assert_array_equal(query[:, kept], expected_query)
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert set(named) == {f'loss_{term}{layer}' for term in soc.WEIGHTS['paper'] for layer in ('', '_0')}
+
+
+@pytest.mark.parametrize('frames', [1, 3])
+def test_an_object_that_is_never_visible(frames):
+    """Where the released code fails: nothing to divide by."""
+    proposals, targets = make_case(frames=frames)
+    targets = dataclasses.replace(targets, masks=targets.masks & False, boxes=targets.boxes * 0,
+                                  present=targets.present & False)
+    _, total, named = outcome(proposals, targets)
+    assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
+
+
+def test_the_papers_weights():
+    proposals, targets = make_case()
+    (_, released, named), (_, paper, _) = outcome(proposals, targets), outcome(proposals, targets, weights='paper')
+    difference = sum(3 * named[f'loss_mask{layer}'] - 3 * named[f'loss_dice{layer}'] for layer in ('', '_0'))
+    np.testing.assert_allclose(paper - released, difference, rtol=1e-4)
+    with pytest.raises(ValueError, match="config.loss.weights = 'mine': there is only released, paper"):
+        outcome(proposals, targets, weights='mine')
+
+
+def test_what_only_fills_the_static_shape_does_not_count():
+    """Padding beyond the batch's largest clip, whatever is predicted where resizing does not look."""
+    proposals, targets = make_case()
+
+    def padded(value):
+        masks = np.full((*proposals.patch_masks.shape[:4], 6, 8, 1), 0.3, np.float32)
+        masks[..., :4, :6, :] = proposals.patch_masks
+        masks[..., 5:, :, :] = masks[..., :, 7:, :] = value
+        wide = np.zeros((*targets.masks.shape[:2], 24, 32), bool)
+        wide[..., :16, :24] = targets.masks
+        return outcome(dataclasses.replace(proposals, patch_masks=masks), dataclasses.replace(targets, masks=wide))
+
+    (one, first, _), (other, second, _) = padded(0.3), padded(50.0)
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(first, second, rtol=1e-6)

@@ -1,0 +1,151 @@
+"""SOC where the golden cases (tests/convert/test_parity.py) do not go; on a small model with seeded weights."""
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from sgmg_jax import systems, types
+from sgmg_jax.inference import predict
+from sgmg_jax.losses import soc as losses
+from sgmg_jax.models import roberta, soc, video_swin
+from sgmg_jax.ops import queries
+
+FIELDS = dict(
+    backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 2, 2)),
+    text_encoder=roberta.Size(vocabulary=100, channels=16, layers=1, heads=2, mlp=16, positions=20),
+    hidden=128, queries=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, cluster_encoder_layers=1,
+    cluster_decoder_layers=1, cluster_mlp=32, dropout=0, text_dropout=0, drop_path=0)
+SOC = soc.SOC(**FIELDS)
+HEIGHT, WIDTH = 45, 62
+
+
+@functools.cache
+def parameters(model=SOC):
+    """Seeded, none zero."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, x):
+        spread = 0.1 if len(x.shape) == 1 else 1 / np.sqrt(np.prod(x.shape[:-1]))
+        return (rng.normal(0, spread, x.shape) + (path[-1].key == 'scale')).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(fill, systems.parameter_shapes(model))
+
+
+def make_clip(count, frames, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = count, frames, HEIGHT, WIDTH
+    return types.Clip(rng.standard_normal((*shape, 3), dtype=np.float32), np.ones(shape, bool),
+                      np.full((count, 2), (HEIGHT, WIDTH), np.int32))
+
+
+def make_text(lengths, seed=0):
+    valid = np.arange(max(lengths)) < np.array(lengths)[:, None]
+    tokens = np.random.default_rng(seed).integers(3, 100, valid.shape)
+    return types.Text(np.where(valid, tokens, roberta.PADDING_ID).astype(np.int32), valid)
+
+
+@functools.cache
+def _apply(model, train):
+    return jax.jit(lambda p, clip, text: model.apply({'params': p}, clip, text, queries.best_query, train=train))
+
+
+def run(clip, text, model=SOC, train=False):
+    proposals, _, predictions = _apply(model, train)(parameters(model), clip, text)
+    return proposals, predictions
+
+
+def rows(tree, chosen):
+    return jax.tree.map(lambda x: x[np.array(chosen)], tree)
+
+
+def assert_close(a, b):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * max(1, np.abs(y).max())), a, b)
+
+
+@pytest.mark.parametrize('train', [False, True])
+def test_clips_and_sentences_do_not_mix(train):
+    """As the released code does where a batch has several clips of several frames."""
+    clip, text = make_clip(2, 3), make_text([6, 3, 4, 2])
+    together, _ = run(clip, text, train=train)
+    assert together.scores.shape == (2 if train else 1, 4, 3, 3) and together.patch_masks.shape[-3:] == (12, 16, 1)
+    for i in range(4):
+        alone, _ = run(rows(clip, [i // 2]), rows(text, [i]), train=train)
+        assert_close(jax.tree.map(lambda x: x[:, 0], alone), jax.tree.map(lambda x, i=i: x[:, i], together))
+
+
+def test_filled_time_changes_nothing():
+    """A clip of three frames, filled up to eight: absent ones are no keys of any attention."""
+    frames = np.random.default_rng(0).standard_normal((3, HEIGHT, WIDTH, 3), dtype=np.float32)
+    full = predict.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions)
+    assert full.frames.shape == (1, 8, HEIGHT, WIDTH, 3)
+    bare = jax.tree.map(lambda x: x[:, :3] if x.ndim > 2 else x, full)
+    (ours, _), (expected, _) = run(full, make_text([5])), run(bare, make_text([5]))
+    for name in ('scores', 'boxes', 'patch_masks'):
+        assert_close(getattr(ours, name)[:, :, :3], getattr(expected, name))
+    assert_close(ours.alignment, expected.alignment)
+    windows = SOC.clone(cluster_window=2)  # which would lie otherwise
+    assert predict.pad_clip(frames, (HEIGHT, WIDTH), windows.conventions).frames.shape == (1, 3, HEIGHT, WIDTH, 3)
+
+
+def test_the_layer_that_answers():
+    """First or last; both see the video queries of the last."""
+    clip, text = make_clip(2, 3), make_text([6, 3, 4, 2])
+    first, last = (run(clip, text, SOC.clone(inference_layer=layer))[0] for layer in ('first', 'last'))
+    assert np.abs(first.scores - last.scores).max() > 1e-3
+    assert_close(first.alignment, last.alignment)
+    trained, _ = run(clip, text, train=True)
+    assert_close(jax.tree.map(lambda x: x[-1:], trained), last)
+
+
+def test_contrast_scales():
+    rng = np.random.default_rng(0)
+    video_queries, guidance = rng.standard_normal((2, 3, 4, 16)), rng.standard_normal((3, 16))
+    expected = np.einsum('dnqc,nc->dnq', video_queries, guidance)
+    np.testing.assert_allclose(soc.alignment(video_queries, guidance, 'channels'), expected / 16, rtol=1e-5)
+    np.testing.assert_allclose(soc.alignment(video_queries, guidance, 'root'), expected / 4, rtol=1e-5)
+
+
+def test_of_several_classes_the_likeliest_counts():
+    model, clip, text = SOC.clone(classes=3), make_clip(2, 3), make_text([6, 3, 4, 2])
+    weights = dict(parameters(model))
+    one = weights | {f'class_heads_{i}': jax.tree.map(lambda x: x[..., 1:2], weights[f'class_heads_{i}'])
+                     for i in range(2)}
+    for head in ('class_heads_0', 'class_heads_1'):
+        weights[head] = weights[head] | {'bias': weights[head]['bias'] + np.float32([-50, 0, -50])}
+    assert_close(_apply(model, False)(weights, clip, text)[0], _apply(SOC, False)(one, clip, text)[0])
+    with pytest.raises(ValueError, match='classes = 3: can be evaluated, but not trained'):
+        jax.eval_shape(lambda p: model.apply({'params': p}, clip, text, queries.best_query, train=True), weights)
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('inference_layer', 'middle', "inference_layer = 'middle': there is only first, last"),
+    ('contrast_scale', 'none', "contrast_scale = 'none': there is only channels, root"),
+    ('hidden', 64, 'hidden = 64: SOC takes a multiple of 128'),
+    ('levels', 5, 'levels = 5: there are 3')])
+def test_wrong_fields(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        systems.parameter_shapes(SOC.clone(**{field: value}))
+
+
+def test_gradients_reach_everything_but_what_cannot_matter():
+    clip, text = make_clip(2, 2), make_text([5, 3])
+    rng = np.random.default_rng(0)
+    masks = rng.random((2, 2, HEIGHT, WIDTH)) < 0.4
+    boxes = rng.uniform(0.2, 0.5, (2, 2, 4)).astype(np.float32)
+    targets = types.Targets(masks, boxes, np.ones((2, 2), bool), clip.size, np.ones(2, bool))
+
+    @jax.jit
+    def gradient(weights):
+        return jax.grad(lambda p: losses.loss(SOC.apply(
+            {'params': p}, clip, text, lambda x: losses.match(x, targets), train=True), targets)[0])(weights)
+
+    norms = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.linalg.norm, gradient(parameters())))
+    assert all(np.isfinite(norm) for _, norm in norms)
+    silent = {jax.tree_util.keystr(path, simple=True, separator='/') for path, norm in norms if norm < 1e-6}
+    # The first layer's queries are all zero; a key's bias shifts all logits by the same; a norm of one channel a group
+    # takes what comes before it off.
+    start = 'transformer/decoder0/self_attention'
+    known = {f'{start}/{part}/kernel' for part in ('query', 'key', 'value')} | {
+        f'{start}/query/bias', 'feature_pyramid/conv5/bias'}
+    assert {path for path in silent if not path.endswith('key/bias')} == known
