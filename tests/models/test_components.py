@@ -78,6 +78,36 @@ def test_video_swin_recomputes_the_same():
                  gradient(plain), gradient(remat))
 
 
+def test_transformer_recomputes_the_same():
+    rng = np.random.default_rng(0)
+    levels, positions = ([rng.standard_normal((2, n, n, 16), dtype=np.float32) for n in (4, 2)] for _ in range(2))
+    valid = [np.ones(x.shape[:3], bool) for x in levels]
+    valid[0][1, 2:] = valid[1][1, 1:] = False
+    content, embedding = rng.standard_normal((2, 3, 16), np.float32), rng.standard_normal((3, 16), np.float32)
+    plain, remat = (deformable_transformer.DeformableTransformer(
+        hidden=16, levels=2, mlp=24, heads=2, points=2, encoder_layers=1, decoder_layers=1, dropout=0.3, remat=remat)
+        for remat in (False, True))
+
+    def outputs(module):
+        memory = module.encode(levels, valid, positions, True)
+        return memory, module.decode(memory, valid, content, embedding, True)
+
+    # As they start, zeros would keep the gradient from offsets and boxes.
+    shapes = jax.eval_shape(lambda: plain.init({name: jax.random.key(0) for name in ('params', 'dropout')},
+                                               method=outputs))
+    weights = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+
+    def gradient(module):
+        traced = jax.jit(jax.grad(lambda p: sum((x ** 2).sum() for x in jax.tree.leaves(
+            module.apply(p, method=outputs, rngs={'dropout': jax.random.key(1)}))))).trace(weights)
+        return traced.lower().compile()(weights), str(traced.jaxpr).count('remat2[')
+
+    (expected, none), (ours, count) = gradient(plain), gradient(remat)
+    assert none == 0 and count == 2  # each layer
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected)
+
+
 def test_roberta():
     arrays, meaning = golden_cases.load('comp_roberta')
     module = roberta.Roberta(roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40))
