@@ -19,7 +19,7 @@ from sgmg_jax.benchmarks import accidents
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 4
 
-# Four training steps of the whole model, dropout on, on eight virtual devices.
+# Four training steps of the whole model, dropout on, on eight virtual devices; in two parts a step, on four of them.
 PROGRAM = '''
     import re, sys
     import jax, jax.numpy as jnp, numpy as np
@@ -29,7 +29,7 @@ PROGRAM = '''
     from sgmg_jax.training import optimizer as optimizers, step as steps
 
     assert jax.device_count() == 8
-    name, E, meshes = sys.argv[1], int(sys.argv[2]), [int(x) for x in sys.argv[3:]]
+    name, E, accumulate, *meshes = sys.argv[1], *(int(x) for x in sys.argv[2:])
     config = small.small_config('')
     config.ema_decay = 0.5
     config.model.name = name
@@ -59,7 +59,7 @@ PROGRAM = '''
     trainable = {path: (rng.normal(0, 0.1, x.shape) + path.endswith('scale')).astype(np.float32)
                  for path, x in shapes.trainable.items()}
     begin = lambda: steps.TrainState(jnp.zeros((), jnp.int32), trainable, {}, trainable, optimizer.init(trainable))
-    step = steps.make_train_step(model, system, optimizer, 0, ema_decay=0.5)
+    step = steps.make_train_step(model, system, optimizer, 0, accumulate, ema_decay=0.5)
 
     def run(function, state, place):
         losses = []
@@ -71,7 +71,7 @@ PROGRAM = '''
     expected, parameters = run(compilation.jit(step), begin(), lambda batch: batch)
     shapes_known, numbers = {x.shape for x in trainable.values()}, sum(x.size for x in trainable.values())
     for fsdp in meshes:
-        mesh = sharding.make_mesh(fsdp)
+        mesh = sharding.make_mesh(fsdp, jax.devices()[:8 // accumulate])
         shardings = sharding.parameter_shardings(mesh, shapes)
         assert any(not x.is_fully_replicated for x in jax.tree.leaves(shardings)) == (fsdp > 1)
         with jax.set_mesh(mesh):
@@ -101,7 +101,8 @@ PROGRAM = '''
 '''
 
 
-@pytest.mark.parametrize('arguments', [('sgmg', '1', '1', '2', '4', '8'), ('fast_sgmg', '2', '2')], ids=lambda x: x[0])
+@pytest.mark.parametrize('arguments', [('sgmg', '1', '1', '1', '2', '4', '8'), ('fast_sgmg', '2', '2', '2')],
+                         ids=['sgmg', 'fast_sgmg in two parts'])
 def test_every_mesh_computes_alike(arguments):
     result = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(PROGRAM), *arguments], text=True, capture_output=True, timeout=1200,

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 import pytest
 
 from sgmg_jax import types
@@ -30,7 +31,8 @@ class Linear:
 
 SYSTEM = namespaces.SimpleNamespace(
     match=lambda proposals, targets: jnp.zeros((1, len(targets.asked)), int),
-    loss=lambda outputs, targets: (((outputs[0].scores[0, :, 0, 0] - targets.boxes) ** 2).mean(), {'loss_box': 0.0}))
+    loss=lambda outputs, targets: (
+        ((outputs[0].scores[0, :, 0, 0] - targets.boxes) ** 2).mean(where=targets.asked), {'loss_box': 0.0}))
 
 
 def make_batch(seed=0):
@@ -61,6 +63,23 @@ def test_a_batch_in_parts_gives_the_mean_of_theirs(parts):
         for name in expected:
             np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
     np.testing.assert_allclose(state.trainable['kernel'], whole.trainable['kernel'], rtol=1e-5)
+
+
+def test_every_part_counts_the_same():
+    """Also where more sentences are asked in one than in the other, so that it is not the gradient of the batch."""
+    batch = make_batch()
+    batch.targets.asked[[0, 1, 5]] = False  # clip 0, and a sentence of clip 2: both of part 0
+    before, _ = start()
+    optimizer = optax.apply_if_finite(optax.sgd(1.0), 1)
+    before = before.replace(optimizer_state=optimizer.init(before.trainable))
+
+    def step(batch, accumulate):
+        after, metrics = jax.jit(steps.make_train_step(Linear, SYSTEM, optimizer, 0, accumulate))(before, batch)
+        return [*(before.trainable['kernel'] - after.trainable['kernel']), metrics['loss']]  # the gradient, the loss
+
+    parts = [step(jax.tree.map(lambda x, i=i: x[i], steps.split_batch(batch, 2)), 1) for i in range(2)]
+    np.testing.assert_allclose(step(batch, 2), np.mean(parts, axis=0), rtol=1e-5)
+    assert not np.allclose(step(batch, 1), np.mean(parts, axis=0), rtol=1e-2)
 
 
 def test_the_clips_of_a_part_lie_on_every_device():
