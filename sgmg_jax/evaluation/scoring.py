@@ -69,12 +69,12 @@ def summarise(scores: Iterable[dict]) -> dict:
           id, str) and 'tags' (tuple of str, may be empty) added.
 
     Returns:
-        {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'J_variance', 'J&F_variance':
-        temporal consistency, 'expressions', 'frames': counts, 'tags': {tag: the same eleven}, 'videos': {video:
-        the same eleven and 'scores': {expression: {'J', 'F'}}}}. An expression counts in each of its tags. A
-        decay is None if it is undefined for any expression, as the released statistics make it for some long
-        videos. Temporal consistency is a measure of our own, not that of a benchmark or paper: the variance
-        over the frames (population, of numbers in [0, 1]) of J and of (J + F) / 2, mean over expressions.
+        {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'J_variance', 'F_variance',
+        'J&F_variance': temporal consistency, 'expressions', 'frames': counts, 'tags': {tag: the same twelve},
+        'videos': {video: the same twelve and 'scores': {expression: {'J', 'F'}}}}. An expression counts in each of
+        its tags. A decay is None if it is undefined for any expression, as the released statistics make it for some
+        long videos. Temporal consistency is a measure of our own, not that of a benchmark or paper: the variance
+        over the frames (population, of numbers in [0, 1]) of J, of F and of (J + F) / 2, mean over expressions.
 
     Raises:
         ValueError: no scores, or an expression is scored twice.
@@ -110,6 +110,7 @@ def _means(scores: list[dict]) -> dict:
     for key in ('J_recall', 'F_recall', 'J_decay', 'F_decay'):
         means[key] = percent(key)
     means['J_variance'] = float(np.mean([np.var(score['J']) for score in scores]))
+    means['F_variance'] = float(np.mean([np.var(score['F']) for score in scores]))
     means['J&F_variance'] = float(np.mean([np.var((score['J'] + score['F']) / 2) for score in scores]))
     means['expressions'] = len(scores)
     means['frames'] = sum(len(score['J']) for score in scores)
@@ -118,8 +119,8 @@ def _means(scores: list[dict]) -> dict:
 
 def format_summary(summary: dict) -> str:
     """A table for people: all expressions first, then a row for each tag."""
-    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'J&F_variance',
-               'expressions', 'frames')
+    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance',
+               'J&F_variance', 'expressions', 'frames')
     return format_table({'all': summary} | summary['tags'], columns)
 
 

@@ -31,8 +31,8 @@ semi-supervised task) and ImageSets/2017/val.txt, in GT itself, in GT/DAVIS or i
 
 The numbers are those of davis2017-evaluation: J, F and J&F in percent, means over all objects. Ref-DAVIS17 is scored
 by the task "unsupervised": all frames, void left out, ids free (the best assignment counts). Published numbers
-are the plain average over the four annotators. J_variance and J&F_variance, over an object's frames, are a
-measure of temporal consistency of our own.
+are the plain average over the four annotators. J_variance, F_variance and J&F_variance, over an
+object's frames, are a measure of temporal consistency of our own.
 
 examples:
     python -m sgmg_jax.score davis --gt=refer_davis --pred=DVS_Annotations

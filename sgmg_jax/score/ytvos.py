@@ -32,8 +32,8 @@ ground truth that its authors published (meta_expressions_challenge.json, Annota
 Then every expression with ground truth is scored: J (region similarity), F (boundary accuracy) and their mean
 J&F in percent; each expression's mean over its frames, then the mean over expressions; also for each tag where
 the data set has tags. Recall is the share of frames above 0.5, decay the loss from the first quarter of a video
-to its last. J_variance and J&F_variance, over an expression's frames, are a measure of temporal consistency of our
-own (numbers in [0, 1], less is better).
+to its last. J_variance, F_variance and J&F_variance, over an expression's frames, are a measure of temporal
+consistency of our own (numbers in [0, 1], less is better).
 
 examples:
     python -m sgmg_jax.score ytvos --gt=runs/demo/records \\

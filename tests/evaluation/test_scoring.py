@@ -97,6 +97,7 @@ def test_summary_by_hand():
     assert (summary['expressions'], summary['frames']) == (3, 6)
     # Only the first expression changes: J by half either way, (J + F) / 2 from 0.9 to 0.3.
     assert summary['J_variance'] == pytest.approx(0.25 / 3)
+    assert summary['F_variance'] == pytest.approx(0.01 / 3)
     assert summary['J&F_variance'] == pytest.approx(0.09 / 3)
 
     assert list(summary['tags']) == ['motion', 'relation', 'unseen']
