@@ -26,7 +26,7 @@ demo: setup
 	@echo "Look at $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
-	$(RUN) -m pytest -q -n 2 tests
+	$(RUN) -m pytest -q -n 2 --dist worksteal tests
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -6,8 +6,9 @@
 
 A clip is an annotated frame with four before and three after it; all queries of that frame are scored. Twenty epochs
 without a drop, half of the usual rates, short side 320, as the release's script and yaml file have it (its README:
-rates of 3e-5, 3e-6 and, for the text encoder, 1e-6). The best checkpoint is chosen on a twentieth of the training
-videos, never on test. With Video-Swin-B: configs/a2d_soc.py:base. Not yet run in full.
+rates of 3e-5, 3e-6 and, for the text encoder, 1e-6). Narrower clips are padded to one size, where the release pads
+nothing. The best checkpoint is chosen on a twentieth of the training videos, never on test. With Video-Swin-B:
+configs/a2d_soc.py:base. Not yet run in full.
 """
 from configs import common, ytvos_finetune_soc
 

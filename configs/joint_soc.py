@@ -5,8 +5,9 @@
     python evaluate.py --config=configs/joint_soc.py --workdir=runs/joint_soc
 
 Thirty epochs with a drop at 20, the text encoder trained at 5e-6, as the release's yaml file has it (its README freezes
-it). See configs/joint.py on how the data sets are mixed. With Video-Swin-B: configs/joint_soc.py:base. Not yet run in
-full.
+it). See configs/joint.py on how the data sets are mixed. Pictures and videos are padded to one square, which the norms
+of the feature pyramid see in training and not in evaluation; the release pads nothing. With Video-Swin-B:
+configs/joint_soc.py:base. Not yet run in full.
 """
 from configs import common, joint, ytvos_soc
 

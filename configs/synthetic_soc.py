@@ -14,8 +14,7 @@ def get_config(mode='full'):
     fields = config.model.copy_and_resolve_references()
     fields.update({name: value for name, value in sgmg.model.items() if name in fields and name != 'name'})
     fields.update(hidden=128, cluster_encoder_layers=2, cluster_decoder_layers=2, cluster_mlp=192,
-                  # Trained from scratch, the last layer's heads are the better ones.
-                  inference_layer='last')
+                  inference_layer='last')  # the first is for the released weights
     sgmg.model = fields
     sgmg.loss = config.loss
     sgmg.data.consecutive = True

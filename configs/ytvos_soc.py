@@ -52,7 +52,7 @@ def get_config(mode='full'):
     config.loss.weights = 'released'
     config.data.update(
         tokenizer='data/roberta-base', train_split='train[:90%]', valid_split='train[90%:]', num_frames=8,
-        frame_size=(368, 640), consecutive=True, reverse_probability=0.0)
+        frame_size=(360, 640), consecutive=True, reverse_probability=0.0)
     config.data.augmentation.update(
         order=('flip', 'select'), scales=(360,), crop_probability=0.0, flip_probability=0.309)
     config.evaluation.update(max_side=640, videos=50)

@@ -29,7 +29,11 @@ SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss),
 
 
 def choose(config) -> System:
-    """The system that config.model.name names, its loss being told config.loss."""
+    """The system that config.model.name names, its loss being told config.loss.
+
+    Raises:
+        ValueError: for another name.
+    """
     system = _choose(SYSTEMS, 'name', config.model.name)
     return system._replace(loss=functools.partial(system.loss, **config.loss))
 

@@ -86,7 +86,7 @@ class Proposals:
 
 @struct.dataclass
 class Predictions:
-    """One chosen query a sentence: class logits, boxes, and mask logits at the padded size."""
+    """One chosen query a sentence: class logits, boxes, and mask logits at the padded size; SOC's at stride 4."""
     scores: Float[ArrayLike, '*D N T']
     boxes: Float[ArrayLike, '*D N T 4']
     masks: Float[ArrayLike, '*D N T H W']

@@ -176,7 +176,8 @@ def test_soc_by_the_config_alone(tmp_path, davis_records, world_records):
     """Trained, evaluated for a leaderboard, on annotated frames and on another benchmark."""
     config = synthetic_soc.get_config('smoke')
     sgmg = small.small_config(world_records)
-    config.model.update(heads=2, points=2, encoder_layers=1, mlp=32, queries=3, cluster_mlp=32)
+    config.model.update(heads=2, points=2, encoder_layers=1, mlp=32, queries=3, cluster_encoder_layers=1,
+                        cluster_decoder_layers=1, cluster_mlp=32)
     config.data.update(records=sgmg.data.records, num_frames=2, frame_size=(80, 80))
     config.data.augmentation.update(scales=(80,), max_size=80)
     config.evaluation.short_side = 80
@@ -187,6 +188,7 @@ def test_soc_by_the_config_alone(tmp_path, davis_records, world_records):
     assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
     assert (tmp_path / 'evaluation' / 'ref_youtube_vos_valid' / 'submission.zip').exists()
 
+    config.model.inference_layer = 'first'  # needs no training
     config.evaluation.update(protocol='davis', records=(davis_records,))
     assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() >= {'anno_0', 'anno_3'}
     predictor = Predictor.from_workdir(tmp_path)

@@ -36,7 +36,8 @@ def test_config(experiment, mode):
     if config.optimizer.drop_epochs:
         assert schedule(config.steps) == pytest.approx(0.1 ** len(config.optimizer.drop_epochs))
     height, width = config.data.frame_size
-    assert height % 16 == width % 16 == 0
+    multiple = 4 if config.model.name == 'soc' else 16
+    assert height % multiple == width % multiple == 0
     augmentation = augment.Augmentation(**config.data.augmentation)
     assert max(augmentation.max_size, augmentation.cropped_max_size * augmentation.crop_probability
                ) <= max(height, width)
@@ -67,6 +68,11 @@ def test_released_schedules():
     assert schedule('refcoco') == (12, (8, 10), 2.5e-6, 1.25e-5, 2.5e-5)
     assert schedule('ytvos') == (9, (6, 8), 0, 5e-5, 1e-4)
     assert schedule('ytvos_finetune') == (6, (3, 5), 0, 2.5e-5, 5e-5)
+    assert schedule('refcoco_soc') == (30, (15, 20), 5e-6, 1e-5, 1e-4)
+    assert schedule('ytvos_soc') == (30, (20,), 0, 1e-5, 1e-4)
+    assert schedule('ytvos_finetune_soc') == (20, (10,), 0, 1e-5, 1e-4)
+    assert schedule('joint_soc') == (30, (20,), 5e-6, 1e-5, 1e-4)
+    assert schedule('a2d_soc') == (20, (), 0, 5e-6, 5e-5)
 
 
 def test_steps_and_epochs():

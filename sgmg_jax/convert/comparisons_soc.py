@@ -6,7 +6,6 @@ they meet in the object cluster (facts of SOC, 5.5): so do the comparisons, but 
 Axis letters: B clips, T frames, h w a feature map, C channels, Q queries, D decoder layers, M trajectories of a clip.
 """
 import contextlib
-import dataclasses
 
 from flax import linen as nn
 import jax
@@ -135,7 +134,7 @@ def _trajectories(arrays, size):
         boxes=np.stack([filled(x['boxes'], (most, frames, 4)) for x in targets]),
         real=np.stack([np.arange(most) < len(x['masks']) for x in targets]),
         referred=np.stack([x['referred'] for x in targets]), visible=np.stack([x['visible'] for x in targets]) > 0,
-        label=np.stack([x['label'] for x in targets]), counted=np.ones(size, bool))
+        label=np.stack([x['label'] for x in targets]), counted=np.ones((len(targets), *size), bool))
 
 
 def _criterion(scores, boxes, mask_logits, alignment, trajectories):
@@ -162,8 +161,7 @@ def compare_criterion(arrays, _):
         aligned = soc.alignment(video_queries, guidance, 'channels')
         value, ours = _criterion(scores, boxes, mask_logits, aligned, trajectories)
         of_clips = [losses.costs(scores, boxes, mask_logits, jax.tree.map(
-            lambda x, i=i: jnp.broadcast_to(x[i], x.shape), dataclasses.replace(trajectories, counted=None)
-            ).replace(counted=trajectories.counted)) for i in range(len(trajectories.real))]
+            lambda x, i=i: jnp.broadcast_to(x[i], x.shape), trajectories)) for i in range(len(trajectories.real))]
         for name in of_clips[0]:  # all queries of the batch against the trajectories of each clip in turn
             ours[f'cost_{name}'.replace('class', 'cls')] = jnp.concatenate([
                 x[name] if name == 'class' else x[name][..., real] for x, real in zip(of_clips, trajectories.real)], -1)

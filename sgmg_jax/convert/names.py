@@ -222,7 +222,7 @@ def describe(tensors):
             size, f'a RoBERTa of {size[0]} layers, {size[1]} channels')
         words['vocabulary'] = f'{table[0]} tokens'
     for name, axis, what in (('query_embed.weight', 0, 'queries'), ('query_embed.weight', 1, 'hidden channels'),
-                             ('transformer.level_embed', 0, 'levels')):
+                             ('transformer.level_embed', 0, 'levels'), ('class_embed.0.weight', 0, 'classes')):
         if shape(name):
             words[what] = f'{shape(name)[axis]} {what}'
     for part in ('encoder', 'decoder'):

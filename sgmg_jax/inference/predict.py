@@ -20,6 +20,7 @@ from sgmg_jax.data import clips, text
 from sgmg_jax.ops import masks, queries, resize
 
 TOKENS = 16  # sentences are padded to multiples of this
+FREE = {'remat', 'dtype', 'inference_layer'}  # of config.model: trained parameters can be evaluated with any
 
 
 class Predictor:
@@ -189,7 +190,9 @@ class Predictor:
             if not self._conventions.cut_before_resizing:
                 return np.asarray(scores), self._resized(logits, clip, frames) > 0
             size = tuple(clip.size[0].tolist())
-            return np.asarray(scores), np.asarray(self._binary_at(logits, size, size, frames.shape[1:3]))
+            # The release evaluates RefCOCO's pictures on the stride-4 map's own grid, videos on that of the frame.
+            grid = size if length > 1 else tuple(4 * n for n in logits.shape[1:])
+            return np.asarray(scores), np.asarray(self._binary_at(logits, grid, size, frames.shape[1:3]))
 
         return ask
 
@@ -220,14 +223,14 @@ def best_masks(model, parameters, video, tokens, real_frames):
     """What the model makes of sentences that are asked together.
 
     Args:
-        model: models.sgmg.SgMg.
+        model: of systems.SYSTEMS.
         parameters: its parameters, nested.
         video: models.features.VideoFeatures of one clip.
         tokens: types.Text of e sentences.
         real_frames: [1 T] bool, False for frames that fill the clip in time.
 
     Returns:
-        mask logits [e T H W] of the best query of each, padded.
+        mask logits [e T H W] of the best query of each, padded; [e T h w] of SOC.
     """
     def call(module):
         words = module.encode_text(tokens)
@@ -240,7 +243,7 @@ def best_masks(model, parameters, video, tokens, real_frames):
 
 
 def _segment_all(model, parameters, video, tokens):
-    """One sentence, one frame: scores [Q] and mask logits [Q H W], padded, of every query."""
+    """One sentence, one frame: scores [Q] and mask logits [Q H W], padded, of every query; [Q h w] of SOC."""
     def call(module):
         proposals = module.segment(video, module.encode_text(tokens))
         every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q N T h w P
@@ -250,7 +253,8 @@ def _segment_all(model, parameters, video, tokens):
 
 
 def _original_size(logits, crop, size):
-    """[T H W] padded -> [T H W] of the original frames. Logits are resized, not probabilities."""
+    """[T H W] padded -> [T H W] of the original frames. Logits are resized, not probabilities. SOC's [T h w], which
+    have no padding to crop, directly, as released."""
     return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
 
 
@@ -259,7 +263,7 @@ def check_model(config, workdir):
 
     Raises:
         FileNotFoundError: if `workdir` holds no run.
-        ValueError: naming the fields of config.model that differ.
+        ValueError: naming the fields of config.model that differ, but for those that are FREE.
     """
     path = pathlib.Path(workdir) / 'config.json'
     if not path.exists():
@@ -268,7 +272,7 @@ def check_model(config, workdir):
     trained = ml_collections.ConfigDict(json.loads(path.read_text()))
     if config is None:
         return trained
-    fields = sorted({*trained.model, *config.model} - {'remat'})
+    fields = sorted({*trained.model, *config.model} - FREE)
     different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
                  for field in fields if trained.model.get(field) != config.model.get(field)]
     if different:

@@ -1,6 +1,7 @@
 """SOC's matching and training loss (SOC, section 3.5): every decoder layer is supervised.
 
-A clip may have several trajectories, of which the sentence refers to one.
+A clip may have several trajectories, of which the sentence refers to one, and each a class. Records tell of the
+referred object alone, as the release's data sets do.
 
 Axis letters: D decoder layers, N sentences, T frames, Q queries, M trajectories of a sentence's clip, H W pixels of the
 padded frames, h w of mask logits, K classes.
@@ -25,8 +26,8 @@ WEIGHTS['paper'] = WEIGHTS['released'] | {'mask': 5.0, 'dice': 2.0}
 @struct.dataclass
 class Trajectories:
     """masks [N M T H W] bool and boxes [N M T 4] of the objects of a clip; real [N M], False where a clip has fewer;
-    referred [N], the one that the sentence means, visible [N T] in these frames, of class label [N]; counted [H W],
-    the pixels that the batch's clips really have, see terms.counted_pixels."""
+    referred [N], the one that the sentence means, visible [N T] in these frames, of class label [N]; counted
+    [N H W], pixels that the mask terms count."""
     masks: ArrayLike
     boxes: ArrayLike
     real: ArrayLike
@@ -37,10 +38,13 @@ class Trajectories:
 
 
 def of_targets(targets):
-    """types.Targets as Trajectories: of the referred objects alone."""
+    """types.Targets as Trajectories: of the referred objects alone.
+
+    Each clip's own pixels count: the release counts what pads a batch, too, but trains videos with one clip a device.
+    """
     none = jnp.zeros(len(targets.asked), jnp.int32)
     return Trajectories(targets.masks[:, None], targets.boxes[:, None], targets.asked[:, None], none, targets.present,
-                        none, terms.counted_pixels(targets, multiple=1))
+                        none, terms.inside(targets.size, targets.masks.shape[-2:]))
 
 
 def costs(scores, boxes, masks, trajectories):
@@ -62,9 +66,9 @@ def costs(scores, boxes, masks, trajectories):
 
     def dice(masks):
         """[N Q T h w] -> [N Q M]"""
-        logits = resize.bilinear(masks[..., None], size)[..., 0]
-        return 1 - terms.dice(logits[:, :, None], trajectories.masks[:, None], trajectories.counted, terms.FRAME
-                              ).mean(-1)
+        logits = resize.bilinear(masks[..., None].astype(jnp.float32), size)[..., 0]
+        return 1 - terms.dice(logits[:, :, None], trajectories.masks[:, None],
+                              trajectories.counted[:, None, None, None], terms.FRAME).mean(-1)
 
     return {'class': matching.class_cost(probability, seen)[..., None],
             'box': terms.l1(boxes, targets).mean(-1),
@@ -119,19 +123,24 @@ def loss_terms(scores, boxes, masks, alignment, query, trajectories):
     of_class = jnp.where(asked[:, None, None, None], terms.focal(scores, positive), 0)
     of_contrast = -(jax.nn.log_softmax(alignment) * chosen).sum(-1)
     boxes, targets = of_queries(boxes), trajectories.boxes
-    logits = resize.bilinear(of_queries(masks)[..., None], trajectories.masks.shape[-2:])[..., 0]
+    logits = resize.bilinear(of_queries(masks)[..., None].astype(jnp.float32), trajectories.masks.shape[-2:])[..., 0]
+    counted = trajectories.counted[:, None, None]
     return {
         'class': of_class.sum((1, 2, 3, 4)) / count,
         'box': total(terms.l1(boxes, targets)),
         'giou': total(1 - box_ops.generalised_iou(box_ops.to_corners(boxes), box_ops.to_corners(targets))),
-        'mask': total(terms.mean_focal(logits, trajectories.masks, trajectories.counted, terms.FRAME)),
-        'dice': total(terms.dice(logits, trajectories.masks, trajectories.counted, terms.FRAME)),
+        'mask': total(terms.mean_focal(logits, trajectories.masks, counted, terms.FRAME)),
+        'dice': total(terms.dice(logits, trajectories.masks, counted, terms.FRAME)),
         'contrast': jnp.where(asked, of_contrast, 0).sum(1) / jnp.maximum(asked.sum(), 1),
     }
 
 
 def loss(model_outputs, targets, weights: Literal['released', 'paper'] = 'released'):
-    """What SOC returns, types.Targets -> what terms.weighted says."""
+    """What SOC returns, types.Targets -> what terms.weighted says. weights: of WEIGHTS, config.loss.weights.
+
+    Raises:
+      ValueError: for other weights.
+    """
     if weights not in WEIGHTS:
         raise ValueError(f'config.loss.weights = {weights!r}: there is only {", ".join(WEIGHTS)}.')
     proposals, query, _ = model_outputs

@@ -18,26 +18,30 @@ def focal(logits, targets, alpha=ALPHA):
     return weight * cross_entropy * miss ** 2
 
 
-def counted_pixels(targets, multiple=32):
-    """[H W] bool: the pixels of a batch of types.Targets that the mask losses count.
+def counted_pixels(targets):
+    """[H W] bool: the pixels of a batch of types.Targets that the mask losses of SgMg count.
 
-    The release pads a batch to its largest clip, in multiples (of 32, SgMg's), and counts this padding as background.
-    What our static shape adds beyond it would only dilute the means over pixels, and does not count.
+    The release pads a batch to its largest clip, in multiples of 32, and counts this padding as background. What our
+    static shape adds beyond it would only dilute the means over pixels, and does not count.
     """
-    height, width = -(-targets.size.max(axis=0) // multiple) * multiple
-    rows, columns = (jnp.arange(n) for n in targets.masks.shape[-2:])
-    return (rows[:, None] < height) & (columns < width)
+    return inside(-(-targets.size.max(axis=0) // 32) * 32, targets.masks.shape[-2:])
+
+
+def inside(size, shape):
+    """Heights and widths [... 2] -> [... H W] bool, the pixels within them; shape is (H, W)."""
+    rows, columns = (jnp.arange(n) for n in shape)
+    return (rows[:, None] < size[..., :1, None]) & (columns < size[..., 1:, None])
 
 
 def mean_focal(logits, masks, counted, together=CLIP):
-    """Mean focal loss of a clip, or a frame, over its counted pixels [H W]: logits, masks [... T H W] -> [...], or
-    [... T]."""
+    """Mean focal loss of a clip, or a frame, over its counted pixels: logits, masks [... T H W] -> [...], or [... T];
+    counted [H W], or of each frame, broadcast."""
     frames = logits.shape[-3] if together == CLIP else 1
-    return (focal(logits, masks) * counted).sum(together) / (frames * counted.sum())
+    return (focal(logits, masks) * counted).sum(together) / (frames * counted.sum(FRAME))
 
 
 def dice(logits, masks, counted, together=CLIP):
-    """1 - soft Dice coefficient of a clip, or a frame, on its counted pixels [H W]; shapes as of mean_focal."""
+    """1 - soft Dice coefficient of a clip, or a frame, on its counted pixels; shapes as of mean_focal."""
     probability, masks = jax.nn.sigmoid(logits) * counted, masks.astype(logits.dtype)
     overlap = 2 * (probability * masks).sum(together) + 1
     return 1 - overlap / (probability.sum(together) + masks.sum(together) + 1)

@@ -155,7 +155,8 @@ class DecoderLayer(nn.Module):
         dropout = Dropout(self.dropout)
         y = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
-            deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(x + where, x + where, x)
+            broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(
+                x + where, x + where, x)
         x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y, train))
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
             x + where, references, memory, sizes, valid)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sgmg_jax import types
-from sgmg_jax.models.layers import xavier
+from sgmg_jax.models.layers import dense, xavier
 from sgmg_jax.models.spectral_fusion import Words
 from sgmg_jax.ops import positions, queries, resize
 
@@ -60,14 +60,20 @@ class TextFeatures:
 
 
 class TextProjection(nn.Module):
-    """Linear, LayerNorm, dropout. [... C'] -> [... hidden]."""
+    """Linear, LayerNorm, dropout. [... C'] -> [... hidden].
+
+    Attributes:
+      start: of kernel and bias; None as PyTorch's.
+    """
     hidden: int
     dropout: float
     dtype: Any
+    start: tuple | None = (xavier, nn.initializers.zeros)
 
     @nn.compact
     def __call__(self, x, train):
-        x = nn.Dense(self.hidden, dtype=self.dtype, kernel_init=xavier, name='linear')(x)
+        kernel, bias = self.start or (None, None)
+        x = dense(self.hidden, x.shape[-1], kernel, bias, dtype=self.dtype, name='linear')(x)
         x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 

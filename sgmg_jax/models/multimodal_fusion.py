@@ -7,7 +7,7 @@ from typing import Any
 from flax import linen as nn
 import jax.numpy as jnp
 
-from sgmg_jax.models.layers import xavier
+from sgmg_jax.models.layers import uniform, xavier
 from sgmg_jax.models.spectral_fusion import WordFusion
 from sgmg_jax.ops import positions
 
@@ -42,6 +42,7 @@ class LanguageFusion(nn.Module):
         clips, channels = x.shape[0], x.shape[-1]
         keys = (x + positions.sine_2d(valid, channels)).reshape(clips, -1, channels)
         attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=xavier, force_fp32_for_softmax=True, name='attention')
+            self.heads, dtype=self.dtype, kernel_init=xavier, out_kernel_init=uniform(channels),
+            force_fp32_for_softmax=True, name='attention')
         features = words.features[:, 0]
         return features * attention(features, keys, x.reshape(keys.shape), mask=valid.reshape(clips, 1, 1, -1))

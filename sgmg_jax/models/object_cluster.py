@@ -73,8 +73,9 @@ class ObjectCluster(nn.Module):
     def _attend(self, name, content, where, keys, values, mask, train):
         """Attention, residual and norm."""
         y = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout, deterministic=not train,
-            force_fp32_for_softmax=True, name=name)(content + where, keys, values, mask=mask)
+            self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
+            broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name=name)(
+                content + where, keys, values, mask=mask)
         y = content + Dropout(self.dropout)(y, train)
         return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name=f'{name}_norm')(y)
 
@@ -82,10 +83,11 @@ class ObjectCluster(nn.Module):
 def _mask(real, shift):
     """Which frames attend to which [N G W W] in windows of frames real [N G W] that were shifted by so many.
 
-    Frames that fill up the last window are never attended to; in the first window neither are those that the shift
-    brought there from the end.
+    Frames that fill up the last window are never attended to; in the first window, those that the shift brought there
+    from the end and the others only attend among themselves.
     """
     groups, window = real.shape[1:]
     brought = (jnp.arange(groups)[:, None] == 0) & (jnp.arange(window) < shift)
     together = real[:, :, None] & (brought[:, :, None] == brought[:, None])
+    # What frames that fill up read is cut off at the end; as released, so that it can be compared.
     return together | ~real[..., None] if shift else together

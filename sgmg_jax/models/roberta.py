@@ -52,8 +52,8 @@ class Roberta(nn.Module):
         mask = text.valid[:, None, None, :]
         for i in range(size.layers):
             attended = nn.MultiHeadDotProductAttention(
-                size.heads, dtype=self.dtype, dropout_rate=self.dropout, deterministic=not train,
-                force_fp32_for_softmax=True, name=f'layer{i}_attention')(x, mask=mask)
+                size.heads, dtype=self.dtype, dropout_rate=self.dropout, broadcast_dropout=False,
+                deterministic=not train, force_fp32_for_softmax=True, name=f'layer{i}_attention')(x, mask=mask)
             x = self._norm(f'layer{i}_attention_norm')(x + dropout(attended))
             y = nn.Dense(size.mlp, dtype=self.dtype, name=f'layer{i}_mlp_in')(x)
             y = nn.Dense(size.channels, dtype=self.dtype, name=f'layer{i}_mlp_out')(

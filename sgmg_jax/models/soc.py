@@ -38,7 +38,8 @@ class SOC(nn.Module):
         drop_path, remat, dtype: as of SgMg.
       queries: of each frame, and of the video.
       cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: of models.object_cluster.
-      classes: that an object is told apart into; a query's score is that of its likeliest. Only 1 can be trained.
+      classes: that an object is told apart into; a query's score in a frame is that of its likeliest. Only 1 can be
+        trained.
       inference_layer: whose heads answer at inference, of the first decoder layer, as in the released code, or of the
         last. Nothing in the paper suggests the first.
       contrast_scale: what divides the similarity of video queries and guidance in the contrastive loss, the number of
@@ -78,7 +79,7 @@ class SOC(nn.Module):
         dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
-        self.text_projection = features.TextProjection(self.hidden, self.dropout, dtype)
+        self.text_projection = features.TextProjection(self.hidden, self.dropout, dtype, start=None)
         self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
         self.fusion = MultimodalFusion(self.heads, dtype)
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
@@ -96,8 +97,8 @@ class SOC(nn.Module):
 
     @property
     def conventions(self):
-        """Pixels that pad a frame would change the norms of the feature pyramid; frames that fill a clip are left out
-        everywhere, but windows would lie otherwise."""
+        """Pixels that pad a frame would change the norms of the feature pyramid, so there is a program for every size
+        that frames are resized to; frames that fill a clip are left out everywhere, but windows would lie otherwise."""
         frames = 1 if self.cluster_window else video_swin.WINDOW[0]
         return features.Conventions(frames, 1, annotated_in_the_middle=True, cut_before_resizing=True)
 

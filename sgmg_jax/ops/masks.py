@@ -1,6 +1,6 @@
 """From mask logits to the masks that a benchmark wants.
 
-Axis letters: N objects, n frames, h w mask logits, H W pixels.
+Axis letters: N objects, n frames, h w mask logits, H W pixels; `...` are queries or frames.
 """
 import numpy as np
 import scipy.special

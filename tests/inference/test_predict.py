@@ -9,7 +9,7 @@ from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import predict
-from sgmg_jax.ops import masks, queries
+from sgmg_jax.ops import masks, queries, resize
 
 SENTENCES = ['the white goose', 'a person on the left']
 
@@ -109,15 +109,43 @@ def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
     np.testing.assert_array_equal(found[certain], logits[:, 0][certain] > 0)
 
 
-def test_annotated_frame_as_soc_evaluates(monkeypatch):
-    """It lies in the middle of its clip, and masks are cut before they get the frame's size."""
+@pytest.fixture(scope='module')
+def soc_weights():
     shapes = golden_cases.official_shapes('soc/manifest_soc_tiny')
-    weights = convert.from_official({
+    return convert.from_official({
         name.replace(convert.SOC_ROBERTA, convert.ROBERTA): cases.fill(name, shape, spreads=cases.SOC_SPREADS)
         for name, shape in shapes.items()}, systems.parameter_shapes(golden_cases.TINY_SOC))
-    predictor = predict.Predictor(golden_cases.TINY_SOC, weights, Words(monkeypatch), short_side=66, max_side=None,
-                                  clip_frames=4, text_length=20)
-    frames = make_frames(3)
+
+
+def soc_predictor(weights, monkeypatch, clip_frames):
+    return predict.Predictor(golden_cases.TINY_SOC, weights, Words(monkeypatch), short_side=66, max_side=None,
+                             clip_frames=clip_frames, text_length=20)
+
+
+def test_videos_and_pictures_as_soc_evaluates(soc_weights, monkeypatch):
+    """A video's masks come from the stride-4 map to the frame's size at once; a picture's over the map's own grid."""
+    predictor, frames = soc_predictor(soc_weights, monkeypatch, 1), make_frames(1)
+    clip = predict.pad_clip(*clips.prepare_clip(frames, 66), golden_cases.TINY_SOC.conventions)
+    assert clip.frames.shape == (1, 1, 66, 70, 3)
+    tokens = text.encode(None, SENTENCES[:1], 20)
+
+    def call(p):
+        return golden_cases.TINY_SOC.apply({'params': p}, clip, tokens, queries.best_query)
+
+    proposals, query, chosen = jax.jit(call)(soc_weights)
+    found, = predictor(frames, SENTENCES[:1])
+    np.testing.assert_array_equal(found, resize.bilinear(chosen.masks[0, 0, ..., None], (132, 140))[..., 0] > 0)
+
+    _, every = predictor.annotated(lambda window: frames[window], 1, 0)(SENTENCES[0])
+    logits = proposals.patch_masks[0, 0, 0, ..., 0]
+    assert logits.shape == (7, 17, 18)
+    np.testing.assert_array_equal(every, masks.binary_at(logits, (68, 72), (66, 70), (132, 140)))
+    assert (every != masks.binary_at(logits, (66, 70), (66, 70), (132, 140))).any() and query.shape == (1, 1)
+
+
+def test_annotated_frame_as_soc_evaluates(soc_weights, monkeypatch):
+    """It lies in the middle of its clip, and masks are cut before they get the frame's size."""
+    weights, predictor, frames = soc_weights, soc_predictor(soc_weights, monkeypatch, 4), make_frames(3)
     scores, found = predictor.annotated(lambda window: frames[window], 3, 0)(SENTENCES[0])
 
     clip = predict.pad_clip(*clips.prepare_clip(frames[[0, 0, 0, 1]], 66), golden_cases.TINY_SOC.conventions)

@@ -1,7 +1,9 @@
 """SOC's matching and loss where the golden cases (tests/convert/test_parity.py) do not go."""
 import dataclasses
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
@@ -46,9 +48,10 @@ def test_more_objects_than_queries():
         matching.assign(np.zeros((1, 1, 2, 3)), np.ones((1, 3), bool))
 
 
-def outcome(proposals, targets, **options):
+@functools.partial(jax.jit, static_argnames='weights')
+def outcome(proposals, targets, weights='released'):
     query = soc.match(proposals, targets)
-    return query, *soc.loss((proposals, query, None), targets, **options)
+    return query, *soc.loss((proposals, query, None), targets, weights)
 
 
 def test_trajectories_that_only_fill_up_change_nothing():
@@ -60,9 +63,9 @@ def test_trajectories_that_only_fill_up_change_nothing():
         boxes=np.concatenate([alone.boxes, rng.random((2, 2, 3, 4), dtype=np.float32)], axis=1),
         real=np.array([[True, False, False]] * 2))
     inputs = proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0]
-    few, many = (soc.match_trajectories(*inputs, x)[0] for x in (alone, filled))
+    few, many = (jax.jit(soc.match_trajectories)(*inputs, x)[0] for x in (alone, filled))
     np.testing.assert_array_equal(few[..., 0], many[..., 0])
-    terms = [soc.loss_terms(*inputs, proposals.alignment, *case) for case in ((few, alone), (many, filled))]
+    terms = [jax.jit(soc.loss_terms)(*inputs, proposals.alignment, *case) for case in ((few, alone), (many, filled))]
     for name in terms[0]:
         np.testing.assert_allclose(terms[0][name], terms[1][name], rtol=1e-5, err_msg=name)
 
@@ -88,6 +91,16 @@ def test_an_object_that_is_never_visible(frames):
                                   present=targets.present & False)
     _, total, named = outcome(proposals, targets)
     assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
+    gradients = jax.grad(lambda x: outcome(x, targets)[1])(proposals)
+    assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(gradients))
+
+
+def test_masks_in_bfloat16_are_compared_in_float32():
+    proposals, targets = make_case()
+    masks = jnp.asarray(proposals.patch_masks, jnp.bfloat16)
+    half, whole = (outcome(dataclasses.replace(proposals, patch_masks=x), targets)
+                   for x in (masks, masks.astype(jnp.float32)))
+    jax.tree.map(np.testing.assert_array_equal, half, whole)
 
 
 def test_the_papers_weights():
@@ -100,7 +113,7 @@ def test_the_papers_weights():
 
 
 def test_what_only_fills_the_static_shape_does_not_count():
-    """Padding beyond the batch's largest clip, whatever is predicted where resizing does not look."""
+    """Padding beyond the clip's own pixels, whatever is predicted where resizing does not look."""
     proposals, targets = make_case()
 
     def padded(value):
