@@ -24,6 +24,14 @@ def quiet():
     logging.get_absl_handler().addFilter(wanted)
 
 
+class _Manager(ocp.CheckpointManager):
+    """Never asks whether all processes are to stop. That counts by the number each asks with, which is training.loop's;
+    Orbax would ask with steps, also from the thread that writes, when the loop is far beyond them."""
+
+    def reached_preemption(self, step):
+        return False
+
+
 class Checkpoints:
     """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background, each process its part.
 
@@ -39,7 +47,7 @@ class Checkpoints:
         keep = policies.AnyPreservationPolicy([
             policies.LatestN(2),
             policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)])
-        self._manager = ocp.CheckpointManager(
+        self._manager = _Manager(
             self.folder, item_handlers={item: handler() for item, handler in HANDLERS.items()},
             options=ocp.CheckpointManagerOptions(
                 best_fn=score, best_mode='max', preservation_policy=keep, read_only=read_only,
@@ -55,6 +63,16 @@ class Checkpoints:
     def best_step(self):
         """The step of the highest validation score; None if none was scored."""
         return self._manager.best_step()
+
+    def score(self, step):
+        """What `save` was given with that step."""
+        metrics = self._manager.metrics(step)
+        return metrics and metrics[METRIC]
+
+    def discard(self, step):
+        """Makes room for another checkpoint of that step, if there is one."""
+        if step in self.all_steps():
+            self._manager.delete(step)
 
     def save(self, state, config, score=None):
         """Begins to save.

@@ -6,6 +6,8 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+PATIENCE = 60  # seconds that a process which leaves waits for the others; they wait for it if it failed, and end then
+
 
 def define_flags():
     """The flags that `initialize` reads, for a script's top level."""
@@ -28,12 +30,12 @@ def initialize():
         if any(x is not None for x in given):
             raise ValueError('--distributed: finds the processes by itself. Leave out --coordinator, --process_count '
                              'and --process_index, or it.')
-        jax.distributed.initialize()
+        jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE)
     elif any(x is not None for x in given):
         if any(x is None for x in given):
             raise ValueError(f'--coordinator={given[0]} --process_count={given[1]} --process_index={given[2]}: give '
                              'all three.')
-        jax.distributed.initialize(*given)
+        jax.distributed.initialize(*given, shutdown_timeout_seconds=PATIENCE)
 
 
 def is_first():

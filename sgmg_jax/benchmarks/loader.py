@@ -1,12 +1,14 @@
-"""Clips a second that one core reads, decodes and augments.
+"""Clips a second that one core reads, decodes and augments, and that so many worker processes load on all cores.
 
-    python -m sgmg_jax.benchmarks.loader [--records=<built data set> --split=train]
+    python -m sgmg_jax.benchmarks.loader --workers 1 2 [--records=<built data set> --split=train]
 
-Without --records it runs from the repository root: it makes some videos of 640x360 pixels, builds
-them with `datasets.build` in a temporary folder, and measures on those.
+A device does not wait for data where the workers (config.data.workers) load more clips a second than it trains on
+(`python -m sgmg_jax.benchmarks.step`). Without --records it runs from the repository root: it makes some videos of
+640x360 pixels, builds them with `datasets.build` in a temporary folder, and measures on those.
 """
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
 import json
 import os
 import pathlib
@@ -16,9 +18,12 @@ import sys
 import tempfile
 import time
 
+from absl import flags
 import cv2
 import numpy as np
+import tokenizers
 
+from sgmg_jax import types
 from sgmg_jax.benchmarks import machine
 from sgmg_jax.data import augment, clips, pipeline, records, text
 
@@ -35,26 +40,32 @@ def main() -> None:
     parser.add_argument('--clips', type=int, default=40, help='clips a run (default: %(default)s)')
     parser.add_argument('--runs', type=int, default=5, help='runs, of which the median counts '
                                                             '(default: %(default)s)')
+    parser.add_argument('--workers', type=int, nargs='*', default=(), metavar='N',
+                        help='numbers of worker processes to measure as well')
     args = parser.parse_args()
+    flags.FLAGS.mark_as_parsed()  # grain's worker processes ask
     with tempfile.TemporaryDirectory() as folder:
         where = args.records or make_records(pathlib.Path(folder))
+        cores, every = f'up to {os.cpu_count()} cores (this system cannot be told to use one)', None
         if hasattr(os, 'sched_setaffinity'):
-            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-            cores = 'one core'
-        else:
-            cores = f'up to {os.cpu_count()} cores (this system cannot be told to use one)'
-        measure(records.open_records(where, args.split), args.clips, args.runs, cores)
+            cores, every = 'one core', os.sched_getaffinity(0)
+            os.sched_setaffinity(0, {min(every)})
+        source = records.open_records(where, args.split)
+        measure(source, args.clips, args.runs, cores)
+        if every:
+            os.sched_setaffinity(0, every)
+        measure_workers(source, args.clips, args.runs, args.workers)
 
 
 def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> None:
     """Prints the machine, the data and the medians."""
     cv2.setNumThreads(1)
-    tokenizer = text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
-    augmentation = augment.Augmentation()
+    tokenizer = tokenizer_of(source)
     index = records.training_index(source.videos, NUM_FRAMES)
     order = np.random.default_rng(0).integers(len(index), size=num_clips)
     chosen = [(source[index[row, 0]], *index[row]) for row in order]
-    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augmentation, 0.3, False, 'raise')
+    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augment.Augmentation(), 0.3,
+                             False, 'raise')
     frames = [len(frame) for record, *_ in chosen for frame in record.frames]
     sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
 
@@ -74,14 +85,9 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
             load.random_map(row, rng)
 
     def loader() -> None:
-        batches = pipeline.train_batches(
-            source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
-            augmentation=augmentation, seed=0)
-        try:
+        with contextlib.closing(open_batches(source, tokenizer)) as batches:
             for _ in range(num_clips):
                 next(batches)
-        finally:
-            batches.close()
 
     print(f'machine   {machine.describe(PACKAGES)}; using {cores}')
     print(f'data      {source.directory}, {len(source)} videos of '
@@ -91,8 +97,36 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
           f'{num_clips} clips')
     for name, function in (('read a video', read), ('decode', decode), ('read, decode, augment', whole_clip),
                            ('loader, batches of 1', loader)):
-        seconds = median_seconds(function, runs) / num_clips
-        print(f'{name:22} {1000 * seconds:7.1f} ms a clip {1 / seconds:8.1f} clips/s', flush=True)
+        print_row(name, median_seconds(function, runs) / num_clips)
+
+
+def measure_workers(source: records.Records, num_clips: int, runs: int, workers: Sequence[int]) -> None:
+    """Prints the median of each of these numbers of worker processes, once they have started."""
+    tokenizer = tokenizer_of(source)
+    for count in workers:
+        with contextlib.closing(open_batches(source, tokenizer, count)) as batches:
+            def load(batches=batches) -> None:
+                for _ in range(num_clips):
+                    next(batches)
+
+            print_row(f'loader, {count} worker(s)', median_seconds(load, runs) / num_clips)
+
+
+def open_batches(source: records.Records, tokenizer: tokenizers.Tokenizer,
+                 workers: int = 0) -> Iterator[types.Example]:
+    """Batches of one clip."""
+    return pipeline.train_batches(
+        source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
+        augmentation=augment.Augmentation(), seed=0, num_workers=workers)
+
+
+def tokenizer_of(source: records.Records) -> tokenizers.Tokenizer:
+    return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
+
+
+def print_row(name: str, seconds: float) -> None:
+    """seconds: a clip."""
+    print(f'{name:22} {1000 * seconds:7.1f} ms a clip {1 / seconds:8.1f} clips/s', flush=True)
 
 
 def median_seconds(function: Callable[[], None], runs: int) -> float:

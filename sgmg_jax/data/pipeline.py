@@ -6,6 +6,7 @@ processes, and of interruptions before it: nothing about the loader has to be sa
 from collections.abc import Iterator, Sequence
 import ctypes
 import dataclasses
+import re
 import signal
 import sys
 
@@ -62,6 +63,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         ValueError: for wrong arguments at once; while iterating, for a clip that cannot be decoded
             (names video and frame), a sentence that is too long, or data in which 100 draws in a
             row show no object.
+        ChildProcessError: while iterating, when a process that loads has died.
     """
     if batch_size % process_count or batch_size < 1:
         raise ValueError(f'batch_size={batch_size}: must be a multiple of the {process_count} processes. '
@@ -85,6 +87,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
             worker_init_fn=_die_with_parent)
+        return _from_workers(batches, num_workers)
     return iter(batches)
 
 
@@ -188,6 +191,25 @@ class LoadClip(grain.transforms.RandomMap):
         if video.mask_places is None:
             return clips.consecutive_frames(centre, length, self.num_frames), None
         return clips.annotated_window(centre, length, self.num_frames, middle=True)
+
+
+def _from_workers(batches: grain.IterDataset, count: int) -> Iterator[types.Example]:
+    """Iterates over them; says what it means when a process that loads them has died."""
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    except RuntimeError as error:
+        death = re.search(r'terminated unexpectedly with exit code (-?\d+)', str(error))
+        if not death:
+            raise
+        code = int(death[1])
+        name = f' ({signal.Signals(-code).name})' if code < 0 else ''
+        raise ChildProcessError(
+            f'config.data.workers = {count}: a process that loads clips has died, with exit code {code}{name}. Where '
+            'nobody killed it, memory may have run out: try fewer of them. The same command goes on from the latest '
+            'checkpoint.') from error
+    finally:
+        iterator.close()
 
 
 def _die_with_parent(worker_index: int, worker_count: int) -> None:

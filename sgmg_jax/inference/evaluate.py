@@ -160,17 +160,18 @@ def write_predictions(predictor, split, protocol, partial, progress=True):
             (partial / 'done' / str(i)).touch()
 
 
-def score_videos(predictor, split, benchmark, count=None, shuffled=False, progress=True):
+def score_videos(predictor, split, benchmark, count=None, shuffled=False, progress=True, stopped=lambda: False):
     """Scores the first `count` videos of a split with ground truth (all by default) in memory.
 
     Args:
         benchmark: a protocol; those with J and F are scored by expression, also Ref-DAVIS17, and all sentences of a
           video are asked together, as many as config.evaluation.sentences allows.
         shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
+        stopped: asked before every video, by every process as often; where it says yes, it does so to all.
 
     Returns:
         the summary of evaluation.scoring.summarise, or of evaluation.mean_ap.evaluate; the same in all processes,
-        which share the videos.
+        which share the videos. None if it was stopped.
 
     Raises:
         ValueError: for `shuffled` where only some frames are annotated.
@@ -185,8 +186,13 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
             return protocols.predict_annotated(predictor, split[i], benchmark)
         return _score_expressions(predictor, split[i], random.Random(i) if shuffled else None)
 
-    bar = tqdm.tqdm(hosts.share(split), desc='validation', unit='video', leave=False, disable=not progress)
-    rows = [row for of_one in hosts.gather({i: of_video(i) for i in bar}) for row in of_one]
+    mine, found = hosts.share(split), {}
+    turns = range(-(-len(split) // jax.process_count()))  # some processes have nothing to do in the last
+    for turn in tqdm.tqdm(turns, desc='validation', unit='video', leave=False, disable=not progress):
+        if stopped():
+            return None
+        found |= {i: of_video(i) for i in mine[turn:turn + 1]}
+    rows = [row for of_one in hosts.gather(found) for row in of_one]
     if benchmark in protocols.ANNOTATED:
         return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)
     if shuffled and not rows:

@@ -3,6 +3,7 @@ import collections
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -48,6 +49,7 @@ def train(config, workdir):
         BlockingIOError: if another run is writing to `workdir`.
         FloatingPointError: when config.stop_after_skipped steps in a row had no finite gradient; names their clips.
         OSError: when the disk is full; the last whole checkpoint stays.
+        ChildProcessError: when a process that loads clips has died.
     """
     workdir = pathlib.Path(workdir)
     with contextlib.ExitStack() as stack:
@@ -98,7 +100,7 @@ def train(config, workdir):
             predictor.parameters = traverse_util.unflatten_dict(parameters, sep='/')
             try:
                 return evaluate.score_videos(predictor, validation, config.evaluation.protocol,
-                                             config.evaluation.videos)
+                                             config.evaluation.videos, stopped=stop_requested)
             finally:
                 predictor.parameters = None  # no second copy beside those that are trained
 
@@ -108,18 +110,20 @@ def train(config, workdir):
 
 @contextlib.contextmanager
 def noting_sigterm():
-    """While it lasts, SIGTERM ends nothing. Gives a function(step), the same for all processes: whether one of them
-    has got it."""
+    """While it lasts, SIGTERM ends nothing. Gives a function(), which all processes must call equally often and which
+    answers all of them alike: whether one of them has got it."""
     if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point  # jax.distributed has its own handler of SIGTERM
+        # jax.distributed has its own handler of SIGTERM. All agree on a number to come, the next to the highest.
+        calls = itertools.count()
+        yield lambda: multihost_utils.reached_preemption_sync_point(next(calls))
         return
     got = threading.Event()
     if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
-        yield lambda step: False
+        yield lambda: False
         return
     before = signal.signal(signal.SIGTERM, lambda *_: got.set())
     try:
-        yield lambda step: got.is_set()
+        yield got.is_set
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -189,22 +193,48 @@ def open_validation(config):
 
 def run_steps(config, state, train_step, schedule, source, batches, writer, saved, validate, stop_requested):
     """From state.step to config.steps. Returns whether it came there."""
-    shown, recent = {}, Recent(source)
-    bar = tqdm.tqdm(range(int(state.step), config.steps), initial=int(state.step), total=config.steps,
+    shown, recent, begin = {}, Recent(source), int(state.step)
+
+    def due(step):
+        return step > 0 and (step % config.eval_every == 0 or step == config.steps)
+
+    def validated(state):
+        """Validates, logs and saves with the score; returns False, having done nothing, where SIGTERM stopped it."""
+        summary = validate(state)
+        if summary is None:
+            return False
+        step, headline = int(state.step), 'J&F' if 'J&F' in summary else 'mAP'
+        saved.discard(step)  # Before the line is written: a run killed in between validates again, and writes it anew.
+        shown[headline] = f'{summary[headline]:.1f}'
+        writer.write(step, flatten_scores(summary), shown=[
+            f'valid/{name}' for name in (headline, 'J', 'F', 'overall_IoU', 'mean_IoU') if name in summary])
+        recent.restart_clock()
+        saved.save(state, as_json(config), summary[headline])
+        return True
+
+    def save_now(state):
+        if saved.latest_step() != int(state.step):
+            saved.save(state, as_json(config))
+        saved.wait()
+
+    def stop(state):
+        save_now(state)
+        logging.warning('stopped by SIGTERM; step %d is saved, the same command goes on from there', state.step)
+        return False
+
+    # SIGTERM in the middle of a validation leaves a checkpoint without its score.
+    if due(begin) and saved.score(begin) is None and not validated(state):
+        return stop(state)
+    bar = tqdm.tqdm(range(begin, config.steps), initial=begin, total=config.steps,
                     desc='training', unit='step', mininterval=1, dynamic_ncols=True, disable=not hosts.is_first())
     for done in bar:
-        if stop_requested(done):
-            if saved.latest_step() != done:
-                saved.save(state, as_json(config))
-            saved.wait()
-            logging.warning('stopped by SIGTERM; step %d is saved, the same command goes on from there', done)
-            return False
+        if stop_requested():
+            return stop(state)
         batch = recent.timed(batches)
         state, metrics = train_step(state, batch)
         recent.add(done + 1, batch.origin, metrics)
         step = done + 1
-        last = step == config.steps
-        if step % config.log_every == 0 or last:
+        if step % config.log_every == 0 or step == config.steps:
             means = recent.means()
             # Steps that were skipped do not bring the schedule on.
             rate = float(schedule(done - means['skipped'])) * config.optimizer.learning_rate
@@ -212,25 +242,18 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
             writer.write(step, means, shown=[name for name in SHOWN if name in means])
             bar.set_postfix(loss=f'{means.get("loss", np.nan):.3f}', **shown)
             if means['skipped_in_a_row'] >= config.stop_after_skipped:
-                if saved.latest_step() != step:
-                    saved.save(state, as_json(config))
-                saved.wait()
+                save_now(state)
                 raise FloatingPointError(
                     f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient, and '
                     f'changed nothing. Their clips in this process: {recent.skipped_clips()}. Look at these in the '
                     'data; or start again in another --workdir with a lower config.optimizer.learning_rate, now '
                     f'{config.optimizer.learning_rate}, or clip_norm.')
             recent.clear()
-        evaluated = step % config.eval_every == 0 or last
-        if evaluated:
-            summary = validate(state)
-            headline = 'J&F' if 'J&F' in summary else 'mAP'
-            shown = {headline: f'{summary[headline]:.1f}'}
-            writer.write(step, flatten_scores(summary), shown=[
-                f'valid/{name}' for name in (headline, 'J', 'F', 'overall_IoU', 'mean_IoU') if name in summary])
-            recent.restart_clock()
-        if evaluated or step % config.checkpoint_every == 0:
-            saved.save(state, as_json(config), summary[headline] if evaluated else None)
+        if due(step):
+            if not validated(state):
+                return stop(state)
+        elif step % config.checkpoint_every == 0:
+            saved.save(state, as_json(config))
     saved.wait()
     return True
 
@@ -313,12 +336,19 @@ def prepare_state(config, model, system, mesh, saved):
                 lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
             logging.info('resumed from %s, step %d', saved.folder, step)
     step_function = steps.make_train_step(model, system, optimizer, config.seed, config.accumulate, config.ema_decay)
-    compiled = compilation.jit(step_function, donate_argnums=0,
-                               out_shardings=(shardings, NamedSharding(mesh, PartitionSpec())))
+    compiled = None
 
     def train_step(state, batch):
+        nonlocal compiled
         with jax.set_mesh(mesh):
-            return compiled(state, sharding.global_batch(mesh, batch))
+            batch = sharding.global_batch(mesh, batch)
+            if compiled is None:
+                compiled = compilation.jit(step_function, donate_argnums=0, out_shardings=(
+                    shardings, NamedSharding(mesh, PartitionSpec()))).lower(state, batch).compile()
+                # On CPUs a step that has begun waits half a minute for the other processes, and the first of them may
+                # have had it from a cache that the others' programs are not in.
+                hosts.wait('the step is compiled')
+            return compiled(state, batch)
 
     return state, train_step, schedule
 

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -194,6 +195,21 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
     assert not alive()
 
 
+def test_a_worker_that_was_killed(source, tokenizer):
+    others = multiprocessing.active_children()
+    batches = pipeline.train_batches(source, tokenizer, **SETTINGS, num_workers=1)
+    try:
+        next(batches)
+        worker, = set(multiprocessing.active_children()) - set(others)
+        os.kill(worker.pid, signal.SIGKILL)
+        # What was loaded before comes first.
+        with pytest.raises(ChildProcessError, match=r'config.data.workers = 1: .* has died, .* -9 \(SIGKILL\)'):
+            for _ in range(20):
+                next(batches)
+    finally:
+        batches.close()
+
+
 def test_sentences_of_a_clip_together(source, tokenizer):
     """Fast SgMg: text and targets of each, sentences that are none at the end; an absent object is not asked for."""
     index = records.training_index(source.videos, 3, sentences=3)
@@ -240,7 +256,10 @@ def test_masks_of_sentences_asked_together_are_those_asked_alone(source, tokeniz
 
 def test_the_benchmark_of_the_loader_runs(source, capsys):
     loader.measure(source, num_clips=2, runs=1, cores='all cores')
-    assert len(capsys.readouterr().out.splitlines()) > 4
+    loader.measure_workers(source, num_clips=2, runs=1, workers=[1])
+    *_, alone, worker = capsys.readouterr().out.splitlines()
+    assert alone.startswith('loader, batches of 1') and worker.startswith('loader, 1 worker(s)')
+    assert float(worker.split()[-2]) > 0 and worker.endswith(' clips/s')
 
 
 def test_which_sentences_are_asked_together():

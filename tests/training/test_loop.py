@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 
+from jax.experimental import multihost_utils
 import numpy as np
 import pytest
 import small
@@ -12,6 +13,7 @@ import small
 from sgmg_jax import checkpoints
 from sgmg_jax.benchmarks import accidents
 from sgmg_jax.data import pipeline, records
+from sgmg_jax.inference import evaluate
 from sgmg_jax.training import loop
 import train
 
@@ -36,23 +38,41 @@ def poison(monkeypatch, numbers):
 
 
 def test_sigterm_saves_and_the_run_goes_on(tiny_config, tmp_path, monkeypatch):
+    """After a step; in the first of a validation's two videos, in the middle of the run and at its end."""
     config = copy.deepcopy(tiny_config)
-    config.update(steps=3, eval_every=3, checkpoint_every=100)
+    config.update(steps=3, eval_every=2, checkpoint_every=100)
+    config.evaluation.videos = 2
     whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    # The sync point of several processes is counted by the loop; Orbax must not ask with numbers of its own.
+    monkeypatch.setattr(multihost_utils, 'reached_preemption_sync_point', None)
     assert loop.train(config, whole)
-    before, write = signal.getsignal(signal.SIGTERM), loop.MetricWriter.write
+    before, calls = signal.getsignal(signal.SIGTERM), []
 
-    def write_and_stop(self, step, *args, **kwargs):
-        write(self, step, *args, **kwargs)
-        os.kill(os.getpid(), signal.SIGTERM)
+    def stopping(function, call):
+        def call_and_stop(*args, **kwargs):
+            calls.append(args)
+            result = function(*args, **kwargs)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return result
+        return call_and_stop
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.MetricWriter, 'write', write_and_stop)
-        assert not loop.train(config, stopped)
-    assert signal.getsignal(signal.SIGTERM) == before
-    assert checkpoints.Checkpoints(stopped, read_only=True).latest_step() == 1
+    # The last of these begins with the validation of step 2.
+    for step, place, name, call in ((1, loop.MetricWriter, 'write', 1), (2, evaluate, '_score_expressions', 1),
+                                    (3, evaluate, '_score_expressions', 3)):
+        calls.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, stopping(getattr(place, name), call))
+            assert not loop.train(config, stopped)
+        assert signal.getsignal(signal.SIGTERM) == before and len(calls) == call
+        saved = checkpoints.Checkpoints(stopped, read_only=True)
+        assert saved.latest_step() == step and saved.score(step) is None
+
     assert loop.train(config, stopped)
     assert accidents.differences(whole, stopped) == []
+    ours, theirs = (checkpoints.Checkpoints(folder, read_only=True) for folder in (stopped, whole))
+    assert ours.all_steps() == theirs.all_steps() == [2, 3] and ours.best_step() == theirs.best_step()
+    assert [ours.score(step) for step in (2, 3)] == [theirs.score(step) for step in (2, 3)] != [None, None]
 
     monkeypatch.setattr(loop, 'train', lambda *_: False)
     with pytest.raises(SystemExit) as exit_status:
