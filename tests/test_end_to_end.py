@@ -192,7 +192,7 @@ def test_a_checkpoint_that_is_not_there(trained, tmp_path):
 def test_wrong_fields_of_the_config(tiny_config, tmp_path):
     for field, value, message in (
             ('model.backbone', 'huge', r"config.model.backbone = 'huge': there is only 'tiny', 'small'"),
-            ('model.levels', 5, 'levels = 5: SgMg has 3'),
+            ('model.levels', 5, 'levels = 5: there are 3'),
             ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: .* must have at least 129'),
             ('optimizer.freeze', ('text_encoder/.*',), "freeze: 'text_encoder/.*' matches no parameter"),
             ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is the first match of no"),
