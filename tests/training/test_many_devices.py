@@ -215,4 +215,6 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     assert [line['step'] for line in accidents.lines_of(two) if 'loss' in line] == list(range(1, last + 2))
     assert [list(line) for line in lines(two)] == [list(line) for line in lines(one)]
     for ours, theirs in zip(lines(two), lines(one)):
-        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5)
+        # Scores are percents of masks, where a pixel may fall to either side of the threshold.
+        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5,
+                                   atol=0 if 'loss' in ours else 1e-3)
