@@ -120,8 +120,8 @@ PROGRAM = '''
 
 
 @pytest.mark.parametrize('arguments', [
-    ('sgmg', '1', '1', '1', '2', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '2', '2')],
-    ids=['sgmg', 'fast_sgmg in two parts', 'soc in two parts'])
+    ('sgmg', '1', '1', '1', '2', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
+    ids=['sgmg', 'fast_sgmg in two parts', 'soc'])
 def test_every_mesh_computes_alike(arguments):
     result = subprocess.run(
         [sys.executable, '-c', textwrap.dedent(PROGRAM), *arguments], text=True, capture_output=True, timeout=1200,
@@ -215,6 +215,7 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     assert [line['step'] for line in accidents.lines_of(two) if 'loss' in line] == list(range(1, last + 2))
     assert [list(line) for line in lines(two)] == [list(line) for line in lines(one)]
     for ours, theirs in zip(lines(two), lines(one)):
-        # Scores are percents of masks, where a pixel may fall to either side of the threshold.
-        np.testing.assert_allclose(list(ours.values()), list(theirs.values()), rtol=1e-5,
-                                   atol=0 if 'loss' in ours else 1e-3)
+        for name in theirs:
+            # A decay is a difference of percents, a variance small beside the numbers in [0, 1] that it is of.
+            atol = 1e-3 if name.endswith('decay') else 1e-8 if name.endswith('variance') else 0
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=atol, err_msg=name)
