@@ -13,7 +13,7 @@ from sgmg_jax import types
 from sgmg_jax.models import features, roberta, video_swin
 from sgmg_jax.models.deformable_transformer import DeformableTransformer
 from sgmg_jax.models.features import fold, unfold
-from sgmg_jax.models.layers import dense
+from sgmg_jax.models.layers import dense, rare
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
 from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, spectrum_filters
@@ -74,7 +74,6 @@ class SgMg(nn.Module):
         self.transformer = DeformableTransformer(
             self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
             self.dropout, self.box_refinement, self.remat, dtype)
-        rare = nn.initializers.constant(-4.59511985)  # -log(99): a query is the object once in a hundred
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.patch_kernels = PatchKernels(self.relative_coordinates, dtype=dtype)
         self.mask_optimizer = MaskOptimizer(dtype)

@@ -15,7 +15,7 @@ from sgmg_jax import types
 from sgmg_jax.models import features, roberta, video_swin
 from sgmg_jax.models.deformable_transformer import DeformableTransformer
 from sgmg_jax.models.features import fold, unfold
-from sgmg_jax.models.layers import dense
+from sgmg_jax.models.layers import dense, rare
 from sgmg_jax.models.mask_features import FeaturePyramid
 from sgmg_jax.models.multimodal_fusion import MultimodalFusion
 from sgmg_jax.models.object_cluster import ObjectCluster
@@ -90,7 +90,6 @@ class SOC(nn.Module):
         self.object_cluster = ObjectCluster(  # its queries are added to those of the frames
             self.queries, self.cluster_encoder_layers, self.cluster_decoder_layers, self.heads,
             self.cluster_mlp, self.cluster_window, self.dropout, dtype)
-        rare = nn.initializers.constant(-4.59511985)  # -log(99)
         self.class_heads = [dense(self.classes, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.feature_pyramid = FeaturePyramid(MASK_CHANNELS, dtype)
         self.patch_kernels = PatchKernels(layers=MASK_LAYERS, stride=MASK_STRIDE, dtype=dtype)
