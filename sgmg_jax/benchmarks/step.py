@@ -2,9 +2,10 @@
 
     python -m sgmg_jax.benchmarks.step
     python -m sgmg_jax.benchmarks.step --model=soc
-    python -m sgmg_jax.benchmarks.step --backbone=base --batch=4 --dtype=bfloat16      # on an accelerator
+    python -m sgmg_jax.benchmarks.step --backbone=base --batch 1 8 16 --dtype=bfloat16      # on an accelerator
 
-Each mode runs in a process of its own, since memory peaks are per process. Random weights, RoBERTa-base, AdamW;
+Each mode runs in a process of its own, since memory peaks are per process; the batches in rising order, each of which
+then has the highest peak so far. One that does not fit the device ends its mode. Random weights, RoBERTa-base, AdamW;
 frames are padded to multiples of 16 for SgMg's forward pass, as the release does it, not at all for SOC's, and of 32
 in training.
 
@@ -57,13 +58,14 @@ def make_example(options, multiple, clips=1):
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
-def prepare(options):
-    """The compiled step of options.mode; a function without arguments that runs it to its end."""
+def prepare(options, batch):
+    """The compiled step of options.mode with so many clips a device; a function without arguments that runs it to its
+    end."""
     system = systems.SYSTEMS[options.model]
     model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                           remat=options.remat, dtype=jnp.dtype(options.dtype))
     mesh = sharding.make_mesh(options.fsdp, jax.devices()[:options.devices])
-    clips = options.batch * mesh.size
+    clips = batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
     rng = np.random.default_rng(1)
@@ -94,31 +96,40 @@ def prepare(options):
     return train_step, run
 
 
-def measure(options):
+def measure(options, batch):
     """What a row of the table says, and the machine in words: seconds, bytes, operations of one device (None where
-    XLA's count is none) and their share of the device's rate."""
+    XLA's count is none) and their share of the device's rate. None: the device's memory is too small."""
     started = time.perf_counter()
-    compiled, run = prepare(options)
-    run()
+    try:
+        compiled, run = prepare(options, batch)
+        run()
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        return None
     first, times = time.perf_counter() - started, []
     for _ in range(options.runs):
         started = time.perf_counter()
         run()
         times.append(time.perf_counter() - started)
     median, operations, share = statistics.median(times), None, None
+    peak = machine.peak_memory()
     if jax.default_backend() != 'cpu':
         operations = compiled.cost_analysis()['flops']
         share = operations / median / machine.matmul_rate(options.dtype)
-    clips = options.batch * (options.devices or jax.device_count())
+    clips = batch * (options.devices or jax.device_count())
     return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
-            'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
+            'slowest': max(times), 'peak': peak, 'clips': clips / median,
             'frames': clips * options.frames / median, 'operations': operations, 'share': share}
 
 
 def in_a_process(mode, arguments):
-    """What `measure` says there."""
+    """What `measure` says there, batch by batch; stops after the first that does not fit."""
     command = [sys.executable, '-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        yield from map(json.loads, process.stdout)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def parse(parser, argv):
@@ -129,7 +140,8 @@ def parse(parser, argv):
     parser.add_argument('--height', type=int, default=360)
     parser.add_argument('--width', type=int, default=640)
     parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
-    parser.add_argument('--batch', type=int, default=1, help='clips a device (default: %(default)s)')
+    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='B',
+                        help='clips a device; several are measured one after the other (default: 1)')
     parser.add_argument('--fsdp', type=int, default=1, help='devices that share a copy of the parameters')
     parser.add_argument('--devices', type=int, help='only so many (default: all)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
@@ -143,8 +155,8 @@ def parse(parser, argv):
 
 def describe(options):
     name = systems.SYSTEMS[options.model].module.__name__
-    return (f'{name}, Video-Swin {options.backbone}, {options.batch} x {options.frames} frames of '
-            f'{options.height}x{options.width} a device, {options.dtype}{", remat" if options.remat else ""}')
+    return (f'{name}, Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
+            f'{options.dtype}{", remat" if options.remat else ""}')
 
 
 def main(argv=None):
@@ -152,18 +164,28 @@ def main(argv=None):
         prog='python -m sgmg_jax.benchmarks.step', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter), argv)
     if options.mode:
-        print(json.dumps(measure(options)))
+        for batch in sorted(options.batch):
+            row = measure(options, batch)
+            print(json.dumps(row), flush=True)
+            if row is None:
+                break
         return
     print(describe(options))
-    rows = {mode: in_a_process(mode, arguments) for mode in ('forward', 'train')}
-    print(rows['train']['machine'])
-    print(f'{"":8}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}{"frames/s":>10}'
-          f'{"memory":>11}{"operations":>13}{"of peak":>9}')
-    for mode, row in rows.items():
-        known = row['operations'] is not None
-        print(f'{mode:8}' + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
-              + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
-              + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if known else f'{"-":>13}{"-":>9}'))
+    for mode in ('forward', 'train'):
+        for batch, row in zip(sorted(options.batch), in_a_process(mode, arguments)):
+            if (mode, batch) == ('forward', min(options.batch)) and row:
+                print(row['machine'])
+                print(f'{"":8}{"batch":>6}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}'
+                      f'{"frames/s":>10}{"memory":>11}{"operations":>13}{"of peak":>9}')
+            if row is None:
+                print(f'{mode:8}{batch:>6}  does not fit the memory of the device')
+                continue
+            known = row['operations'] is not None
+            print(f'{mode:8}{batch:>6}'
+                  + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
+                  + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
+                  + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if known else f'{"-":>13}{"-":>9}'),
+                  flush=True)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,111 @@
+"""Where the time of a step goes: by the parts of the model, and the costliest operations.
+
+    python -m sgmg_jax.benchmarks.profile --mode=train --batch 4 --dtype=bfloat16        # options as of benchmarks.step
+
+An operation belongs to the part of the model whose code it stems from (Flax writes that into the compiled program);
+several that XLA fused belong to that of the last of them. Shares are of the device's busy time; what is missing from
+it to the median of a step is idle, as between two launches. On a GPU the step is not recorded as a CUDA graph here,
+because the operations of a graph lose their names: its time is a little longer than in benchmarks.step.
+"""
+import argparse
+import collections
+import os
+import pathlib
+import re
+import statistics
+import tempfile
+import time
+
+import jax
+
+from sgmg_jax.benchmarks import machine, step
+
+
+def part_of(name):
+    """(method and submodule, whether of the backward pass) of an operation's name in the compiled program.
+
+    'jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/word_attention/dot' -> ('fuse word_attention', True)
+    """
+    program, _, rest = name.partition('/')
+    head, _, path = rest.partition('/')
+    backward = head.startswith('transpose(')
+    model = re.fullmatch(r'(?:transpose\()?(?:jvp\()?(\w*)\)*', head)
+    steps = path.split('/')
+    methods = [x.rpartition('.')[2] for x in steps[:-1] if model and x.startswith(f'{model[1]}.')]
+    if not model or not methods:
+        in_loss = head.startswith(('jvp(', 'transpose('))
+        return 'matching and losses' if in_loss else 'optimizer and the rest', backward
+    inside = next((x for x in steps[:-1] if '.' not in x and '(' not in x), '')
+    return f'{methods[-1]} {re.sub("_?[0-9]+$", "", inside)}'.rstrip(), backward
+
+
+def operations(text):
+    """{operation of a compiled program: its name in the traced one}, '' for none, without those that only hold others
+    (loops, calls). A fusion without a name has that of its last operation."""
+    names, fused, computation = {}, {}, ''
+    for line in text.splitlines():
+        if start := re.match(r'%?([\w.\-]+) \(.*\{$', line):
+            computation = start[1]
+        elif found := re.match(r'\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\((.*)', line):
+            operation, kind, rest = found.groups()
+            name = re.search(r'op_name="([^"]*)"', rest)
+            fusion = re.search(r'calls=%?([\w.\-]+)', rest)
+            if name:
+                fused[computation] = name[1]
+            if kind not in ('while', 'call', 'conditional'):
+                names[operation] = name[1] if name else fused.get(fusion[1], '') if fusion else ''
+    return names
+
+
+def device_seconds(run, runs):
+    """{operation of the compiled program: seconds of the device}, the mean of several runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            for _ in range(runs):
+                run()
+        file, = pathlib.Path(folder).rglob('*.xplane.pb')
+        planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
+        on_device = [plane for plane in planes if plane.name.startswith('/device:')]
+        seconds = collections.Counter()
+        for plane in on_device or planes:
+            for line in plane.lines:
+                for event in line.events:
+                    if operation := dict(event.stats).get('hlo_op'):
+                        seconds[operation] += event.duration_ns / 1e9 / runs
+    return seconds
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.profile', description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--top', type=int, default=15, help='operations listed (default: %(default)s)')
+    options, _ = step.parse(parser, argv)
+    if not options.mode or len(options.batch) > 1:
+        parser.error('give --mode, and one --batch')
+    os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_command_buffer='
+    compiled, run = step.prepare(options, options.batch[0])
+    run()
+    times = []
+    for _ in range(options.runs):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    names = operations(compiled.as_text())
+    seconds = collections.Counter({operation: spent for operation, spent in device_seconds(run, options.runs).items()
+                                   if operation in names})
+    parts, busy = collections.defaultdict(lambda: [0.0, 0.0]), seconds.total()
+    for operation, spent in seconds.items():
+        part, backward = part_of(names[operation])
+        parts[part][backward] += spent
+    print(f'{step.describe(options)}, {options.mode}, {options.batch[0]} clip(s)', machine.describe(), sep='\n')
+    print(f'a step takes {statistics.median(times):.4f} s, of which the device is busy {busy:.4f} s')
+    print(f'{"part":45}{"forward":>12}{"backward":>12}{"share":>8}')
+    for part, (forward, backward) in sorted(parts.items(), key=lambda item: -sum(item[1])):
+        print(f'{part:45}{1e3 * forward:>9.2f} ms{1e3 * backward:>9.2f} ms{(forward + backward) / busy:>8.1%}')
+    print(f'{"the costliest operations":93}share')
+    for operation, spent in seconds.most_common(options.top):
+        print(f'{operation[:30]:32}{names[operation][-58:]:60}{spent / busy:>6.1%}')
+
+
+if __name__ == '__main__':
+    main()
