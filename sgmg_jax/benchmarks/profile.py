@@ -4,8 +4,9 @@
 
 An operation belongs to the part of the model whose code it stems from (Flax writes that into the compiled program);
 several that XLA fused belong to that of the last of them. Shares are of the device's busy time; what is missing from
-it to the median of a step is idle, as between two launches. On a GPU the step is not recorded as a CUDA graph here,
-because the operations of a graph lose their names: its time is a little longer than in benchmarks.step.
+it to the median of a step is idle, as between two launches (a CPU does several at once: there it may be more). On a
+GPU the step is not recorded as a CUDA graph here, because the operations of a graph lose their names: its time is a
+little longer than in benchmarks.step.
 """
 import argparse
 import collections
@@ -26,17 +27,17 @@ def part_of(name):
 
     'jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/word_attention/dot' -> ('fuse word_attention', True)
     """
-    program, _, rest = name.partition('/')
-    head, _, path = rest.partition('/')
-    backward = head.startswith('transpose(')
-    model = re.fullmatch(r'(?:transpose\()?(?:jvp\()?(\w*)\)*', head)
-    steps = path.split('/')
-    methods = [x.rpartition('.')[2] for x in steps[:-1] if model and x.startswith(f'{model[1]}.')]
-    if not model or not methods:
-        in_loss = head.startswith(('jvp(', 'transpose('))
-        return 'matching and losses' if in_loss else 'optimizer and the rest', backward
-    inside = next((x for x in steps[:-1] if '.' not in x and '(' not in x), '')
-    return f'{methods[-1]} {re.sub("_?[0-9]+$", "", inside)}'.rstrip(), backward
+    _, _, inside_program = name.partition('/')
+    context, _, path = inside_program.partition('/')
+    backward = context.startswith('transpose(')
+    model = re.sub(r'transpose|jvp|[()]', '', context)
+    *scopes, _ = path.split('/')
+    methods = [scope.rpartition('.')[2] for scope in scopes if model and scope.startswith(f'{model}.')]
+    if not methods:
+        differentiated = context.startswith(('jvp(', 'transpose('))
+        return 'matching and losses' if differentiated else 'optimizer and the rest', backward
+    module = next((scope for scope in scopes if '.' not in scope and '(' not in scope), '')
+    return f'{methods[-1]} {re.sub("_?[0-9]+$", "", module)}'.rstrip(), backward
 
 
 def operations(text):
@@ -50,10 +51,10 @@ def operations(text):
             operation, kind, rest = found.groups()
             name = re.search(r'op_name="([^"]*)"', rest)
             fusion = re.search(r'calls=%?([\w.\-]+)', rest)
-            if name:
-                fused[computation] = name[1]
+            name = name[1] if name else fused.get(fusion[1], '') if fusion else ''
+            fused[computation] = name or fused.get(computation, '')
             if kind not in ('while', 'call', 'conditional'):
-                names[operation] = name[1] if name else fused.get(fusion[1], '') if fusion else ''
+                names[operation] = name
     return names
 
 
