@@ -26,6 +26,11 @@ def pytest_configure(config):
     jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
 
 
+def pytest_collection_modifyitems(items):
+    # They take minutes each: begun last, one worker would end with them while the other has nothing left to do.
+    items.sort(key=lambda item: item.path.name != 'test_many_devices.py')
+
+
 @pytest.fixture(scope='session')
 def world_records(tmp_path_factory):
     """A tiny procedural world, built: 3 videos to train on, 2 to validate."""
