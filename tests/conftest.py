@@ -27,8 +27,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    # They take minutes each: begun last, one worker would end with them while the other has nothing left to do.
-    items.sort(key=lambda item: item.path.name != 'test_many_devices.py')
+    # Tests of minutes: begun last, one worker would end with them while the other has nothing left to do.
+    long = 'test_many_devices.py', 'test_loop.py', 'test_benchmarks.py', 'test_end_to_end.py'
+    items.sort(key=lambda item: item.path.name not in long)
 
 
 @pytest.fixture(scope='session')
