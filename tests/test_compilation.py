@@ -1,6 +1,4 @@
 """float32 is float32 on accelerators too, unless the user wants it otherwise."""
-import contextlib
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -17,7 +15,7 @@ def test_products_are_of_full_precision_unless_told(set_by_user, expected):
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
         return jnp.einsum('bhwc,bhwd->cd', y, y).sum()
 
-    with jax.default_matmul_precision(set_by_user) if set_by_user else contextlib.nullcontext():
+    with jax.default_matmul_precision(set_by_user):
         program = compilation.jit(jax.grad(loss, (0, 1))).lower(x, kernel).as_text()
     products = [line for line in program.splitlines() if 'dot_general' in line or 'convolution' in line]
     assert len(products) >= 5

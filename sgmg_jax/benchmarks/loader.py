@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 from absl import flags
 import cv2
@@ -132,12 +131,7 @@ def print_row(name: str, seconds: float) -> None:
 def median_seconds(function: Callable[[], None], runs: int) -> float:
     """Median wall time of `function`, after one run that is not counted."""
     function()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(machine.seconds(function, runs))
 
 
 def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30) -> pathlib.Path:

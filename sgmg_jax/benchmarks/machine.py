@@ -23,18 +23,23 @@ def describe(packages=PACKAGES):
             f'Python {platform.python_version()}, {versions}')
 
 
+def seconds(run, runs):
+    """Wall time of each of so many runs of a function without arguments."""
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return times
+
+
 def matmul_rate(dtype, size=8192):
     """Operations a second of a large matrix product on one accelerator, what its peak comes to in practice."""
     # Random numbers: of ones the product is faster, for less current flows.
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = compilation.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))
-    times = []
-    for _ in range(5):
-        started = time.perf_counter()
-        jax.block_until_ready(product(x, x))
-        times.append(time.perf_counter() - started)
-    return 2 * size ** 3 / statistics.median(times)
+    return 2 * size ** 3 / statistics.median(seconds(lambda: jax.block_until_ready(product(x, x)), 5))
 
 
 def peak_memory():

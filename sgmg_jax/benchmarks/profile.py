@@ -15,7 +15,6 @@ import pathlib
 import re
 import statistics
 import tempfile
-import time
 
 import jax
 
@@ -86,11 +85,7 @@ def main(argv=None):
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_command_buffer='
     compiled, run = step.prepare(options, options.batch[0])
     run()
-    times = []
-    for _ in range(options.runs):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
+    times = machine.seconds(run, options.runs)
     names = operations(compiled.as_text())
     seconds = collections.Counter({operation: spent for operation, spent in device_seconds(run, options.runs).items()
                                    if operation in names})

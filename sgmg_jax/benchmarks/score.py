@@ -12,7 +12,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 
 import cv2
 import numpy as np
@@ -88,11 +87,7 @@ def main(argv=None):
         write_set(root, annotators=options.annotators)
         command = [sys.executable, '-m', 'sgmg_jax.score', 'davis', f'--gt={root / "DAVIS"}',
                    f'--pred={root / "results"}', f'--json={root / "scores.json"}', f'--processes={options.processes}']
-        seconds = []
-        for _ in range(options.runs):
-            started = time.perf_counter()
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - started)
+        seconds = machine.seconds(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), options.runs)
         summary = json.loads((root / 'scores.json').read_text())
     print(f'machine   {machine.describe(PACKAGES)}; using {options.processes} processes')
     print(f'data      {len(SEQUENCES)} sequences, {sum(row[1] for row in SEQUENCES):,} frames, {summary["objects"]} '

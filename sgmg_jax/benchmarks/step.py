@@ -96,9 +96,9 @@ def prepare(options, batch):
     return train_step, run
 
 
-def measure(options, batch):
-    """What a row of the table says, and the machine in words: seconds, bytes, operations of one device (None where
-    XLA's count is none) and their share of the device's rate. None: the device's memory is too small."""
+def measure(options, batch, rate):
+    """What a row of the table says, and the machine in words: seconds, bytes, operations of one device and their share
+    of its rate, a second (without a rate, None: XLA's count is none). None: the device's memory is too small."""
     started = time.perf_counter()
     try:
         compiled, run = prepare(options, batch)
@@ -107,20 +107,15 @@ def measure(options, batch):
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
         return None
-    first, times = time.perf_counter() - started, []
-    for _ in range(options.runs):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    median, operations, share = statistics.median(times), None, None
-    peak = machine.peak_memory()
-    if jax.default_backend() != 'cpu':
-        operations = compiled.cost_analysis()['flops']
-        share = operations / median / machine.matmul_rate(options.dtype)
+    first = time.perf_counter() - started
+    times = machine.seconds(run, options.runs)
+    median = statistics.median(times)
+    operations = compiled.cost_analysis()['flops'] if rate else None
     clips = batch * (options.devices or jax.device_count())
     return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
-            'slowest': max(times), 'peak': peak, 'clips': clips / median,
-            'frames': clips * options.frames / median, 'operations': operations, 'share': share}
+            'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
+            'frames': clips * options.frames / median, 'operations': operations,
+            'share': operations / median / rate if rate else None}
 
 
 def in_a_process(mode, arguments):
@@ -164,28 +159,32 @@ def main(argv=None):
         prog='python -m sgmg_jax.benchmarks.step', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter), argv)
     if options.mode:
+        # Before a model is there, so that the product's memory is not in its peak.
+        rate = None if jax.default_backend() == 'cpu' else machine.matmul_rate(options.dtype)
         for batch in sorted(options.batch):
-            row = measure(options, batch)
+            row = measure(options, batch, rate)
             print(json.dumps(row), flush=True)
             if row is None:
                 break
         return
     print(describe(options))
+    print(f'{"":8}{"batch":>6}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}{"frames/s":>10}'
+          f'{"memory":>11}{"operations":>13}{"of peak":>9}')
+    where = None
     for mode in ('forward', 'train'):
-        for batch, row in zip(sorted(options.batch), in_a_process(mode, arguments)):
-            if (mode, batch) == ('forward', min(options.batch)) and row:
-                print(row['machine'])
-                print(f'{"":8}{"batch":>6}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}'
-                      f'{"frames/s":>10}{"memory":>11}{"operations":>13}{"of peak":>9}')
+        # In this order zip asks for a row after the last, and so sees whether the process ended well.
+        for row, batch in zip(in_a_process(mode, arguments), sorted(options.batch)):
             if row is None:
                 print(f'{mode:8}{batch:>6}  does not fit the memory of the device')
                 continue
-            known = row['operations'] is not None
+            where, known = row['machine'], row['operations'] is not None
             print(f'{mode:8}{batch:>6}'
                   + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
                   + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
                   + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if known else f'{"-":>13}{"-":>9}'),
                   flush=True)
+    if where:
+        print(where)
 
 
 if __name__ == '__main__':
