@@ -27,9 +27,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    # Tests of minutes: begun last, one worker would end with them while the other has nothing left to do.
-    long = 'test_many_devices.py', 'test_loop.py', 'test_benchmarks.py', 'test_end_to_end.py'
-    items.sort(key=lambda item: item.path.name not in long)
+    # Tests of minutes, the longest first: begun last, one worker would end with them while the other waits.
+    long = ['test_many_devices.py', 'test_loop.py', 'test_benchmarks.py', 'test_end_to_end.py']
+    items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 
 @pytest.fixture(scope='session')

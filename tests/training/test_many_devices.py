@@ -120,7 +120,7 @@ PROGRAM = '''
 
 
 @pytest.mark.parametrize('arguments', [
-    ('sgmg', '1', '1', '1', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
+    ('sgmg', '1', '1', '1', '2', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
     ids=['sgmg', 'fast_sgmg in two parts', 'soc'])
 def test_every_mesh_computes_alike(arguments):
     result = subprocess.run(
