@@ -83,7 +83,7 @@ def main(argv=None):
     if not options.mode or len(options.batch) > 1:
         parser.error('give --mode, and one --batch')
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_command_buffer='
-    compiled, run = step.prepare(options, options.batch[0])
+    compiled, run, _ = step.prepare(options, options.batch[0])
     run()
     times = machine.seconds(run, options.runs)
     names = operations(compiled.as_text())

@@ -9,10 +9,10 @@ then has the highest peak so far. One that does not fit the device ends its mode
 frames are padded to multiples of 16 for SgMg's forward pass, as the release does it, not at all for SOC's, and of 32
 in training.
 
-`first` is the first step with its compilation. Operations are XLA's count for the compiled program, and their rate is
-given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the less
-is lost to memory traffic and launches. XLA counts a loop's body once: on a CPU, where the windows of the backbone and
-the feed-forward layers go through in loops, both figures are too low, and left out.
+`first` is the first step with its compilation. Operations are XLA's count for the program as it is written, and their
+rate is given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the
+less is lost to memory traffic and launches. XLA counts a loop's body once: on a CPU, where the windows of the backbone
+and the feed-forward layers go through in loops, both figures are too low, and left out.
 """
 import argparse
 import json
@@ -23,7 +23,7 @@ import time
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from ml_collections import ConfigDict
 import numpy as np
 
@@ -60,7 +60,7 @@ def make_example(options, multiple, clips=1):
 
 def prepare(options, batch):
     """The compiled step of options.mode with so many clips a device; a function without arguments that runs it to its
-    end."""
+    end; the step itself with its arguments, for `count_operations`."""
     system = systems.SYSTEMS[options.model]
     model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                           remat=options.remat, dtype=jnp.dtype(options.dtype))
@@ -72,28 +72,42 @@ def prepare(options, batch):
     shapes = jax.eval_shape(init, jax.random.key(0))
     trainable, frozen = ({name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
                          for part in (shapes.trainable, shapes.frozen))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def forward(parameters, example):
+        return model.apply({'params': parameters}, example.clip, example.text, queries.best_query)[2].masks
+
     with jax.set_mesh(mesh):
         multiple = model.conventions.pixels if options.mode == 'forward' else 32
         example = sharding.global_batch(mesh, make_example(options, multiple, clips))
         if options.mode == 'forward':
-            parameters = jax.device_put(optimizers.merge(trainable, frozen), NamedSharding(mesh, PartitionSpec()))
-            forward = compilation.jit(lambda parameters, example: model.apply(
-                {'params': parameters}, example.clip, example.text, queries.best_query)[2].masks).lower(
-                    parameters, example).compile()
-            return forward, lambda: jax.block_until_ready(forward(parameters, example))
+            parameters = jax.device_put(optimizers.merge(trainable, frozen), everywhere)
+            compiled = compilation.jit(forward).lower(parameters, example).compile()
+            return (compiled, lambda: jax.block_until_ready(compiled(parameters, example)),
+                    (forward, parameters, example))
+        train_step = steps.make_train_step(model, system, optimizer, 0)
         shardings = sharding.parameter_shardings(mesh, shapes)
         state = jax.device_put(
             steps.TrainState(np.zeros((), np.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
-        train_step = compilation.jit(
-            steps.make_train_step(model, system, optimizer, 0), donate_argnums=0,
-            out_shardings=(shardings, NamedSharding(mesh, PartitionSpec()))).lower(state, example).compile()
+        compiled = compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
+            state, example).compile()
 
     def run():
         nonlocal state
-        state, metrics = train_step(state, example)
+        state, metrics = compiled(state, example)
         jax.block_until_ready((state, metrics))
 
-    return train_step, run
+    return compiled, run, (train_step, state, example)
+
+
+def count_operations(step, *arguments):
+    """XLA's count of floating-point operations in a function of arrays, as it is written.
+
+    In a program compiled for a GPU the matrix products are calls of a library, which count as none.
+    """
+    cpu = SingleDeviceSharding(jax.devices('cpu')[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
+    return compilation.jit(step).lower(*shapes).cost_analysis()['flops']
 
 
 def measure(options, batch, rate):
@@ -101,7 +115,7 @@ def measure(options, batch, rate):
     of its rate, a second (without a rate, None: XLA's count is none). None: the device's memory is too small."""
     started = time.perf_counter()
     try:
-        compiled, run = prepare(options, batch)
+        _, run, program = prepare(options, batch)
         run()
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
@@ -110,8 +124,9 @@ def measure(options, batch, rate):
     first = time.perf_counter() - started
     times = machine.seconds(run, options.runs)
     median = statistics.median(times)
-    operations = compiled.cost_analysis()['flops'] if rate else None
-    clips = batch * (options.devices or jax.device_count())
+    devices = options.devices or jax.device_count()
+    operations = count_operations(*program) / devices if rate else None
+    clips = batch * devices
     return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
             'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
             'frames': clips * options.frames / median, 'operations': operations,
