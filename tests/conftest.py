@@ -22,8 +22,9 @@ settings.load_profile('seeded')
 
 
 def pytest_configure(config):
-    # The same small programs are compiled by several tests, and by every worker.
-    jax.config.update('jax_compilation_cache_dir', str(config.cache.mkdir('jax')))
+    # The same small programs are compiled by several tests, by every worker, and by the processes that they start.
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = str(config.cache.mkdir('jax'))
+    jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
 
 
 def pytest_collection_modifyitems(items):

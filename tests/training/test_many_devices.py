@@ -137,11 +137,10 @@ def environment(devices):
 
 def run(script, config, workdir, devices, *flags_of_processes, status=0, meanwhile=lambda processes: None):
     """One process for each of the flags, together; waits for all, and returns what they said."""
-    env = environment(devices) | {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
     command = [sys.executable, script, *small.flags(config), f'--workdir={workdir}']
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in flags_of_processes]
-        processes = [subprocess.Popen([*command, *flags], cwd=ROOT, env=env, stdout=log, stderr=log)
+        processes = [subprocess.Popen([*command, *flags], cwd=ROOT, env=environment(devices), stdout=log, stderr=log)
                      for flags, log in zip(flags_of_processes, logs)]
         for process in processes:
             stack.callback(process.kill)
