@@ -11,8 +11,9 @@ in training.
 
 `first` is the first step with its compilation. Operations are XLA's count for the program as it is written, and their
 rate is given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the
-less is lost to memory traffic and launches. XLA counts a loop's body once: on a CPU, where the windows of the backbone
-and the feed-forward layers go through in loops, both figures are too low, and left out.
+less is lost to memory traffic and launches. The count is made by JAX's CPU backend: a JAX_PLATFORMS in the environment
+must name it too (cuda,cpu). XLA counts a loop's body once: on a CPU, where the windows of the backbone and the
+feed-forward layers go through in loops, both figures are too low, and left out.
 """
 import argparse
 import json
