@@ -1,26 +1,227 @@
-"""Files that appear whole or not at all."""
+"""Files and folders: checked before memory is taken, written whole or not at all.
+
+Everything that comes from a stranger's disk goes through here: one reader of text, one of JSON, one of folders, one
+rule for names.
+"""
+import codecs
+from collections.abc import Iterator
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import pathlib
+import secrets
+import stat
+import unicodedata
+
+LARGEST = 2 ** 30  # bytes of a text or JSON file; COCO's instances, the largest there is, have a sixth of it
+LONGEST_NAME = 200  # bytes; file systems take 255, endings and temporary names included
+_BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
 
 @contextlib.contextmanager
-def replacing(path):
-    """Gives a temporary path to write to, which takes the place of `path` when the block ends well.
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a temporary path to write to, which takes the place of `path` when the block ends well.
+
+    The temporary name is random: two processes, on one host or several, never share one; the last to end wins.
 
     Raises:
         OSError: naming `path`, if it cannot be written; what was there stays.
     """
     path = pathlib.Path(path)
-    partial = path.with_name(f'.partial-{os.getpid()}-{path.name}')
+    partial = path.with_name(f'.partial-{secrets.token_hex(8)}{path.suffix[:20]}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(partial, 0o666 & ~mask)  # Some libraries write for the owner alone.
         os.replace(partial, path)
     except OSError as error:
         hint = 'Free some space.' if error.errno == errno.ENOSPC else 'Check the path and its permissions.'
-        message = f'cannot write ({error.strerror}). {hint} What was there stays'
-        raise OSError(error.errno, message, str(path)) from error
+        message = f'cannot write ({error.strerror or error}). {hint} What was there stays'
+        raise OSError(error.errno or errno.EIO, message, str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
+    """Holds the lock file `path` until the block ends, or this process does, in whatever way.
+
+    The file stays, for removing it would let in two at once; it says who holds it.
+
+    Args:
+        doing: what this process does there, for the message of one that is refused: 'training'.
+
+    Raises:
+        BlockingIOError: another process holds it; names that process.
+        OSError: the file system knows no locks.
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open('a+') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            owner = printable(file.read(200).strip()) or 'another process'
+            raise BlockingIOError(errno.EWOULDBLOCK, f'{owner} is at work here. Wait for it or stop it, or choose '
+                                  'another folder', str(path.parent)) from error
+        except OSError as error:
+            raise OSError(error.errno, f'cannot lock a file there ({error.strerror}), which keeps a second process '
+                          'out. Choose a folder on another file system', str(path.parent)) from error
+        file.truncate(0)
+        file.write(f'process {os.getpid()} of {os.uname().nodename}, {doing},')
+        file.flush()
+        yield
+
+
+def check_regular(path: str | os.PathLike, largest: int | None = None, below: str | os.PathLike | None = None) -> None:
+    """Checks that `path` is a file that can be read to its end.
+
+    Args:
+        largest: bytes it may have; None: any number.
+        below: a folder that a link must not lead out of; None: links may lead anywhere, as in one's own cache.
+
+    Raises:
+        FileNotFoundError: there is nothing, or a link to nothing.
+        ValueError: it is a folder, a pipe or a device, too large, or a link that leads out of `below`.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        kinds = (stat.S_ISDIR, 'a folder'), (stat.S_ISFIFO, 'a pipe'), (stat.S_ISSOCK, 'a socket')
+        kind = next((name for test, name in kinds if test(status.st_mode)), 'a device')
+        raise ValueError(f'{path}: is {kind}, not a file. Put the file in its place.')
+    if largest is not None and status.st_size > largest:
+        raise ValueError(f'{path}: has {status.st_size:,} bytes, at most {largest:,} are read. Is it the right file?')
+    if below is not None and os.path.islink(path):
+        target, root = os.path.realpath(path), os.path.realpath(below)
+        if os.path.commonpath([target, root]) != root:
+            raise ValueError(f'{path}: is a link to {target}, outside of {below}. Copy the file here, or link the '
+                             'whole folder that it lies in.')
+
+
+def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> bytes:
+    """The content of a file. Raises OSError, and as `check_regular`."""
+    check_regular(path, largest, below)
+    with open(path, 'rb') as file:
+        return file.read(largest)
+
+
+def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = LARGEST,
+              below: str | os.PathLike | None = None) -> str:
+    r"""The text of a file, with '\n' at the end of lines whatever it has, and without a byte order mark.
+
+    Args:
+        encoding: where no byte order mark says it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not text in that encoding; and as `check_regular`.
+    """
+    return _decoded(read_bytes(path, largest, below), encoding, path)
+
+
+def _decoded(data: bytes, encoding: str, where: str | os.PathLike) -> str:
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), encoding)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{where}: is not text in {encoding} ({error}). Copy it again, or save it as UTF-8.'
+                         ) from error
+    return text.replace('\r\n', '\n').replace('\r', '\n')
+
+
+def read_json(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None):
+    """What a JSON file holds. Raises OSError, and ValueError as `parse_json` and `check_regular`."""
+    return parse_json(read_bytes(path, largest, below), path)
+
+
+def parse_json(data: bytes | str, where: str | os.PathLike):
+    """What JSON holds.
+
+    Args:
+        data: UTF-8, or with a byte order mark.
+        where: its file, for messages.
+
+    Raises:
+        ValueError: naming `where`: it is not JSON, has NaN or infinity, a key twice, or too many levels.
+    """
+    if isinstance(data, bytes):
+        data = _decoded(data, 'utf-8', where)
+    try:
+        return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise ValueError(f'{where}: is JSON of too many levels. Copy it again from its source.') from error
+    except ValueError as error:
+        reason = 'it is empty' if not data.strip() else printable(str(error))
+        raise ValueError(f'{where}: is not JSON ({reason}). Copy it again from its source.') from error
+
+
+def _refuse_constant(name):
+    raise ValueError(f'{name} is no number')
+
+
+def _unique(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f'the key {twice!r:.80} is there twice')
+    return found
+
+
+def is_junk(name: str) -> bool:
+    """Whether macOS or Windows leave files or folders of this name behind."""
+    return name in ('__MACOSX', '.DS_Store', 'Thumbs.db', 'desktop.ini') or name.startswith('._')
+
+
+def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
+    """Sorted names of the folders and of the files in a folder, without what systems leave behind (`is_junk`).
+
+    A link counts as what it leads to, one to nothing as a file. Raises OSError.
+    """
+    folders, others = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not is_junk(entry.name):
+                (folders if entry.is_dir() else others).append(entry.name)
+    return sorted(folders), sorted(others)
+
+
+def check_name(name, what: str) -> str:
+    """`name`, if it can name a file or folder below any other on any system.
+
+    Names that come from files (videos, frames, expressions, pictures) become parts of paths, of commands and of lines
+    on a terminal; they are checked once, where they come in.
+
+    Args:
+        what: what it names and where it stands, for the message: 'meta.json: field "videos", a name'.
+
+    Raises:
+        ValueError: it is not a string, is empty or too long, begins with a dot, or has slashes or characters that do
+            not print.
+    """
+    reason = None
+    if not isinstance(name, str) or not name:
+        reason = 'must be a string that is not empty'
+    elif '/' in name or '\\' in name:
+        reason = 'must be one name, not a path'
+    elif name.startswith('.') or name != name.strip():
+        reason = 'must not begin with a dot, nor begin or end with a space'
+    elif not name.isprintable():
+        reason = 'must have printable characters alone'
+    elif len(name.encode()) > LONGEST_NAME:
+        reason = f'must have at most {LONGEST_NAME} bytes'
+    if reason:
+        raise ValueError(f'{printable(what)} {reason}, is {name!a:.100}. Rename it, or copy the file again from its '
+                         'source.')
+    return name
+
+
+def printable(text: str) -> str:
+    r"""`text` for a terminal: control characters, surrogates and marks of direction as escapes such as \x1b."""
+    return ''.join(c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else
+                   c.encode('unicode_escape').decode() for c in text)

@@ -1,0 +1,105 @@
+"""Pictures from strangers: the format is named, the size is looked at before the pixels.
+
+Pillow would otherwise try whatever it knows, PostScript through Ghostscript too, and decode what unpacks to gigabytes.
+Axis letters: H W pixels.
+"""
+from collections.abc import Callable, Sequence
+import io
+import os
+import struct
+import typing
+import zlib
+
+import numpy as np
+from PIL import Image
+
+from sgmg_jax import files
+
+JPEG, PNG = 'JPEG', 'PNG'
+MOST_PIXELS = 2 ** 25  # of a picture: 33 million, as of a film in 8K
+LARGEST = 2 ** 28  # bytes of a picture's file
+# What Pillow raises on damaged files.
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError, struct.error,
+               zlib.error, LookupError, TypeError, Image.DecompressionBombError)
+
+
+class BrokenPicture(ValueError):
+    """A picture that cannot be used; the message is why, without the name of its file."""
+
+
+class Header(typing.NamedTuple):
+    """What a picture says of itself; mode: Pillow's ('L' grey, 'P' palette, 'RGB' ..)."""
+    format: str
+    mode: str
+    height: int
+    width: int
+
+
+def read_header(source: str | os.PathLike | bytes, formats: Sequence[str] = (JPEG, PNG)) -> Header:
+    """Format, mode and size of a picture, without its pixels.
+
+    Args:
+        source: a path, or the bytes of the file.
+        formats: Pillow's names of those that are taken.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        BrokenPicture: it is of another format, damaged, larger than MOST_PIXELS or LARGEST, or no file.
+    """
+    return _with_picture(source, formats, lambda image: None)[0]
+
+
+def read_pixels(source: str | os.PathLike | bytes, formats: Sequence[str], size: tuple[int, int] | None = None,
+                modes: Sequence[str] | None = None) -> np.ndarray:
+    """The pixels as they are stored, palette indices among them: [H W] or [H W channels].
+
+    Args:
+        size: (H, W) that it must have; None: any.
+        modes: Pillow's modes that are taken; None: all.
+
+    Raises:
+        FileNotFoundError, BrokenPicture: as `read_header`; BrokenPicture for another size or mode, too.
+    """
+    def pixels(image):
+        if size is not None and (image.height, image.width) != tuple(size):
+            raise BrokenPicture(f'is {image.width}x{image.height} pixels, not {size[1]}x{size[0]}')
+        if modes is not None and image.mode not in modes:
+            raise BrokenPicture(f'has the colour mode {image.mode}, not {" or ".join(modes)}')
+        return np.asarray(image)
+
+    return _with_picture(source, formats, pixels)[1]
+
+
+def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
+    """Reads every byte of a JPEG, and computes an eighth of its pixels.
+
+    Returns:
+        (H, W) as stored, whatever a camera's orientation tag says.
+
+    Raises:
+        FileNotFoundError, BrokenPicture: as `read_header`; BrokenPicture for one that is cut off, too.
+    """
+    def read(image):
+        image.draft('RGB', (1, 1))
+        image.load()
+
+    header, _ = _with_picture(source, (JPEG,), read)
+    return header.height, header.width
+
+
+def _with_picture(source, formats, use: Callable[[Image.Image], typing.Any]):
+    try:
+        if not isinstance(source, bytes):
+            files.check_regular(source, LARGEST)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats)) as image:
+            header = Header(image.format, image.mode, image.height, image.width)
+            if header.height * header.width > MOST_PIXELS:
+                raise BrokenPicture(f'is {image.width}x{image.height} pixels, at most {MOST_PIXELS:,} are read')
+            return header, use(image)
+    except (FileNotFoundError, BrokenPicture):
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise BrokenPicture(f'is not {" or ".join(formats)}, or damaged at its beginning') from error
+    except _UNREADABLE as error:
+        reason = str(error).removeprefix(f'{source}: ') if not isinstance(source, bytes) else str(error)
+        raise BrokenPicture(f'cannot be read ({files.printable(reason or type(error).__name__)})') from error

@@ -1,0 +1,175 @@
+"""Files of strangers: text, JSON, names, locks, and what is written whole or not at all."""
+import errno
+import json
+import os
+import socket
+import stat
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from sgmg_jax import files
+
+
+def test_a_written_file_is_readable_by_others_as_the_umask_says(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with files.replacing(tmp_path / 'a.json') as partial:
+            partial.touch(0o600)
+        assert stat.S_IMODE((tmp_path / 'a.json').stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
+
+
+def test_two_processes_of_one_number_do_not_share_a_temporary_file(tmp_path):
+    with files.replacing(tmp_path / 'a') as one, files.replacing(tmp_path / 'a') as two:  # as on two hosts
+        assert one != two
+        one.write_text('one')
+        two.write_text('two')
+    assert (tmp_path / 'a').read_text() == 'one'
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path):
+    (tmp_path / 'a').write_text('before')
+    with pytest.raises(OSError, match='Free some space.*before|Free some space') as caught:
+        with files.replacing(tmp_path / 'a') as partial:
+            partial.write_text('half')
+            raise OSError(errno.ENOSPC, 'No space left on device')
+    assert caught.value.filename == str(tmp_path / 'a')
+    assert (tmp_path / 'a').read_text() == 'before'
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+HOLD = '''
+import sys
+from sgmg_jax import files
+with files.locked(sys.argv[1], 'training'):
+    print('held', flush=True)
+    sys.stdin.read()
+'''
+
+
+def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
+    path = tmp_path / 'run' / '.lock'
+    holder = subprocess.Popen([sys.executable, '-c', HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b'held\n'
+        with pytest.raises(BlockingIOError, match=f'process {holder.pid} .*, training, is at work here'):
+            with files.locked(path, 'evaluating'):
+                pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with files.locked(path, 'evaluating'):
+        with pytest.raises(BlockingIOError, match=f'process {os.getpid()} .*evaluating'):
+            with files.locked(path, 'evaluating'):
+                pass
+    with files.locked(path, 'evaluating'):
+        pass
+
+
+@pytest.mark.parametrize('data', [
+    b'a\nb\n', b'\xef\xbb\xbfa\nb\n', 'a\nb\n'.encode('utf-16'), b'a\r\nb\r\n', b'a\rb\r'])
+def test_text_is_alike_whatever_system_wrote_it(tmp_path, data):
+    (tmp_path / 'a.txt').write_bytes(data)
+    assert files.read_text(tmp_path / 'a.txt') == 'a\nb\n'
+
+
+def test_text_of_another_encoding_is_named(tmp_path):
+    (tmp_path / 'a.txt').write_bytes('é'.encode('latin-1'))
+    with pytest.raises(ValueError, match=r'a\.txt: is not text in utf-8'):
+        files.read_text(tmp_path / 'a.txt')
+    assert files.read_text(tmp_path / 'a.txt', 'latin-1') == 'é'
+
+
+def test_json_is_read_with_a_byte_order_mark(tmp_path):
+    (tmp_path / 'a.json').write_bytes(b'\xef\xbb\xbf{"a": [1, "\xc3\xa9"]}')
+    assert files.read_json(tmp_path / 'a.json') == {'a': [1, 'é']}
+
+
+@pytest.mark.parametrize('text, reason', [
+    ('', 'it is empty'), ('{"a": 1', 'delimiter'), ('[NaN]', 'NaN is no number'), ('[-Infinity]', 'no number'),
+    ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"), ('[' * 100_000, 'too many levels'),
+    ('{"a":' * 100_000, 'too many levels'), ('1' * 5000, 'digits')])
+def test_json_that_is_wrong_is_named(tmp_path, text, reason):
+    (tmp_path / 'a.json').write_text(text)
+    with pytest.raises(ValueError, match=r'a\.json: .*' + reason):
+        files.read_json(tmp_path / 'a.json')
+
+
+def test_only_files_are_opened(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(os.fspath(tmp_path / 'socket'))
+    for path, kind in ((tmp_path / 'pipe', 'a pipe'), (tmp_path, 'a folder'), ('/dev/zero', 'a device'),
+                       (tmp_path / 'socket', 'a socket')):
+        with pytest.raises(ValueError, match=f'is {kind}, not a file'):
+            files.read_bytes(path)
+    server.close()
+    with pytest.raises(FileNotFoundError):
+        files.read_bytes(tmp_path / 'none')
+    (tmp_path / 'large').write_bytes(bytes(11))
+    with pytest.raises(ValueError, match='has 11 bytes, at most 10'):
+        files.read_bytes(tmp_path / 'large', largest=10)
+
+
+def test_links_may_not_lead_out_of_a_data_set(tmp_path):
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'secret').write_text('secret')
+    (tmp_path / 'data' / 'inside').write_text('inside')
+    (tmp_path / 'data' / 'link').symlink_to(tmp_path / 'data' / 'inside')
+    (tmp_path / 'data' / 'out').symlink_to(tmp_path / 'secret')
+    assert files.read_text(tmp_path / 'data' / 'link', below=tmp_path / 'data') == 'inside'
+    assert files.read_text(tmp_path / 'data' / 'out') == 'secret'
+    with pytest.raises(ValueError, match=r'out: is a link to .*secret, outside of'):
+        files.read_text(tmp_path / 'data' / 'out', below=tmp_path / 'data')
+    (tmp_path / 'mounted').symlink_to(tmp_path / 'data')  # a data set on another disk
+    assert files.read_text(tmp_path / 'mounted' / 'link', below=tmp_path / 'mounted') == 'inside'
+
+
+def test_a_listing_is_sorted_and_leaves_out_junk(tmp_path):
+    for name in ('b', 'a', '__MACOSX'):
+        (tmp_path / name).mkdir()
+    for name in ('2.png', '1.png', '._1.png', '.DS_Store', 'Thumbs.db', 'desktop.ini'):
+        (tmp_path / name).touch()
+    (tmp_path / '3.png').symlink_to('nowhere')
+    (tmp_path / 'c').symlink_to('a')
+    assert files.listing(tmp_path) == (['a', 'b', 'c'], ['1.png', '2.png', '3.png'])
+    with pytest.raises(FileNotFoundError):
+        files.listing(tmp_path / 'none')
+
+
+@pytest.mark.parametrize('name', [
+    'a', '-dash', '#20_Rhythm_clap_u_nm_np1_fr_goo_0', '00005', 'größe', 'with space', '(a)!', 'x' * 200])
+def test_names_of_the_benchmarks_pass(name):
+    assert files.check_name(name, 'a name') == name
+
+
+@pytest.mark.parametrize('name', [
+    '', '.', '..', '../a', '/etc/passwd', 'a/b', 'a\\b', '.hidden', '\x1b[2J', 'a\nb', 'a\0', '\ud800', '\u202egnp',
+    ' a', 'a ', 'x' * 201, 'é' * 101, None, 5, ['a']])
+def test_other_names_are_refused(name):
+    with pytest.raises(ValueError, match='^meta.json: a name must .* Rename it') as caught:
+        files.check_name(name, 'meta.json: a name')
+    str(caught.value).encode()
+    assert '\x1b' not in str(caught.value) and '\n' not in str(caught.value)
+
+
+@given(st.text())
+def test_what_is_printed_is_printable(text):
+    shown = files.printable(text)
+    shown.encode()
+    assert all(c.isprintable() or c in '\n\t' or c.isspace() for c in shown)
+    assert not {'\x1b', '\r', '\x07', '\u202e'} & set(shown)
+    if text.isprintable():
+        assert shown == text
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+                    | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+def test_json_is_what_the_library_reads(value):
+    assert files.parse_json(json.dumps(value), 'here') == json.loads(json.dumps(value))
