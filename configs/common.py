@@ -4,6 +4,11 @@ from ml_collections import ConfigDict, config_dict
 MODES = 'full', 'base', 'smoke'
 
 
+def _paths(*default):
+    """A field that takes one path, or a tuple of them."""
+    return config_dict.FieldReference(default, field_type=object)
+
+
 def get_config():
     config = ConfigDict()
     config.seed = 0
@@ -12,12 +17,12 @@ def get_config():
     config.log_every = 50
     config.eval_every = 5000
     config.checkpoint_every = 1000
-    # Weights to start from, each for its part: .pth or .safetensors of SgMg, SOC, Video Swin, Swin or RoBERTa, what
-    # `python -m sgmg_jax.convert` wrote, or the --workdir of another run. See convert/weights.py.
-    config.init = ()
+    # Weights to start from, one path or several, each for its part: .pth or .safetensors of SgMg, SOC, Video Swin, Swin
+    # or RoBERTa, what `python -m sgmg_jax.convert` wrote, or the --workdir of another run. See convert/weights.py.
+    config.init = _paths()
     config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
     config.fsdp = 1  # devices that share one copy of the parameters
-    config.accumulate = 1  # parts of a batch that go through one after the other, each with a loss of its own
+    config.accumulate = 1  # parts of a batch that go through one after the other; the gradient is the whole batch's
     config.ema_decay = 0.0  # of a moving average of the parameters, which then is what is evaluated; 0: none
     config.stop_after_skipped = 20  # steps in a row without a finite gradient; looked at with every line of the log
 
@@ -43,7 +48,7 @@ def get_config():
         dtype='float32',
     ))
     config.data = ConfigDict(dict(
-        records=('data/tfds/ref_youtube_vos',),  # built data sets; of several, one follows the other
+        records=_paths('data/tfds/ref_youtube_vos'),  # built data sets; of several, one follows the other
         train_split='train',
         valid_split='valid',  # scored during training; needs ground truth
         tokenizer=config_dict.placeholder(str),  # RoBERTa's files; None: learn byte pairs from the sentences
@@ -70,7 +75,7 @@ def get_config():
     ))
     config.evaluation = ConfigDict(dict(
         protocol='ytvos',  # inference/protocols.py: PROTOCOLS
-        records=(),  # built data sets; none: those of `data`
+        records=_paths(),  # a built data set; none: that of `data`
         split='valid',  # what evaluate.py predicts
         short_side=360,
         max_side=config_dict.placeholder(int),

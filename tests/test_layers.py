@@ -6,7 +6,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 BASE = {'types', 'ops', 'sharding'}
-RUNNING = BASE | {'hosts', 'compilation', 'convert', 'files', 'processes', 'data', 'systems', 'checkpoints'}
+RUNNING = BASE | {'hosts', 'compilation', 'config', 'convert', 'files', 'processes', 'data', 'systems', 'checkpoints'}
 ALLOWED = {
     'types': set(),
     'ops': {'types'},
@@ -17,6 +17,7 @@ ALLOWED = {
     'data': {'types', 'files'},
     'evaluation': set(),
     'files': set(),
+    'config': {'files'},
     'pictures': {'files'},
     'video': {'files', 'pictures'},
     'commands': {'files'},
