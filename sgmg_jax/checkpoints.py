@@ -1,17 +1,26 @@
-"""Checkpoints: the latest two and the best are kept, a killed save is as if it had not been begun."""
+"""Checkpoints: the latest two and the best are kept, a killed save is as if it had not been begun.
+
+Every array is stored with a checksum, so that damage on a disk is an error and never other weights.
+"""
+from collections.abc import Mapping
 import errno
+import json
 import pathlib
 import shutil
+import zlib
 
 from absl import logging
 import jax
+from jax.experimental import multihost_utils
+import numpy as np
 import orbax.checkpoint as ocp
 
 from sgmg_jax import hosts
 
 METRIC = 'score'  # the validation's: J&F or mAP
+ODD = 2654435761, 2246822519, 3266489917, 668265263, 374761393  # large primes, which spread neighbours
 HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.StandardCheckpointHandler,
-            'config': ocp.JsonCheckpointHandler}
+            'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
 
 
 def quiet():
@@ -35,8 +44,9 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
     """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background, each process its part.
 
-    Three items each: 'parameters', a flat dict path -> array, all that inference needs; 'training', the step, the
-    optimizer's state and, where the parameters are a moving average, those that are trained; 'config', the run's.
+    Four items each: 'parameters', a flat dict path -> array, all that inference needs; 'training', the step, the
+    optimizer's state and, where the parameters are a moving average, those that are trained; 'config', the run's;
+    'checksums', of every array and of the config.
     """
 
     def __init__(self, workdir, read_only=False):
@@ -92,9 +102,10 @@ class Checkpoints:
         # Found out while writing, it would come with a thousand lines of its writers' own errors.
         if hosts.anywhere(free < needed):
             raise self._disk_full(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
+        sums = checksums(_flat(items)) | {'config': _checksum_of_json(config)}
         items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._guard(lambda: self._manager.save(
-            step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config)),
+            step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
             metrics=None if score is None else {METRIC: score}, force=True))
 
     def wait(self):
@@ -106,11 +117,11 @@ class Checkpoints:
         with shardings on any number of devices.
 
         Raises:
-            ValueError: if the checkpoint is of another model; names the differences.
+            ValueError: if the checkpoint is of another model, which names the differences, or damaged.
         """
         parameters = self.restore_parameters(step, abstract.parameters())
-        training = self._manager.restore(step, args=ocp.args.Composite(
-            training=ocp.args.StandardRestore(_training(abstract))))['training']
+        training = self._read(step, training=ocp.args.StandardRestore(_training(abstract)))['training']
+        self._verify(step, {'training': training})
         trainable = training.get('trainable', parameters)
         return abstract.replace(
             step=training['step'], optimizer_state=training['optimizer_state'],
@@ -122,20 +133,24 @@ class Checkpoints:
         """The config that `save` was given.
 
         Raises:
-            ValueError: if the checkpoint has none.
+            ValueError: if the checkpoint has none, or is damaged.
         """
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(config=ocp.args.JsonRestore()))['config']
-        except KeyError as error:
+        config = self._read_json(step, 'config')
+        if config is None:
             raise ValueError(f'{self.folder / str(step)}: holds no config, so an older version has written it. It can '
-                             'be evaluated, or be the --config.init of a run in another --workdir.') from error
+                             'be evaluated, or be the --config.init of a run in another --workdir.')
+        sums = self._read_json(step, 'checksums')
+        if sums is not None and sums.get('config') != _checksum_of_json(config):
+            raise self._damaged(step, 'its config is not what was written')
+        return config
 
     def restore_parameters(self, step, abstract):
         """Only the parameters: path -> array; on a device of this process where `abstract` names no sharding.
         Raises as `restore` does."""
         self._check(step, abstract)
-        return self._manager.restore(step, args=ocp.args.Composite(
-            parameters=ocp.args.StandardRestore(_on_a_device(abstract))))['parameters']
+        parameters = self._read(step, parameters=ocp.args.StandardRestore(_on_a_device(abstract)))['parameters']
+        self._verify(step, {'parameters': parameters})
+        return parameters
 
     def parameter_shapes(self, step):
         """What `restore_parameters` of that step takes: path -> ShapeDtypeStruct."""
@@ -143,22 +158,58 @@ class Checkpoints:
 
     def read(self, step):
         """All arrays of a checkpoint, of whatever run: path -> array."""
-        items = ('parameters', 'training')
-        trees = self._manager.restore(step, args=ocp.args.Composite(
-            **{item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item))) for item in items}))
-        return {jax.tree_util.keystr(path, simple=True, separator='/'): x for item in items
-                for path, x in jax.tree_util.tree_leaves_with_path({item: trees[item]})}
+        trees = self._read(step, **{item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item)))
+                                    for item in ('parameters', 'training')})
+        self._verify(step, trees)
+        return _flat(trees)
 
     def _shapes(self, step, item):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
-                            self._manager.item_metadata(step)[item].tree)
+        try:
+            tree = self._manager.item_metadata(step)[item].tree
+        except Exception as error:  # Orbax raises whatever a damaged file leads to.
+            raise self._damaged(step, f'its list of {item} cannot be read') from error
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+    def _read(self, step, **items):
+        try:
+            return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+        except Exception as error:  # as above, and TensorStore's
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise self._damaged(step, f'{" and ".join(items)} cannot be read: {reason:.200}') from error
+
+    def _read_json(self, step, item):
+        """None where an older version has left it out."""
+        if not (self.folder / str(step) / item).exists():
+            return None
+        found = self._read(step, **{item: ocp.args.JsonRestore()})[item]
+        if not isinstance(found, dict):
+            raise self._damaged(step, f'its {item} is no JSON object')
+        return found
+
+    def _verify(self, step, trees):
+        """Compares arrays with the checksums that were written beside them; an older version wrote none."""
+        expected = self._read_json(step, 'checksums')
+        if expected is None:
+            logging.info('%s: an older version has written it, without checksums; damage would not be noticed.',
+                         self.folder / str(step))
+            return
+        differing = [path for path, value in checksums(_flat(trees)).items() if expected.get(path) != value]
+        if differing:
+            raise self._damaged(step, f'{len(differing)} arrays are not what was written, first {differing[0]}')
+
+    def _damaged(self, step, reason):
+        others = [other for other in self.all_steps() if other != step]
+        return ValueError(
+            f'{self.folder / str(step)}: this checkpoint is damaged ({reason}). '
+            + (f'Evaluate another one, --checkpoint={others[-1]}, or remove this folder: training then goes on from '
+               f'step {others[-1]}.' if others else 'Take it from a copy, or train again in another --workdir.'))
 
     def close(self):
         """Waits for what was begun. Raises as `save` does."""
         self._guard(self._manager.close)
 
     def _check(self, step, abstract):
-        stored = self._manager.item_metadata(step)['parameters'].tree
+        stored = self._shapes(step, 'parameters')
         problems = [f'{path}: {tuple(stored[path].shape)} in the checkpoint, {tuple(x.shape)} in the model'
                     for path, x in abstract.items() if path in stored and stored[path].shape != x.shape]
         problems += [f'{path}: only in the model' for path in abstract if path not in stored]
@@ -184,6 +235,47 @@ class Checkpoints:
         return OSError(
             errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is that of step '
             f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
+
+
+def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
+    """A checksum of the bits of each array: the same however it lies on devices and processes.
+
+    It is the sum, modulo 2 ** 32, of the numbers' bits times odd weights that follow from their places: one flipped bit
+    always changes it, and every process can add up the part that it holds. All processes must call it with arrays of
+    the same names.
+    """
+    found = {path: _sum_of_bits(x) for path, x in arrays.items()}
+    shared = [path for path, x in arrays.items() if not getattr(x, 'is_fully_addressable', True)]
+    if shared:
+        every = multihost_utils.process_allgather(np.array([found[path] for path in shared], np.uint32))
+        found |= dict(zip(shared, every.sum(0, dtype=np.uint32).tolist()))
+    return found
+
+
+def _sum_of_bits(x) -> int:
+    """Of the parts of an array that this process holds, each once."""
+    if getattr(x, 'is_fully_addressable', True):
+        parts = [(np.asarray(x), (slice(None),) * np.ndim(x))]
+    else:
+        parts = [(np.asarray(shard.data), shard.index) for shard in x.addressable_shards if shard.replica_id == 0]
+    total = np.zeros((), np.uint32)
+    for data, index in parts:
+        bits = np.ascontiguousarray(data).view(f'u{data.itemsize}').reshape(data.shape).astype(np.uint32)
+        for axis in reversed(range(data.ndim)):  # A product of odd numbers is odd.
+            places = np.arange(*index[axis].indices(x.shape[axis]), dtype=np.uint32)
+            bits = bits @ (places * np.uint32(ODD[axis % len(ODD)]) | np.uint32(1))
+        total += bits
+    return int(total)
+
+
+def _checksum_of_json(content) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _flat(trees):
+    """Nested containers of arrays -> path -> array."""
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): x
+            for path, x in jax.tree_util.tree_leaves_with_path(trees)}
 
 
 def _training(state):

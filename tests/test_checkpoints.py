@@ -1,0 +1,168 @@
+"""Checkpoints of a small state: what is kept, what comes back, and that damage is found."""
+import contextlib
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import pytest
+
+from sgmg_jax import checkpoints
+from sgmg_jax.training import step as steps
+
+CONFIG = {'seed': 3, 'data': {'records': ['a']}}
+
+
+def make_state(step, seed=0, average=True):
+    rng = np.random.default_rng(seed + step)
+
+    def numbers(*shape):
+        return jnp.asarray(rng.standard_normal(shape), jnp.float32)
+
+    trainable = {'a/kernel': numbers(7, 5), 'a/bias': numbers(5), 'b/scale': numbers(3)}
+    return steps.TrainState(
+        jnp.int32(step), trainable, {'c/embedding': numbers(11, 2)},
+        {path: numbers(*x.shape) for path, x in trainable.items()} if average else {},
+        {'mu': {path: numbers(*x.shape) for path, x in trainable.items()}, 'finite': jnp.bool_(True)})
+
+
+def abstract(state):
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])), state)
+
+
+def save(folder, *states, scores=None):
+    with contextlib.closing(checkpoints.Checkpoints(folder)) as saved:
+        for i, state in enumerate(states):
+            saved.save(state, CONFIG, scores[i] if scores else None)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
+        yield saved
+
+
+@pytest.mark.parametrize('average', [True, False])
+def test_what_is_trained_comes_back_not_its_average(tmp_path, average):
+    state = make_state(4, average=average)
+    save(tmp_path, state)
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
+        restored = saved.restore(4, abstract(state))
+        parameters = saved.restore_parameters(4, abstract(state.parameters()))
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    # What is evaluated is the average, where there is one.
+    evaluated = state.average if average else state.trainable
+    for path in state.trainable:
+        np.testing.assert_array_equal(parameters[path], evaluated[path])
+        assert average == bool((np.asarray(parameters[path]) != np.asarray(state.trainable[path])).any())
+
+
+def test_the_best_and_the_last_two_are_kept(tmp_path):
+    states = [make_state(step) for step in range(1, 8)]
+    save(tmp_path, *states, scores=[10.0, 30.0, None, 20.0, 30.5, 5.0, None])
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
+        assert saved.all_steps() == [5, 6, 7] and saved.best_step() == 5 and saved.latest_step() == 7
+        assert [saved.score(step) for step in (5, 6, 7)] == [30.5, 5.0, None]
+        assert saved.restore_config(5) == CONFIG
+        jax.tree.map(np.testing.assert_array_equal, saved.restore(5, abstract(states[4])), states[4])
+
+
+def test_no_flipped_byte_goes_unnoticed(tmp_path):
+    """Of whichever file: it is an error that names the checkpoint, or nothing that is read has changed."""
+    state, rng = make_state(2), np.random.default_rng(0)
+    save(tmp_path / 'whole', make_state(1), state)
+    saved = tmp_path / 'whole' / 'checkpoints' / '2'
+    every = sorted(path.relative_to(saved) for path in saved.rglob('*') if path.is_file())
+    assert any('d' in path.parts for path in every)
+    noticed = 0
+    for number, file in enumerate(every * 2):
+        shutil.copytree(tmp_path / 'whole', tmp_path / 'damaged')
+        path = tmp_path / 'damaged' / 'checkpoints' / '2' / file
+        data = bytearray(path.read_bytes())
+        for place in rng.integers(0, len(data), 3) if number < len(every) else [len(data) // 2]:
+            data[place] ^= 1 << rng.integers(0, 8)
+        path.write_bytes(data if number % 3 else data[:len(data) // 2])
+        try:
+            with contextlib.closing(checkpoints.Checkpoints(tmp_path / 'damaged', read_only=True)) as opened:
+                restored, config = opened.restore(2, abstract(state)), opened.restore_config(2)
+            jax.tree.map(np.testing.assert_array_equal, restored, state)
+            assert config == CONFIG, file
+        except ValueError as error:
+            noticed += 1
+            assert f'{tmp_path / "damaged" / "checkpoints" / "2"}: ' in str(error)
+        shutil.rmtree(tmp_path / 'damaged')
+    assert noticed >= len(every) // 2
+
+
+@pytest.mark.parametrize('item', ['parameters', 'training', 'config'])
+def test_other_weights_under_the_same_names_are_noticed(tmp_path, opened, item):
+    """As where a folder is copied from another checkpoint: all files are whole."""
+    save(tmp_path, make_state(1), make_state(2))
+    folder = tmp_path / 'checkpoints' / '2' / item
+    if item == 'config':
+        content = json.loads((folder / 'metadata').read_text())
+        (folder / 'metadata').write_text(json.dumps(content | {'seed': 4}))
+    else:
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / 'checkpoints' / '1' / item, folder)
+    opened._manager.reload()
+    reason = 'config is not what was written' if item == 'config' else f'not what was written, first {item}/'
+    with pytest.raises(ValueError, match=rf'2: this checkpoint is damaged .*{reason}.*--checkpoint=1, or remove this '
+                       'folder: training then goes on from step 1'):
+        opened.restore(2, abstract(make_state(2)))
+        opened.restore_config(2)
+
+
+def test_a_checkpoint_of_before_checksums_is_read(tmp_path, opened, caplog):
+    state = make_state(3)
+    save(tmp_path, state)
+    shutil.rmtree(tmp_path / 'checkpoints' / '3' / 'checksums')
+    opened._manager.reload()
+    with caplog.at_level('INFO'):
+        jax.tree.map(np.testing.assert_array_equal, opened.restore(3, abstract(state)), state)
+    assert 'without checksums' in caplog.text and opened.restore_config(3) == CONFIG
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32', 'bool', 'uint8', 'float16'])
+def test_every_flipped_bit_changes_a_checksum(dtype):
+    rng = np.random.default_rng(0)
+    x = np.asarray(jnp.asarray(rng.standard_normal((3, 5, 2)), dtype))
+    before = checkpoints.checksums({'x': x})
+    bits = x.view(f'u{x.itemsize}')
+    for place in np.ndindex(x.shape):
+        for bit in range(8 * x.itemsize if dtype != 'bool' else 1):
+            changed = bits.copy()
+            changed[place] ^= np.array(1 << bit, bits.dtype)
+            assert checkpoints.checksums({'x': changed.view(x.dtype)}) != before
+    assert checkpoints.checksums({'x': jnp.asarray(x)}) == before
+    assert dtype == 'bool' or checkpoints.checksums({'x': x[::-1]}) != before
+
+
+@pytest.mark.parametrize('shape', [(), (0, 3), (1,), (8,), (8, 3), (4, 6, 2, 3, 2, 2, 1)])
+def test_a_checksum_does_not_depend_on_how_an_array_lies(shape):
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    whole = checkpoints._sum_of_bits(x)
+    mesh = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1])
+    assert checkpoints._sum_of_bits(jax.device_put(x, NamedSharding(mesh, PartitionSpec()))) == whole
+
+    class Split:
+        """An array of which this process holds every part, some of them twice."""
+        is_fully_addressable = False
+
+        def __init__(self, parts):
+            self.shape, self.dtype, self.addressable_shards = x.shape, x.dtype, parts
+
+    class Part:
+        def __init__(self, index, replica_id):
+            self.index, self.replica_id, self.data = index, replica_id, x[index]
+
+    if x.ndim and len(x) % 2 == 0:
+        half = len(x) // 2
+        rest = (slice(None),) * (x.ndim - 1)
+        first = slice(0, half), *rest
+        parts = [Part(first, 0), Part((slice(half, None), *rest), 0), Part(first, 1)]
+        assert checkpoints._sum_of_bits(Split(parts)) == whole
