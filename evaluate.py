@@ -10,29 +10,27 @@ and the same --workdir, as --config=configs/davis.py --workdir=runs/ytvos. Weigh
 authors': a new --workdir and --config.init=PATH. With --shuffle_sentences every sentence is scored against another
 object of its video, a control that a model that reads must fail.
 """
-from absl import app, flags
-from ml_collections import config_flags
+import sys
 
-from sgmg_jax import checkpoints, hosts, score
-from sgmg_jax.inference import evaluate
+from absl import flags
 
-CONFIG = config_flags.DEFINE_config_file('config', None, 'Experiment, a file of configs/.', lock_config=True)
-WORKDIR = flags.DEFINE_string('workdir', None, 'The --workdir that train.py was run with.')
-CHECKPOINT = flags.DEFINE_string('checkpoint', 'best', "'best' (validation score), 'latest' or a step.")
-SHUFFLE = flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
-hosts.define_flags()
-flags.mark_flags_as_required(['config', 'workdir'])
+from sgmg_jax import commands
+
+flags.DEFINE_string('checkpoint', 'best', "'best' (by validation score; the latest where none has one), 'latest' or a "
+                                          'step.')
+flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
+commands.define_experiment_flags('The --workdir that train.py was run with.')
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f'unknown argument {argv[1]!r}')
-    checkpoints.quiet()
-    hosts.initialize()
-    summary = evaluate.evaluate(CONFIG.value, WORKDIR.value, CHECKPOINT.value, SHUFFLE.value)
+def evaluate(flags):
+    """Prints the table of scores, where there are any."""
+    from sgmg_jax import hosts, score
+    from sgmg_jax.inference import evaluate
+    hosts.initialize(flags.distributed, flags.coordinator, flags.process_count, flags.process_index)
+    summary = evaluate.evaluate(flags.config, flags.workdir, flags.checkpoint, flags.shuffle_sentences)
     if summary:
         print(score.format_scores(summary))
 
 
 if __name__ == '__main__':
-    app.run(main)
+    sys.exit(commands.run_experiment(evaluate, __doc__))

@@ -23,12 +23,18 @@ HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.Standar
             'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
 
 
+NOISE = ('directory is read only',  # of a folder that is opened to be read
+         'Requested `tracked_metric`',  # of a checkpoint between two validations
+         'initialize backend')  # of the devices that JAX looks for and does not find
+
+
 def quiet():
-    """Keeps Orbax's account of every step of every save out of the log; its warnings come through, but for the one
-    that a folder opened to be read is read-only."""
+    """Keeps out of the log what Orbax says of every step of every save, and what frightens for nothing; its other
+    warnings come through, and JAX's."""
     def wanted(record):
-        return 'orbax' not in record.pathname or (
-            record.levelno >= logging.converter.STANDARD_WARNING and 'directory is read only' not in str(record.msg))
+        others = 'orbax' in record.pathname or record.name.startswith('jax')
+        return not others or (record.levelno >= logging.converter.STANDARD_WARNING
+                              and not any(words in str(record.msg) for words in NOISE))
 
     logging.get_absl_handler().addFilter(wanted)
 
@@ -74,6 +80,28 @@ class Checkpoints:
         """The step of the highest validation score; None if none was scored."""
         return self._manager.best_step()
 
+    def find(self, checkpoint='best'):
+        """The step of a checkpoint.
+
+        Args:
+            checkpoint: 'best' by validation score, or the latest where none has a score yet; 'latest'; or a step, as a
+                number or in digits.
+
+        Raises:
+            FileNotFoundError: there is none; lists what is there.
+        """
+        known = self.all_steps()
+        best, latest = self.best_step(), self.latest_step()
+        if checkpoint == 'best' and best is None and known:
+            logging.info('%s: no checkpoint has a validation score yet, so the latest is taken, that of step %d.',
+                         self.folder, latest)
+        found = {'best': latest if best is None else best, 'latest': latest} | {str(step): step for step in known}
+        step = None if isinstance(checkpoint, bool) else found.get(str(checkpoint))
+        if step is None:
+            raise FileNotFoundError(f'{self.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
+                                    f'by validation score is {best}, the latest {latest}.')
+        return step
+
     def score(self, step):
         """What `save` was given with that step."""
         metrics = self._manager.metrics(step)
@@ -84,12 +112,13 @@ class Checkpoints:
         if step in self.all_steps():
             self._manager.delete(step)
 
-    def save(self, state, config, score=None):
+    def save(self, state, config, tokenizer, score=None):
         """Begins to save.
 
         Args:
             state: training.step.TrainState.
-            config: a dict that JSON can hold.
+            config: of config.to_json.
+            tokenizer: that the parameters belong to; its checksum is saved.
             score: its validation's J&F or mAP, if it was measured.
 
         Raises:
@@ -102,7 +131,8 @@ class Checkpoints:
         # Found out while writing, it would come with a thousand lines of its writers' own errors.
         if hosts.anywhere(free < needed):
             raise self._disk_full(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
-        sums = checksums(_flat(items)) | {'config': _checksum_of_json(config)}
+        sums = checksums(_flat(items)) | {
+            'config': _checksum_of_json(config), 'tokenizer': _checksum_of_json(tokenizer.to_str())}
         items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._guard(lambda: self._manager.save(
             step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
@@ -143,6 +173,13 @@ class Checkpoints:
         if sums is not None and sums.get('config') != _checksum_of_json(config):
             raise self._damaged(step, 'its config is not what was written')
         return config
+
+    def check_tokenizer(self, step, tokenizer):
+        """Raises ValueError if `step` was saved with another one."""
+        known = (self._read_json(step, 'checksums') or {}).get('tokenizer')
+        if known not in (None, _checksum_of_json(tokenizer.to_str())):
+            raise ValueError(f'{self.folder.parent / "tokenizer.json"}: is not the tokenizer that the checkpoint of '
+                             f'step {step} was trained with. Put back the one that training wrote there.')
 
     def restore_parameters(self, step, abstract):
         """Only the parameters: path -> array; on a device of this process where `abstract` names no sharding.

@@ -6,10 +6,16 @@ the user's ends it with one message on stderr and exit status 2; --debug shows t
 import argparse
 from collections.abc import Callable, Sequence
 import os
+import re
 import signal
 import sys
+import textwrap
 import traceback
 
+from absl import flags, logging
+from ml_collections import config_flags
+
+from sgmg_jax import config as configs
 from sgmg_jax.files import printable
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that Ctrl-C ended
@@ -67,3 +73,88 @@ def exit_with(work: Callable[[argparse.Namespace], int | None], parser: argparse
     """Parses `argv` (by default the command line), and runs `work` with the options as `run` does."""
     options = parser.parse_args(argv)
     return run(lambda: work(options), options.debug)
+
+
+def define_experiment_flags(workdir_help: str) -> None:
+    """The flags of train.py and evaluate.py, for their top level: --config, --workdir, --debug, those of several
+    processes. What a script defines besides stands before them in --help."""
+    config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/, and a mode after a colon. Each of '
+                                    'its fields can be set: --config.data.batch_size=4', lock_config=True)
+    flags.DEFINE_string('workdir', None, workdir_help)
+    flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+    flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, or of this Slurm job, '
+                                            'which has one for each GPU.')
+    flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process that has --process_index=0.')
+    flags.DEFINE_integer('process_count', None, 'How many processes there are, the same for all.', lower_bound=1)
+    flags.DEFINE_integer('process_index', None, 'Which of them this is.', lower_bound=0)
+
+
+def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str,
+                   argv: Sequence[str] | None = None) -> int:
+    """Parses the flags that `define_experiment_flags` and the script have defined, and does the work, as `run` does.
+
+    Args:
+        work: a function of the parsed flags.
+        script: the script's docstring, which --help shows.
+        argv: by default the command line.
+
+    Returns:
+        the exit status: of `work`; 0 for --help; 2 for a mistake of the user's.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    if {'-h', '--help', '-help', '--helpfull', '--helpshort'} & set(argv):
+        print(_experiment_help(script))
+        return 0
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+
+    def parsed():
+        for word in argv[1:]:
+            override = re.match(r'--?(?:no)?config\.([^=]+)', word)
+            if override:
+                configs.check_field(override[1])
+        named = _config_of(argv)
+        if named and not os.path.isfile(named.split(':')[0]):
+            raise ValueError(f'--config={named}: there is no such file. Give one of configs/, such as '
+                             'configs/ytvos.py.')
+        try:
+            rest = flags.FLAGS(argv)[1:]
+            config = flags.FLAGS.config  # read only now, where nothing of it is set on the command line
+        except flags.Error as error:
+            reason = re.sub(r'^\w+: ', '', str(error).strip().splitlines()[-1])
+            raise ValueError(f'{reason.rstrip(".")}. See --help.') from error
+        except Exception as error:  # whatever a config's own code raises
+            reason = next(iter(str(error).splitlines()), '')
+            raise ValueError(f'{named}: cannot be read as a config ({type(error).__name__}: {reason}). Give '
+                             'a file of configs/, such as configs/ytvos.py, or configs/ytvos.py:smoke.') from error
+        if rest:
+            raise ValueError(f'unknown argument {rest[0]!r}. See --help.')
+        for name, value in (('config', config), ('workdir', flags.FLAGS.workdir)):
+            if not value:
+                raise ValueError(f'--{name} is missing. See --help.')
+        configs.check(config)
+        return work(flags.FLAGS)
+
+    return run(parsed, debug='--debug' in argv)
+
+
+def _config_of(argv: Sequence[str]) -> str:
+    """What --config is given, '' for nothing."""
+    for word, following in zip(argv[1:], [*argv[2:], '']):
+        if re.fullmatch(r'--?config', word):
+            return following
+        if re.match(r'--?config=', word):
+            return word.split('=', 1)[1]
+    return ''
+
+
+def _experiment_help(script: str) -> str:
+    lines = [script.strip(), '', 'flags:']
+    ours = [flag for module, defined in flags.FLAGS.flags_by_module_dict().items() for flag in defined
+            if not module.startswith('absl')]
+    for flag in sorted(ours, key=lambda flag: flag.name not in ('config', 'workdir')):
+        sign = f'--{"[no]" * flag.boolean}{flag.name}'
+        default = '' if flag.value in (None, False) else f' (default: {flag.value})'
+        lines += textwrap.wrap(flag.help.replace('\n', ' ') + default, 88, initial_indent=f'  {sign:24} ',
+                               subsequent_indent=' ' * 27)
+    return '\n'.join(lines)

@@ -198,9 +198,7 @@ def check(config: ConfigDict, where: str = 'config') -> None:
     """
     found = dict(fields(config))
     for path, value in found.items():
-        if path not in RULES:
-            near = ''.join(f' Did you mean {name}?' for name in difflib.get_close_matches(path, RULES, 1))
-            raise ValueError(f'{where}.{path}: there is no such field; configs/common.py has them all.{near}')
+        check_field(path, where)
         fault = RULES[path].fault(value)
         if fault:
             raise ValueError(f'{where}.{path} = {value!r:.200}: {fault}.')
@@ -214,6 +212,13 @@ def check(config: ConfigDict, where: str = 'config') -> None:
     if pixels > MOST_PIXELS:
         raise ValueError(f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels a step, more '
                          f'than {MOST_PIXELS:,}. Lower one of them.')
+
+
+def check_field(path: str, where: str = 'config') -> None:
+    """Raises ValueError for a field that no config has; names the one that may be meant."""
+    if path not in RULES:
+        near = ''.join(f' Did you mean {name}?' for name in difflib.get_close_matches(path, RULES, 1))
+        raise ValueError(f'{where}.{path}: there is no such field; configs/common.py has them all.{near}')
 
 
 def fields(config, prefix: str = '') -> Iterator[tuple[str, Any]]:

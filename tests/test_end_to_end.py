@@ -5,20 +5,22 @@ import errno
 import json
 import pathlib
 import random
-import subprocess
-import sys
+import shutil
 import types
 import zipfile
 
 from flax import traverse_util
+import jax
 import numpy as np
 from PIL import Image
 import pytest
+import safetensors.numpy
 
-from sgmg_jax import Predictor, checkpoints, score
+from sgmg_jax import Predictor, checkpoints, files, score
+from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
-from sgmg_jax.data import records
-from sgmg_jax.inference import evaluate, predict
+from sgmg_jax.data import records, text
+from sgmg_jax.inference import evaluate, predict, protocols
 from sgmg_jax.training import loop
 
 
@@ -99,7 +101,8 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
     assert json.loads((folder / 'scores.json').read_text()) == summary
     assert set(summary['tags']) >= {'attribute'}
     assert Image.open(folder / 'overlays.png').width > 300
-    assert not [path for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')]
+    assert {path.name for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')} == {
+        '.ref_youtube_vos_valid.lock'}
     # The command scores the same files the same way.
     out = workdir / 'again.json'
     arguments = ['ytvos', f'--gt={config.data.records[0]}', f'--pred={folder / "submission.zip"}', f'--json={out}']
@@ -277,15 +280,152 @@ def test_wrong_questions(trained):
             (frames[:0], ['a circle'], r'\(0, 80, 80, 3\)')):
         with pytest.raises((TypeError, ValueError), match=message):
             predictor(wrong, sentences)
+    several = [frames[0], frames[1, :40]]
+    for wrong, sentences, kind, message in (
+            (frames, None, TypeError, 'sentences = None: must be a list'),
+            (frames, 5, TypeError, 'sentences = 5: must be a list'),
+            (frames, {'a circle'}, TypeError, 'must be a list'),
+            (frames, [None], (TypeError, ValueError), 'sentence 0.*None'),
+            (frames, ['a circle', 5], (TypeError, ValueError), 'sentence 1.*5'),
+            (None, ['a circle'], TypeError, 'frames: a NoneType: must be uint8'),
+            ('film.mp4', ['a circle'], TypeError, r"frames = 'film.mp4': .* sgmg_jax.video.read_frames\(path\)"),
+            (pathlib.Path('film.mp4'), ['a circle'], TypeError, 'read_frames'),
+            (['film.mp4'], ['a circle'], ValueError, 'must be uint8'),
+            (several, ['a circle'], ValueError, r'have several sizes, \(40, 80, 3\), \(80, 80, 3\)'),
+            ([frames[0], None], ['a circle'], ValueError, 'frames'),
+            (frames[:, :0], ['a circle'], ValueError, r'\(2, 0, 80, 3\): must be'),
+            (np.zeros((2, 1, 2000, 3), np.uint8), ['a circle'], ValueError, '2000')):
+        with pytest.raises(kind, match=message):
+            predictor(wrong, sentences)
 
 
-def test_the_commands_parse_their_flags(tmp_path):
-    """Down to the first thing that is wrong."""
-    for script in ('train.py', 'evaluate.py'):
-        result = subprocess.run(
-            [sys.executable, script, '--config=configs/ytvos.py:smoke', f'--workdir={tmp_path}',
-             '--config.data.records=nowhere', '--config.evaluation.clip_frames=36', '--config.data.tokenizer=here'],
-            capture_output=True, text=True, cwd=pathlib.Path(__file__).parent.parent)
-        assert result.returncode == 1
-        assert ('nowhere: no such folder' if script == 'train.py' else 'is not the workdir of a training run'
-                ) in result.stderr.splitlines()[-1]
+def test_one_word_for_a_checkpoint_everywhere(trained, tmp_path):
+    workdir, config = trained
+    for checkpoint in (2, '2', 'latest', 'best'):
+        assert Predictor.from_workdir(workdir, checkpoint).origin == f'{workdir}, step 2'
+    for wrong in (7, '7', 'last', True, None, -1, 2.0):
+        with pytest.raises(FileNotFoundError, match='no checkpoint .*there are steps'):
+            Predictor.from_workdir(workdir, wrong)
+    # Before the first validation the best is the latest, for every reader.
+    shutil.copytree(workdir, tmp_path / 'young')
+    for folder in (tmp_path / 'young' / 'checkpoints').iterdir():
+        shutil.rmtree(folder / 'metrics', ignore_errors=True)
+    assert Predictor.from_workdir(tmp_path / 'young').origin.endswith('step 2')
+    ours, read = parameters(tmp_path / 'young', 'best'), weights.read_ours(tmp_path / 'young')
+    for path in ours:
+        np.testing.assert_array_equal(ours[path], read[path])
+
+
+def test_weights_beside_a_run_are_never_ignored(trained, tmp_path):
+    workdir, config = trained
+    path = tmp_path / 'weights.safetensors'
+    weights.save(weights.read_ours(workdir), path)
+    config = copy.deepcopy(config)
+    config.init = str(path)
+    with pytest.raises(ValueError, match='weights.safetensors.*holds a run, which began with new parameters.*Leave out '
+                       '--config.init, or evaluate these weights in a new --workdir'):
+        evaluate.evaluate(config, workdir)
+    # Those that the run began with are no contradiction.
+    shutil.copytree(workdir, tmp_path / 'run')
+    stored = configs.to_json(configs.read(tmp_path / 'run')) | {'init': [str(path)]}
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
+    assert evaluate.choose_predictor(config, tmp_path / 'run', 'best').origin == f'{tmp_path / "run"}, step 2'
+
+
+def test_weights_that_are_no_numbers(trained, tmp_path):
+    workdir, config = trained
+    config = copy.deepcopy(config)
+    path, broken = tmp_path / 'weights.safetensors', weights.read_ours(workdir)
+    name = sorted(broken)[3]
+    for value in (np.nan, np.inf):
+        broken[name] = np.full_like(broken[name], value)
+        safetensors.numpy.save_file(broken, path)
+        config.init, config.data.tokenizer = str(path), str(workdir / 'tokenizer.json')
+        with pytest.raises(ValueError, match=rf'weights.safetensors.*not finite.*{name}'):
+            evaluate.evaluate(config, tmp_path / 'new')
+    predictor = Predictor.from_workdir(workdir)
+    nested = traverse_util.unflatten_dict(broken, sep='/')
+    with pytest.raises(ValueError, match=f'first {name}'):
+        Predictor.from_config(config, predict.systems.build_model(config.model), nested, predictor.tokenizer)
+    # Finite ones of which the model makes others.
+    predictor.parameters = jax.tree.map(lambda x: np.full_like(x, 3e38), predictor.parameters)
+    with pytest.raises(FloatingPointError, match=f'mask logits that are not finite; its weights .{workdir}, step 2.'):
+        predictor(np.zeros((2, 80, 80, 3), np.uint8), ['a circle'])
+
+
+def test_an_evaluation_never_goes_on_with_other_masks(trained, tmp_path, monkeypatch, caplog):
+    """Whatever changes a mask begins it anew; what does not, goes on."""
+    workdir, config = trained
+    shutil.copytree(workdir, tmp_path / 'run')
+    config, folder = copy.deepcopy(config), tmp_path / 'run' / 'evaluation'
+    split = records.open_records(config.data.records, 'valid')
+
+    def interrupted(config, checkpoint='best'):
+        """The videos that are predicted before the second one fails."""
+        done = []
+
+        def fail_at_the_second(predictor, record, folder):
+            done.append(record.video.name)
+            if record.video.name == split.videos[1].name:
+                raise KeyboardInterrupt
+
+        protocol = protocols.PROTOCOLS['ytvos']._replace(write=fail_at_the_second)
+        with monkeypatch.context() as patch:
+            patch.setitem(protocols.PROTOCOLS, 'ytvos', protocol)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate.evaluate(config, tmp_path / 'run', checkpoint, progress=False)
+        return done
+
+    first, second = (video.name for video in split.videos)
+    assert interrupted(config) == [first, second]
+    assert interrupted(config) == [second]  # it goes on
+    config.model.dtype = 'bfloat16'
+    assert interrupted(config) == [first, second] and 'was of other model' in caplog.text
+    assert interrupted(config) == [second]
+    config.model.dtype = 'float32'
+    assert interrupted(config, 1) == [first, second]
+    config.evaluation.sentences = 2
+    assert interrupted(config, 1) == [first, second]
+    with jax.default_matmul_precision('bfloat16'):
+        assert interrupted(config, 1) == [first, second]
+    assert interrupted(config, 1) == [first, second] and interrupted(config, 1) == [second]
+    # A second one is refused while the first is at work, and destroys nothing.
+    before = sorted(folder.rglob('*'))
+    with files.locked(folder / '.ref_youtube_vos_valid.lock', 'evaluating'):
+        with pytest.raises(BlockingIOError, match='evaluating, is at work here'):
+            evaluate.evaluate(config, tmp_path / 'run', 2)
+    assert sorted(folder.rglob('*')) == before
+    # Another tokenizer, where no checksum says so.
+    tokenizer = tmp_path / 'run' / 'tokenizer.json'
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '1' / 'checksums')
+    tokenizer.write_text(tokenizer.read_text().replace('"Ġred"', '"Ġder"'))
+    assert interrupted(config, 1) == [first, second] and 'tokenizer' in caplog.records[-1].getMessage()
+
+
+def test_another_tokenizer_than_the_one_trained_with(trained, tmp_path):
+    workdir, config = trained
+    shutil.copytree(workdir, tmp_path / 'run')
+    path = tmp_path / 'run' / 'tokenizer.json'
+    path.write_text(path.read_text().replace('"Ġred"', '"Ġder"'))
+    for use in (lambda: Predictor.from_workdir(tmp_path / 'run'), lambda: loop.train(config, tmp_path / 'run')):
+        with pytest.raises(ValueError, match='tokenizer.json: is not the tokenizer that the checkpoint of step 2'):
+            use()
+    vocabulary = json.loads(path.read_text())
+    vocabulary['model']['vocab']['zzz'] = 10 ** 6
+    path.write_text(json.dumps(vocabulary))
+    with pytest.raises(ValueError, match='the token 1000000, config.model.text_encoder takes 512'):
+        predict.check_vocabulary(text.load_tokenizer(path), predict.systems.build_model(config.model).text_encoder)
+
+
+@pytest.mark.parametrize('damage', [b'', b'{', b'\xff\xfe', b'null', b'[' * 10 ** 5])
+@pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'metrics.jsonl'])
+def test_damage_in_a_workdir_is_named(trained, tmp_path, name, damage):
+    workdir, config = trained
+    (tmp_path / 'run').mkdir()
+    for other in ('config.json', 'tokenizer.json'):
+        shutil.copy(workdir / other, tmp_path / 'run' / other)
+    (tmp_path / 'run' / name).write_bytes(damage + b'\n')
+    with pytest.raises(ValueError, match=name):
+        if name == 'metrics.jsonl':
+            loop.MetricWriter(tmp_path / 'run', 1)
+        Predictor.from_workdir(tmp_path / 'run')

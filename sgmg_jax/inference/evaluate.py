@@ -16,7 +16,8 @@ import jax
 import numpy as np
 import tqdm
 
-from sgmg_jax import files, hosts, score, visualize
+from sgmg_jax import checkpoints, compilation, files, hosts, score, visualize
+from sgmg_jax import config as configs
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.inference import predict, protocols
@@ -31,9 +32,10 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
 
     Leaves <workdir>/evaluation/<data set>_<split>/ with the benchmark's files (inference/protocols.py), overlays.png
     and, where there is ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the
-    same command goes on after the last finished video, if weights, data and settings are the same. With `shuffled`,
-    every sentence is scored against another object: only <data set>_<split>_shuffled/scores.json. Several processes,
-    which must all see `workdir`, share the videos; the first one does the rest.
+    same command goes on after the last finished video, if all that the masks depend on is the same, see `identity_of`;
+    otherwise it begins anew. With `shuffled`, every sentence is scored against another object: only
+    <data set>_<split>_shuffled/scores.json. Several processes, which must all see `workdir`, share the videos; the
+    first one does the rest. A second evaluation of the split in the same workdir is refused while one is at work.
 
     Returns:
         the summary of the benchmark's scores (score.score_submission), or None without ground truth, and where this
@@ -41,34 +43,63 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
 
     Raises:
         FileNotFoundError: for a workdir without a run, or without such a checkpoint.
-        ValueError: if the run's model is not config.model (names the fields), or what was written would be rejected.
+        ValueError: if the run's model is not config.model (names the fields); for config.init beside a run that began
+            with other weights; for a damaged workdir; or if what was written would be rejected.
+        BlockingIOError: if another process evaluates the same split in `workdir`.
+        FloatingPointError: if the model gives what is no number.
     """
     workdir = pathlib.Path(workdir)
-    if config.init and not (workdir / 'config.json').exists():
-        predictor = predict.Predictor.from_weights(config)
-    else:
-        predictor = predict.Predictor.from_workdir(workdir, checkpoint, config)
-    logging.info('evaluating %s', predictor.origin)
+    checkpoints.quiet()
+    compilation.keep_programs()
+    configs.check(config)
     split, protocol = open_split(config, config.evaluation.split)
-    benchmark, name = config.evaluation.protocol, split_name(split)
-    if shuffled:
-        summary = score_videos(predictor, split, benchmark, shuffled=True, progress=progress)
-        if not hosts.is_first():
-            return None
-        score.write_scores(workdir / 'evaluation' / f'{name}_shuffled' / 'scores.json', summary)
-        return summary
-
+    name = split_name(split) + '_shuffled' * shuffled
+    predictor = choose_predictor(config, workdir, checkpoint)
+    logging.info('evaluating %s', predictor.origin)
     target, partial = (workdir / 'evaluation' / folder for folder in (name, f'.{name}'))
-    if hosts.is_first():
-        begin(partial, target, {
-            'weights': [predictor.origin, fingerprint(predictor.parameters)], 'records': split.directory,
-            'split': split.split, 'videos': len(split), 'evaluation': json.loads(config.evaluation.to_json())})
-    hosts.wait('the evaluation can begin')
-    write_predictions(predictor, split, protocol, partial, progress)
-    hosts.wait('every video is written')
-    summary = finish(predictor, split, benchmark, protocol, partial, target, progress) if hosts.is_first() else None
-    hosts.wait('the evaluation is finished')  # A process that left before would be taken for dead.
-    return summary
+    with hosts.locked(workdir / 'evaluation' / f'.{name}.lock', 'evaluating'):
+        if shuffled:
+            summary = score_videos(predictor, split, config.evaluation.protocol, shuffled=True, progress=progress)
+            if hosts.is_first():
+                score.write_scores(target / 'scores.json', summary)
+        else:
+            if hosts.is_first():
+                begin(partial, target, identity_of(config, predictor, split))
+            hosts.wait('the evaluation can begin')
+            write_predictions(predictor, split, protocol, partial, progress)
+            hosts.wait('every video is written')
+            summary = None
+            if hosts.is_first():
+                summary = finish(predictor, split, config.evaluation.protocol, protocol, partial, target, progress)
+        hosts.wait('the evaluation is finished')  # A process that left before would be taken for dead.
+    return summary if hosts.is_first() else None
+
+
+def choose_predictor(config, workdir, checkpoint):
+    """The run's in `workdir`, or, where there is none, that of config.init. Raises as `evaluate`."""
+    if not (workdir / 'config.json').exists():
+        if configs.paths(config.init):
+            return predict.Predictor.from_weights(config)
+        return predict.Predictor.from_workdir(workdir, checkpoint, config)  # which says what is missing
+    begun_with = configs.paths(configs.read(workdir).init)
+    if configs.paths(config.init) not in ((), begun_with):
+        raise ValueError(f'config.init = {configs.paths(config.init)}: {workdir} holds a run, which began with '
+                         f'{begun_with or "new parameters"}, and its checkpoints are what is evaluated there. Leave '
+                         'out --config.init, or evaluate these weights in a new --workdir.')
+    return predict.Predictor.from_workdir(workdir, checkpoint, config)
+
+
+def identity_of(config, predictor, split):
+    """All that the masks of an evaluation depend on, ready for JSON. An interrupted one goes on only with the same."""
+    content = configs.to_json(config)
+    return {
+        'weights': [predictor.origin, fingerprint(predictor.parameters)],
+        'tokenizer': zlib.crc32(predictor.tokenizer.to_str().encode()), 'text_length': config.data.text_length,
+        'model': content['model'], 'evaluation': content['evaluation'],
+        'records': [[str(path), path.stat().st_size, path.stat().st_mtime_ns]
+                    for folder in split.directory.split(', ') for path in sorted(pathlib.Path(folder).iterdir())],
+        'split': split.split, 'videos': len(split),
+        'precision': jax.config.jax_default_matmul_precision, 'devices': jax.default_backend(), 'jax': jax.__version__}
 
 
 def finish(predictor, split, benchmark, protocol, partial, target, progress):
@@ -91,9 +122,9 @@ def open_split(config, split):
     Raises:
         ValueError: if several data sets are named, or videos do not fit the protocol.
     """
-    directories = config.evaluation.records or config.data.records
+    directories = configs.paths(config.evaluation.records) or configs.paths(config.data.records)
     if len(directories) != 1:
-        raise ValueError(f'config.evaluation.records: {tuple(directories)} are {len(directories)} data sets; one is '
+        raise ValueError(f'config.evaluation.records: {directories} are {len(directories)} data sets; one is '
                          'evaluated at a time.')
     opened, protocol = records.open_records(directories, split), protocols.choose(config.evaluation.protocol)
     for video in opened.videos:
@@ -123,11 +154,19 @@ def begin(partial, target, identity):
     if (partial / 'old').exists() and not target.exists():  # killed in the middle of `publish`
         os.replace(partial / 'old', target)
     path = partial / 'identity.json'
-    if path.exists() and json.loads(path.read_text()) == identity:
+    try:
+        before = files.read_json(path)
+    except (OSError, ValueError):  # not begun, or killed in its first instant
+        before = None
+    if before == json.loads(json.dumps(identity)):
         logging.info('going on with the evaluation that was interrupted in %s', partial)
         for half_written in (partial / 'files').rglob('.partial-*'):
             half_written.unlink()
         return
+    if isinstance(before, dict):
+        differing = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
+        logging.warning('an interrupted evaluation in %s was of other %s; it begins anew', partial,
+                        ' and '.join(differing))
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ('files', 'done'):
         (partial / folder).mkdir(parents=True)
@@ -153,7 +192,7 @@ def publish(partial, target):
 
 def write_predictions(predictor, split, protocol, partial, progress=True):
     """Writes the predictions of every video that is not finished yet to partial/files; partial/done says which are."""
-    finished = {int(path.name) for path in (partial / 'done').iterdir()}
+    finished = {int(path.name) for path in (partial / 'done').iterdir() if path.name.isdecimal()}
     for i in tqdm.tqdm(hosts.share(split), desc='predicting', unit='video', disable=not progress):
         if i not in finished:
             protocol.write(predictor, split[i], partial / 'files')

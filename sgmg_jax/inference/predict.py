@@ -2,19 +2,20 @@
 
 Axis letters: T frames, n frames of a window, H W pixels, E sentences (e of them asked together), Q queries.
 """
+from collections.abc import Sequence
 import contextlib
 import functools
-import json
+import os
 import pathlib
 
 from absl import logging
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from sgmg_jax import checkpoints, compilation, systems, types
+from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
 from sgmg_jax.ops import masks, queries, resize
@@ -42,9 +43,15 @@ class Predictor:
             sentences: that are asked together at most. For SgMg only memory and time depend on it; of Fast SgMg the
               masks do, a little, too.
             origin: in words, where the parameters are from.
+
+        Raises:
+            ValueError: for a parameter that is not finite, and for a tokenizer of more tokens than the text encoder.
         """
-        self.parameters, self.origin = parameters, origin
-        self._tokenizer, self._text_length = tokenizer, text_length
+        check_vocabulary(tokenizer, model.text_encoder)
+        if parameters is not None:
+            weights.check_finite(traverse_util.flatten_dict(parameters, sep='/'), origin or 'parameters')
+        self.parameters, self.origin, self.tokenizer = parameters, origin, tokenizer
+        self._text_length = text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
         self._sentences = sentences
         self._conventions = model.conventions
@@ -61,19 +68,19 @@ class Predictor:
 
         Args:
             workdir: of the run.
-            checkpoint: 'best', 'latest' or a step.
+            checkpoint: 'best', 'latest' or a step, see checkpoints.Checkpoints.find.
             config: whose sizes of evaluation to use; by default those the run was started with.
 
         Raises:
             FileNotFoundError: if there is no run or no such checkpoint; lists what is there.
-            ValueError: if config.model is not what the run trained; names the fields.
+            ValueError: if config.model is not what the run trained, which names the fields; for a damaged workdir.
         """
         workdir = pathlib.Path(workdir)
         config = check_model(config, workdir)
         model = systems.build_model(config.model)
-        step, parameters = restore_parameters(model, workdir, checkpoint)
-        return cls.from_config(config, model, parameters, text.load_tokenizer(workdir / 'tokenizer.json'),
-                               f'{workdir}, step {step}')
+        tokenizer = text.load_tokenizer(workdir / 'tokenizer.json')
+        step, parameters = restore_parameters(model, workdir, checkpoint, tokenizer)
+        return cls.from_config(config, model, parameters, tokenizer, f'{workdir}, step {step}')
 
     @classmethod
     def from_weights(cls, config):
@@ -83,15 +90,16 @@ class Predictor:
             FileNotFoundError: for weights or a tokenizer that are not there.
             ValueError: if the weights do not fit the model, or do not fill it.
         """
+        configs.check(config)
         model = systems.build_model(config.model)
         shapes = parameter_shapes(model)
-        found, report = weights.load(config.init, traverse_util.unflatten_dict(shapes, sep='/'))
+        found, report = weights.load(configs.paths(config.init), traverse_util.unflatten_dict(shapes, sep='/'))
         for line in report:
             logging.info('weights: %s', line)
         missing = sorted(set(shapes) - set(found))
         if missing:
-            raise ValueError(f'config.init = {tuple(config.init)}: {len(missing)} parameters are in none of them, '
-                             f'first {missing[0]}. Give the weights of a whole model, or train first.')
+            raise ValueError(f'config.init = {configs.paths(config.init)}: {len(missing)} parameters are in none of '
+                             f'them, first {missing[0]}. Give the weights of a whole model, or train first.')
         if config.data.tokenizer is None:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
         parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
@@ -103,8 +111,7 @@ class Predictor:
     def from_config(cls, config, model, parameters, tokenizer, origin=''):
         """With the sizes of config.evaluation."""
         return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
-                   sentences=config.evaluation.get('sentences', 1),  # not in older runs
-                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames')})
+                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')})
 
     def __call__(self, frames, sentences):
         """frames [T H W 3] uint8 RGB, or a list of them; a list of E sentences -> masks [E T H W] bool.
@@ -112,13 +119,12 @@ class Predictor:
         Raises:
             TypeError, ValueError: for frames or sentences of another kind, and for a sentence that is
                 empty or too long.
+            FloatingPointError: if the model gives what is no number, as damaged weights do.
         """
-        if isinstance(sentences, str) or not len(sentences):
-            raise TypeError(f'sentences = {sentences!r}: must be a list of one sentence or more.')
-        frames = np.asarray(frames)
-        if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not len(frames):
-            raise ValueError(f'frames: {frames.dtype} {frames.shape}: must be uint8 [T H W 3], RGB.')
-        text.encode(self._tokenizer, sentences, self._text_length)  # all of them, before the work begins
+        if isinstance(sentences, str) or not isinstance(sentences, Sequence) or not len(sentences):
+            raise TypeError(f'sentences = {sentences!r:.100}: must be a list of one sentence or more.')
+        frames = check_frames(frames)
+        text.encode(self.tokenizer, sentences, self._text_length)  # all of them, before the work begins
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
             for of_sentence, logits in zip(found, ask(sentences)):
@@ -162,12 +168,17 @@ class Predictor:
     def _tokens(self, sentences):
         """Filled up to an even number of sentences, and of tokens to a multiple of 16: every shape is a program."""
         count = len(sentences)
-        tokens = text.encode(self._tokenizer, sentences, self._text_length, count if count == 1 else count + count % 2)
+        tokens = text.encode(self.tokenizer, sentences, self._text_length, count if count == 1 else count + count % 2)
         longest = -(-int(tokens.valid.sum(1).max()) // TOKENS) * TOKENS
         return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
     def _resized(self, logits, clip, frames):
-        return np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
+        resized = np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
+        # No number is above 0: the mask would be empty without a word.
+        if not np.isfinite(resized).all():
+            raise FloatingPointError(f'the model gives mask logits that are not finite; its weights ({self.origin}) '
+                                     'are damaged, or too large for config.model.dtype.')
+        return resized
 
     def annotated(self, read, length, index):
         """One frame of a video, clip_frames around it being context for the backbone only (A2D-Sentences, JHMDB).
@@ -258,20 +269,56 @@ def _original_size(logits, crop, size):
     return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
 
 
+def check_vocabulary(tokenizer, text_encoder):
+    """Raises ValueError for a tokenizer with tokens that the text encoder, of models.roberta.SIZES, does not have."""
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= text_encoder.vocabulary:
+        raise ValueError(f'the tokenizer has the token {highest}, config.model.text_encoder takes '
+                         f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or choose '
+                         'the text encoder that belongs to it.')
+
+
+def check_frames(frames):
+    """Frames as an array uint8 [T H W 3].
+
+    Args:
+        frames: such an array, or a list of its frames.
+
+    Raises:
+        TypeError: for a path, None or what else holds no frames.
+        ValueError: for frames of another type, number of axes or channels, without a pixel, or of several sizes.
+    """
+    if isinstance(frames, str | os.PathLike):
+        raise TypeError(f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as '
+                        'sgmg_jax.video.read_frames(path).')
+    wanted = 'must be uint8 [T H W 3], RGB'
+    if isinstance(frames, list | tuple):
+        shapes = sorted({np.shape(frame) for frame in frames if isinstance(frame, np.ndarray)})
+        if len(shapes) > 1:
+            raise ValueError(f'frames: have several sizes, {", ".join(map(str, shapes[:3]))}: a video has one.')
+    elif not hasattr(frames, '__array__'):
+        raise TypeError(f'frames: a {type(frames).__name__}: {wanted}.')
+    try:
+        frames = np.asarray(frames)
+    except ValueError as error:
+        raise ValueError(f'frames: hold items that make no array ({error}): {wanted}.') from error
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ValueError(f'frames: {frames.dtype} {frames.shape}: {wanted}.')
+    return frames
+
+
 def check_model(config, workdir):
     """The config a run was started with, or `config` if it describes the same model.
 
     Raises:
         FileNotFoundError: if `workdir` holds no run.
-        ValueError: naming the fields of config.model that differ, but for those that are FREE.
+        ValueError: naming the fields of config.model that differ, but for those that are FREE; for a damaged
+            config.json.
     """
-    path = pathlib.Path(workdir) / 'config.json'
-    if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file, so {workdir} is not the workdir of a training run. '
-                                'Give the --workdir that train.py was run with.')
-    trained = ml_collections.ConfigDict(json.loads(path.read_text()))
+    trained = configs.read(workdir)
     if config is None:
         return trained
+    configs.check(config)
     fields = sorted({*trained.model, *config.model} - FREE)
     different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
                  for field in fields if trained.model.get(field) != config.model.get(field)]
@@ -281,15 +328,13 @@ def check_model(config, workdir):
     return config
 
 
-def restore_parameters(model, workdir, checkpoint='best'):
-    """Step and nested parameters of a checkpoint of the run in `workdir`. Raises as `Predictor.from_workdir` does."""
+def restore_parameters(model, workdir, checkpoint='best', tokenizer=None):
+    """Step and nested parameters of a checkpoint of the run in `workdir`, which must have been trained with
+    `tokenizer`, if that is given. Raises as `Predictor.from_workdir` does."""
     with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
-        known = saved.all_steps()
-        chosen = {'best': saved.best_step(), 'latest': saved.latest_step()} | {str(step): step for step in known}
-        step = chosen.get(checkpoint)
-        if step is None:
-            raise FileNotFoundError(f'{saved.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
-                                    f'by validation score is {chosen["best"]}, the latest {chosen["latest"]}.')
+        step = saved.find(checkpoint)
+        if tokenizer:
+            saved.check_tokenizer(step, tokenizer)
         restored = saved.restore_parameters(step, parameter_shapes(model))
     return step, traverse_util.unflatten_dict(restored, sep='/')
 

@@ -23,8 +23,9 @@ class MetricWriter:
             return
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
         if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines(keepends=True)
-                    if line.endswith('\n') and json.loads(line)['step'] <= start_step]
+            lines = files.read_text(self._path).splitlines(keepends=True)
+            kept = [line for number, line in enumerate(lines, 1)
+                    if line.endswith('\n') and _step_of(line, f'{self._path}: line {number}') <= start_step]
             with files.replacing(self._path) as partial:
                 partial.write_text(''.join(kept))
         self._lines = self._path.open('a')
@@ -42,7 +43,7 @@ class MetricWriter:
             raise OSError(error.errno, f'cannot write {self._path}: {error.strerror}. Free some space and start '
                                        'again: training resumes from the latest checkpoint') from error
         for name, value in scalars.items():
-            self._board.add_scalar(name, value, step)
+            self._board.add_scalar(name.replace('&', ''), value, step)  # TensorBoard's names have no '&'
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))
 
     def close(self):
@@ -50,3 +51,11 @@ class MetricWriter:
             return
         self._lines.close()
         self._board.close()
+
+
+def _step_of(line, where):
+    step = files.parse_json(line, where)
+    step = step.get('step') if isinstance(step, dict) else None
+    if not isinstance(step, int):
+        raise ValueError(f'{where}: has no "step". Remove the line, or the file: the run goes on without it.')
+    return step

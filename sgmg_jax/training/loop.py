@@ -1,18 +1,16 @@
 """The training loop: the only one, for every model, benchmark and number of devices and hosts."""
 import collections
 import contextlib
-import errno
-import fcntl
 import itertools
 import json
 import os
 import pathlib
 import signal
+import sys
 import threading
 import time
 
 from absl import logging
-from clu import parameter_overview
 from flax import traverse_util
 import jax
 from jax.experimental import multihost_utils
@@ -21,6 +19,7 @@ import numpy as np
 import tqdm
 
 from sgmg_jax import checkpoints, compilation, files, hosts, sharding, systems
+from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import augment, pipeline, records, text
 from sgmg_jax.inference import evaluate, predict
@@ -41,10 +40,10 @@ def train(config, workdir):
     tensorboard/, .lock.
 
     Returns:
-        whether it came to the end; False if SIGTERM stopped it, when it has saved.
+        None when it came to the end; the signal that stopped it, SIGTERM or SIGINT, when it has saved.
 
     Raises:
-        ValueError: for a config that does not fit itself, its data, or the run in `workdir`.
+        ValueError: for a config that does not fit itself, its data, or the run in `workdir`; for a damaged workdir.
         FileNotFoundError: for records or a tokenizer that are not there.
         BlockingIOError: if another run is writing to `workdir`.
         FloatingPointError: when config.stop_after_skipped steps in a row had no finite gradient; names their clips.
@@ -52,9 +51,12 @@ def train(config, workdir):
         ChildProcessError: when a process that loads clips has died.
     """
     workdir = pathlib.Path(workdir)
+    checkpoints.quiet()
+    compilation.keep_programs()
+    configs.check(config)
     with contextlib.ExitStack() as stack:
-        stop_requested = stack.enter_context(noting_sigterm())
-        source = records.open_records(config.data.records, config.data.train_split)
+        stop = stack.enter_context(noting_signals())
+        source = records.open_records(configs.paths(config.data.records), config.data.train_split)
         epoch = len(records.training_index(source.videos, config.data.num_frames, config.data.sentences,
                                            config.data.consecutive))
         config = with_steps(config, epoch)
@@ -65,25 +67,22 @@ def train(config, workdir):
         validation = open_validation(config)
         model, system = systems.build_model(config.model), systems.choose(config)
         tokenizer = prepare_tokenizer(config, model, source, workdir, resumed=step is not None)
-        for name, fits in (('fsdp', config.fsdp >= 1), ('accumulate', config.accumulate >= 1),
-                           ('ema_decay', 0 <= config.ema_decay < 1)):
-            if not fits:
-                raise ValueError(f'config.{name} = {config[name]}: must be '
-                                 f'{"in [0, 1)" if name == "ema_decay" else "at least 1"}.')
         mesh = sharding.make_mesh(config.fsdp)
         parts = mesh.size * config.accumulate
         if config.data.batch_size % parts:
             raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of {parts}, the '
                              f'{mesh.size} devices times config.accumulate = {config.accumulate}. Set '
                              f'--config.data.batch_size={-(-config.data.batch_size // parts) * parts}.')
-        stack.enter_context(locked(workdir))
+        stack.enter_context(hosts.locked(workdir / '.lock', 'training'))
         # It tidies up after a killed run in the background, which a process that ends at once would cut short.
         saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
+        if step is not None:
+            saved.check_tokenizer(step, tokenizer)
         state, train_step, schedule = prepare_state(config, model, system, mesh, saved)
         # Only now, when all has proved to fit, is the workdir this run's.
         if hosts.is_first():
             with files.replacing(workdir / 'config.json') as partial:
-                partial.write_text(config.to_json(indent=1))
+                partial.write_text(json.dumps(configs.to_json(config), indent=1))
             text.save_tokenizer(tokenizer, workdir)
         hosts.wait('config and tokenizer are written')
         tokenizer = text.load_tokenizer(workdir / 'tokenizer.json')
@@ -100,62 +99,56 @@ def train(config, workdir):
             predictor.parameters = traverse_util.unflatten_dict(parameters, sep='/')
             try:
                 return evaluate.score_videos(predictor, validation, config.evaluation.protocol,
-                                             config.evaluation.videos, stopped=stop_requested)
+                                             config.evaluation.videos, stopped=stop)
             finally:
                 predictor.parameters = None  # no second copy beside those that are trained
 
-        return run_steps(config, state, train_step, schedule, source, batches, writer, saved, validate,
-                         stop_requested)
+        def save(state, score=None):
+            saved.save(state, configs.to_json(config), tokenizer, score)
+
+        finished = run_steps(config, state, train_step, schedule, source, batches, writer, saved, save, validate, stop)
+        return None if finished else stop.signal
+
+
+class Stop:
+    """Whether a signal has asked the processes to stop. Calling it gives a bool; all processes must do so equally often
+    and get the same answer. `signal`: the one that this process has got, SIGTERM where it was another process."""
+
+    def __init__(self):
+        self.signal = None
+        self._calls = itertools.count()
+
+    def __call__(self):
+        if jax.process_count() > 1:
+            # jax.distributed has its own handler of SIGTERM. All agree on a number to come, the next to the highest.
+            requested = multihost_utils.reached_preemption_sync_point(next(self._calls))
+            self.signal = self.signal or (signal.SIGTERM if requested else None)
+            return requested
+        return self.signal is not None
+
+    def note(self, number, frame):
+        self.signal = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one ends it at once
+            tqdm.tqdm.write('Ctrl-C: stops after this step and saves; once more ends it at once', file=sys.stderr)
+            if jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)  # which jax.distributed tells the other processes
 
 
 @contextlib.contextmanager
-def noting_sigterm():
-    """While it lasts, SIGTERM ends nothing. Gives a function(), which all processes must call equally often and which
-    answers all of them alike: whether one of them has got it."""
-    if jax.process_count() > 1:
-        # jax.distributed has its own handler of SIGTERM. All agree on a number to come, the next to the highest.
-        calls = itertools.count()
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(calls))
-        return
-    got = threading.Event()
+def noting_signals():
+    """While it lasts, SIGTERM and the first Ctrl-C end nothing. Yields a Stop."""
+    stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
-        yield lambda: False
+        yield stop
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: got.set())
+    handled = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+    before = {number: signal.signal(number, stop.note) for number in handled}
     try:
-        yield got.is_set
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextlib.contextmanager
-def locked(workdir):
-    """Keeps every other run out of `workdir`, until this process ends in whatever way.
-
-    Raises:
-        BlockingIOError: if there is one, in every process.
-    """
-    with contextlib.ExitStack() as stack:
-        refused = None
-        if hosts.is_first():
-            workdir.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context((workdir / '.lock').open('a+'))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                refused = error
-        if hosts.anywhere(refused):
-            if isinstance(refused, BlockingIOError) or refused is None:
-                owner = (workdir / '.lock').read_text().strip()
-                raise BlockingIOError(errno.EWOULDBLOCK, f'another run is training here ({owner}). Stop it, or use '
-                                                         'another --workdir', str(workdir))
-            raise OSError(refused.errno, f'cannot lock a file there ({refused.strerror}), which keeps a second run '
-                                         'out. Use a --workdir on another file system', str(workdir)) from refused
-        if hosts.is_first():
-            file.truncate(0)
-            file.write(f'process {os.getpid()} of {os.uname().nodename}')
-            file.flush()
-        yield
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def with_steps(config, clips):
@@ -191,8 +184,15 @@ def open_validation(config):
     return split
 
 
-def run_steps(config, state, train_step, schedule, source, batches, writer, saved, validate, stop_requested):
-    """From state.step to config.steps. Returns whether it came there."""
+def run_steps(config, state, train_step, schedule, source, batches, writer, saved, save, validate, stop_requested):
+    """From state.step to config.steps. Returns whether it came there.
+
+    Args:
+        train_step: a TrainStep. schedule: step -> factor on the learning rate.
+        writer: MetricWriter. saved: Checkpoints. save: function(state, score=None).
+        validate: function(state) -> summary of scores, None where a signal stopped it.
+        stop_requested: a Stop.
+    """
     shown, recent, begin = {}, Recent(source), int(state.step)
 
     def due(step):
@@ -209,28 +209,35 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
         writer.write(step, flatten_scores(summary), shown=[
             f'valid/{name}' for name in (headline, 'J', 'F', 'overall_IoU', 'mean_IoU') if name in summary])
         recent.restart_clock()
-        saved.save(state, as_json(config), summary[headline])
+        save(state, summary[headline])
         return True
 
     def save_now(state):
         if saved.latest_step() != int(state.step):
-            saved.save(state, as_json(config))
+            save(state)
         saved.wait()
 
     def stop(state):
         save_now(state)
-        logging.warning('stopped by SIGTERM; step %d is saved, the same command goes on from there', state.step)
+        logging.warning('stopped by %s; step %d is saved, the same command goes on from there',
+                        'Ctrl-C' if stop_requested.signal == signal.SIGINT else 'SIGTERM', state.step)
         return False
 
     # SIGTERM in the middle of a validation leaves a checkpoint without its score.
     if due(begin) and saved.score(begin) is None and not validated(state):
         return stop(state)
+    if begin == config.steps:
+        return True
+    # Before the bar: its time left is that of steps alone.
+    first = next(batches)
+    train_step.compile(state, first)
+    recent.restart_clock()
     bar = tqdm.tqdm(range(begin, config.steps), initial=begin, total=config.steps,
                     desc='training', unit='step', mininterval=1, dynamic_ncols=True, disable=not hosts.is_first())
     for done in bar:
         if stop_requested():
             return stop(state)
-        batch = recent.timed(batches)
+        batch = first if done == begin else recent.timed(batches)
         state, metrics = train_step(state, batch)
         recent.add(done + 1, batch.origin, metrics)
         step = done + 1
@@ -252,8 +259,9 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
         if due(step):
             if not validated(state):
                 return stop(state)
+            bar.unpause()  # Nor does the time left take a validation for a step.
         elif step % config.checkpoint_every == 0:
-            saved.save(state, as_json(config))
+            save(state)
     saved.wait()
     return True
 
@@ -314,13 +322,8 @@ def clip_names(source, origin):
                      for number, centre in origin.tolist())
 
 
-def as_json(config):
-    return json.loads(config.to_json())
-
-
 def prepare_state(config, model, system, mesh, saved):
-    """The state to start from; the step, a function(state, this process's batch) -> state, metrics; and the learning
-    rate's schedule."""
+    """The state to start from, the TrainStep, and the learning rate's schedule."""
     with jax.set_mesh(mesh):
         init, optimizer, schedule = steps.init_state(model, config)
         key = jax.random.key(config.seed)
@@ -329,28 +332,40 @@ def prepare_state(config, model, system, mesh, saved):
         step = saved.latest_step()
         if step is None:
             state = start_state(config, init, key, abstract, shardings)
-            logging.info('parameters:\n%s', parameter_overview.get_parameter_overview(
-                optimizers.merge(state.trainable, state.frozen), include_stats=False, max_lines=400))
+            trained, frozen = (sum(x.size for x in part.values()) / 1e6 for part in (state.trainable, state.frozen))
+            logging.info('%.1f M parameters are trained, %.1f M are frozen', trained, frozen)
         else:
             state = saved.restore(step, jax.tree.map(
                 lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
             logging.info('resumed from %s, step %d', saved.folder, step)
     step_function = steps.make_train_step(model, system, optimizer, config.seed, config.accumulate, config.ema_decay)
-    compiled = None
+    return state, TrainStep(step_function, mesh, shardings), schedule
 
-    def train_step(state, batch):
-        nonlocal compiled
-        with jax.set_mesh(mesh):
-            batch = sharding.global_batch(mesh, batch)
-            if compiled is None:
-                compiled = compilation.jit(step_function, donate_argnums=0, out_shardings=(
-                    shardings, NamedSharding(mesh, PartitionSpec()))).lower(state, batch).compile()
-                # On CPUs a step that has begun waits half a minute for the other processes, and the first of them may
-                # have had it from a cache that the others' programs are not in.
-                hosts.wait('the step is compiled')
-            return compiled(state, batch)
 
-    return state, train_step, schedule
+class TrainStep:
+    """The compiled training step, function(state, this process's batch) -> state, metrics, on the devices of a mesh."""
+
+    def __init__(self, function, mesh, shardings):
+        """shardings: of the state."""
+        whole = NamedSharding(mesh, PartitionSpec())
+        self._jitted = compilation.jit(function, donate_argnums=0, out_shardings=(shardings, whole))
+        self._mesh, self._compiled = mesh, None
+
+    def compile(self, state, batch):
+        """For arrays of these shapes; says how long it takes."""
+        usual = 'on a CPU usually one minute or two' if jax.default_backend() == 'cpu' else 'usually a few minutes'
+        logging.info('compiling the training step: %s, or seconds if it was compiled here before', usual)
+        begun = time.monotonic()
+        with jax.set_mesh(self._mesh):
+            self._compiled = self._jitted.lower(state, sharding.global_batch(self._mesh, batch)).compile()
+        logging.info('compiled in %.0f s', time.monotonic() - begun)
+        # On CPUs a step that has begun waits half a minute for the other processes, and the first of them may have had
+        # it from a cache that the others' programs are not in.
+        hosts.wait('the step is compiled')
+
+    def __call__(self, state, batch):
+        with jax.set_mesh(self._mesh):
+            return self._compiled(state, sharding.global_batch(self._mesh, batch))
 
 
 def start_state(config, init, key, abstract, shardings):
@@ -360,7 +375,8 @@ def start_state(config, init, key, abstract, shardings):
         init: key -> TrainState of new parameters.
         abstract, shardings: TrainStates of the shapes and of the shardings that `init` gives.
     """
-    found, report = weights.load(config.init, optimizers.merge(abstract.trainable, abstract.frozen), config.init_skip)
+    found, report = weights.load(configs.paths(config.init), optimizers.merge(abstract.trainable, abstract.frozen),
+                                 config.init_skip)
     for line in report:
         logging.info('weights: %s', line)
 
@@ -370,13 +386,14 @@ def start_state(config, init, key, abstract, shardings):
 
     # What was found is no output, so XLA does not compute it either: compiling the rest takes half a minute.
     state = jax.jit(lambda key: without_found(init(key)), out_shardings=without_found(shardings))(key)
-    random = sorted({path.split('/')[0] for path in state.frozen})
+    random = state.frozen.keys() - found.keys()
     if random:
         logging.warning('config.optimizer.freeze keeps %s as it is now, random: no file of config.init = %s has it',
-                        ', '.join(random), tuple(config.init))
+                        _modules(random, abstract.frozen), configs.paths(config.init))
     if found:
-        new = sorted({path.split('/')[0] for path in {*state.trainable, *state.frozen}})
-        logging.info('weights: %s', f'new are {", ".join(new)}' if new else 'none is new')
+        new = {*state.trainable, *state.frozen} - found.keys()
+        logging.info('weights: %s', f'new are {_modules(new, {**abstract.trainable, **abstract.frozen})}' if new else
+                     'none is new')
 
     def place(name):
         wanted, where, new = (getattr(x, name) for x in (abstract, shardings, state))
@@ -384,6 +401,16 @@ def start_state(config, init, key, abstract, shardings):
                 for path, x in wanted.items()}
 
     return state.replace(**{name: place(name) for name in ('trainable', 'average', 'frozen')})
+
+
+def _modules(paths, every):
+    """The top-level modules that these paths of parameters are of; where some of a module are, which."""
+    names = set()
+    for path in paths:
+        module, part, *_ = [*path.split('/'), '']
+        whole = all(other in paths for other in every if other.split('/')[0] == module)
+        names.add(module if whole or not part else f'{module}/{part}')
+    return ', '.join(sorted(names))
 
 
 def open_batches(config, source, tokenizer, start_step):
@@ -417,20 +444,22 @@ def prepare_tokenizer(config, model, source, workdir, resumed):
     """
     if resumed:
         return text.load_tokenizer(workdir / 'tokenizer.json')
-    size = model.text_encoder.vocabulary
     if config.data.tokenizer is None:
-        return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], size)
+        return text.train_tokenizer([e.text for video in source.videos for e in video.expressions],
+                                    model.text_encoder.vocabulary)
     tokenizer = text.load_tokenizer(config.data.tokenizer)
-    if tokenizer.get_vocab_size() > size:
-        raise ValueError(f'{config.data.tokenizer}: has {tokenizer.get_vocab_size()} tokens, '
-                         f'config.model.text_encoder = {config.model.text_encoder!r} takes {size}. '
-                         'Choose the text encoder that belongs to it.')
+    try:
+        predict.check_vocabulary(tokenizer, model.text_encoder)
+    except ValueError as error:
+        raise ValueError(f'config.data.tokenizer = {config.data.tokenizer!r}: {error}') from error
     return tokenizer
 
 
 def check_config(config, old, workdir):
-    """Raises ValueError if the run in `workdir` was started with another config, `old`; names the fields."""
-    differences = list(_differences(old, as_json(config)))
+    """Raises ValueError if the run in `workdir` was started with another config, `old`, the JSON of its checkpoint;
+    names the fields."""
+    old = configs.from_json(old, f'{workdir}: the config of its checkpoint')
+    differences = list(_differences(configs.to_json(old), configs.to_json(config)))
     if differences:
         raise ValueError(
             f'{workdir}: holds a run of another config: ' + '; '.join(

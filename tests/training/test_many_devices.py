@@ -15,10 +15,8 @@ import numpy as np
 import pytest
 import small
 
-from sgmg_jax import checkpoints
+from sgmg_jax import checkpoints, files
 from sgmg_jax.benchmarks import accidents
-from sgmg_jax.training import loop
-import train
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 4
@@ -193,10 +191,10 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
                 break
             time.sleep(0.1)
 
-    with loop.locked(two):
-        for said in train_two(status=1):
-            assert f'another run is training here (process {os.getpid()} of' in said.splitlines()[-1]
-    stopped = train_two(status=train.STOPPED, meanwhile=stop_the_second)
+    with files.locked(two / '.lock', 'training'):
+        refusals = train_two(status=2)
+        assert any(f'process {os.getpid()} of' in said and 'is at work here' in said for said in refusals)
+    stopped = train_two(status=128 + signal.SIGTERM, meanwhile=stop_the_second)
     saved = checkpoints.Checkpoints(two, read_only=True)
     last = saved.latest_step()
     assert last >= STEPS and all(f'stopped by SIGTERM; step {last} is saved' in said for said in stopped)
