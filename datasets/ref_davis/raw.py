@@ -10,6 +10,8 @@ import pathlib
 from absl import logging
 
 from datasets.ref_youtube_vos import raw
+from sgmg_jax import files
+from sgmg_jax.data.records import check_sentence, parse_object_id
 
 TEXTS = 'davis_text_annotations'
 # In the order of an object's four expressions.
@@ -20,7 +22,7 @@ SPLITS = {'train': 'train.txt', 'valid': 'val.txt'}
 
 
 def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
-    """The splits whose list of videos is there, each with its videos, sorted by name.
+    """The splits whose list of videos is there, each with its videos, sorted by name, without their frames.
 
     As in the released conversion, the four sentences of the object at position n (ids sorted as words) are
     the expressions 4n to 4n + 3: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
@@ -42,56 +44,52 @@ def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
         raise FileNotFoundError(
             f'{root}: holds neither the converted data set (meta_expressions/) nor all of the downloads; these do '
             f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --raw.')
-    texts = [_read_texts(root / TEXTS / name, encoding) for name, encoding in TEXT_FILES.items()]
+    texts = [_read_texts(root / TEXTS / name, encoding, root) for name, encoding in TEXT_FILES.items()]
     found = []
-    for name, files in lists.items():
-        if not files:
+    for name, candidates in lists.items():
+        if not candidates:
             logging.warning('Split %r is not built: %s does not exist.', name,
                             root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
             continue
-        split = raw.Split(name, root / TEXTS, (frames,), (masks,), challenge=False)
-        names = _read_list(files[0])
-        found.append((split, [raw.Video(video, _frame_names(frames / video, masks / video),
-                                        _expressions(video, texts, files[0])) for video in names]))
+        split = raw.Split(name, root, root / TEXTS, (frames,), (masks,), challenge=False)
+        names = _read_list(candidates[0], root)
+        found.append((split, [raw.Video(video, (), _expressions(video, texts, candidates[0])) for video in names]))
     return found
 
 
-def _read_list(file: pathlib.Path) -> list[str]:
+def _read_list(file: pathlib.Path, root: pathlib.Path) -> list[str]:
     """Names of videos; old releases give a line a frame, "/JPEGImages/480p/<video>/<frame>.jpg <mask>"."""
     paths = [pathlib.PurePosixPath(line.split()[0])
-             for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+             for line in files.read_text(file, below=root).split('\n') if line.strip()]
     names = sorted({path.parent.name if len(path.parts) > 1 else path.name for path in paths})
-    if not names or not all(names):
+    if not names:
         raise ValueError(f'{file}: must hold a name of a video a line. Copy it again from the archive.')
-    return names
+    return [files.check_name(name, f'{file}: the name of a video') for name in names]
 
 
-def _read_texts(file: pathlib.Path, encoding: str) -> dict[str, dict[str, str]]:
+def _read_texts(file: pathlib.Path, encoding: str, root: pathlib.Path) -> dict[str, dict[str, str]]:
     """Sentences of a file by video and object id."""
-    try:
-        lines = file.read_text(encoding=encoding).split('\n')
-    except ValueError as error:
-        raise ValueError(f'{file}: is not {encoding} ({error}). Copy it again from the archive.') from error
     texts = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(files.read_text(file, encoding, below=root).split('\n'), 1):
         words = line.split()
         if not words:
             continue
         quoted = ' '.join(words[2:])
-        if len(quoted) < 2 or not (words[1].isdecimal() and 0 < int(words[1]) < raw.VOID):
-            raise ValueError(f'{file}: line {number} is {line!r:.80}; it must be <video> <object> "<sentence>", '
+        object_id = parse_object_id(words[1]) if len(words) > 2 else None
+        if len(quoted) < 2 or object_id is None:
+            raise ValueError(f'{file}: line {number} is {line!a:.80}; it must be <video> <object> "<sentence>", '
                              f'the object a whole number from 1 to {raw.VOID - 1}. Mend the line.')
         if quoted[0] + quoted[-1] != '""':
             # The released conversion would cut off its first and last letter.
-            logging.warning('%s: the sentence of line %d lacks its quotes: %s', file, number, line)
-        text = quoted.removeprefix('"').removesuffix('"')
-        if not text.strip():
-            raise ValueError(f'{file}: line {number} has an empty sentence. Write one.')
+            logging.warning('%s: the sentence of line %d lacks its quotes: %s', file, number, files.printable(line))
+        text = check_sentence(quoted.removeprefix('"').removesuffix('"'), f'{file}: line {number}')
         sentences = texts.setdefault(MISSPELT.get(words[0], words[0]), {})
-        if words[1] in sentences:
-            raise ValueError(f'{file}: line {number} is the second for video {words[0]}, object {words[1]}. '
-                             'Remove one of them.')
-        sentences[words[1]] = text
+        if str(object_id) in sentences:
+            raise ValueError(f'{file}: line {number} is the second for video {files.printable(words[0])}, object '
+                             f'{object_id}. Remove one of them.')
+        sentences[str(object_id)] = text
+    if not texts:
+        raise ValueError(f'{file}: holds no sentence. Copy it again from the archive.')
     return texts
 
 
@@ -109,6 +107,9 @@ def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pa
                  for position, key in enumerate(complete) for number, sentences in enumerate(texts))
 
 
-def _frame_names(frames: pathlib.Path, masks: pathlib.Path) -> tuple[str, ...]:
+def frame_names(split: raw.Split, video: raw.Video) -> tuple[str, ...]:
     """Of frames and masks alike: who has one without the other is told when the files are checked."""
-    return tuple(sorted({file.stem for file in (*frames.glob('*.jpg'), *masks.glob('*.png'))}))
+    folders = ((folder / video.name, endings) for kinds, endings in (
+        (split.frame_folders, raw.FRAME_ENDINGS), (split.mask_folders, ('.png',))) for folder in kinds)
+    found = {stem for folder, endings in folders if folder.is_dir() for stem in files.by_stem(folder, *endings)}
+    return tuple(files.check_name(name, f'{split.frame_folders[0] / video.name}: a frame') for name in sorted(found))

@@ -5,6 +5,8 @@
 
 Four expressions an object: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
 """
+import dataclasses
+import functools
 import pathlib
 
 from absl import logging
@@ -28,9 +30,16 @@ class RefDavis(ref_youtube_vos.RefYoutubeVos):
                     '{split}/Annotations', 'DAVIS/Annotations_unsupervised/480p')
     HIDDEN_TEST = False
 
-    def _read_splits(self, root: pathlib.Path):
+    def splits(self, root: pathlib.Path):
         if not (root / 'meta_expressions').is_dir():
-            return raw.read_splits(root)
+            return {split.name: (videos, functools.partial(read_record, split))
+                    for split, videos in raw.read_splits(root)}
         if (root / raw.TEXTS).is_dir():
             logging.info('%s: holds %s too; the converted sentences of meta_expressions are taken.', root, raw.TEXTS)
-        return super()._read_splits(root)
+        return super().splits(root)
+
+
+def read_record(split, video) -> tuple[dict, dict, dict]:
+    """A video of the downloads, whose frames are all that its folders hold. Raises as `ref_youtube_vos.read_record`."""
+    video = dataclasses.replace(video, frames=raw.frame_names(split, video))
+    return ref_youtube_vos.read_record(split, video)

@@ -2,6 +2,7 @@
 
     python -m datasets.build ref_youtube_vos --raw=<where train/ valid/ meta_expressions/ lie> --out=data/tfds
 """
+import functools
 import io
 import pathlib
 
@@ -23,27 +24,24 @@ class RefYoutubeVos(VideoRecords):
     MASK_FOLDERS = ('{split}/Annotations',)
     HIDDEN_TEST = True  # The valid expressions file also lists the videos of the test phase.
 
-    def _split_generators(self, dl_manager):
+    def splits(self, root: pathlib.Path):
         # Every expressions file is checked before the first frame is copied.
-        return {split.name: self._generate_examples(split, videos)
-                for split, videos in self._read_splits(pathlib.Path(dl_manager.manual_dir))}
+        return {split.name: (videos, functools.partial(read_record, split))
+                for split, videos in self._read_splits(root)}
 
     def _read_splits(self, root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
         splits = raw.find_splits(root, self.FRAME_FOLDERS, self.MASK_FOLDERS)
-        return [(split, raw.select_videos(root, split, raw.read_videos(split), self.HIDDEN_TEST))
-                for split in splits.values()]
+        return [(split, raw.select_videos(root, split, videos, self.HIDDEN_TEST))
+                for split in splits.values() if (videos := raw.read_videos(split))]
 
-    def _generate_examples(self, split: raw.Split, videos: list[raw.Video]):
-        def read(video):
-            files = raw.frame_files(split, video)
-            height, width = raw.check_frames(files, split)
-            masks = raw.read_masks(split, video, height, width)
-            expressions = [{'id': expression.id, 'text': expression.text,
-                            'object_id': expression.object_id if masks else -1,
-                            'tags': ' '.join(expression.tags)} for expression in video.expressions]
-            entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
-                     'height': height, 'width': width}
-            return entry, {'has_masks': bool(masks)}, {
-                'frames': [str(file) for file in files], 'masks': [io.BytesIO(mask) for mask in masks]}
 
-        return self._write(split.name, videos, read)
+def read_record(split: raw.Split, video: raw.Video) -> tuple[dict, dict, dict]:
+    """A video as `VideoRecords` wants it. Raises FileNotFoundError, ValueError: a file of it is missing or broken."""
+    frames, height, width = raw.read_frames(split, video)
+    masks = raw.read_masks(split, video, height, width)
+    expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id if masks else -1,
+                    'tags': ' '.join(expression.tags)} for expression in video.expressions]
+    entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
+             'height': height, 'width': width}
+    return entry, {'has_masks': bool(masks)}, {'frames': list(map(io.BytesIO, frames)),
+                                               'masks': list(map(io.BytesIO, masks))}

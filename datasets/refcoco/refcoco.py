@@ -8,13 +8,13 @@ A picture is a video of one frame, '0', with the sentences of its split. Its mas
 they refer to, which may overlap, so each has a PNG of 0 and 1 of its own: `mask_places` in metadata.json.
 Expressions have the numbers of the converted files. Those of a crowd have the tag 'crowd': training leaves them out.
 """
+import functools
 import io
 import pathlib
 
 from absl import logging
 import tensorflow_datasets as tfds
 
-from datasets.ref_youtube_vos import raw as video_raw
 from datasets.refcoco import raw
 from datasets.video_records import VideoRecords, encode_png
 
@@ -38,28 +38,29 @@ class Refcoco(VideoRecords):
     FOLDER = 'refcoco'
     REFS = 'refs(unc).p'
 
-    def _split_generators(self, dl_manager):
-        root = pathlib.Path(dl_manager.manual_dir)
-        pictures = raw.find_pictures(root)
+    def splits(self, root: pathlib.Path):
+        found = raw.find_pictures(root)
         splits = raw.read_splits(root, self.FOLDER, self.REFS, tuple(REPORTED[self.FOLDER]))
-        for split, of_split in splits.items():
-            logging.info('%s %s: %d pictures, %d sentences (reported: %d).', self.FOLDER, split, len(of_split),
-                         sum(len(picture.sentences) for picture in of_split), REPORTED[self.FOLDER][split])
-        return {split: self._generate_examples(split, pictures, of_split) for split, of_split in splits.items()}
+        for split, pictures in splits.items():
+            logging.info('%s %s: %d pictures, %d sentences (reported: %d).', self.FOLDER, split, len(pictures),
+                         sum(len(picture.sentences) for picture in pictures), REPORTED[self.FOLDER][split])
+        return {split: (pictures, functools.partial(read_record, root, found)) for split, pictures in splits.items()}
 
-    def _generate_examples(self, split: str, folder: pathlib.Path, pictures: list[raw.Picture]):
-        def read(picture):
-            file = folder / picture.file_name
-            places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
-            check_size(file, picture)
-            masks = [encode_png(raw.render(picture, number)) for _, number in places]
-            entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
-                     'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
-                                      'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
-            return entry, {'has_masks': True, 'mask_places': places}, {
-                'frames': [str(file)], 'masks': [io.BytesIO(mask) for mask in masks]}
 
-        return self._write(split, pictures, read)
+def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: raw.Picture
+                ) -> tuple[dict, dict, dict]:
+    """A picture as `VideoRecords` wants it; `found`: as `raw.find_pictures` gives it.
+
+    Raises FileNotFoundError, ValueError: its file is missing, broken or of another size, or an outline is wrong.
+    """
+    data = raw.read_jpeg(found, picture, root)
+    places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
+    masks = [encode_png(raw.render(picture, number)) for _, number in places]
+    entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
+             'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
+                              'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
+    return entry, {'has_masks': True, 'mask_places': places}, {
+        'frames': [io.BytesIO(data)], 'masks': list(map(io.BytesIO, masks))}
 
 
 class RefcocoPlus(Refcoco):
@@ -73,15 +74,3 @@ class Refcocog(Refcoco):
     VERSION = tfds.core.Version('1.0.0')
     FOLDER = 'refcocog'
     REFS = 'refs(umd).p'
-
-
-def check_size(file: pathlib.Path, picture: raw.Picture) -> None:
-    """Raises FileNotFoundError or ValueError for a picture that is missing, broken or of another size."""
-    try:
-        size = video_raw.check_jpeg(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing, though {picture.where} needs it. Unpack train2014.zip '
-                                'again.') from error
-    if size != (picture.height, picture.width):
-        raise ValueError(f'{file}: is {size[1]}x{size[0]} pixels, but "width" and "height" of {picture.where} are '
-                         f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')

@@ -1,3 +1,4 @@
+from fractions import Fraction
 import pathlib
 import shutil
 
@@ -123,7 +124,7 @@ def test_wrong_lines(raw, file, old, new, message):
 
 def test_text_of_another_encoding(raw):
     (raw / SENTENCES).write_bytes(raw_a2d.ANNOTATION.replace('dog', 'café').encode('latin-1'))
-    with pytest.raises(ValueError, match=r'a2d_annotation.txt: is no CSV in UTF-8'):
+    with pytest.raises(ValueError, match=r'a2d_annotation.txt: is not text in utf-8'):
         a2d.read_annotations(raw / SENTENCES)
 
 
@@ -139,17 +140,16 @@ def truncate(file):
 
 
 def two_sizes(file):
-    """MPEG-4 frames of one size in a container after those of another."""
-    small = file.with_name('small.mp4')
-    raw_a2d.write_film(file, 3, 'mpeg4')
-    raw_a2d.write_film(small, 3, 'mpeg4', size=(48, 64))
-    # Raw MPEG-4 video is a stream of its own, so the two can stand one behind the other.
-    raw = b''
-    for part in (file, small):
-        with av.open(str(part)) as container:
-            extra = container.streams.video[0].codec_context.extradata
-            raw += extra + b''.join(bytes(packet) for packet in container.demux(video=0) if packet.size)
-    file.write_bytes(raw)
+    """Frames of two sizes in one stream, each a JPEG of its own."""
+    with av.open(str(file), 'w', format='matroska') as container:
+        stream = container.add_stream('mjpeg', rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, 'yuvj420p'
+        for number, size in enumerate([(64, 96), (48, 64)]):
+            encoder = av.CodecContext.create('mjpeg', 'w')
+            encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *size, 'yuvj420p', Fraction(1, 10)
+            packet, = encoder.encode(av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8), format='rgb24'))
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            container.mux(packet)
 
 
 def only_sound(file):

@@ -111,7 +111,7 @@ def test_bad_videos_can_be_skipped_with_a_counted_warning(raw, caplog):
     (0, 1, 'Rename_Images/pullup/x/00007.png', r'sample 0: .*00007.png must be named after a frame from 1 to 6'),
     (0, 1, 'Rename_Images/pullup/x/00000.png', r'sample 0: .*00000.png must be named after a frame from 1 to 6'),
     (0, 1, 'Rename_Images/pullup/x/first.png', r'sample 0: .*first.png must be named after a frame from 1 to 6'),
-    (0, 4, ' ', r'sample 0: the sentence is empty'),
+    (0, 4, ' ', r'sample 0: the sentence is an empty sentence'),
     (2, 4, 'man', r'sample 2: says of video @20_pull_up_1 .* an earlier sample has other paths'),
     (2, 3, 7, r'sample 2: says of video @20_pull_up_1'),
     (2, 2, 'puppet_mask/other/puppet_mask.mat', r'sample 2: says of video @20_pull_up_1'),

@@ -273,4 +273,4 @@ def test_command(raw):
     source = records.open_records(raw.parent / 'tfds', 'train')
     assert [source[number].video.name for number in range(2)] == sorted(raw_tree.TRAIN)
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith('error: ')
+    assert again.returncode == 2 and again.stderr.splitlines()[-1].startswith('error: ')
