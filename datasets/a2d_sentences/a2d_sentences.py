@@ -7,8 +7,6 @@ metadata.json says whose mask in which frame each of a record's masks is. The fi
 are decoded when they are asked for.
 """
 import functools
-import io
-import pathlib
 
 from absl import logging
 import numpy as np
@@ -30,27 +28,16 @@ class A2dSentences(VideoRecords):
     # One element, the bytes of the mp4.
     FRAMES = {'film': tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_))}
 
-    def splits(self, root: pathlib.Path):
-        videos = raw.read_videos(root)  # Every text file is checked before the first film is copied.
-        return {split: (videos[split], functools.partial(self._read, root)) for split in videos}
+    def splits(self, root):
+        return {split: (videos, functools.partial(self._read, read))
+                for split, (videos, read) in raw.splits(root).items()}
 
-    def _read(self, root: pathlib.Path, video: raw.Video):
-        film, num_frames, height, width = raw.read_film(root, video)
-        masks = raw.read_masks(root, video, num_frames, height, width)
-        annotated = {instance for _, instance in masks}
+    def _read(self, read, video):
+        parts = read(video)
+        kept = {expression['id'] for expression in parts[0]['expressions']} if parts else ()
         self._away += [f'{video.name} {expression.instance}' for expression in video.expressions
-                       if expression.instance not in annotated]
-        # An object's id is its instance + 1, since 0 is background elsewhere.
-        expressions = [{'id': str(expression.instance), 'text': expression.text,
-                        'object_id': expression.instance + 1, 'tags': ''}
-                       for expression in video.expressions if expression.instance in annotated]
-        if not expressions:
-            return None
-        entry = {'video': video.name, 'frame_names': [f'{number:05d}' for number in range(1, num_frames + 1)],
-                 'expressions': expressions, 'height': height, 'width': width}
-        places = [[frame, instance + 1] for frame, instance in masks]
-        return entry, {'has_masks': True, 'mask_places': places}, {
-            'film': [film], 'masks': list(map(io.BytesIO, masks.values()))}
+                       if str(expression.instance) not in kept]
+        return parts
 
     def _write(self, split, videos, read, shards):
         self._away = []

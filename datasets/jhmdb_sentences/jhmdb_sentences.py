@@ -9,45 +9,10 @@
 Scored are three frames a video, drawn once for all in the first of these files; other releases drew others, so only
 numbers of this one can be compared. Only these frames' masks are kept, in their order: `mask_places` in metadata.json.
 """
-import dataclasses
-import functools
-import io
-import pathlib
-import re
-import reprlib
-import struct
-import zlib
-
-import numpy as np
-import scipy.io
 import tensorflow_datasets as tfds
 
 from datasets import video_records
-from sgmg_jax import files, pictures
-from sgmg_jax.data import records
-
-METADATA = 'jhmdb_sentences_samples_metadata.json'
-LARGEST_JSON = 2 ** 26  # bytes
-LARGEST_MAT = 2 ** 26  # bytes
-MOST_VALUES = 2 ** 24  # of the masks of a video
-MOST_FRAMES = 1000
-# MATLAB's, as scipy names them.
-KINDS = 'logical', 'double', 'single', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64'
-
-
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """What the metadata list of one video.
-
-    frame_folder, mask_file: relative to the root of the raw data set.
-    scored: numbers, from 1, of the frames that are scored, sorted.
-    """
-    name: str
-    text: str
-    frame_folder: pathlib.PurePosixPath
-    mask_file: pathlib.PurePosixPath
-    num_frames: int
-    scored: tuple[int, ...]
+from datasets.jhmdb_sentences import raw
 
 
 class JhmdbSentences(video_records.VideoRecords):
@@ -56,158 +21,9 @@ class JhmdbSentences(video_records.VideoRecords):
     RELEASE_NOTES = {'1.0.0': 'One record a video.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'Download Rename_Images.tar.gz and puppet_mask.zip from the page of JHMDB, unpack them into one folder, and '
-        f'add {METADATA} of the release of MTTR.')
+        f'add {raw.METADATA} of the release of MTTR.')
 
     FRAMES = video_records.frames('png')
 
-    def splits(self, root: pathlib.Path):
-        return {'test': (read_videos(root / METADATA, root), functools.partial(read_record, root))}
-
-
-def read_record(root: pathlib.Path, video: Video) -> tuple[dict, dict, dict]:
-    """A video as `VideoRecords` wants it. Raises FileNotFoundError, ValueError: a file of it is missing or broken."""
-    names = [f'{number:05d}' for number in range(1, video.num_frames + 1)]
-    frames, height, width = read_frames(root, video, names)
-    masks = read_masks(root, video, height, width)
-    entry = {'video': video.name, 'frame_names': names, 'height': height, 'width': width,
-             'expressions': [{'id': '0', 'text': video.text, 'object_id': 1, 'tags': ''}]}
-    return entry, {'has_masks': True, 'mask_places': [[frame - 1, 1] for frame in video.scored]}, {
-        'frames': list(map(io.BytesIO, frames)), 'masks': list(map(io.BytesIO, masks))}
-
-
-def read_videos(file: pathlib.Path, root: pathlib.Path | None = None) -> list[Video]:
-    """Every video of the metadata file, sorted by name.
-
-    Paths in the file may begin with anything; what counts begins with Rename_Images and puppet_mask.
-
-    Args:
-        root: a folder that a link to the file must not lead out of.
-
-    Raises:
-        FileNotFoundError: when the file is missing.
-        ValueError: for a file that is no JSON or no list of five-lists, for a path without these folders, for samples
-            of one video that contradict each other, for a frame that is named twice or outside the video.
-    """
-    try:
-        samples = files.read_json(file, LARGEST_JSON, root)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing. It comes with the release of MTTR (jhmdb_sentences in its data '
-                                'instructions); copy it there, or mend --raw.') from error
-    if not isinstance(samples, list) or not samples:
-        raise ValueError(f'{file}: must be a list of samples. Copy it again from the release of MTTR.')
-    videos = {}
-    for number, sample in enumerate(samples):
-        video = _read_sample(sample, f'{file}: sample {number}')
-        first = videos.setdefault(video.name, video)
-        if dataclasses.replace(first, scored=()) != dataclasses.replace(video, scored=()):
-            raise ValueError(f'{file}: sample {number}: says of video {video.name} {reprlib.repr(sample)}; an earlier '
-                             'sample has other paths, another number of frames or another text. Make them agree.')
-        if first is not video:
-            if video.scored[0] in first.scored:
-                raise ValueError(f'{file}: sample {number}: names frame {video.scored[0]} of video {video.name} a '
-                                 'second time. Remove one of the two.')
-            videos[video.name] = dataclasses.replace(first, scored=tuple(sorted(first.scored + video.scored)))
-    return [videos[name] for name in sorted(videos)]
-
-
-def read_frames(root: pathlib.Path, video: Video, names: list[str]) -> tuple[list[bytes], int, int]:
-    """The PNGs of a video in order, all of which are decoded, and their common (height, width).
-
-    Raises:
-        FileNotFoundError: for a frame that is not there.
-        ValueError: for a broken PNG, and for frames of different sizes.
-    """
-    folder = root / video.frame_folder
-    if not folder.is_dir():
-        raise FileNotFoundError(f'{folder / names[0]}.png: missing, with its whole folder. Unpack the frames again.')
-    # Decoded as records are; Pillow takes PNGs that OpenCV then refuses.
-    return video_records.read_frames(
-        video_records.find_files(folder, names, '.png'), root, 'PNG',
-        lambda data: records.decode_picture(data, formats=(pictures.PNG,)).shape[:2],
-        f'; {METADATA} counts {len(names)} frames from 00001')
-
-
-def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> list[bytes]:
-    """PNGs of 0 and 1 of the scored frames of a video, in their order.
-
-    Raises:
-        FileNotFoundError: for a missing puppet_mask.mat.
-        ValueError: for a broken one or one without part_mask, for masks of another size than the frames, for other
-            values than 0 and 1, and for a scored frame that it lacks.
-    """
-    file = root / video.mask_file
-    try:
-        data = files.read_bytes(file, LARGEST_MAT, root)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing, though {METADATA} names it. Unpack puppet_mask.zip again.'
-                                ) from error
-    try:
-        _check_unpacked(data)
-        variables = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(data))}
-        shape, kind = variables.get('part_mask', ((), 'missing'))
-        good = kind in KINDS and np.prod(shape, dtype=float) <= MOST_VALUES
-        if good:
-            masks = scipy.io.loadmat(io.BytesIO(data), variable_names=['part_mask'])['part_mask']
-    except Exception as error:  # A file that is cut makes scipy raise what comes along, IndexError and TypeError too.
-        raise ValueError(f'{file}: broken MATLAB file ({files.printable(str(error))}). Unpack this file again.'
-                         ) from error
-    if 'part_mask' not in variables:
-        raise ValueError(f'{file}: must have the variable part_mask, has {sorted(variables)!a:.200}. Unpack this file '
-                         'again.')
-    if not good:
-        raise ValueError(f'{file}: part_mask must be an array of at most {MOST_VALUES:,} numbers, is {kind} of the '
-                         f'shape {shape}. Unpack this file again.')
-    masks = np.atleast_3d(masks)  # MATLAB drops a last axis of 1.
-    if masks.shape[:2] != (height, width):
-        turned = ' They are those of the frame transposed: part_mask must be (H, W, T).'
-        raise ValueError(f'{file}: part_mask is {masks.shape[1]}x{masks.shape[0]} pixels, the frames {width}x{height}. '
-                         'Take frames and masks of the same release.' + turned * (masks.shape[:2] == (width, height)))
-    if not ((masks == 0) | (masks == 1)).all():
-        raise ValueError(f'{file}: part_mask holds other values than 0 and 1. Unpack this file again.')
-    if video.scored[-1] > masks.shape[2]:
-        raise ValueError(f'{file}: part_mask ends after {masks.shape[2]} frames, but {METADATA} names frame '
-                         f'{video.scored[-1]} of the video. Take both of the same release.')
-    return [video_records.encode_png(masks[:, :, frame - 1]) for frame in video.scored]
-
-
-def _check_unpacked(data: bytes) -> None:
-    """Raises ValueError if a variable of a MATLAB file, compressed one by one, unpacks to too much."""
-    order, position = {b'MI': '>', b'IM': '<'}.get(data[126:128]), 128
-    while order and position + 8 <= len(data):
-        kind, size = struct.unpack_from(f'{order}II', data, position)
-        if kind == 15:  # compressed
-            unpacker = zlib.decompressobj()
-            unpacker.decompress(data[position + 8:position + 8 + size], 8 * MOST_VALUES)
-            if unpacker.unconsumed_tail:
-                raise ValueError('a variable unpacks to gigabytes')
-        position += 8 + size
-
-
-def _read_sample(sample: list, where: str) -> Video:
-    """The video of one sample, with one scored frame."""
-    kinds = [str, str, str, int, str]
-    if not isinstance(sample, list) or [type(value) for value in sample] != kinds:
-        raise ValueError(f'{where}: must be [video, path of a frame, path of a mask, number of frames, sentence], is '
-                         f'{reprlib.repr(sample)}. Copy the file again from the release of MTTR.')
-    name, frame_path, mask_path, num_frames, text = sample
-    files.check_name(name, f'{where}: the video')
-    frame = _below('Rename_Images', frame_path, where)
-    if not 0 < num_frames <= MOST_FRAMES:
-        raise ValueError(f'{where}: the number of frames must be from 1 to {MOST_FRAMES:,}, is {num_frames}. Mend it.')
-    if not (re.fullmatch('[0-9]{1,9}', frame.stem) and 0 < int(frame.stem) <= num_frames):
-        raise ValueError(f'{where}: {files.printable(frame_path[:200])} must be named after a frame from 1 to '
-                         f'{num_frames}, the number of frames in the same sample. Mend one of them.')
-    records.check_sentence(text, f'{where}: the sentence')
-    return Video(name, text, frame.parent, _below('puppet_mask', mask_path, where), num_frames, (int(frame.stem),))
-
-
-def _below(folder: str, path: str, where: str) -> pathlib.PurePosixPath:
-    """The path from `folder` on."""
-    parts = pathlib.PurePosixPath(path).parts
-    if folder not in parts:
-        raise ValueError(f'{where}: the path {files.printable(path[:200])} does not lead through {folder}. Copy the '
-                         'file again from the release of MTTR.')
-    parts = parts[parts.index(folder):]
-    for part in parts:
-        files.check_name(part, f'{where}: the path {path!a:.200}: a part')
-    return pathlib.PurePosixPath(*parts)
+    def splits(self, root):
+        return raw.splits(root)

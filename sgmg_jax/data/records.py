@@ -166,7 +166,7 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None,
         if size is not None and stored != tuple(size):
             raise pictures.BrokenPicture(f'is {stored[1]}x{stored[0]} pixels, not {size[1]}x{size[0]}')
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) \
-            if is_whole(data) else None
+            if _has_end(data) else None
     except cv2.error as error:
         raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
     if image is None or image.shape[:2] != stored:
@@ -181,7 +181,15 @@ def _size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
         raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
 
 
-def is_whole(data: bytes) -> bool:
+def check_jpeg(data: bytes) -> tuple[int, int]:
+    """Reads all of a JPEG and returns its (H, W). Raises BrokenPicture."""
+    size = pictures.check_jpeg(data)
+    if not _has_end(data):
+        raise pictures.BrokenPicture('is broken or truncated')
+    return size
+
+
+def _has_end(data: bytes) -> bool:
     """Whether a JPEG has its end, which some versions of OpenCV and Pillow do not miss; True for other pictures."""
     return not data.startswith(b'\xff\xd8') or b'\xff\xd9' in data[-1024:]
 

@@ -36,7 +36,7 @@ def test_a_second_build_into_the_same_folder_is_refused(raw, monkeypatch):
 
     def build_again(*arguments):
         for options in ({}, {'overwrite': True}):
-            with pytest.raises(BlockingIOError, match=f'process {os.getpid()} .*, building ref_youtube_vos, is at work'):
+            with pytest.raises(BlockingIOError, match=f'process {os.getpid()} .*, building ref_youtube_vos, is at'):
                 built(raw, **options)
             refused.append(options)
         return read(*arguments)

@@ -9,7 +9,7 @@ import pytest
 import scipy.io
 
 from datasets import build
-from datasets.jhmdb_sentences import jhmdb_sentences as jhmdb
+from datasets.jhmdb_sentences import raw as jhmdb
 from sgmg_jax.data import records
 
 HEIGHT, WIDTH, FRAMES, MASKS = 24, 33, 6, 5

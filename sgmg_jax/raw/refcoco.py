@@ -9,6 +9,7 @@
 Both give the same.
 """
 import dataclasses
+import functools
 import pathlib
 import reprlib
 from typing import NamedTuple
@@ -16,11 +17,18 @@ from typing import NamedTuple
 from absl import logging
 import numpy as np
 
-from datasets import video_records
 from sgmg_jax import files, plain_pickle
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import segmentations
+from sgmg_jax.raw import common
 
+# Sentences of each split as others report them; the log compares, nothing depends on it.
+REPORTED = {
+    'refcoco': {'train': 120624, 'val': 10834, 'testA': 5657, 'testB': 5095},
+    'refcoco+': {'train': 120191, 'val': 10758, 'testA': 5726, 'testB': 4889},
+    'refcocog': {'train': 80512, 'val': 4896, 'test': 9602},
+}
+REFS = {'refcoco': 'refs(unc).p', 'refcoco+': 'refs(unc).p', 'refcocog': 'refs(umd).p'}
 LARGEST_JSON = 2 ** 28  # bytes; the largest, a converted split of RefCOCO, has a third of it
 MOST_SENTENCES = 2 ** 20  # of a split; lists that share parts could have any number
 
@@ -53,6 +61,40 @@ class Picture:
         return pathlib.PurePath(self.file_name).stem
 
 
+def splits(root: pathlib.Path, name: str) -> common.Splits:
+    """The pictures of each split, and how one is read.
+
+    Args:
+        root: holds the folders of the three data sets and of the pictures.
+        name: 'refcoco', 'refcoco+' or 'refcocog'.
+
+    Raises:
+        OSError, ValueError: as `find_pictures` and `read_splits`.
+    """
+    found = find_pictures(root)
+    pictures = read_splits(root, name, REFS[name], tuple(REPORTED[name]))
+    for split, of_split in pictures.items():
+        logging.info('%s %s: %d pictures, %d sentences (reported: %d).', name, split, len(of_split),
+                     sum(len(picture.sentences) for picture in of_split), REPORTED[name][split])
+    return {split: (of_split, functools.partial(read_record, root, found)) for split, of_split in pictures.items()}
+
+
+def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
+                ) -> common.Parts:
+    """A picture, a video of one frame; `found` as `find_pictures` gives it.
+
+    Raises:
+        FileNotFoundError, ValueError: its file is missing, broken or of another size, or an outline is wrong.
+    """
+    data = read_jpeg(found, picture, root)
+    places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
+    masks = [common.encode_png(render(picture, number)) for _, number in places]
+    entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
+             'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
+                              'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
+    return entry, {'has_masks': True, 'mask_places': places}, {'frames': [data], 'masks': masks}
+
+
 def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture, root: pathlib.Path) -> bytes:
     """The JPEG of a picture.
 
@@ -67,8 +109,8 @@ def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
     if len(names) > 1:
         raise ValueError(f'{folder}: {" and ".join(names)} are the same picture. Remove all but one.')
     file = folder / names[0]
-    (data,), height, width = video_records.read_frames(
-        [file], root, 'JPEG', video_records.read_jpeg, f', though {picture.where} needs it')
+    (data,), height, width = common.read_frames(
+        [file], root, 'JPEG', records.check_jpeg, f', though {picture.where} needs it')
     if (height, width) != (picture.height, picture.width):
         raise ValueError(f'{file}: is {width}x{height} pixels, but "width" and "height" of {picture.where} are '
                          f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')

@@ -12,19 +12,22 @@ video, expression and field.
 """
 from collections.abc import Iterator
 import dataclasses
+import functools
 import pathlib
 import reprlib
 
 from absl import logging
 import numpy as np
 
-from datasets import video_records
 from sgmg_jax import files, pictures
-from sgmg_jax.data.records import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.records import VOID, check_jpeg, check_sentence, parse_object_id
+from sgmg_jax.raw import common
 
 LARGEST_JSON = 2 ** 26  # bytes of an expressions file; that of train has a fiftieth of it
 FRAME_ENDINGS = '.jpg', '.jpeg'
 SPLITS = ('train', 'valid', 'test')
+FRAME_FOLDERS = ('{split}/JPEGImages',)
+MASK_FOLDERS = ('{split}/Annotations',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +60,34 @@ class Split:
     frame_folders: tuple[pathlib.Path, ...]
     mask_folders: tuple[pathlib.Path, ...]
     challenge: bool
+
+
+def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
+           mask_folders: tuple[str, ...] = MASK_FOLDERS, hidden_test: bool = True) -> common.Splits:
+    """The videos of each split, and how one is read; every expressions file is checked.
+
+    Args:
+        root: of the raw data set.
+        frame_folders, mask_folders: as in `find_splits`.
+        hidden_test: as in `select_videos`.
+
+    Raises:
+        OSError, ValueError: as `find_splits`, `read_videos` and `select_videos`.
+    """
+    found = find_splits(root, frame_folders, mask_folders).values()
+    return {split.name: (select_videos(root, split, videos, hidden_test), functools.partial(read_record, split))
+            for split in found if (videos := read_videos(split))}
+
+
+def read_record(split: Split, video: Video) -> common.Parts:
+    """Raises FileNotFoundError and ValueError: a file of the video is missing or broken."""
+    frames, height, width = read_frames(split, video)
+    masks = read_masks(split, video, height, width)
+    expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id if masks else -1,
+                    'tags': ' '.join(expression.tags)} for expression in video.expressions]
+    entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
+             'height': height, 'width': width}
+    return entry, {'has_masks': bool(masks)}, {'frames': frames, 'masks': masks}
 
 
 def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders: tuple[str, ...]
@@ -154,8 +185,8 @@ def read_frames(split: Split, video: Video) -> tuple[list[bytes], int, int]:
     folder = _video_folder(split.frame_folders, video, split, 'frames')
     if not video.frames:
         raise FileNotFoundError(f'{folder}: holds no frames. Unpack them again.')
-    return video_records.read_frames(
-        video_records.find_files(folder, video.frames, *FRAME_ENDINGS), split.root, 'JPEG', video_records.read_jpeg,
+    return common.read_frames(
+        common.find_files(folder, video.frames, *FRAME_ENDINGS), split.root, 'JPEG', check_jpeg,
         f', though listed in {split.expressions_file} or named by a mask')
 
 
@@ -183,7 +214,7 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
     for index, data in (_merge_expressions if binary else _index_masks)(split, folder, video, height, width):
         masks.append(data)
         counts += np.bincount(index.ravel(), minlength=256)
-        total = video_records.add_bytes(total, data, folder)
+        total = common.add_bytes(total, data, folder)
     ids = [value for value in np.flatnonzero(counts).tolist() if value not in (0, VOID)]
     for expression in video.expressions:
         if expression.object_id not in ids:
@@ -253,7 +284,7 @@ def _video_folder(folders: tuple[pathlib.Path, ...], video: Video, split: Split,
 
 def _index_masks(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
                  ) -> Iterator[tuple[np.ndarray, bytes]]:
-    for file in video_records.find_files(folder, video.frames, '.png'):
+    for file in common.find_files(folder, video.frames, '.png'):
         yield _read_index_png(split, file, height, width)
 
 
@@ -279,7 +310,7 @@ def _read_index_png(split: Split, file: pathlib.Path, height: int, width: int) -
 
 def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
                        ) -> Iterator[tuple[np.ndarray, bytes]]:
-    paths = {expression.id: video_records.find_files(folder / expression.id, video.frames, '.png')
+    paths = {expression.id: common.find_files(folder / expression.id, video.frames, '.png')
              for expression in video.expressions if (folder / expression.id).is_dir()}
     for number, frame in enumerate(video.frames):
         merged = np.zeros((height, width), np.uint8)
@@ -305,4 +336,4 @@ def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height:
                                  f'{other[0]} has (expression {drawn[other[0]]}). Mend "obj_id" '
                                  'or the masks.')
             merged[mask] = expression.object_id
-        yield merged, video_records.encode_png(merged)
+        yield merged, common.encode_png(merged)

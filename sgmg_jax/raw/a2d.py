@@ -10,22 +10,21 @@ The number in an h5 file's name counts frames from 1. `instance` in it names the
 holds their masks, (N, W, H) because MATLAB wrote it, (W, H) where N is 1. An instance may be away from a frame.
 """
 import dataclasses
+import functools
 import pathlib
 import re
 
 from absl import logging
-import h5py
 import numpy as np
 
-from datasets.video_records import add_bytes, encode_png, find_files
-from sgmg_jax import files
+from sgmg_jax import arrays, files
 from sgmg_jax.data import records
+from sgmg_jax.raw import common
+from sgmg_jax.raw.common import add_bytes, encode_png, find_files
 from sgmg_jax.video import BrokenFilm, open_film
 
 SUBSETS = {'0': 'train', '1': 'test'}
 CLIP_FOLDERS = ('CLIPS320', 'clips320H')
-LARGEST_H5 = 2 ** 28  # bytes
-MOST_VALUES = 2 ** 26  # of the masks of a frame
 FAULTY_INSTANCE = '1 (copy)'  # One row of the release has it; all who read the file drop that row.
 
 
@@ -41,6 +40,27 @@ class Video:
     """A video and its sentences in the order of the annotations file."""
     name: str
     expressions: tuple[Expression, ...]
+
+
+def splits(root: pathlib.Path) -> common.Splits:
+    """The videos of each split, and how one is read; every text file is checked. Raises as `read_videos`."""
+    return {split: (videos, functools.partial(read_record, root)) for split, videos in read_videos(root).items()}
+
+
+def read_record(root: pathlib.Path, video: Video) -> common.Parts | None:
+    """None if all of its instances are away. Raises FileNotFoundError and ValueError as `read_film`, `read_masks`."""
+    film, num_frames, height, width = read_film(root, video)
+    masks = read_masks(root, video, num_frames, height, width)
+    annotated = {instance for _, instance in masks}
+    # An object's id is its instance + 1, since 0 is background elsewhere.
+    expressions = [{'id': str(expression.instance), 'text': expression.text, 'object_id': expression.instance + 1,
+                    'tags': ''} for expression in video.expressions if expression.instance in annotated]
+    if not expressions:
+        return None
+    entry = {'video': video.name, 'frame_names': [f'{number:05d}' for number in range(1, num_frames + 1)],
+             'expressions': expressions, 'height': height, 'width': width}
+    places = [[frame, instance + 1] for frame, instance in masks]
+    return entry, {'has_masks': True, 'mask_places': places}, {'film': [film], 'masks': list(masks.values())}
 
 
 def read_videos(raw: pathlib.Path) -> dict[str, list[Video]]:
@@ -202,16 +222,7 @@ def read_masks(raw: pathlib.Path, video: Video, num_frames: int, height: int, wi
 
 def _read_h5(file: pathlib.Path, root: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the instances [N] and their masks, transposed [N W H]."""
-    files.check_regular(file, LARGEST_H5, root)
-    try:
-        with h5py.File(file, 'r') as content:
-            if not {'instance', 'reMask'} <= content.keys():
-                raise ValueError(f'{file}: must have the data sets instance and reMask, has '
-                                 f'{files.printable(str(sorted(content)[:20]))}. Unpack this file again.')
-            instances, masks = (_read_array(content, name, file) for name in ('instance', 'reMask'))
-    # h5py raises all of these for damaged files.
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f'{file}: broken HDF5 ({files.printable(str(error))}). Unpack this file again.') from error
+    instances, masks = arrays.read_h5(file, ('instance', 'reMask'), root)
     instances = instances.ravel()
     if not ((instances >= 0) & (instances % 1 == 0) & (instances < 10 ** 5)).all():
         raise ValueError(f'{file}: instance must hold whole numbers, holds {instances.tolist()[:20]}. '
@@ -221,15 +232,3 @@ def _read_h5(file: pathlib.Path, root: pathlib.Path) -> tuple[np.ndarray, np.nda
         raise ValueError(f'{file}: reMask has the shape {masks.shape}, but instance names {len(instances)}; it must be '
                          '(N, W, H), or (W, H) where N is 1. Unpack this file again.')
     return instances, masks
-
-
-def _read_array(content: h5py.File, name: str, file: pathlib.Path) -> np.ndarray:
-    """An array of numbers, after a look at its size. It must lie in the file: links and parts may name other files."""
-    array = content[name] if isinstance(content.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(array, h5py.Dataset) or array.dtype.kind not in 'biuf' or array.shape is None or (
-            array.is_virtual or array.external):
-        raise ValueError(f'{file}: {name} must be an array of numbers. Unpack this file again.')
-    if array.size > MOST_VALUES:
-        raise ValueError(f'{file}: {name} has the shape {array.shape}; at most {MOST_VALUES:,} values are read. '
-                         'Unpack this file again.')
-    return np.asarray(array)

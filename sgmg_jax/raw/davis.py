@@ -5,13 +5,15 @@
     DAVIS/ImageSets/2017/{train,val}.txt                         a video a line, or a path of each frame
     davis_text_annotations/Davis17_annot{1,2}{,_full_video}.txt  <video> <object> "<sentence>"
 """
+import dataclasses
+import functools
 import pathlib
 
 from absl import logging
 
-from datasets.ref_youtube_vos import raw
 from sgmg_jax import files
-from sgmg_jax.data.records import check_sentence, parse_object_id
+from sgmg_jax.data.records import VOID, check_sentence, parse_object_id
+from sgmg_jax.raw import common, youtube
 
 TEXTS = 'davis_text_annotations'
 # In the order of an object's four expressions.
@@ -19,9 +21,32 @@ TEXT_FILES = {'Davis17_annot1.txt': 'utf-8', 'Davis17_annot1_full_video.txt': 'u
               'Davis17_annot2.txt': 'latin-1', 'Davis17_annot2_full_video.txt': 'latin-1'}
 MISSPELT = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike': 'motorbike'}
 SPLITS = {'train': 'train.txt', 'valid': 'val.txt'}
+# Packs differ in whether they keep the level of resolution that DAVIS has. The folder with it
+# comes first: beside it `Annotations/` may hold a single PNG, kept for its palette.
+FRAME_FOLDERS = ('{split}/JPEGImages/480p', '{split}/JPEGImages', 'DAVIS/JPEGImages/480p')
+MASK_FOLDERS = ('{split}/Annotations_unsupervised/480p', '{split}/Annotations/480p',
+                '{split}/Annotations', 'DAVIS/Annotations_unsupervised/480p')
 
 
-def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
+def splits(root: pathlib.Path) -> common.Splits:
+    """The videos of each split, and how one is read: of the converted layout if it is there, else of the downloads.
+
+    Raises:
+        OSError, ValueError: as `youtube.splits` and `read_splits`.
+    """
+    if not any((root / 'meta_expressions' / split / 'meta_expressions.json').exists() for split in youtube.SPLITS):
+        return {split.name: (videos, functools.partial(read_record, split)) for split, videos in read_splits(root)}
+    if (root / TEXTS).is_dir():
+        logging.info('%s: holds %s too; the converted sentences of meta_expressions are taken.', root, TEXTS)
+    return youtube.splits(root, FRAME_FOLDERS, MASK_FOLDERS, hidden_test=False)
+
+
+def read_record(split: youtube.Split, video: youtube.Video) -> common.Parts:
+    """A video of the downloads, whose frames are all that its folders hold. Raises as `youtube.read_record`."""
+    return youtube.read_record(split, dataclasses.replace(video, frames=frame_names(split, video)))
+
+
+def read_splits(root: pathlib.Path) -> list[tuple[youtube.Split, list[youtube.Video]]]:
     """The splits whose list of videos is there, each with its videos, sorted by name, without their frames.
 
     As in the released conversion, the four sentences of the object at position n (ids sorted as words) are
@@ -43,7 +68,7 @@ def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
     if absent:
         raise FileNotFoundError(
             f'{root}: holds neither the converted data set (meta_expressions/) nor all of the downloads; these do '
-            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --raw.')
+            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --youtube.')
     texts = [_read_texts(root / TEXTS / name, encoding, root) for name, encoding in TEXT_FILES.items()]
     found = []
     for name, candidates in lists.items():
@@ -51,9 +76,9 @@ def read_splits(root: pathlib.Path) -> list[tuple[raw.Split, list[raw.Video]]]:
             logging.warning('Split %r is not built: %s does not exist.', name,
                             root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
             continue
-        split = raw.Split(name, root, root / TEXTS, (frames,), (masks,), challenge=False)
+        split = youtube.Split(name, root, root / TEXTS, (frames,), (masks,), challenge=False)
         names = _read_list(candidates[0], root)
-        found.append((split, [raw.Video(video, (), _expressions(video, texts, candidates[0])) for video in names]))
+        found.append((split, [youtube.Video(video, (), _expressions(video, texts, candidates[0])) for video in names]))
     return found
 
 
@@ -78,7 +103,7 @@ def _read_texts(file: pathlib.Path, encoding: str, root: pathlib.Path) -> dict[s
         object_id = parse_object_id(words[1]) if len(words) > 2 else None
         if len(quoted) < 2 or object_id is None:
             raise ValueError(f'{file}: line {number} is {line!a:.80}; it must be <video> <object> "<sentence>", '
-                             f'the object a whole number from 1 to {raw.VOID - 1}. Mend the line.')
+                             f'the object a whole number from 1 to {VOID - 1}. Mend the line.')
         if quoted[0] + quoted[-1] != '""':
             # The released conversion would cut off its first and last letter.
             logging.warning('%s: the sentence of line %d lacks its quotes: %s', file, number, files.printable(line))
@@ -94,7 +119,7 @@ def _read_texts(file: pathlib.Path, encoding: str, root: pathlib.Path) -> dict[s
 
 
 def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pathlib.Path
-                 ) -> tuple[raw.Expression, ...]:
+                 ) -> tuple[youtube.Expression, ...]:
     objects = [set(sentences.get(video, ())) for sentences in texts]
     complete = sorted(set.intersection(*objects))
     if not complete:
@@ -103,13 +128,13 @@ def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pa
     rest = set.union(*objects) - set(complete)
     if rest:
         logging.warning('Video %s: left out the objects %s, which have less than four sentences.', video, sorted(rest))
-    return tuple(raw.Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
+    return tuple(youtube.Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
                  for position, key in enumerate(complete) for number, sentences in enumerate(texts))
 
 
-def frame_names(split: raw.Split, video: raw.Video) -> tuple[str, ...]:
+def frame_names(split: youtube.Split, video: youtube.Video) -> tuple[str, ...]:
     """Of frames and masks alike: who has one without the other is told when the files are checked."""
     folders = ((folder / video.name, endings) for kinds, endings in (
-        (split.frame_folders, raw.FRAME_ENDINGS), (split.mask_folders, ('.png',))) for folder in kinds)
+        (split.frame_folders, youtube.FRAME_ENDINGS), (split.mask_folders, ('.png',))) for folder in kinds)
     found = {stem for folder, endings in folders if folder.is_dir() for stem in files.by_stem(folder, *endings)}
     return tuple(files.check_name(name, f'{split.frame_folders[0] / video.name}: a frame') for name in sorted(found))
