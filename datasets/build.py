@@ -128,7 +128,7 @@ def _build(options: argparse.Namespace) -> None:
 
     print(f'reading the lists of {options.name} in {files.printable(options.raw)}', file=sys.stderr)
     target = build(options.name, options.raw, options.out, options.shards, options.overwrite, options.skip_bad_videos)
-    print(f'{target}: ' + ', '.join(f'{name} {count} videos' for name, count in records.splits(target).items()))
+    print(f'{target}: ' + ', '.join(f'{name} {count} videos' for name, count in records.describe(target)[1].items()))
 
 
 if __name__ == '__main__':

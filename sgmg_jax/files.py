@@ -214,8 +214,15 @@ def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_junk(entry.name):
-                (folders if entry.is_dir() else others).append(entry.name)
+                (folders if _is_folder(entry) else others).append(entry.name)
     return sorted(folders), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
 
 
 def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:

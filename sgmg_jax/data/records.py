@@ -293,9 +293,10 @@ def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], s
     return Records(', '.join(folders), split, tuple(videos), tuple(sources))
 
 
-def splits(directory: str | os.PathLike) -> dict[str, int]:
-    """The splits of a built data set, and how many videos each has. Raises as `open_records`."""
-    return {name: sum(lengths) for name, lengths in _read_info(_records_folder(pathlib.Path(directory)))[1].items()}
+def describe(directory: str | os.PathLike) -> tuple[str, dict[str, int]]:
+    """Name of a built data set, and of each split the number of videos. Raises as `open_records`."""
+    name, lengths = _read_info(_records_folder(pathlib.Path(directory)))
+    return name, {split: sum(of_split) for split, of_split in lengths.items()}
 
 
 def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence]:

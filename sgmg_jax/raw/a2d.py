@@ -75,7 +75,7 @@ def read_videos(raw: pathlib.Path) -> dict[str, list[Video]]:
     annotation_file = raw / 'text_annotations' / 'a2d_annotation.txt'
     missed_file = raw / 'text_annotations' / 'a2d_missed_videos.txt'
     clips = [raw / 'Release' / folder for folder in CLIP_FOLDERS]
-    absent = [str(file) for file in (subset_file, annotation_file, missed_file) if not file.exists()]
+    absent = [str(file) for file in (subset_file, annotation_file, missed_file) if not common.there(file)]
     if not any(folder.is_dir() for folder in clips):
         absent.append(' or '.join(map(str, clips)))
     if absent:
@@ -155,9 +155,9 @@ def read_film(raw: pathlib.Path, video: Video) -> tuple[bytes, int, int, int]:
     """
     folders = [raw / 'Release' / folder for folder in CLIP_FOLDERS]
     paths = [folder / f'{video.name}.mp4' for folder in folders]
-    file = next((path for path in paths if path.exists()), None) or next(
+    file = next((path for path in paths if common.there(path)), None) or next(
         (path for folder in folders if folder.is_dir() for path in find_files(folder, [video.name], '.mp4')
-         if path.exists()), None)
+         if common.there(path)), None)
     if file is None:
         raise FileNotFoundError(f'{" or ".join(map(str, paths))}: missing, though a2d_annotation.txt has sentences of '
                                 'it. Unpack the clips again.')

@@ -4,6 +4,7 @@ Axis letters: H W pixels.
 """
 from collections.abc import Callable, Sequence
 import io
+import os
 import pathlib
 
 import numpy as np
@@ -16,6 +17,11 @@ from sgmg_jax.data import records
 Parts = tuple[dict, dict, dict[str, list[bytes]]]
 # Of each split its videos, and the function that reads one: None leaves it out; OSError, ValueError: a file is broken.
 Splits = dict[str, tuple[Sequence, Callable[..., Parts | None]]]
+
+
+def there(path: pathlib.Path) -> bool:
+    """Whether something has this name, a link to nothing among them: that is a fault, not a part that is left out."""
+    return os.path.lexists(path)
 
 
 def encode_png(index: np.ndarray) -> bytes:

@@ -34,7 +34,7 @@ def splits(root: pathlib.Path) -> common.Splits:
     Raises:
         OSError, ValueError: as `youtube.splits` and `read_splits`.
     """
-    if not any((root / 'meta_expressions' / split / 'meta_expressions.json').exists() for split in youtube.SPLITS):
+    if not any(common.there(root / 'meta_expressions' / split / 'meta_expressions.json') for split in youtube.SPLITS):
         return {split.name: (videos, functools.partial(read_record, split)) for split, videos in read_splits(root)}
     if (root / TEXTS).is_dir():
         logging.info('%s: holds %s too; the converted sentences of meta_expressions are taken.', root, TEXTS)
@@ -59,10 +59,10 @@ def read_splits(root: pathlib.Path) -> list[tuple[youtube.Split, list[youtube.Vi
     """
     frames, masks = (root / 'DAVIS' / kind / '480p' for kind in ('JPEGImages', 'Annotations_unsupervised'))
     lists = {split: [file for folder in ('2017', '2017/class')
-                     if (file := root / 'DAVIS' / 'ImageSets' / folder / name).exists()]
+                     if common.there(file := root / 'DAVIS' / 'ImageSets' / folder / name)]
              for split, name in SPLITS.items()}
     needed = [frames, masks, *(root / TEXTS / name for name in TEXT_FILES)]
-    absent = [str(path) for path in needed if not path.exists()]
+    absent = [str(path) for path in needed if not common.there(path)]
     if not any(lists.values()):
         absent.append(f'{root / "DAVIS/ImageSets/2017"}/{" or ".join(SPLITS.values())}')
     if absent:
@@ -77,13 +77,16 @@ def read_splits(root: pathlib.Path) -> list[tuple[youtube.Split, list[youtube.Vi
                             root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
             continue
         split = youtube.Split(name, root, root / TEXTS, (frames,), (masks,), challenge=False)
-        names = _read_list(candidates[0], root)
+        names = read_list(candidates[0], root)
         found.append((split, [youtube.Video(video, (), _expressions(video, texts, candidates[0])) for video in names]))
     return found
 
 
-def _read_list(file: pathlib.Path, root: pathlib.Path) -> list[str]:
-    """Names of videos; old releases give a line a frame, "/JPEGImages/480p/<video>/<frame>.jpg <mask>"."""
+def read_list(file: pathlib.Path, root: pathlib.Path | None = None) -> list[str]:
+    """Names of videos; old releases give a line a frame, "/JPEGImages/480p/<video>/<frame>.jpg <mask>".
+
+    Raises OSError, and ValueError for a file without a name, or with one that cannot be that of a folder.
+    """
     paths = [pathlib.PurePosixPath(line.split()[0])
              for line in files.read_text(file, below=root).split('\n') if line.strip()]
     names = sorted({path.parent.name if len(path.parts) > 1 else path.name for path in paths})

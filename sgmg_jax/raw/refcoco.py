@@ -133,12 +133,12 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
     """
     refs, instances = root / name / refs_name, root / name / 'instances.json'
     converted = {split: root / name / f'instances_{name}_{split}.json' for split in splits}
-    absent = [str(file) for file in (refs, instances) if not file.exists()]
+    absent = [str(file) for file in (refs, instances) if not common.there(file)]
     if not absent:
         pictures = _read_release(refs, instances, splits, root)
-    elif any(file.exists() for file in converted.values()):
+    elif any(common.there(file) for file in converted.values()):
         logging.info('%s: the converted files are read, as %s is missing.', root / name, ' and '.join(absent))
-        pictures = {split: _read_converted(file, root) for split, file in converted.items() if file.exists()}
+        pictures = {split: _read_converted(file, root) for split, file in converted.items() if common.there(file)}
     else:
         raise FileNotFoundError(
             f'{root}: no sentences of {name} are there. They are in {refs} and {instances}, or in the converted '

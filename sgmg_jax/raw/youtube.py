@@ -107,10 +107,10 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
         frames = tuple(raw / folder.format(split=name) for folder in frame_folders)
         masks = tuple(raw / folder.format(split=name) for folder in mask_folders)
         challenge_file = raw / name / 'meta_expressions_challenge.json'
-        challenge = challenge_file.exists() and any(folder.is_dir() for folder in masks)
+        challenge = common.there(challenge_file) and any(folder.is_dir() for folder in masks)
         plain_file = raw / 'meta_expressions' / name / 'meta_expressions.json'
         expressions = challenge_file if challenge else plain_file
-        absent = [] if expressions.exists() else [str(expressions)]
+        absent = [] if common.there(expressions) else [str(expressions)]
         if not any(folder.is_dir() for folder in frames):
             absent.append(' or '.join(map(str, frames)))
         if not absent:
@@ -158,7 +158,7 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
     if split.name != 'valid' or not hidden_test:
         return videos
     test_file = raw / 'meta_expressions' / 'test' / 'meta_expressions.json'
-    if test_file.exists():
+    if common.there(test_file):
         test = {video.name for video in read_videos(
             dataclasses.replace(split, name='test', expressions_file=test_file, challenge=False))}
         kept = [video for video in videos if video.name not in test]
