@@ -226,12 +226,12 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:
-    """Sorted names of the files in a folder that have one of these endings, in capitals or not, by what stands before.
+    """Sorted names in a folder that have one of these endings, in capitals or not, by what stands before.
 
-    Several files of one stem are for the caller to refuse. Raises OSError.
+    Folders among them, and several names of one stem, are for the caller to refuse. Raises OSError.
     """
     found = {}
-    for name in listing(folder)[1]:
+    for name in sorted(sum(listing(folder), [])):
         stem, ending = os.path.splitext(name)
         if ending.lower() in endings:
             found.setdefault(stem, []).append(name)

@@ -2,9 +2,7 @@
 import codecs
 import os
 import pathlib
-import shlex
 import shutil
-import subprocess
 
 import numpy as np
 from PIL import Image
@@ -14,7 +12,6 @@ import raw_tree
 
 from datasets import build
 from sgmg_jax.doctor import __main__ as doctor
-from sgmg_jax.doctor import common
 
 
 def write_refcoco_alone(root, converted):

