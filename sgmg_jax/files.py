@@ -6,6 +6,7 @@ rule for names.
 import codecs
 from collections.abc import Iterator
 import contextlib
+import csv
 import errno
 import fcntl
 import json
@@ -16,6 +17,7 @@ import stat
 import unicodedata
 
 LARGEST = 2 ** 30  # bytes of a text or JSON file; COCO's instances, the largest there is, have a sixth of it
+MOST_CONTAINERS = 2 ** 24  # lists and objects of a JSON file; COCO's instances have a tenth of it
 LONGEST_NAME = 200  # bytes; file systems take 255, endings and temporary names included
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
@@ -124,6 +126,29 @@ def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = L
     return _decoded(read_bytes(path, largest, below), encoding, path)
 
 
+def read_rows(path: str | os.PathLike, columns: int, below: str | os.PathLike | None = None
+              ) -> list[tuple[str, list[str]]]:
+    """Where each line of a CSV file is ('<path>: line 3', for messages), and its fields; blank lines are left out.
+
+    A line is a row: a quote that is not closed would otherwise swallow those that follow.
+
+    Raises:
+        ValueError: naming the line: it is no CSV, or has another number of fields; and as `read_text`.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path, below=below).split('\n'), 1):
+        where = f'{path}: line {number}'
+        try:
+            row = next(csv.reader([line], strict=True), [])
+        except csv.Error as error:
+            raise ValueError(f'{where}: is no CSV ({error}). Close its quotes, or copy the file again.') from error
+        if row and len(row) != columns:
+            raise ValueError(f'{where}: has {len(row)} fields, must have {columns}. Mend or remove the line.')
+        if row:
+            rows.append((where, row))
+    return rows
+
+
 def _decoded(data: bytes, encoding: str, where: str | os.PathLike) -> str:
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), encoding)
     try:
@@ -151,6 +176,8 @@ def parse_json(data: bytes | str, where: str | os.PathLike):
     """
     if isinstance(data, bytes):
         data = _decoded(data, 'utf-8', where)
+    if data.count('[') + data.count('{') > MOST_CONTAINERS:  # Two characters each, thirty times that in memory.
+        raise ValueError(f'{where}: is JSON of more than {MOST_CONTAINERS:,} lists and objects. Is it the right file?')
     try:
         return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -187,8 +214,28 @@ def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_junk(entry.name):
-                (folders if entry.is_dir() else others).append(entry.name)
+                (folders if _is_folder(entry) else others).append(entry.name)
     return sorted(folders), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:
+    """Sorted names in a folder that have one of these endings, in capitals or not, by what stands before.
+
+    Folders among them, and several names of one stem, are for the caller to refuse. Raises OSError.
+    """
+    found = {}
+    for name in sorted(sum(listing(folder), [])):
+        stem, ending = os.path.splitext(name)
+        if ending.lower() in endings:
+            found.setdefault(stem, []).append(name)
+    return found
 
 
 def check_name(name, what: str) -> str:

@@ -173,3 +173,22 @@ def test_what_is_printed_is_printable(text):
                     | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_json_is_what_the_library_reads(value):
     assert files.parse_json(json.dumps(value), 'here') == json.loads(json.dumps(value))
+
+
+def test_a_line_of_csv_is_a_row(tmp_path):
+    path = tmp_path / 'a.csv'
+    path.write_bytes('\ufeffa,"b, ""c""",d\r\n\r\n"x",\'y,"z"'.encode())
+    assert files.read_rows(path, 3) == [(f'{path}: line 1', ['a', 'b, "c"', 'd']),
+                                        (f'{path}: line 3', ['x', "'y", 'z'])]
+    for text, fault in (('a,"b\nc",d', 'line 1: is no CSV'), ('a,b,c\n"a"b,c,d', 'line 2: is no CSV'),
+                        ('a,b,c\na,b', 'line 2: has 2 fields, must have 3')):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf'a\.csv: {fault}'):
+            files.read_rows(path, 3)
+
+
+def test_files_are_found_by_what_stands_before_their_ending(tmp_path):
+    for name in ('1.jpg', '2.JPG', '2.jpeg', '._3.jpg', '4.png', 'jpg', '5.jpg.txt'):
+        (tmp_path / name).touch()
+    (tmp_path / '6.jpg').mkdir()
+    assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg'], '6': ['6.jpg']}

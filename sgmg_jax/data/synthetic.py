@@ -28,12 +28,15 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import cv2
 import numpy as np
 from PIL import Image
 import tqdm
+
+from sgmg_jax import commands
 
 COLOURS = {'red': (222, 38, 38), 'green': (44, 160, 52), 'blue': (46, 84, 232),
            'yellow': (246, 214, 34), 'purple': (158, 44, 196), 'cyan': (58, 222, 232)}
@@ -697,11 +700,12 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
         raise
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog='python -m sgmg_jax.data.synthetic',
-        description='Writes a procedural data set of moving shapes and sentences about them, '
-                    'in the raw layout of Ref-YouTube-VOS.',
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 when something is wrong."""
+    parser = commands.make_parser(
+        'python -m sgmg_jax.data.synthetic',
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of '
+        'Ref-YouTube-VOS.',
         epilog='example: python -m sgmg_jax.data.synthetic --out=data/synthetic_raw --train=600 --valid=40')
     parser.add_argument('--out', required=True, help='folder to make; must not exist, or be empty')
     parser.add_argument('--train', type=int, default=600, help='training videos (default: %(default)s)')
@@ -713,13 +717,15 @@ def main() -> None:
                         help='side of a square frame, or height and width (default: 128)')
     parser.add_argument('--seed', type=int, default=0,
                         help='another seed, another world (default: %(default)s)')
-    args = parser.parse_args()
-    size = (args.size[0], args.size[0]) if len(args.size) == 1 else tuple(args.size)
-    try:
-        write_dataset(args.out, args.train, args.valid, args.seed, args.frames, size)
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
+    return commands.exit_with(_write, parser, argv)
+
+
+def _write(options: argparse.Namespace) -> None:
+    if len(options.size) > 2:
+        raise ValueError(f'--size has {len(options.size)} numbers: one side, or height and width.')
+    size = (options.size[0], options.size[-1])
+    write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
