@@ -15,7 +15,7 @@ ALLOWED = {
     'models': BASE,
     'losses': BASE,
     'data': {'types', 'files'},
-    'evaluation': set(),
+    'evaluation': {'files'},
     'files': set(),
     'pictures': {'files'},
     'video': {'files', 'pictures'},
@@ -28,10 +28,10 @@ ALLOWED = {
     'doctor': {'files', 'plain_pickle'},
     'plain_pickle': set(),
     'processes': set(),
-    'score': {'files', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
-    'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
+    'score': {'files', 'pictures', 'commands', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
+    'inference': RUNNING | {'pictures', 'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},
-    'benchmarks': RUNNING | {'models', 'losses', 'training', 'inference', 'evaluation'},
+    'benchmarks': RUNNING | {'commands', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }
 
 
