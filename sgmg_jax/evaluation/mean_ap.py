@@ -161,10 +161,12 @@ def check_results(truth: dict, results) -> dict[tuple[str, str], list[str]]:
           compressed RLE; other fields do not count. A damaged RLE would make pycocotools read foreign memory: only
           what passes may be scored.
     """
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        hint = ' (this is what ground truth is: are the two swapped?)' if isinstance(results, dict) else ''
+    others = [f'entry {number}: {_shown(result)}' for number, result in enumerate(results)
+              if not isinstance(result, dict)] if isinstance(results, list) else [_shown(results)]
+    if others:
+        hint = '; this is what ground truth is: are the two swapped?' * isinstance(results, dict)
         return {('not COCO results', f'write a list of {{"image_id", "category_id", "segmentation", "score"}}{hint}'):
-                [type(results).__name__]}
+                others}
     found = collections.defaultdict(list)
     sizes = {image['id']: [image['height'], image['width']] for image in truth['images']}
     categories = {category['id'] for category in truth['categories']}

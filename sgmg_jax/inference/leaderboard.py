@@ -32,7 +32,7 @@ from sgmg_jax.processes import for_each
 TOP = 'Annotations'
 EXAMPLES = 3  # shown for each kind of problem
 LARGEST_PNG = 2 ** 26  # bytes of a mask; without compression, one of pictures.MOST_PIXELS has half of it
-LARGEST_INDEX = 2 ** 26  # bytes of the list of files in a zip: half a million masks
+LARGEST_INDEX = 2 ** 25  # bytes of the list of files in a zip: of some 400,000 masks
 LARGEST_SUBMISSION = 2 ** 34  # bytes of all files in a zip
 
 def _palette() -> list[int]:
