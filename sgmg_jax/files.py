@@ -45,7 +45,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         message = f'cannot write ({error.strerror or error}). {hint} What was there stays'
         raise OSError(error.errno or errno.EIO, message, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Where the folder is no folder, there is nothing to remove.
+            partial.unlink()
 
 
 @contextlib.contextmanager
