@@ -288,7 +288,8 @@ def test_davis(tmp_path, sequences, task, capsys):
             name: swapped(masks) if annotator % 2 else masks % scoring.VOID for name, masks in sequences.items()})
     option = f'--task={task}'
     assert run('davis', tmp_path, pred, out, option) == 0
-    assert 'average' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'average' in printed and f'ground truth: {tmp_path}/DAVIS/Annotations_unsupervised/480p' in printed
     summary = json.loads(out.read_text())
     for annotator, of_annotator in summary['annotators'].items():
         expected = davis.summarise({'x': {
@@ -549,6 +550,16 @@ def test_help_imports_nothing_heavy(module, arguments):
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
                          cwd=pathlib.Path(__file__).parents[1])
     assert run.returncode == 0 and 'usage: python -m' in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize('option', ['gt', 'pred'])
+def test_scores_do_not_replace_what_is_scored(tmp_path, coco_files, capsys, option):
+    before = [path.read_bytes() for path in coco_files]
+    (tmp_path / 'link').symlink_to(dict(zip(('gt', 'pred'), coco_files))[option])
+    for out in (tmp_path / f'{option}.json', tmp_path / 'link'):
+        assert run('a2d', *coco_files, out) == 2
+        assert f'--json={out}: is what is to be scored' in capsys.readouterr().err
+    assert [path.read_bytes() for path in coco_files] == before
 
 
 def test_the_command_knows_the_tasks():
@@ -882,6 +893,9 @@ def test_public_ground_truth_with_what_systems_leave_behind(tmp_path, public, ca
     shutil.copytree(tmp_path / 'deep' / 'raw', tmp_path / 'deep' / 'again')
     assert run('ytvos', tmp_path / 'deep', pred / 'submission.zip', out) == 2
     assert 'several copies of the ground truth' in capsys.readouterr().err
+    raw = tmp_path / 'deep' / 'raw'
+    assert run('ytvos', raw, pred / 'submission.zip', out, '--split=train') == 2
+    assert "is the ground truth of the split valid, not of 'train'" in capsys.readouterr().err
     litter(pred / 'Annotations')
     assert run('ytvos', tmp_path / 'deep' / 'raw', pred, out) == 1
     assert "operating system's junk" in capsys.readouterr().out

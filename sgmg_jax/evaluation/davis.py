@@ -87,11 +87,11 @@ def find_truth(root, split: str, task: str = 'unsupervised') -> tuple[pathlib.Pa
     Args:
         root: the folder that holds Annotations_unsupervised/ or Annotations/ (with or without a level 480p/), or
           the one above, whose parts may also be called DAVIS or as the split; or one above that, if it holds one alone.
-        split: 'valid' or 'train', read from ImageSets/2017/; without such a list, every sequence with a folder.
+        split: 'valid' or 'train', read from ImageSets/2017/; where no list is there, every sequence with a folder.
 
     Raises:
         FileNotFoundError: there are no index PNGs in any of these places, or not of each listed sequence.
-        ValueError: several folders in `root` hold them; or the list is damaged.
+        ValueError: several folders in `root` hold them; the list is damaged, or there are lists of other splits alone.
     """
     root = pathlib.Path(root)
     found = _truth_below(root, split, task)
@@ -117,6 +117,10 @@ def _truth_below(root: pathlib.Path, split: str, task: str) -> tuple[pathlib.Pat
     lists = [part / 'ImageSets' / folder / f'{"val" if split == "valid" else split}.txt'
              for part in _parts(root, split) for folder in ('2017', '2017/class')]
     listed = next((_sequences(file) for file in lists if file.exists()), None)
+    others = [f'{file.parent}/{name}' for file in lists for name in _listing(file.parent)[1] if name.endswith('.txt')]
+    if listed is None and others:
+        raise ValueError(f'{root}: has no list of the sequences of split {split!r}, {lists[0].name}, but '
+                         f'{", ".join(others[:4])}. Name one of these splits, or add the list.')
     best = None
     for folder in _places(root, split, task):
         there = {name for name in _listing(folder)[0] if any(

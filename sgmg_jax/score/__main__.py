@@ -114,6 +114,9 @@ def _count(word: str) -> int:
 
 
 def _work(options: argparse.Namespace) -> int:
+    for given in (options.gt, options.pred):
+        if os.path.exists(options.json) and os.path.exists(given) and os.path.samefile(options.json, given):
+            raise ValueError(f'--json={options.json}: is what is to be scored. Name another file.')
     from sgmg_jax.score import coco, common, davis, ytvos
     try:
         summary = {'davis': davis, 'ytvos': ytvos}.get(options.benchmark, coco).run(options)

@@ -22,10 +22,11 @@ COLUMNS = ('J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_var
 
 
 class Sequences(typing.NamedTuple):
-    """Index maps of a split's sequences. read: of a sequence's number, uint8 [T H W]."""
+    """Index maps of a split's sequences. read: of a sequence's number, uint8 [T H W]. where: in words."""
     names: Sequence[str]
     frame_names: Sequence[Sequence[str]]
     read: Callable[[int], np.ndarray]
+    where: str
 
 
 def open_sequences(folder, split: str, task: str) -> Sequences:
@@ -48,7 +49,7 @@ def open_sequences(folder, split: str, task: str) -> Sequences:
             raise FileNotFoundError(f'{folder / name / f"{gap:05d}.png"}: is missing, frames are numbered from 00000 '
                                     'without a gap; take it from the original archive again')
     return Sequences(names, frames, lambda index: common.read_pngs([
-        folder / names[index] / f'{frame}.png' for frame in frames[index]], ['P', 'L']))
+        folder / names[index] / f'{frame}.png' for frame in frames[index]], ['P', 'L']), str(folder))
 
 
 def sequences_of_records(split: Sequence[records.Record]) -> Sequences:
@@ -59,7 +60,7 @@ def sequences_of_records(split: Sequence[records.Record]) -> Sequences:
         raise ValueError(f'video {hidden[0]} has no index maps: take records of Ref-DAVIS17, and a split with ground '
                          'truth')
     return Sequences([video.name for video in videos], [video.frame_names for video in videos],
-                     lambda index: split[index].decode_masks())
+                     lambda index: split[index].decode_masks(), getattr(split, 'directory', 'records'))
 
 
 @contextlib.contextmanager
@@ -160,7 +161,7 @@ def _check_and_score(path, source, task: str, processes: int, check_only: bool, 
         raise common.WrongPredictions(leaderboard.problems_of(found))
     if progress:
         print(f'{files.printable(str(path))}: complete and well-formed, {len(truth.names)} sequences, '
-              f'{", ".join(annotators)}.')
+              f'{", ".join(annotators)}.\nground truth: {files.printable(truth.where)}')
     if check_only:
         return None
     return davis.summarise({annotator: {name: scores[number] for name, (_, scores) in zip(truth.names, results)}

@@ -138,6 +138,8 @@ def open_truth(folder, split: str) -> Truth:
         if len(found) > 1:
             raise ValueError(f'{folder}: holds several copies of the ground truth, in {", ".join(map(str, found))}. '
                              'Give one of them.')
+        if found and split != 'valid':
+            raise ValueError(f'{found[0]}: is the ground truth of the split valid, not of {split!r}')
         if found:
             return open_public_truth(found[0])
     return _records_truth(records.open_records(folder, split))
