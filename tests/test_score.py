@@ -924,7 +924,11 @@ def test_coco_files_from_strangers(tmp_path, coco_files, capsys):
     gt, pred = coco_files
     out, text = tmp_path / 'scores.json', pred.read_text()
     assert run('a2d', gt, pred, out) == 0
+    assert 'say again' not in capsys.readouterr().out
     summary = json.loads(out.read_text())
+    pred.write_text(json.dumps(json.loads(text) + json.loads(text)[:2]))
+    assert run('a2d', gt, pred, out) == 0
+    assert '\n2 results say again what another says' in capsys.readouterr().out
 
     def refused(words):
         assert run('a2d', gt, pred, out) == 1

@@ -232,10 +232,11 @@ def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
 
 
 class _BoundedFile(io.FileIO):
-    """A zip that is read in pieces of bounded size: zipfile takes as much memory as the zip says it needs."""
+    """A zip whose list of files is bounded: zipfile takes as much memory for it as the zip says."""
+    opening = True
 
     def read(self, size=-1):
-        if size is not None and size > LARGEST_INDEX:
+        if self.opening and size is not None and size > LARGEST_INDEX:
             raise zipfile.BadZipFile(f'its list of files has {size:,} bytes, at most {LARGEST_INDEX:,} are read')
         return super().read(size)
 
@@ -248,6 +249,7 @@ def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
         file = stack.enter_context(_BoundedFile(path))
         try:
             archive = stack.enter_context(zipfile.ZipFile(file))
+            file.opening = False
         except _UNREADABLE as error:
             raise ValueError(f'{path}: neither a folder nor a readable zip ({error}); '
                              f'zip the masks again') from error

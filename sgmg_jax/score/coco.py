@@ -74,6 +74,10 @@ def run(options) -> dict | None:
     results = _checked_results(truth, options.pred)
     print(f'{files.printable(options.pred)}: complete and well-formed, {len(truth["images"]):,} images, '
           f'{len(results):,} results.')
+    different = {(result['image_id'], result['score'], result['segmentation']['counts']) for result in results}
+    if len(different) < len(results):
+        print(f'{len(results) - len(different):,} results say again what another says; pycocotools counts them as '
+              'mistakes.')
     if options.check_only:
         return None
     return mean_ap.evaluate(truth, results)

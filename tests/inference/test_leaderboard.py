@@ -577,6 +577,17 @@ def test_limits_of_a_zip(tmp_path, monkeypatch):
         tracemalloc.stop()
 
 
+def test_only_the_list_of_files_is_bounded_by_its_limit(tmp_path, monkeypatch):
+    content = bytes(range(256)) * 2000
+    path = one(tmp_path / 'a.zip', content, zipfile.ZIP_STORED)
+    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 46 + len(NAME))
+    with leaderboard.open_submission(path) as submission:
+        assert submission.read(NAME) == content
+    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 45 + len(NAME))
+    with pytest.raises(ValueError, match='its list of files has 73 bytes, at most 72 are read'):
+        check(path, ONE)
+
+
 @pytest.mark.parametrize('name', ['../Annotations/cat/0/00020.png', '/Annotations/cat/0/00020.png',
                                   'Annotations//cat/0/00020.png', 'Annotations/./cat/0/00020.png',
                                   'Annotations\\cat\\0\\00020.png', 'Annotations/cat/../../x.png'])
