@@ -24,7 +24,7 @@ from sgmg_jax.data import records, synthetic
 from sgmg_jax.evaluation import davis, mean_ap, scoring
 from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import __main__ as command
-from sgmg_jax.score import common
+from sgmg_jax.score import coco, common
 
 SIZE = (36, 50)
 
@@ -977,12 +977,15 @@ def test_results_larger_than_memory(tmp_path, coco_files, capsys, monkeypatch):
     text = pred.read_text()
     with zipfile.ZipFile(pred, 'w', zipfile.ZIP_DEFLATED) as archive:
         archive.writestr('a.json', text)
-    for limit, words in (('LARGEST', 'a.json: it has '), ('MOST_MEMORY', 'a.json: is JSON of too many values')):
-        with monkeypatch.context() as patched:
-            patched.setattr(files, limit, len(text) - 1)
-            assert run('a2d', gt, pred, tmp_path / 'scores.json') in (1, 2)
-            captured = capsys.readouterr()
-            assert words in captured.out or 'too many values' in captured.err
+    with monkeypatch.context() as patched:
+        patched.setattr(coco, 'LARGEST_MEMBER', len(text) - 1)
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 1
+        assert f'a.json: it has {len(text):,} bytes, at most {len(text) - 1:,}' in capsys.readouterr().out
+        patched.setattr(coco, 'LARGEST_MEMBER', len(text))
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 0
+        patched.setattr(files, 'MOST_MEMORY', 10)
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 2
+        assert f'{gt}: is JSON of too many values' in capsys.readouterr().err
     assert run('a2d', gt, pred, tmp_path / 'scores.json') == 0
 
 

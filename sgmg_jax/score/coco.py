@@ -14,6 +14,7 @@ from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import common
 
 BENCHMARKS = 'a2d', 'jhmdb', 'refcoco'
+LARGEST_MEMBER = 2 ** 28  # bytes of results in a zip, unpacked; it takes four times that
 
 
 def truth_of_records(benchmark: str, split: Sequence[records.Record], progress: bool = False) -> dict:
@@ -56,7 +57,7 @@ def _read_results(path: pathlib.Path):
             if len(names) != 1:
                 raise ValueError(f'{path}: {len(names)} .json files in the zip, one is right')
             try:
-                data = leaderboard.read_member(archive, names[0], files.LARGEST)
+                data = leaderboard.read_member(archive, names[0], LARGEST_MEMBER)
             except ValueError as error:
                 raise ValueError(f'{path}: {names[0]}: {error}') from error
         return files.parse_json(data, f'{path}: {names[0]}')
