@@ -14,10 +14,11 @@ import os
 import pathlib
 import secrets
 import stat
+import sys
 import unicodedata
 
-LARGEST = 2 ** 30  # bytes of a text or JSON file; COCO's instances, the largest there is, have a sixth of it
-MOST_CONTAINERS = 2 ** 24  # lists and objects of a JSON file; COCO's instances have a tenth of it
+LARGEST = 2 ** 29  # bytes of a text or JSON file; COCO's instances, the largest there is, have a third of it
+MOST_MEMORY = 3 * 2 ** 29  # bytes that the values of a JSON file may take; of those, COCO's take half
 LONGEST_NAME = 200  # bytes; file systems take 255, endings and temporary names included
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
@@ -45,7 +46,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         message = f'cannot write ({error.strerror or error}). {hint} What was there stays'
         raise OSError(error.errno or errno.EIO, message, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Where the folder is no folder, there is nothing to remove.
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -172,12 +174,16 @@ def parse_json(data: bytes | str, where: str | os.PathLike):
         where: its file, for messages.
 
     Raises:
-        ValueError: naming `where`: it is not JSON, has NaN or infinity, a key twice, or too many levels.
+        ValueError: naming `where`: it is not JSON, has NaN or infinity, a key twice, too many levels or values.
     """
     if isinstance(data, bytes):
         data = _decoded(data, 'utf-8', where)
-    if data.count('[') + data.count('{') > MOST_CONTAINERS:  # Two characters each, thirty times that in memory.
-        raise ValueError(f'{where}: is JSON of more than {MOST_CONTAINERS:,} lists and objects. Is it the right file?')
+    # An upper bound: three bytes of text, "[],", become a list of eighty.
+    memory = 2 * sys.getsizeof(data) + sum(
+        size * data.count(mark) for mark, size in (('[', 90), ('{', 200), (',', 40), ('"', 25)))
+    if memory > MOST_MEMORY:
+        raise ValueError(f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; at most '
+                         f'{MOST_MEMORY:,} are taken. Is it the right file?')
     try:
         return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -272,3 +278,9 @@ def printable(text: str) -> str:
     r"""`text` for a terminal: control characters, surrogates and marks of direction as escapes such as \x1b."""
     return ''.join(c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else
                    c.encode('unicode_escape').decode() for c in text)
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """`printable` text on one line of a table or a list, cut off where it is too long."""
+    text = printable(text[:longest + 1]).replace('\n', '\\n').replace('\t', '\\t')
+    return text if len(text) <= longest else f'{text[:longest - 2]}..'

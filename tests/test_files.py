@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,14 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path):
     assert caught.value.filename == str(tmp_path / 'a')
     assert (tmp_path / 'a').read_text() == 'before'
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='Check the path') as caught:
+        with files.replacing(tmp_path / 'file' / 'a.json') as partial:
+            partial.write_text('x')
+    assert caught.value.filename == str(tmp_path / 'file' / 'a.json')
 
 
 HOLD = '''
@@ -99,6 +108,24 @@ def test_json_that_is_wrong_is_named(tmp_path, text, reason):
     (tmp_path / 'a.json').write_text(text)
     with pytest.raises(ValueError, match=r'a\.json: .*' + reason):
         files.read_json(tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize('unit', [
+    '[]', '{}', '{"":{}}', '{"a":1}', '[[]]', '"ab"', '1.5', '[[],[]]', '{"a":1,"b":2}', '"éé"'])
+def test_json_of_more_values_than_memory_is_refused(monkeypatch, unit):
+    text = f'[{",".join([unit] * 20_000)}]'
+    tracemalloc.start()
+    try:
+        values = files.parse_json(text, 'a.json')
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(values) == 20_000
+    monkeypatch.setattr(files, 'MOST_MEMORY', taken)
+    with pytest.raises(ValueError, match='a.json: is JSON of too many values, which may take .* bytes'):
+        files.parse_json(text.encode(), 'a.json')
+    monkeypatch.setattr(files, 'MOST_MEMORY', 4 * taken)
+    assert files.parse_json(text, 'a.json') == values
 
 
 def test_only_files_are_opened(tmp_path):
@@ -167,6 +194,13 @@ def test_what_is_printed_is_printable(text):
     assert not {'\x1b', '\r', '\x07', '\u202e'} & set(shown)
     if text.isprintable():
         assert shown == text
+
+
+def test_lines_of_tables_stay_lines():
+    assert files.one_line('a\x1b[2J\nb\tc\rd') == r'a\x1b[2J\nb\tc\rd'
+    assert files.one_line('x' * 300) == 'x' * 300 and files.one_line('x' * 301) == 'x' * 298 + '..'
+    assert files.one_line('\ud800' * 10, 20) == r'\ud800' * 3 + '..'
+    assert files.one_line('größe', 5) == 'größe' and files.one_line('größen', 5) == 'grö..'
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

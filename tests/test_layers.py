@@ -15,7 +15,7 @@ ALLOWED = {
     'models': BASE,
     'losses': BASE,
     'data': {'types', 'files', 'pictures', 'video', 'commands'},
-    'evaluation': set(),
+    'evaluation': {'files'},
     'files': set(),
     'config': {'files'},
     'arrays': {'files'},
@@ -31,10 +31,10 @@ ALLOWED = {
     'doctor': {'files', 'pictures', 'commands', 'raw', 'data.records'},
     'plain_pickle': {'files'},
     'processes': set(),
-    'score': {'files', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
-    'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
+    'score': {'files', 'pictures', 'commands', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
+    'inference': RUNNING | {'pictures', 'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},
-    'benchmarks': RUNNING | {'models', 'losses', 'training', 'inference', 'evaluation'},
+    'benchmarks': RUNNING | {'commands', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }
 
 
