@@ -59,6 +59,16 @@ TESTS = {
     'sgmg_jax/training': ('tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/types.py': ('tests/data/test_clips.py', 'tests/models'),
 }
+QUICK = {  # modules most of whose mutants die by few of their tests, those with these words in their names
+    'sgmg_jax/losses/': 'criterion or loss', 'sgmg_jax/models/deformable_transformer.py': 'msda or transformer',
+    'sgmg_jax/models/layers.py': 'layers or fpn or lfm', 'sgmg_jax/models/mask_features.py': 'fpn',
+    'sgmg_jax/models/mask_optimizer.py': 'mso', 'sgmg_jax/models/multi_instance.py': 'multi_instance',
+    'sgmg_jax/models/multimodal_fusion.py': 'mmf', 'sgmg_jax/models/object_cluster.py': 'voc',
+    'sgmg_jax/models/patch_kernels.py': 'cpk', 'sgmg_jax/models/roberta.py': 'roberta',
+    'sgmg_jax/models/spectral_fusion.py': 'fusion or lfm', 'sgmg_jax/models/video_swin.py': 'swin',
+    'sgmg_jax/ops/deformable_attention.py': 'msda or sampling', 'sgmg_jax/ops/dynamic_conv.py': 'cpk or maskhead',
+    'sgmg_jax/ops/positions.py': 'posenc or positions', 'sgmg_jax/ops/resize.py': 'resize',
+    'sgmg_jax/ops/spectrum.py': 'lfm'}
 SLOW = ('tests/training/test_loop.py', 'tests/training/test_many_devices.py', 'tests/test_benchmarks.py',
         'tests/test_end_to_end.py')
 PYTEST = sys.executable, '-m', 'pytest', '-x', '-q', '--tb=short'
@@ -187,14 +197,15 @@ def sample(sources: dict[str, bytes], count: int, seed: int) -> list[Mutant]:
 
 
 def stages(path: str, root: pathlib.Path = ROOT) -> list[list[str]]:
-    """The tests of a module: quick ones, the module's own first; then slow ones."""
+    """The tests of a module, as arguments of pytest: its quickest; its own, then its package's; the slow ones."""
     name = pathlib.PurePath(path).parent.name if path.endswith('__init__.py') else pathlib.PurePath(path).stem
     prefix = max((prefix for prefix in TESTS if path.startswith(prefix)), key=len)
     found = [test for pattern in TESTS[prefix] for test in sorted(root.glob(pattern.format(name)))]
     tests = [test for place in found for test in (sorted(place.rglob('test_*.py')) if place.is_dir() else [place])]
     names = dict.fromkeys(str(test.relative_to(root)) for test in tests)
     names = sorted(names, key=lambda test: name not in pathlib.PurePath(test).stem)
-    return [stage for stage in ([x for x in names if x not in SLOW], [x for x in names if x in SLOW]) if stage]
+    quick = [['-k', words, *names] for prefix, words in QUICK.items() if path.startswith(prefix)]
+    return quick + [x for x in ([x for x in names if x not in SLOW], [x for x in names if x in SLOW]) if x]
 
 
 def run_tests(tree: pathlib.Path, tests: list[str], cache: pathlib.Path, limit: float | None = None) -> tuple[str, str]:
