@@ -25,6 +25,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import numbers
 import os
 import pathlib
 import shutil
@@ -51,8 +52,10 @@ RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)
 HELD_OUT = (('red', 'triangle'), ('green', 'star'), ('blue', 'ring'),
             ('yellow', 'circle'), ('purple', 'cross'), ('cyan', 'square'))
 
-MIN_FRAMES = 5
-MIN_SIDE = 64
+MIN_FRAMES, MAX_FRAMES = 5, 1000
+MIN_SIDE, MAX_SIDE = 64, 2048
+MAX_PIXELS = 2 ** 27  # of a video
+MAX_VIDEOS = 100_000  # of a split
 MIN_VISIBLE = 30  # Pixels, in a frame of 128, for an object to count as visible.
 RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
@@ -140,19 +143,14 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
 
     Args:
         seed: not negative.
-        num_frames: at least 5.
-        size: H and W, at least 64 each.
+        num_frames: 5 to 1000.
+        size: H and W, 64 to 2048 each.
         unseen: whether one object or more is of a held-out (colour, shape); otherwise none is.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a clip of this seed and size cannot be laid out.
     """
-    if seed < 0:
-        raise ValueError(f'seed={seed}: must not be negative.')
-    if num_frames < MIN_FRAMES:
-        raise ValueError(f'num_frames={num_frames}: motion needs at least {MIN_FRAMES} frames.')
-    if len(size) != 2 or min(size) < MIN_SIDE:
-        raise ValueError(f'size={size}: must be a height and a width of at least {MIN_SIDE} pixels.')
+    _check(seed, num_frames, size)
     rng = np.random.default_rng([seed, int(unseen)])
     kind = _pick(rng, _KINDS)
     event = _pick(rng, _EVENTS)
@@ -177,8 +175,25 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
             objects=tuple(objects[k] for k in np.argsort(ids)),
             expressions=tuple(dataclasses.replace(e, object_id=int(ids[e.object_id - 1]))
                               for e in expressions))
-    raise RuntimeError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
-                       f'unseen={unseen}: take another seed or a squarer size.')
+    raise ValueError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
+                     f'unseen={unseen}: take another seed or a squarer size.')
+
+
+def _check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
+    """Raises ValueError for a clip that cannot be."""
+    def is_whole(value, low, high=float('inf')):
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= value <= high
+
+    if not is_whole(seed, 0):
+        raise ValueError(f'seed={seed!r:.100}: must be a whole number and not negative.')
+    if not is_whole(num_frames, MIN_FRAMES, MAX_FRAMES):
+        raise ValueError(f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES}, as motion needs, '
+                         f'to {MAX_FRAMES}.')
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_whole(x, MIN_SIDE, MAX_SIDE) for x in size):
+        raise ValueError(f'size={size!r:.100}: must be a height and a width of {MIN_SIDE} to {MAX_SIDE} pixels.')
+    if num_frames * size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f'num_frames={num_frames}, size={size}: a video of more than {MAX_PIXELS:,} pixels. Take '
+                         'fewer frames or smaller ones.')
 
 
 def _pick(rng, shares: dict[str, float]) -> str:
@@ -674,16 +689,18 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
 
     Args:
         root: the folder to make; it must not exist, or be empty. It appears when all is written.
-        num_frames, size: of every video, as in `make_video`.
+        num_train, num_valid: videos, up to 100,000.
+        seed, num_frames, size: of every video, as in `make_video`.
 
     Raises:
         ValueError: a number is out of range.
         FileExistsError: root is there and not empty.
     """
-    root = pathlib.Path(root)
     for name, value in (('num_train', num_train), ('num_valid', num_valid)):
-        if value < 0:
-            raise ValueError(f'{name}={value}: must not be negative.')
+        if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
+            raise ValueError(f'{name}={value!r:.100}: must be a whole number from 0 to {MAX_VIDEOS}.')
+    _check(seed, num_frames, size)
+    root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f'{root}: exists and is not an empty folder; '
                               'remove it or name another one to write the data set to.')
@@ -693,7 +710,9 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
         _write_split(partial, 'train', num_train, seed, num_frames, size)
         _write_split(partial, 'valid', num_valid, seed, num_frames, size)
         _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
-        partial.chmod(0o755)  # mkdtemp makes it private.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private.
         os.replace(partial, root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
