@@ -20,7 +20,7 @@ ALLOWED = {
     'config': {'files'},
     'pictures': {'files'},
     'video': {'files', 'pictures'},
-    'commands': {'files'},
+    'commands': {'files', 'config'},
     'visualize': {'files'},
     'hosts': set(),
     'checkpoints': {'hosts'},
@@ -32,7 +32,7 @@ ALLOWED = {
     'score': {'files', 'processes', 'data', 'evaluation', 'inference.leaderboard'},
     'inference': RUNNING | {'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},
-    'benchmarks': RUNNING | {'models', 'losses', 'training', 'inference', 'evaluation'},
+    'benchmarks': RUNNING | {'commands', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }
 
 
