@@ -129,7 +129,7 @@ def print_memory(arguments: Sequence[str]) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = commands.make_parser('python -m sgmg_jax.benchmarks.multi_object', __doc__)
+    parser = commands.make_parser('python -m sgmg_jax.benchmarks.multi_object', __doc__, allow_abbrev=False)
     count = commands.whole(1, 1000)
     parser.add_argument('--sentences', type=count, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E',
                         help='of a clip; several numbers are measured in turn (default: 1 2 4 5 10 20)')

@@ -203,7 +203,8 @@ def only_batch(options: argparse.Namespace) -> int:
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     """The parser of a command that measures steps: this one, or another with the same options."""
-    parser = commands.make_parser(f'python -m sgmg_jax.benchmarks.{name}', description)
+    # No abbreviations: what is passed on to other processes would be ambiguous there.
+    parser = commands.make_parser(f'python -m sgmg_jax.benchmarks.{name}', description, allow_abbrev=False)
     parser.add_argument('--model', default='sgmg', choices=MODELS)
     add_sizes(parser)
     parser.add_argument('--batch', type=commands.whole(1, 2 ** 20), nargs='+', default=[1], metavar='B',
@@ -238,7 +239,7 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
         machine.compile_anew()
         # Before a model is there, so that the product's memory is not in its peak.
         rate = None
-        if machine.devices()[0].platform != 'cpu':
+        if machine.devices(options.devices)[0].platform != 'cpu':
             machine.cpu()  # Without it operations cannot be counted; better known now than after the steps.
             rate = machine.matmul_rate(options.dtype)
         for batch in sorted(options.batch):
