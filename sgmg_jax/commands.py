@@ -23,12 +23,30 @@ INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that Ctrl-C en
 USER_ERRORS = OSError, ValueError, FloatingPointError
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """Of a mistake says one line, where argparse repeats the usage before it."""
+        self.exit(2, f'error: {printable(message)}. See --help.\n')
+
+
 def make_parser(prog: str, description: str, **options) -> argparse.ArgumentParser:
     """A parser of arguments whose description and epilog keep their lines; with --debug."""
-    parser = argparse.ArgumentParser(prog, description=description,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+    parser = _Parser(prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
+
+
+def whole(low: int, high: int) -> Callable[[str], int]:
+    """For the `type` of an argument: a whole number from `low` to `high`."""
+    def parse(word):
+        try:
+            number = int(word)
+        except ValueError:
+            number = None
+        if number is None or not low <= number <= high:
+            raise argparse.ArgumentTypeError(f'{word[:80]!r}: must be a whole number from {low:,} to {high:,}')
+        return number
+    return parse
 
 
 def run(work: Callable[[], int | None], debug: bool = False) -> int:

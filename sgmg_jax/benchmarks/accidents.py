@@ -10,6 +10,9 @@ moving average) must be equal bit for bit, and so must every line of metrics.jso
 every step saw the same data.
 """
 import argparse
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -23,12 +26,13 @@ import time
 import numpy as np
 import tqdm
 
-from sgmg_jax.checkpoints import Checkpoints
+from sgmg_jax import commands, files
 
 TIMINGS = 'steps_per_second', 'waited_for_data'
 
 
-def run(command, workdir, kill=None):
+def run(command: Sequence[str], workdir: pathlib.Path, kill: Callable[[int | None], bool] | None = None
+        ) -> tuple[str, bool]:
     """Runs train.py to its end, or until kill(number of lines in the metrics.jsonl that it writes) says so; the number
     is None before there is one.
 
@@ -36,7 +40,8 @@ def run(command, workdir, kill=None):
         the last line of its log, and whether it was killed.
 
     Raises:
-        RuntimeError: if it failed by itself.
+        ValueError: what it was given is wrong; with its message.
+        ChildProcessError: it failed otherwise.
     """
     log, metrics = workdir.with_suffix('.log'), workdir / 'metrics.jsonl'
     before = metrics.stat().st_ino if metrics.exists() else None
@@ -53,12 +58,14 @@ def run(command, workdir, kill=None):
             process.kill()
             process.wait()
     last = ([line for line in re.split(r'[\n\r]', log.read_text(errors='replace')) if line.strip()] or [''])[-1]
-    if process.returncode != (-signal.SIGKILL if killed else 0):
-        raise RuntimeError(f'{log}: train.py ended by itself, with {process.returncode}. Last line: {last}')
-    return last, killed
+    if process.returncode == 2:
+        raise ValueError(f'train.py: {last.removeprefix("error: ")}')
+    if process.returncode and not (killed and process.returncode == -signal.SIGKILL):
+        raise ChildProcessError(f'{log}: train.py ended by itself, with status {process.returncode}. Last line: {last}')
+    return last, process.returncode != 0
 
 
-def random_instant(rng, steps, seconds):
+def random_instant(rng: np.random.Generator, steps: int, seconds: float) -> Callable[[int | None], bool]:
     """A function for `run`: kills while it starts, or after one of so many more steps, each of so many seconds."""
     started, resumed_with, reached = time.monotonic(), None, None
     starting, early = rng.random() < 0.2, rng.uniform(0, 20)
@@ -79,14 +86,15 @@ def random_instant(rng, steps, seconds):
     return kill
 
 
-def lines_of(workdir):
+def lines_of(workdir: pathlib.Path) -> list[dict]:
     """metrics.jsonl without what the clock says."""
     lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in TIMINGS} for line in lines]
 
 
-def differences(one, other):
+def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """What two workdirs do not have in common, in words."""
+    from sgmg_jax.checkpoints import Checkpoints
     found = []
     steps = [Checkpoints(workdir, read_only=True).latest_step() for workdir in (one, other)]
     if steps[0] != steps[1]:
@@ -101,25 +109,58 @@ def differences(one, other):
     return found
 
 
-def main(argv=None):
-    """Returns the exit status: 0 if all is equal."""
+def remove_runs(workdirs: Sequence[pathlib.Path]) -> None:
+    """Removes what an earlier call has left of its runs: all of them or, if one must stay, none.
+
+    Raises:
+        ValueError: one of the folders is no training run.
+        BlockingIOError: somebody trains in one of them.
+    """
+    with contextlib.ExitStack() as stack:
+        there = [workdir for workdir in workdirs if os.path.lexists(workdir)]
+        for workdir in there:
+            names = set(os.listdir(workdir))
+            # One that was killed while it started has no config yet.
+            if workdir.is_symlink() or 'config.json' not in names and not names <= {'.lock', 'checkpoints'}:
+                raise ValueError(f'{workdir}: is no training run, so it is not removed to make room for one. Move it '
+                                 'away, or choose another --out.')
+        for workdir in there:
+            stack.enter_context(files.locked(workdir / '.lock', 'removing it'))
+        for workdir in there:
+            shutil.rmtree(workdir)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0 if all is equal, 1 if not, 2 after an error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     ours, theirs = (arguments[:arguments.index('--')], arguments[arguments.index('--') + 1:]) \
         if '--' in arguments else (arguments, [])
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.accidents', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kills', type=int, default=10, help='how many (default: %(default)s)')
-    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents',
-                        help='folder of the two runs, which are begun anew (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the instants (default: %(default)s)')
-    options = parser.parse_args(ours)
+    parser = commands.make_parser('python -m sgmg_jax.benchmarks.accidents', __doc__)
+    parser.add_argument('--kills', type=commands.whole(1, 10 ** 4), default=10, metavar='N',
+                        help='how many (default: %(default)s)')
+    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents', metavar='FOLDER',
+                        help='of the two runs, which are begun anew (default: %(default)s)')
+    parser.add_argument('--seed', type=commands.whole(0, 2 ** 32 - 1), default=0, metavar='N',
+                        help='of the instants (default: %(default)s)')
+    return commands.exit_with(functools.partial(_work, theirs), parser, ours)
+
+
+def _work(theirs: Sequence[str], options: argparse.Namespace) -> int:
     if not theirs:
-        parser.error('give the flags of train.py after --')
+        raise ValueError('the flags of train.py are missing. Give them after --, see --help.')
+    if any(re.match('--?workdir(=|$)', word) for word in theirs):
+        raise ValueError('--workdir: is not for you to give, the two runs go to --out.')
+    if not os.path.isfile('train.py'):
+        raise FileNotFoundError('train.py is not here. Run from the root of the repository.')
+    with files.locked(options.out / '.lock', 'benchmarks.accidents'):
+        return _compare(theirs, options)
+
+
+def _compare(theirs, options):
     quiet, killed = options.out / 'undisturbed', options.out / 'killed'
-    for folder in (quiet, killed):
-        shutil.rmtree(folder, ignore_errors=True)
-    options.out.mkdir(parents=True, exist_ok=True)
-    # Compiled once, or every start would spend its time on that.
+    remove_runs((quiet, killed))
+    # Compiled once, or every start would spend its time on that. Not kept in the user's cache: a process that is killed
+    # while it writes there leaves half a program.
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str((options.out / 'compiled').absolute()))
     command = [sys.executable, 'train.py', *theirs]
     run(command, quiet)

@@ -16,56 +16,84 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import typing
 
 from absl import flags
-import cv2
 import numpy as np
-import tokenizers
 
-from sgmg_jax import types
+from sgmg_jax import commands
 from sgmg_jax.benchmarks import machine
-from sgmg_jax.data import augment, clips, pipeline, records, text
+
+if typing.TYPE_CHECKING:
+    import tokenizers
+
+    from sgmg_jax import types
+    from sgmg_jax.data import records
 
 NUM_FRAMES = 5
 FRAME_SIZE = 360, 640
 PACKAGES = ('grain', 'tensorflow-datasets', 'array_record', 'opencv-python-headless', 'numpy')
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.loader', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--records', help='folder of a built data set; default: made for the occasion')
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = commands.make_parser('python -m sgmg_jax.benchmarks.loader', __doc__)
+    count = commands.whole(1, 10 ** 6)
+    parser.add_argument('--records', metavar='FOLDER', help='of a built data set; default: made for the occasion')
     parser.add_argument('--split', default='train', help='its split (default: %(default)s)')
-    parser.add_argument('--clips', type=int, default=40, help='clips a run (default: %(default)s)')
-    parser.add_argument('--runs', type=int, default=5, help='runs, of which the median counts '
-                                                            '(default: %(default)s)')
-    parser.add_argument('--workers', type=int, nargs='*', default=(), metavar='N',
+    parser.add_argument('--clips', type=count, default=40, metavar='N', help='clips a run (default: %(default)s)')
+    parser.add_argument('--runs', type=count, default=5, metavar='N',
+                        help='runs, of which the median counts (default: %(default)s)')
+    parser.add_argument('--workers', type=commands.whole(0, 1000), nargs='*', default=(), metavar='N',
                         help='numbers of worker processes to measure as well')
-    args = parser.parse_args()
+    return commands.exit_with(_work, parser, argv)
+
+
+def _work(options: argparse.Namespace) -> None:
+    from sgmg_jax.data import records
     flags.FLAGS.mark_as_parsed()  # grain's worker processes ask
     with tempfile.TemporaryDirectory() as folder:
-        where = args.records or make_records(pathlib.Path(folder))
-        cores, every = f'up to {os.cpu_count()} cores (this system cannot be told to use one)', None
-        if hasattr(os, 'sched_setaffinity'):
-            cores, every = 'one core', os.sched_getaffinity(0)
-            os.sched_setaffinity(0, {min(every)})
-        source = records.open_records(where, args.split)
-        measure(source, args.clips, args.runs, cores)
-        if every:
-            os.sched_setaffinity(0, every)
-        measure_workers(source, args.clips, args.runs, args.workers)
+        where = make_records(pathlib.Path(folder)) if options.records is None else options.records
+        with one_core() as cores:
+            source = records.open_records(where, options.split)
+            measure(source, options.clips, options.runs, cores)
+        measure_workers(source, options.clips, options.runs, options.workers)
 
 
-def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> None:
-    """Prints the machine, the data and the medians."""
+@contextlib.contextmanager
+def one_core() -> Iterator[str]:
+    """Lets this process use one core, where the system can be told so; yields in words what it uses."""
+    if not hasattr(os, 'sched_setaffinity'):
+        yield f'up to {os.cpu_count()} cores (this system cannot be told to use one)'
+        return
+    every = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(every)})
+    try:
+        yield 'one core'
+    finally:
+        os.sched_setaffinity(0, every)
+
+
+def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) -> None:
+    """Prints the machine, the data and the medians.
+
+    Raises:
+        ValueError: if the split has no clips to train on, or no ground truth.
+    """
+    import cv2
+
+    from sgmg_jax.data import augment, clips, pipeline, records
     cv2.setNumThreads(1)
     tokenizer = tokenizer_of(source)
     index = records.training_index(source.videos, NUM_FRAMES)
+    if not len(index):
+        raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     order = np.random.default_rng(0).integers(len(index), size=num_clips)
     chosen = [(source[index[row, 0]], *index[row]) for row in order]
     load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augment.Augmentation(), 0.3,
                              False, 'raise')
-    frames = [len(frame) for record, *_ in chosen for frame in record.frames]
+    stored = sum(len(part) for record, *_ in chosen for part in (*record.frames, record.film or b''))
+    frames = sum(len(record.video.frame_names) for record, *_ in chosen)
     sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
 
     def read() -> None:
@@ -75,7 +103,7 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
     def decode() -> None:
         rng = np.random.default_rng(0)
         for record, _, position, centre in chosen:
-            indices = clips.sample_frames(rng, len(record.frames), centre, NUM_FRAMES)
+            indices = clips.sample_frames(rng, len(record.video.frame_names), centre, NUM_FRAMES)
             clips.load_sample(record, [record.video.expressions[position]], indices, centre)
 
     def whole_clip() -> None:
@@ -91,7 +119,7 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
     print(f'machine   {machine.describe(PACKAGES)}; using {cores}')
     print(f'data      {source.directory}, {len(source)} videos of '
           f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
-          f'{np.mean(frames) / 1024:.0f} KB a JPEG, {len(frames) / len(chosen):.0f} frames a video')
+          f'{stored / frames / 1024:.0f} KB a frame, {frames / len(chosen):.0f} frames a video')
     print(f'clips     {NUM_FRAMES} frames into {FRAME_SIZE[1]}x{FRAME_SIZE[0]}; median of {runs} runs of '
           f'{num_clips} clips')
     for name, function in (('read a video', read), ('decode', decode), ('read, decode, augment', whole_clip),
@@ -99,7 +127,7 @@ def measure(source: records.Records, num_clips: int, runs: int, cores: str) -> N
         print_row(name, median_seconds(function, runs) / num_clips)
 
 
-def measure_workers(source: records.Records, num_clips: int, runs: int, workers: Sequence[int]) -> None:
+def measure_workers(source: 'records.Records', num_clips: int, runs: int, workers: Sequence[int]) -> None:
     """Prints the median of each of these numbers of worker processes, once they have started."""
     tokenizer = tokenizer_of(source)
     for count in workers:
@@ -111,15 +139,17 @@ def measure_workers(source: records.Records, num_clips: int, runs: int, workers:
             print_row(f'loader, {count} worker(s)', median_seconds(load, runs) / num_clips)
 
 
-def open_batches(source: records.Records, tokenizer: tokenizers.Tokenizer,
-                 workers: int = 0) -> Iterator[types.Example]:
+def open_batches(source: 'records.Records', tokenizer: 'tokenizers.Tokenizer',
+                 workers: int = 0) -> 'Iterator[types.Example]':
     """Batches of one clip."""
+    from sgmg_jax.data import augment, pipeline
     return pipeline.train_batches(
         source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
         augmentation=augment.Augmentation(), seed=0, num_workers=workers)
 
 
-def tokenizer_of(source: records.Records) -> tokenizers.Tokenizer:
+def tokenizer_of(source: 'records.Records') -> 'tokenizers.Tokenizer':
+    from sgmg_jax.data import text
     return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
 
 
@@ -135,9 +165,16 @@ def median_seconds(function: Callable[[], None], runs: int) -> float:
 
 
 def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30) -> pathlib.Path:
-    """Videos of a disc over drifting texture, in the raw layout, built by the repository's builder."""
+    """Videos of a disc over drifting texture, in the raw layout, built by the repository's builder; their folder.
+
+    Raises:
+        FileNotFoundError: the builder is not in the current folder.
+        ChildProcessError: it failed; with what it said last.
+    """
+    import cv2
     if not pathlib.Path('datasets/build.py').exists():
-        sys.exit('error: datasets/build.py is not here. Run from the repository root, or pass --records.')
+        raise FileNotFoundError('datasets/build.py is not here. Run from the root of the repository, or give '
+                                '--records.')
     rng = np.random.default_rng(0)
     raw, listed = folder / 'raw', {}
     names = [f'{5 * frame:05d}' for frame in range(num_frames)]
@@ -162,11 +199,12 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
     file = raw / 'meta_expressions' / 'train' / 'meta_expressions.json'
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({'videos': listed}))
-    subprocess.run([sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
-                    f'--out={folder / "tfds"}'], check=True, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
+    built = subprocess.run([sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
+                            f'--out={folder / "tfds"}'], capture_output=True, text=True)
+    if built.returncode:
+        raise ChildProcessError(f'datasets.build: {built.stderr.strip().rpartition(chr(10))[2]}')
     return folder / 'tfds'
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -14,30 +14,35 @@ several runs counts. In <out> it leaves multi_object.json and multi_object.png. 
 of c with one sentence and with ten, each in a process of its own.
 """
 import argparse
+from collections.abc import Callable, Sequence
 import functools
 import json
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
+import typing
 
-import jax
-import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import tqdm
 
-from sgmg_jax import compilation, files, systems, types
+from sgmg_jax import commands, files
 from sgmg_jax.benchmarks import machine, step
-from sgmg_jax.inference import predict
-from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
+
+if typing.TYPE_CHECKING:
+    import matplotlib.figure
 
 WAYS = {'a': 'SgMg, from the frames for each sentence', 'b': 'SgMg, the video encoded once', 'c': 'Fast SgMg'}
 
 
-def prepare(options, most):
+def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable]:
     """The three ways: name -> function(number of sentences, `most` at most) that runs to its end."""
+    import jax
+    import jax.numpy as jnp
+
+    from sgmg_jax import compilation, systems, types
+    from sgmg_jax.inference import predict
+    from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
     sizes = dict(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                  dtype=jnp.dtype(options.dtype))
     models = sgmg.SgMg(**sizes), multi_instance.FastSgMg(**sizes)
@@ -79,7 +84,7 @@ def prepare(options, most):
     return {'a': release, 'b': encoded_once, 'c': fast}
 
 
-def measure(options):
+def measure(options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], float]:
     """{way: {number of sentences: frames x sentences a second}}; and the greatest difference of a's and b's logits,
     relative to the greatest logit."""
     ways = prepare(options, max(options.sentences))
@@ -100,8 +105,9 @@ def measure(options):
     return rates, float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
-def plot(rates, title):
+def plot(rates: dict[str, dict[int, float]], title: str) -> 'matplotlib.figure.Figure':
     """The picture of Figure 6: a line for each way."""
+    import matplotlib.figure
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for (way, of_counts), marker in zip(rates.items(), 'osD'):
@@ -113,33 +119,39 @@ def plot(rates, title):
     return figure
 
 
-def print_memory(arguments):
+def print_memory(arguments: Sequence[str]) -> None:
     """The peak of way c with one sentence and with ten."""
     for count in (1, 10):
-        command = [sys.executable, '-m', 'sgmg_jax.benchmarks.multi_object', *arguments, f'--peak-of={count}']
-        *_, where, peak = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-        print(f'{count:>3} sentences, peak memory {float(peak) / 2 ** 30:.2f} GiB; {where}')
+        *_, where, peak = machine.lines_of(['-m', 'sgmg_jax.benchmarks.multi_object', *arguments,
+                                            f'--peak-of={count}'])
+        print(f'{count:>3} sentences, peak memory {float(peak) / 2 ** 30:.2f} GiB; {where.strip()}')
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.multi_object', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--sentences', type=int, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E')
-    parser.add_argument('--together', type=int, default=1, help='sentences in a call of b (default: %(default)s)')
-    parser.add_argument('--backbone', default='tiny', choices=video_swin.SIZES)
-    parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
-    parser.add_argument('--height', type=int, default=360)
-    parser.add_argument('--width', type=int, default=640)
-    parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
-    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
-    parser.add_argument('--runs', type=int, default=3, help='timed runs after one to warm up (default: %(default)s)')
-    parser.add_argument('--out', type=pathlib.Path, default='runs/multi_object', help='folder (default: %(default)s)')
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = commands.make_parser('python -m sgmg_jax.benchmarks.multi_object', __doc__, allow_abbrev=False)
+    count = commands.whole(1, 1000)
+    parser.add_argument('--sentences', type=count, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E',
+                        help='of a clip; several numbers are measured in turn (default: 1 2 4 5 10 20)')
+    parser.add_argument('--together', type=count, default=1, metavar='E',
+                        help='sentences in a call of b (default: %(default)s)')
+    step.add_sizes(parser)
+    parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=3, metavar='N',
+                        help='timed runs after one to warm up (default: %(default)s)')
+    parser.add_argument('--out', type=pathlib.Path, default='runs/multi_object', metavar='FOLDER',
+                        help='default: %(default)s')
     parser.add_argument('--memory', action='store_true', help='peak memory instead')
-    parser.add_argument('--peak-of', type=int, metavar='E', help='of c with E sentences, in this process, in bytes')
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    options = parser.parse_args(arguments)
+    parser.add_argument('--peak-of', type=count, metavar='E', help='of c with E sentences, in this process, in bytes')
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return commands.exit_with(functools.partial(_work, arguments), parser, arguments)
+
+
+def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
+    step.check_sizes(options, 'sgmg')
     if options.peak_of:
-        prepare(options, options.peak_of)['c'](options.peak_of)
+        machine.compile_anew()  # On a CPU compiling is in the peak.
+        with machine.fitting():
+            prepare(options, options.peak_of)['c'](options.peak_of)
         print(machine.describe(), machine.peak_memory(), sep='\n')
         return
     size = (f'Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
@@ -148,8 +160,12 @@ def main(argv=None):
     if options.memory:
         print_memory(arguments)  # before JAX is asked anything, or this process would hold the accelerator's memory
         return
+    from sgmg_jax import compilation
+    options.out.mkdir(parents=True, exist_ok=True)  # If that fails, better now than after the measurement.
+    compilation.keep_programs()
     print(machine.describe())
-    rates, difference = measure(options)
+    with machine.fitting():
+        rates, difference = measure(options)
     print('frames x sentences a second\n' + f'{"E":>4}' + ''.join(f'{name:>10}' for name in (*rates, 'b / a', 'c / a')))
     for count in options.sentences:
         a, b, c = (of_counts[count] for of_counts in rates.values())
@@ -160,9 +176,9 @@ def main(argv=None):
         partial.write_text(json.dumps({'machine': machine.describe(), 'size': size, 'together': options.together,
                                        'rates': rates, 'difference': difference}, indent=1) + '\n')
     with files.replacing(options.out / 'multi_object.png') as partial:
-        plot(rates, f'{jax.devices()[0].device_kind}, {size}').savefig(partial, format='png', dpi=150)
+        plot(rates, f'{machine.devices()[0].device_kind}, {size}').savefig(partial, format='png', dpi=150)
     print(f'written: {options.out}/multi_object.json, multi_object.png')
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -10,18 +10,19 @@ little longer than in benchmarks.step.
 """
 import argparse
 import collections
+from collections.abc import Callable, Sequence
 import os
 import pathlib
 import re
 import statistics
+import sys
 import tempfile
 
-import jax
-
+from sgmg_jax import commands
 from sgmg_jax.benchmarks import machine, step
 
 
-def part_of(name):
+def part_of(name: str) -> tuple[str, bool]:
     """(method and submodule, whether of the backward pass) of an operation's name in the compiled program.
 
     'jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/word_attention/dot' -> ('fuse word_attention', True)
@@ -39,7 +40,7 @@ def part_of(name):
     return f'{methods[-1]} {re.sub("_?[0-9]+$", "", module)}'.rstrip(), backward
 
 
-def operations(text):
+def operations(text: str) -> dict[str, str]:
     """{operation of a compiled program: its name in the traced one}, '' for none, without those that only hold others
     (loops, calls). A fusion without a name has that of its last operation."""
     names, fused, computation = {}, {}, ''
@@ -57,8 +58,9 @@ def operations(text):
     return names
 
 
-def device_seconds(run, runs):
+def device_seconds(run: Callable[[], object], runs: int) -> dict[str, float]:
     """{operation of the compiled program: seconds of the device}, the mean of several runs."""
+    import jax
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(runs):
@@ -75,16 +77,23 @@ def device_seconds(run, runs):
     return seconds
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.profile', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--top', type=int, default=15, help='operations listed (default: %(default)s)')
-    options, _ = step.parse(parser, argv)
-    if not options.mode or len(options.batch) > 1:
-        parser.error('give --mode, and one --batch')
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = step.make_parser('profile', __doc__)
+    parser.add_argument('--mode', choices=['forward', 'train'], required=True, help='what to profile')
+    parser.add_argument('--top', type=commands.whole(0, 10 ** 6), default=15, metavar='N',
+                        help='operations listed (default: %(default)s)')
+    return commands.exit_with(_work, parser, argv)
+
+
+def _work(options: argparse.Namespace) -> None:
+    batch = step.only_batch(options)
+    step.check_sizes(options, options.model, batch)
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_command_buffer='
-    compiled, run, _ = step.prepare(options, options.batch[0])
-    run()
+    machine.compile_anew()
+    with machine.fitting():
+        compiled, run, _ = step.prepare(options, batch)
+        run()
     times = machine.seconds(run, options.runs)
     names = operations(compiled.as_text())
     seconds = collections.Counter({operation: spent for operation, spent in device_seconds(run, options.runs).items()
@@ -93,7 +102,7 @@ def main(argv=None):
     for operation, spent in seconds.items():
         part, backward = part_of(names[operation])
         parts[part][backward] += spent
-    print(f'{step.describe(options)}, {options.mode}, {options.batch[0]} clip(s)', machine.describe(), sep='\n')
+    print(f'{step.describe(options)}, {options.mode}, {batch} clip(s)', machine.describe(), sep='\n')
     print(f'a step takes {statistics.median(times):.4f} s, of which the device is busy {busy:.4f} s')
     print(f'{"part":45}{"forward":>12}{"backward":>12}{"share":>8}')
     for part, (forward, backward) in sorted(parts.items(), key=lambda item: -sum(item[1])):
@@ -104,4 +113,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

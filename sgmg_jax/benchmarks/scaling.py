@@ -8,30 +8,38 @@ communication, and waiting for the slowest. Virtual devices of a CPU, as in the 
 that it runs, and what is lost to the splitting itself (clips a second should stay as they are), no more.
 """
 import argparse
-import subprocess
+from collections.abc import Sequence
+import functools
 import sys
 
-from sgmg_jax.benchmarks import step
+from sgmg_jax import commands
+from sgmg_jax.benchmarks import machine, step
 
-COUNT = 'import jax; print(jax.device_count())'
+COUNT = ('import sys; from sgmg_jax import commands; from sgmg_jax.benchmarks import machine; '
+         'sys.exit(commands.run(lambda: print(len(machine.devices({})))))')
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.scaling', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    options, arguments = step.parse(parser, argv)
-    if len(options.batch) > 1:
-        parser.error(f'--batch {" ".join(map(str, options.batch))}: give one number of clips a device')
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return commands.exit_with(functools.partial(_work, arguments), step.make_parser('scaling', __doc__), arguments)
+
+
+def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
+    batch = step.only_batch(options)
+    step.check_sizes(options, options.model, batch)
     # Asked in a process of its own: one that holds an accelerator leaves no memory to the others.
-    there = int(subprocess.run([sys.executable, '-c', COUNT], check=True, stdout=subprocess.PIPE).stdout)
-    print(f'{step.describe(options)}, {options.batch[0]} clip(s) a device')
+    *_, there = map(int, machine.lines_of(['-c', COUNT.format(options.devices)]))
+    counts = [count for count in (1, 2, 4, 8) if count <= there and count % options.fsdp == 0]
+    if not counts:
+        raise ValueError(f'--fsdp={options.fsdp}: must divide 1, 2, 4 or 8 devices, of which {there} are here to be '
+                         'measured on.')
+    print(f'{step.describe(options)}, {batch} clip(s) a device')
     alone = None
-    for count in (1, 2, 4, 8):
-        if count > there or count % options.fsdp:
-            continue
+    for count in counts:
         row, = step.in_a_process('train', [*arguments, f'--devices={count}'])
         if row is None:
-            sys.exit('error: so many clips do not fit the memory of a device')
+            raise ValueError(f'--batch={batch}: so many clips do not fit the memory of a device.')
         if alone is None:
             alone = row['clips'] / count
             print(row['machine'])
@@ -41,4 +49,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

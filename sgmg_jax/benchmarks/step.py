@@ -9,39 +9,46 @@ then has the highest peak so far. One that does not fit the device ends its mode
 frames are padded to multiples of 16 for SgMg's forward pass, as the release does it, not at all for SOC's, and of 32
 in training.
 
-`first` is the first step with its compilation. Operations are XLA's count for the program as it is written, and their
+`first` is the first step with its compilation: the cache of compiled programs is off, also for the sake of `memory`,
+which on a CPU includes what compiling takes. Operations are XLA's count for the program as it is written, and their
 rate is given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the
 less is lost to memory traffic and launches. The count is made by JAX's CPU backend: a JAX_PLATFORMS in the environment
 must name it too (cuda,cpu). XLA counts a loop's body once: on a CPU, where the windows of the backbone and the
 feed-forward layers go through in loops, both figures are too low, and left out.
 """
 import argparse
+from collections.abc import Callable, Iterator, Sequence
+import functools
+import importlib
 import json
 import statistics
-import subprocess
 import sys
 import time
+import typing
 
-import jax
-import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from ml_collections import ConfigDict
 import numpy as np
 
-from sgmg_jax import compilation, sharding, systems, types
+from sgmg_jax import commands
+from sgmg_jax import config as configs
 from sgmg_jax.benchmarks import machine
-from sgmg_jax.models import roberta, video_swin
-from sgmg_jax.ops import queries
-from sgmg_jax.training import optimizer as optimizers
-from sgmg_jax.training import step as steps
 
+if typing.TYPE_CHECKING:
+    from sgmg_jax import types
+
+# What systems.SYSTEMS and video_swin.SIZES have, so that --help need not import them.
+MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
+BACKBONES = 'tiny', 'small', 'base', 'demo'
+SMALLEST = 129  # pixels a side of a frame of SgMg
+MOST_TOKENS = 512  # of RoBERTa-base
 OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),),
                             freeze=('text_backbone/.*',), weight_decay=5e-4, clip_norm=0.1, warmup_steps=0,
                             drop_steps=()))
 
 
-def make_example(options, multiple, clips=1):
+def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 'types.Example':
     """Random clips with one object each."""
+    from sgmg_jax import types
     height, width = (-(-n // multiple) * multiple for n in (options.height, options.width))
     shape = (clips, options.frames, height, width)
     rng = np.random.default_rng(0)
@@ -59,13 +66,29 @@ def make_example(options, multiple, clips=1):
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
-def prepare(options, batch):
+def prepare(options: argparse.Namespace, batch: int) -> tuple:
     """The compiled step of options.mode with so many clips a device; a function without arguments that runs it to its
-    end; the step itself with its arguments, for `count_operations`."""
+    end; the step itself with its arguments, for `count_operations`.
+
+    Raises:
+        ValueError: for devices that are not there, or are not a multiple of options.fsdp.
+    """
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from sgmg_jax import compilation, sharding, systems
+    from sgmg_jax.models import roberta, video_swin
+    from sgmg_jax.ops import queries
+    from sgmg_jax.training import optimizer as optimizers
+    from sgmg_jax.training import step as steps
+    devices = machine.devices(options.devices)
+    if len(devices) % options.fsdp:
+        raise ValueError(f'--fsdp={options.fsdp}: must divide {len(devices)}, the number of devices.')
     system = systems.SYSTEMS[options.model]
     model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                           remat=options.remat, dtype=jnp.dtype(options.dtype))
-    mesh = sharding.make_mesh(options.fsdp, jax.devices()[:options.devices])
+    mesh = sharding.make_mesh(options.fsdp, devices)
     clips = batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
@@ -101,31 +124,39 @@ def prepare(options, batch):
     return compiled, run, (train_step, state, example)
 
 
-def count_operations(step, *arguments):
+def count_operations(step: Callable, *arguments) -> float:
     """XLA's count of floating-point operations in a function of arrays, as it is written.
 
     In a program compiled for a GPU the matrix products are calls of a library, which count as none.
+
+    Raises:
+        ValueError: JAX_PLATFORMS leaves out the CPU.
     """
-    cpu = SingleDeviceSharding(jax.devices('cpu')[0])
+    import jax
+    from jax.sharding import SingleDeviceSharding
+
+    from sgmg_jax import compilation
+    cpu = SingleDeviceSharding(machine.cpu())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
     return compilation.jit(step).lower(*shapes).cost_analysis()['flops']
 
 
-def measure(options, batch, rate):
+def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict | None:
     """What a row of the table says, and the machine in words: seconds, bytes, operations of one device and their share
     of its rate, a second (without a rate, None: XLA's count is none). None: the device's memory is too small."""
+    for module in ('systems', 'training.step'):  # Importing is no part of the first step.
+        importlib.import_module(f'sgmg_jax.{module}')
     started = time.perf_counter()
     try:
-        _, run, program = prepare(options, batch)
-        run()
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
+        with machine.fitting():
+            _, run, program = prepare(options, batch)
+            run()
+    except machine.TooLarge:
         return None
     first = time.perf_counter() - started
     times = machine.seconds(run, options.runs)
     median = statistics.median(times)
-    devices = options.devices or jax.device_count()
+    devices = len(machine.devices(options.devices))
     operations = count_operations(*program) / devices if rate else None
     clips = batch * devices
     return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
@@ -134,49 +165,83 @@ def measure(options, batch, rate):
             'share': operations / median / rate if rate else None}
 
 
-def in_a_process(mode, arguments):
-    """What `measure` says there, batch by batch; stops after the first that does not fit."""
-    command = [sys.executable, '-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        yield from map(json.loads, process.stdout)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+def in_a_process(mode: str, arguments: Sequence[str]) -> Iterator[dict | None]:
+    """What `measure` says there, batch by batch; stops after the first that does not fit. Raises as `lines_of`."""
+    yield from map(json.loads, machine.lines_of(['-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']))
 
 
-def parse(parser, argv):
-    """Adds the options to a parser of argparse; returns their values, and what to pass on to `in_a_process`."""
-    parser.add_argument('--model', default='sgmg', choices=systems.SYSTEMS)
-    parser.add_argument('--backbone', default='tiny', choices=video_swin.SIZES)
-    parser.add_argument('--frames', type=int, default=5, help='T (default: %(default)s)')
-    parser.add_argument('--height', type=int, default=360)
-    parser.add_argument('--width', type=int, default=640)
-    parser.add_argument('--tokens', type=int, default=16, help='L (default: %(default)s)')
-    parser.add_argument('--batch', type=int, nargs='+', default=[1], metavar='B',
-                        help='clips a device; several are measured one after the other (default: 1)')
-    parser.add_argument('--fsdp', type=int, default=1, help='devices that share a copy of the parameters')
-    parser.add_argument('--devices', type=int, help='only so many (default: all)')
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how large a clip is, and of which type its numbers."""
+    parser.add_argument('--backbone', default='tiny', choices=BACKBONES)
+    parser.add_argument('--frames', type=commands.whole(1, 1000), default=5, metavar='T', help='default: %(default)s')
+    for name, default in (('height', 360), ('width', 640)):
+        parser.add_argument(f'--{name}', type=commands.whole(16, 8192), default=default, metavar='PIXELS',
+                            help='of a frame (default: %(default)s)')
+    parser.add_argument('--tokens', type=commands.whole(1, MOST_TOKENS), default=16, metavar='L',
+                        help='of a sentence (default: %(default)s)')
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
+
+
+def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None:
+    """Raises ValueError for frames that are too small for the model, or too much for any device."""
+    height, width = options.height, options.width
+    if model != 'soc' and min(height, width) < SMALLEST:
+        raise ValueError(f'--height={height} --width={width}: frames of SgMg must have at least {SMALLEST} pixels a '
+                         'side.')
+    pixels = clips * options.frames * height * width
+    if pixels > configs.MOST_PIXELS:
+        raise ValueError(f'{clips} clip(s) of --frames={options.frames} --height={height} --width={width} have '
+                         f'{pixels:,} pixels, must be at most {configs.MOST_PIXELS:,}.')
+
+
+def only_batch(options: argparse.Namespace) -> int:
+    """The number of --batch. Raises ValueError if there are several."""
+    if len(options.batch) > 1:
+        raise ValueError(f'--batch {" ".join(map(str, options.batch))}: give one number of clips a device.')
+    return options.batch[0]
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command that measures steps: this one, or another with the same options."""
+    # No abbreviations: what is passed on to other processes would be ambiguous there.
+    parser = commands.make_parser(f'python -m sgmg_jax.benchmarks.{name}', description, allow_abbrev=False)
+    parser.add_argument('--model', default='sgmg', choices=MODELS)
+    add_sizes(parser)
+    parser.add_argument('--batch', type=commands.whole(1, 2 ** 20), nargs='+', default=[1], metavar='B',
+                        help='clips a device; benchmarks.step takes several, one after the other (default: 1)')
+    count = commands.whole(1, 2 ** 16)
+    parser.add_argument('--fsdp', type=count, default=1, metavar='N', help='devices that share a copy of the '
+                        'parameters (default: %(default)s)')
+    parser.add_argument('--devices', type=count, metavar='N', help='only so many (default: all)')
     parser.add_argument('--remat', action='store_true',
                         help='recompute the blocks of backbone and transformer in the backward pass')
-    parser.add_argument('--runs', type=int, default=5, help='timed runs after one to warm up (default: %(default)s)')
+    parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=5, metavar='N',
+                        help='timed runs after one to warm up (default: %(default)s)')
+    return parser
+
+
+def describe(options: argparse.Namespace) -> str:
+    return (f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
+            f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}')
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = make_parser('step', __doc__)
     parser.add_argument('--mode', choices=['forward', 'train'], help='only this one, in this process, as JSON')
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    return parser.parse_args(arguments), arguments
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return commands.exit_with(functools.partial(_work, arguments), parser, arguments)
 
 
-def describe(options):
-    name = systems.SYSTEMS[options.model].module.__name__
-    return (f'{name}, Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
-            f'{options.dtype}{", remat" if options.remat else ""}')
-
-
-def main(argv=None):
-    options, arguments = parse(argparse.ArgumentParser(
-        prog='python -m sgmg_jax.benchmarks.step', description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter), argv)
+def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
+    check_sizes(options, options.model, max(options.batch))
     if options.mode:
+        machine.compile_anew()
         # Before a model is there, so that the product's memory is not in its peak.
-        rate = None if jax.default_backend() == 'cpu' else machine.matmul_rate(options.dtype)
+        rate = None
+        if machine.devices(options.devices)[0].platform != 'cpu':
+            machine.cpu()  # Without it operations cannot be counted; better known now than after the steps.
+            rate = machine.matmul_rate(options.dtype)
         for batch in sorted(options.batch):
             row = measure(options, batch, rate)
             print(json.dumps(row), flush=True)
@@ -204,4 +269,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

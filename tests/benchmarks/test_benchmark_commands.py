@@ -1,0 +1,293 @@
+"""How the commands of benchmarks take their options, start processes and clear folders."""
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import sys
+
+import jax
+import pytest
+import small
+
+from sgmg_jax import files, systems
+from sgmg_jax.benchmarks import accidents, loader, machine, multi_object, profile, scaling, step
+from sgmg_jax.models import roberta, sgmg, video_swin
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def call(capsys, command, *arguments):
+    """Exit status, and what it says on stderr."""
+    try:
+        status = command.main([str(word) for word in arguments])
+    except SystemExit as end:  # of argparse
+        status = end.code
+    return status, capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command, arguments, flag, allowed', [
+    (step, ['--frames=0'], '--frames', 'from 1 to 1,000'),
+    (step, ['--frames=1001'], '--frames', 'from 1 to 1,000'),
+    (step, ['--height=-360'], '--height', 'from 16 to 8,192'),
+    (step, ['--width=1e3'], '--width', 'a whole number from 16 to 8,192'),
+    (step, ['--tokens=513'], '--tokens', 'from 1 to 512'),
+    (step, ['--batch', '1', '0'], '--batch', 'from 1 to'),
+    (step, ['--runs=0'], '--runs', 'from 1 to'),
+    (step, ['--runs', '9' * 5000], '--runs', 'from 1 to'),
+    (step, ['--fsdp=0'], '--fsdp', 'from 1 to'),
+    (step, ['--devices=0'], '--devices', 'from 1 to'),
+    (step, ['--model=swin'], '--model', "'sgmg', 'fast_sgmg', 'soc'"),
+    (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo'"),
+    (step, ['--dtype=float16'], '--dtype', "'float32', 'bfloat16'"),
+    (step, ['--mode=eval'], '--mode', "'forward', 'train'"),
+    (step, ['--speed=3'], '--speed', ''),
+    (step, ['--height=128', '--width=640'], '--height=128', 'at least 129 pixels'),
+    (step, ['--batch', '1', '9000', '--frames=5'], '--frames=5', 'at most 4,294,967,296'),
+    (profile, [], '--mode', 'required'),
+    (profile, ['--mode=train', '--top=-1'], '--top', 'from 0 to'),
+    (profile, ['--mode=train', '--batch', '1', '2'], '--batch 1 2', 'one number'),
+    (profile, ['--mode=train', '--width=100'], '--width=100', 'at least 129 pixels'),
+    (profile, ['--mode=train', '--devices=4096'], '--devices=4096', 'at most'),
+    (profile, ['--mode=train', '--fsdp=4096'], '--fsdp=4096', 'must divide'),
+    (scaling, ['--batch', '1', '2'], '--batch 1 2', 'one number'),
+    (scaling, ['--mode=forward'], '--mode', ''),
+    (multi_object, ['--sentences', '1', '0'], '--sentences', 'from 1 to 1,000'),
+    (multi_object, ['--together=0'], '--together', 'from 1 to 1,000'),
+    (multi_object, ['--peak-of=0'], '--peak-of', 'from 1 to 1,000'),
+    (multi_object, ['--height=100'], '--height=100', 'at least 129 pixels'),
+    (loader, ['--clips=0'], '--clips', 'from 1 to'),
+    (loader, ['--workers', '1', '-1'], '--workers', 'from 0 to 1,000'),
+    (loader, ['--records={tmp}/nowhere'], '{tmp}/nowhere', 'no such folder'),
+    (loader, ['--records={tmp}'], '{tmp}', 'holds no built data set'),
+    (accidents, ['--kills=0', '--', '--config=x'], '--kills', 'from 1 to'),
+    (accidents, ['--seed=-1', '--', '--config=x'], '--seed', 'from 0 to'),
+    (accidents, ['--kills=1'], 'after --', 'flags of train.py'),
+    (accidents, ['--', '--config=configs/synthetic.py', '--workdir=runs/mine'], '--workdir', '--out')])
+def test_a_mistake_is_one_line(capsys, tmp_path, command, arguments, flag, allowed):
+    status, said = call(capsys, command, *(word.format(tmp=tmp_path) for word in arguments))
+    assert status == 2 and said.startswith('error: ') and said.count('\n') == 1
+    assert flag.format(tmp=tmp_path) in said and allowed in said and len(said) < 400
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_help_lists_is_what_there_is():
+    assert step.MODELS == {name: system.module.__name__ for name, system in systems.SYSTEMS.items()}
+    assert set(step.BACKBONES) == set(video_swin.SIZES)
+    assert step.MOST_TOKENS + roberta.PADDING_ID + 1 == roberta.SIZES['base'].positions
+    model = sgmg.SgMg(video_swin.SIZES['demo'], roberta.SIZES['demo'])
+    model._check_size((step.SMALLEST, 640))
+    with pytest.raises(ValueError, match=f'at least {step.SMALLEST}'):
+        model._check_size((640, step.SMALLEST - 1))
+
+
+def test_a_failed_process_has_said_why_and_its_status_is_passed_on(capfd):
+    lines = machine.lines_of(['-c', 'import sys; print(1, flush=True); sys.exit("error: why")'])
+    assert next(lines) == '1\n'
+    with pytest.raises(SystemExit) as end:
+        next(lines)
+    assert end.value.code == 1 and capfd.readouterr().err == 'error: why\n'
+    with pytest.raises(ChildProcessError, match='SIGKILL has ended it. .* memory ran out'):
+        list(machine.lines_of(['-c', 'import os; os.kill(os.getpid(), 9)']))
+    assert list(machine.lines_of(['-c', 'print(1); print(2)'])) == ['1\n', '2\n']
+
+
+def test_what_a_process_refuses_ends_the_command(capfd, monkeypatch):
+    """The message is the process's, once; the status, too."""
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as end:
+        step.main(['--devices=4096'])
+    said = capfd.readouterr().err
+    assert end.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
+
+
+@pytest.mark.parametrize('error, found', [
+    (MemoryError('Unable to allocate'), machine.TooLarge),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), machine.TooLarge),
+    (jax.errors.JaxRuntimeError('INTERNAL: broken'), jax.errors.JaxRuntimeError)])
+def test_lack_of_memory(monkeypatch, error, found):
+    with pytest.raises(found), machine.fitting():
+        raise error
+
+    def prepare(options, batch):
+        raise error
+
+    monkeypatch.setattr(step, 'prepare', prepare)
+    if found is machine.TooLarge:
+        assert step.measure(argparse.Namespace(), 1, None) is None
+    else:
+        with pytest.raises(found):
+            step.measure(argparse.Namespace(), 1, None)
+
+
+def test_devices_there_are():
+    assert machine.devices() == jax.devices() and machine.devices(1) == jax.devices()[:1]
+    with pytest.raises(ValueError, match=f'--devices={jax.device_count() + 1}: must be at most {jax.device_count()}'):
+        machine.devices(jax.device_count() + 1)
+
+
+def test_operations_need_the_backend_of_the_cpu(monkeypatch):
+    def devices(platform):
+        raise RuntimeError(f'Unknown backend {platform}')
+
+    monkeypatch.setattr(jax, 'devices', devices)
+    monkeypatch.setenv('JAX_PLATFORMS', 'cuda')
+    with pytest.raises(ValueError, match='JAX_PLATFORMS=cuda,cpu'):
+        machine.cpu()
+
+
+@pytest.fixture
+def cache_as_it_was():
+    before = jax.config.jax_enable_compilation_cache
+    yield
+    jax.config.update('jax_enable_compilation_cache', before)
+
+
+def test_step_measures_without_the_cache_in_rising_order_until_memory_lacks(monkeypatch, capsys, cache_as_it_was):
+    measured = []
+
+    def measure(options, batch, rate):
+        measured.append((batch, rate, jax.config.jax_enable_compilation_cache))
+        return {'batch': batch} if batch < 4 else None
+
+    monkeypatch.setattr(step, 'measure', measure)
+    assert step.main(['--batch', '4', '1', '8', '2', '--mode=train']) == 0
+    assert measured == [(1, None, False), (2, None, False), (4, None, False)]
+    assert list(map(json.loads, capsys.readouterr().out.splitlines())) == [{'batch': 1}, {'batch': 2}, None]
+
+
+@pytest.mark.parametrize('arguments, there, expected', [
+    (['--batch=3'], 9, [1, 2, 4, 8]), (['--batch=3', '--fsdp=2'], 6, [2, 4]),
+    (['--batch=3', '--devices=5'], 5, [1, 2, 4])])
+def test_scaling_measures_the_numbers_of_devices_that_there_are(monkeypatch, capsys, arguments, there, expected):
+    def lines_of(command):
+        count, = [word for word in arguments if '--devices' in word] or ['=None']
+        assert f'devices({count.partition("=")[2]})' in command[1]
+        return iter([f'{there}\n'])
+
+    def in_a_process(mode, words):
+        assert mode == 'train' and words[:-1] == arguments
+        count = int(words[-1].removeprefix('--devices='))
+        yield {'machine': 'here', 'median': 2.0, 'clips': 3 * count / (1 + count), 'frames': 5.0, 'peak': 2 ** 30}
+
+    monkeypatch.setattr(machine, 'lines_of', lines_of)
+    monkeypatch.setattr(step, 'in_a_process', in_a_process)
+    assert scaling.main(arguments) == 0
+    first, where, head, *rows = capsys.readouterr().out.splitlines()
+    assert '3 clip(s) a device' in first and where == 'here'
+    assert [int(row.split()[0]) for row in rows] == expected
+    ideal = [f'{(1 + expected[0]) / (1 + count):.1%}' for count in expected]
+    assert [row.split()[5] for row in rows] == ideal
+
+
+def test_scaling_without_a_number_of_devices_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(machine, 'lines_of', lambda command: iter(['8\n']))
+    status, said = call(capsys, scaling, '--fsdp=3')
+    assert status == 2 and '--fsdp=3: must divide 1, 2, 4 or 8 devices' in said
+
+
+def test_loader_measures_on_one_core_and_gives_the_others_back(world_records, capsys):
+    before = os.sched_getaffinity(0)
+    assert loader.main([f'--records={world_records}', '--clips=2', '--runs=1']) == 0
+    assert os.sched_getaffinity(0) == before
+    head, data, _, *rows = capsys.readouterr().out.splitlines()
+    assert 'using one core' in head and '3 videos of 80x80' in data and ' 5 frames a video' in data
+    assert [row[:22].strip() for row in rows] == [
+        'read a video', 'decode', 'read, decode, augment', 'loader, batches of 1']
+    status, said = call(capsys, loader, f'--records={world_records}', '--split=test')
+    assert status == 2 and "no split 'test' there; it has train (3 videos)" in said
+    assert os.sched_getaffinity(0) == before
+
+
+def test_loader_needs_clips():
+    video = small.video_of('a', 4, ((0, 2),), tags=('crowd',))
+    with pytest.raises(ValueError, match="memory: split 'train' has no clips"):
+        loader.measure(small.made_up([dataclasses.replace(video, expressions=video.expressions[1:])]), 1, 1, 'one core')
+
+
+def test_loader_says_what_the_builder_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match='root of the repository'):
+        loader.make_records(tmp_path / 'made', 1, 2)
+    (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets/build.py').write_text('import sys; print("reading"); sys.exit("a\\nerror: the disk is full")')
+    with pytest.raises(ChildProcessError, match='^datasets.build: error: the disk is full$'):
+        loader.make_records(tmp_path / 'made', 1, 2)
+
+
+def run_of(folder, *names):
+    folder.mkdir(parents=True)
+    for name in names:
+        (folder / name).write_text('')
+    return folder
+
+
+def test_accidents_removes_its_runs_alone(tmp_path):
+    whole = run_of(tmp_path / 'undisturbed', 'config.json', 'metrics.jsonl', '.lock')
+    starting = run_of(tmp_path / 'killed', '.lock')  # killed before it wrote its config
+    (starting / 'checkpoints').mkdir()
+    accidents.remove_runs((whole, starting, tmp_path / 'nowhere'))
+    assert not list(tmp_path.iterdir())
+
+    for names in (['photo.jpg'], ['.lock', 'photo.jpg']):
+        mine = run_of(tmp_path / 'mine', *names)
+        whole = run_of(tmp_path / 'undisturbed', 'config.json')
+        with pytest.raises(ValueError, match='mine: is no training run'):
+            accidents.remove_runs((whole, mine))
+        assert sorted(os.listdir(mine)) == sorted(names) and os.listdir(whole) == ['config.json']
+        for folder in (mine, whole):
+            for name in os.listdir(folder):
+                (folder / name).unlink()
+            folder.rmdir()
+
+
+def test_accidents_removes_nothing_that_lives(tmp_path):
+    whole, alive = (run_of(tmp_path / name, 'config.json') for name in ('undisturbed', 'killed'))
+    with files.locked(alive / '.lock', 'training'):
+        with pytest.raises(BlockingIOError, match=f'process {os.getpid()} .* training'):
+            accidents.remove_runs((whole, alive))
+    assert (whole / 'config.json').exists() and (alive / 'config.json').exists()
+    link = tmp_path / 'link'
+    link.symlink_to(whole)
+    with pytest.raises(ValueError, match='link: is no training run'):
+        accidents.remove_runs((link,))
+    assert (whole / 'config.json').exists()
+
+
+def test_two_of_accidents_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with files.locked(tmp_path / '.lock', 'benchmarks.accidents'):
+        status, said = call(capsys, accidents, f'--out={tmp_path}', '--', '--config=configs/synthetic.py')
+    assert status == 2 and 'is at work here' in said and os.listdir(tmp_path) == ['.lock']
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--config=nowhere.py'], '--config=nowhere.py: there is no such file'),
+    (['--config=configs/synthetic.py:huge'], "there is no mode 'huge'"),
+    (['--config=configs/synthetic.py:smoke', '--config.log_every=0'], 'config.log_every = 0: must be')])
+def test_accidents_says_what_train_says(tmp_path, capsys, monkeypatch, flags, message):
+    monkeypatch.chdir(ROOT)
+    status, said = call(capsys, accidents, f'--out={tmp_path}', '--', *flags)
+    assert status == 2 and said.startswith('error: train.py: ') and message in said and said.count('\n') == 1
+
+
+def test_accidents_tells_an_end_from_a_kill(tmp_path):
+    """What a process that stands for train.py does, and what `run` makes of it."""
+    def train(program):
+        return [sys.executable, '-c', program]
+
+    workdir = tmp_path / 'run'
+    workdir.mkdir()
+    assert accidents.run(train('print("a"); print("done")'), workdir) == ('done', False)
+    assert accidents.run(train('print("done")'), workdir, lambda lines: False) == ('done', False)
+    sleep = 'import time; print("begun", flush=True); time.sleep(600)'
+    assert accidents.run(train(sleep), workdir, lambda lines: 'begun' in (tmp_path / 'run.log').read_text()) == (
+        'begun', True)
+    with pytest.raises(ValueError, match='^train.py: config.seed: is wrong$'):
+        accidents.run(train('import sys; print("error: config.seed: is wrong"); sys.exit(2)'), workdir)
+    with pytest.raises(ChildProcessError, match='run.log: .* with status 1. Last line: KeyError'):
+        accidents.run(train('raise KeyError'), workdir)
+    with pytest.raises(ChildProcessError, match='with status -9'):  # killed by somebody else
+        accidents.run(train('import os; os.kill(os.getpid(), 9)'), workdir, lambda lines: False)
+    with pytest.raises(ChildProcessError, match='with status 143'):
+        accidents.run(train('import sys; sys.exit(143)'), workdir, lambda lines: False)
