@@ -209,29 +209,31 @@ def check(unknown, misfits, missing, reasons=()):
 
 def describe(tensors):
     """What can be told of a model by its official tensors (name -> anything with a shape): {field: words}."""
-    def shape(name):
-        return tuple(tensors[name].shape) if name in tensors else None
+    def size(name, axis):
+        shape = tensors[name].shape if name in tensors else ()
+        return shape[axis] if axis < len(shape) else None
 
     def count(pattern):
         return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
 
-    words, patch = {}, shape(SWIN + 'patch_embed.proj.weight')
-    if shape('query_embed.weight'):
-        words['system'] = 'SOC' if shape('voc.query_embed.weight') else 'SgMg'
-    if patch:
-        size = patch[0], count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
+    words = {}
+    if 'query_embed.weight' in tensors:
+        words['system'] = 'SOC' if 'voc.query_embed.weight' in tensors else 'SgMg'
+    channels, blocks = size(SWIN + 'patch_embed.proj.weight', 0), count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
+    if channels:
         names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
-        words['backbone'] = names.get(size, f'a Video Swin of {size[0]} channels, {size[1]} blocks in its third stage')
-    table = shape(ROBERTA + 'embeddings.word_embeddings.weight')
-    if table:
-        size = count(_ROBERTA + r'encoder\.layer\.(\d+)\.'), table[1]
+        words['backbone'] = names.get(
+            (channels, blocks), f'a Video Swin of {channels} channels, {blocks} blocks in its third stage')
+    table, layers = ROBERTA + 'embeddings.word_embeddings.weight', count(_ROBERTA + r'encoder\.layer\.(\d+)\.')
+    channels = size(table, 1)
+    if channels:
         words['text'] = {(12, 768): 'RoBERTa-base', (24, 1024): 'RoBERTa-large'}.get(
-            size, f'a RoBERTa of {size[0]} layers, {size[1]} channels')
-        words['vocabulary'] = f'{table[0]} tokens'
+            (layers, channels), f'a RoBERTa of {layers} layers, {channels} channels')
+        words['vocabulary'] = f'{size(table, 0)} tokens'
     for name, axis, what in (('query_embed.weight', 0, 'queries'), ('query_embed.weight', 1, 'hidden channels'),
                              ('transformer.level_embed', 0, 'levels'), ('class_embed.0.weight', 0, 'classes')):
-        if shape(name):
-            words[what] = f'{shape(name)[axis]} {what}'
+        if size(name, axis):
+            words[what] = f'{size(name, axis)} {what}'
     for part in ('encoder', 'decoder'):
         layers = count(rf'transformer\.{part}\.layers\.(\d+)\.')
         if layers:

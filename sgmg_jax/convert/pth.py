@@ -225,8 +225,8 @@ def _read_legacy(memory):
     def learn(kind, dtype, key, location, numel, view=None):
         key = _key_of_storage(kind, dtype, key)
         if kinds.setdefault(key, dtype) != dtype or sizes.setdefault(key, _of(numel, int)) != numel:
-            raise _Unfit(f'its storage {key!r:.80} is there with several types or sizes. {_SAVE}')
-        return _Storage(_shown(key), None, dtype)
+            raise _Unfit(f'its storage {_shown(key)} is there with several types or sizes. {_SAVE}')
+        return _Storage(f'storage {_shown(key)}', None, dtype)
 
     at = start
     _, start = run(at, learn)
@@ -239,17 +239,17 @@ def _read_legacy(memory):
         data[key] = memory[start + 8:start + 8 + count * kinds[key].itemsize]
         start += 8 + count * kinds[key].itemsize
         if count != sizes[key] or start > len(memory):
-            raise _Unfit(f'its storage {key!r:.80} should hold {sizes[key]} numbers of {kinds[key].name}, but has '
+            raise _Unfit(f'its storage {_shown(key)} should hold {sizes[key]} numbers of {kinds[key].name}, but has '
                          f'{count}, of {len(data[key])} bytes. {_FETCH}')
 
     def storage(kind, dtype, key, location, numel, view=None):
         if view is None:
-            return _Storage(_shown(key), data[key], dtype)
+            return _Storage(f'storage {_shown(key)}', data[key], dtype)
         _, offset, size = _of(view, tuple)
         if min(_of(offset, int), _of(size, int)) < 0 or offset + size > numel:
-            raise _Unfit(f'a view of its storage {key!r:.80} reaches beyond it. {_FETCH}')
+            raise _Unfit(f'a view of its storage {_shown(key)} reaches beyond it. {_FETCH}')
         part = data[key][offset * dtype.itemsize:(offset + size) * dtype.itemsize]
-        return _Storage(_shown(key), part, dtype)
+        return _Storage(f'storage {_shown(key)}', part, dtype)
 
     return run(at, storage)[0]
 

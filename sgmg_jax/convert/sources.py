@@ -40,6 +40,7 @@ _OTHERS = {
 # Parts of names that DataParallel, torch.compile, FSDP, activation checkpointing and Fabric put between others.
 _WRAPPERS = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module', '_forward_module'}
 _AVERAGE = re.compile(r'((?<![a-zA-Z])(ema|swa|avg|averaged?|shadow|polyak)|Ema|EMA|SWA)(?![a-z])')
+_COUNT = 'n_averaged'  # a tensor that AveragedModel of PyTorch has beside the model's
 # A name that only one kind of model has, whatever stands before it: of SgMg and SOC, RoBERTa, Swin.
 _WHOLE, _WORDS, _PATCH = (re.compile(r'((?:.*?\.)??)' + name, re.DOTALL) for name in (
     r'(?:voc\.)?query_embed\.weight', r'embeddings\.word_embeddings\.weight', r'patch_embed\.proj\.weight'))
@@ -125,7 +126,7 @@ def _read_safetensors(path):
         tensors[name] = memory[begin:end].view(_TYPES[entry['dtype']]).reshape(entry['shape'])
     _check_sizes(tensors)
     for name, x in tensors.items():
-        if metadata.get(CHECKSUM + name, checksum := f'{crc32(x):08x}') != checksum:
+        if CHECKSUM + name in metadata and metadata[CHECKSUM + name] != f'{crc32(x):08x}':
             raise ValueError(f'{_shown(name)} is damaged: its checksum is not the one that was written. Copy the file '
                              'again, or write it again.')
     return tensors
@@ -175,10 +176,10 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Weights:
     else:
         raise ValueError(f'weights of no model known here (SgMg, SOC, Video Swin, Swin, RoBERTa). It has '
                          f'{len(tensors)} tensors: {", ".join(map(_shown, sorted(tensors)[:5]))} ...')
-    place, *notes = _choose(places)
+    place, *notes = _choose(places, bare)
     others = tuple(other for other in places if other != place and other.startswith(place))
     own = {name.removeprefix(place): there for name, there in bare.items()
-           if name.startswith(place) and not name.startswith(others)}
+           if name.startswith(place) and not name.startswith(others) and name != place + _COUNT}
     beside = {name: there for name, there in bare.items() if not name.startswith(tuple(places))}
     lost = next((there for name, there in beside.items() if names.targets(name)), None)
     if lost:
@@ -191,12 +192,12 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Weights:
         kind, rename = 'SOC' if soc else 'SgMg', lambda name: _of_whole(name, soc)
     elif marker is _WORDS:
         kind, parts, rename = 'RoBERTa', ('text_backbone',), _of_roberta
-        beside = {name: there for name, there in beside.items() if not name.startswith('lm_head.')}
+        beside = {name: there for name, there in beside.items() if 'lm_head.' not in name}
     else:
         image = tensors[own['patch_embed.proj.weight']].ndim == 4
         kind = 'Swin of images, inflated' if image else 'Video Swin, patches summed over time'
         parts, rename, change = ('video_encoder',), _of_swin, lambda name, x: _one_frame_deep(name, x, image)
-        beside = {name: there for name, there in beside.items() if not name.startswith('cls_head.')}
+        beside = {name: there for name, there in beside.items() if 'cls_head.' not in name}
     if beside:
         notes.append(f'{len(beside)} tensors beside the model are left out, such as '
                      f'{_shown(next(iter(beside.values())))}')
@@ -228,9 +229,10 @@ def _same(x, y):
     return x.__array_interface__ == y.__array_interface__ or np.array_equal(x, y, equal_nan=x.dtype.kind in 'fc')
 
 
-def _choose(places):
+def _choose(places, names):
     """Which of several models is taken, by what stands before its names; and a note, if one was left."""
-    averages = {place: there for place, there in places.items() if _AVERAGE.search(place)}
+    averages = {place: there for place, there in places.items()
+                if _AVERAGE.search(place) or f'{place}{_COUNT}' in names}
     models = {place: there for place, there in places.items() if place not in averages}
     if len(models or averages) > 1:
         raise ValueError(f'holds several models, and nothing says which is meant: '

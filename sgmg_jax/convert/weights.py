@@ -52,7 +52,7 @@ def load(paths: str | os.PathLike | Sequence[str | os.PathLike], shapes: Mapping
     except TypeError as error:
         raise ValueError(f'weights from {paths!r:.200}: must be a path or several.') from error
     wanted = traverse_util.flatten_dict(shapes, sep='/')
-    found, report = {}, []
+    skipped, found, report = _skipped(skip, wanted), {}, []
     for path in paths:
         try:
             kind, part, notes = _load_one(path, shapes, skip)
@@ -66,7 +66,6 @@ def load(paths: str | os.PathLike | Sequence[str | os.PathLike], shapes: Mapping
         report += [f'{path} ({kind}): {len(part)} arrays, {count / 1e6:.2f} M parameters of '
                    f'{", ".join(modules[:4])}{" ..." if len(modules) > 4 else ""}',
                    *(f'{path}: {note}.' for note in notes)]
-    skipped = _skipped(skip, wanted)
     if skip and paths and not skipped:
         report.append(f'skip = {skip!r} is the whole name of no parameter, so nothing was left out.')
     pooler = {name for name in wanted if name.startswith(POOLER)} - skipped
@@ -233,10 +232,11 @@ def check_finite(parameters: Mapping[str, np.ndarray], where: str | os.PathLike)
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise ValueError(f'{where}: {files.printable(path)} is of type {x.dtype}, weights are floating-point '
                              'numbers. Write it again, as float32.')
-        low, high = (x.min(), x.max()) if x.size else (0, 0)  # NaN, where there is one
+        with np.errstate(invalid='ignore'):
+            low, high = (float(x.min()), float(x.max())) if x.size else (0, 0)  # NaN, where there is one
         if not (-LARGEST_WEIGHT <= low and high <= LARGEST_WEIGHT):
             worst = high if low >= -LARGEST_WEIGHT else low
-            raise ValueError(f'{where}: {files.printable(path)} has a weight of {worst!s}. The file was damaged, or '
+            raise ValueError(f'{where}: {files.printable(path)} has a weight of {worst:g}. The file was damaged, or '
                              'the training diverged. Copy it again, or take an earlier checkpoint.')
 
 
