@@ -8,20 +8,25 @@
 `train.py` and `evaluate.py` take the same files directly: --config.init=ytvos_swin_t.pth
 """
 import argparse
-import pathlib
+import os
 import sys
 
-from sgmg_jax import commands
+from sgmg_jax import commands, files
 
 
 def from_official(options):
+    files.check_new(options.out, ('', '.safetensors'))
+    for path in options.paths:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f'{path}: no such file. Give a .pth or a .safetensors with weights.')
+    config = commands.load_config(options.config)
+
     from flax import traverse_util
 
     from sgmg_jax import systems
     from sgmg_jax.convert import weights
 
-    weights.check_target(options.out)
-    shapes = systems.parameter_shapes(systems.build_model(commands.load_config(options.config).model))
+    shapes = systems.parameter_shapes(systems.build_model(config.model))
     found, report = weights.load(options.paths, shapes, options.skip)
     weights.save(found, options.out)
     missing = sorted(set(traverse_util.flatten_dict(shapes, sep='/')) - set(found))
@@ -33,11 +38,10 @@ def from_official(options):
 
 
 def to_official(options):
+    files.check_new(options.out, ['.safetensors'])  # torch reads it with safetensors.torch.load_file
+
     from sgmg_jax.convert import weights
 
-    if pathlib.Path(options.out).suffix != '.safetensors':
-        raise ValueError(f'{options.out}: give a .safetensors; torch reads it with safetensors.torch.load_file.')
-    weights.check_target(options.out)
     parameters = weights.read_ours(options.path)
     try:
         tensors = weights.released(parameters)

@@ -22,6 +22,7 @@ from sgmg_jax.convert import names, sources
 from sgmg_jax.models import video_swin
 
 LARGEST_WEIGHT = 1e18  # float32 cannot hold the square of a larger one
+SUFFIXES = '', '.safetensors'  # of what `save` writes
 CHECKSUMS = 'crc32.json'  # in a folder that `save` wrote: path of ours -> checksum of its bytes
 POOLER = 'text_backbone/pooler/'
 _WHOLE = 'query_embedding'  # a parameter that files of encoders do not have
@@ -240,36 +241,16 @@ def check_finite(parameters: Mapping[str, np.ndarray], where: str | os.PathLike)
                              'the training diverged. Copy it again, or take an earlier checkpoint.')
 
 
-def check_target(path: str | os.PathLike) -> pathlib.Path:
-    """The absolute path for `save` to write to; asked before the work that leads to it.
-
-    Raises:
-        FileExistsError: if there is something already.
-        OSError: if nothing can be written there.
-        ValueError: for a suffix other than .safetensors.
-    """
-    path = pathlib.Path(path).absolute()
-    if os.path.lexists(path):
-        raise FileExistsError(f'{path}: exists already. Remove it or give another --out.')
-    if path.suffix not in ('', '.safetensors'):
-        raise ValueError(f'{path}: ends in {path.suffix}. Give a .safetensors, or no suffix for an Orbax checkpoint.')
-    folder = next(parent for parent in path.parents if os.path.lexists(parent))
-    if not folder.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, 'is no folder, so nothing can be written below it', str(folder))
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, 'nothing may be written there. Check its permissions', str(folder))
-    return path
-
-
 def save(parameters: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
     """Writes parameters (path of ours -> array) whole or not at all, with a checksum of each: to a .safetensors, or to
     an Orbax checkpoint where `path` has no suffix.
 
     Raises:
-        FileExistsError, OSError, ValueError: as `check_target`.
+        FileExistsError: if `path` is there already.
         OSError: if it cannot be written.
+        ValueError: for another suffix.
     """
-    path = check_target(path)
+    path = files.check_new(pathlib.Path(path).absolute(), SUFFIXES)
     parameters = {name: np.asarray(x, order='C') for name, x in parameters.items()}
     sums = {name: sources.crc32(x) for name, x in parameters.items()}
     if path.suffix:

@@ -1,6 +1,4 @@
 """Checkpoints of every known kind, to ours and back."""
-import runpy
-
 from flax import traverse_util
 import golden_cases
 from golden_cases import TINY
@@ -8,12 +6,10 @@ import jax
 import numpy as np
 from official import kinetics, sgmg, shapes_of, soc, written
 import pytest
-from safetensors.numpy import load_file
 
 from configs import common, ytvos_soc
 from sgmg_jax import systems
 from sgmg_jax.convert import names, sources, weights
-from sgmg_jax.convert.__main__ import main
 from sgmg_jax.models import multi_instance, video_swin
 
 
@@ -202,26 +198,3 @@ def test_what_is_saved_is_loaded(official, tmp_path, out):
         weights.save(found, tmp_path / out)
 
 
-def test_the_commands(tmp_path, capsys):
-    config = tmp_path / 'config.py'
-    config.write_text('from configs import common\n\n\ndef get_config():\n    config = common.get_config()\n'
-                      "    config.model.update(backbone='demo', text_encoder='demo', hidden=32, heads=2, mlp=32,\n"
-                      '                        encoder_layers=1, decoder_layers=1)\n    return config\n')
-    model = systems.build_model(runpy.run_path(str(config))['get_config']().model)
-    rng = np.random.default_rng(0)
-    ours = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), shapes_of(model))
-    path = written(weights.released(traverse_util.flatten_dict(ours, sep='/')), tmp_path / 'official.safetensors')
-    assert main(['from-official', str(path), f'--config={config}', f'--out={tmp_path / "ours"}']) == 0
-    assert 'SgMg' in capsys.readouterr().out
-    assert main(['to-official', str(tmp_path / 'ours'), f'--out={tmp_path / "back.safetensors"}']) == 0
-    there, back = load_file(path), load_file(tmp_path / 'back.safetensors')
-    assert set(there) == set(back)
-    for name in there:
-        np.testing.assert_array_equal(there[name], back[name])
-    assert main(['from-official', str(tmp_path / 'none.pth'), f'--config={config}', f'--out={tmp_path / "x"}']) == 2
-    assert 'none.pth: no such file' in capsys.readouterr().err
-    (tmp_path / 'half.safetensors').write_bytes(path.read_bytes()[:1000])
-    half = str(tmp_path / 'half.safetensors')
-    assert main(['from-official', half, f'--config={config}', f'--out={tmp_path / "x"}']) == 2
-    assert 'half.safetensors: not a whole safetensors file' in capsys.readouterr().err
-    assert not (tmp_path / 'x').exists()
