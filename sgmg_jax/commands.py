@@ -7,16 +7,17 @@ import argparse
 from collections.abc import Callable, Sequence
 import os
 import re
+import runpy
 import signal
 import sys
 import textwrap
 import traceback
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from sgmg_jax import config as configs
-from sgmg_jax.files import printable
+from sgmg_jax.files import check_regular, printable
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that Ctrl-C ended
 # What the package raises for wrong input, in words for the user.
@@ -91,6 +92,35 @@ def exit_with(work: Callable[[argparse.Namespace], int | None], parser: argparse
     """Parses `argv` (by default the command line), and runs `work` with the options as `run` does."""
     options = parser.parse_args(argv)
     return run(lambda: work(options), options.debug)
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The config of --config=path:mode, by the rule of train.py: what its get_config(mode) gives, or get_config()
+    without a colon.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the file: its code fails, it has no get_config, or gives no config that could be one.
+    """
+    path, colon, mode = spec.partition(':')
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: no such file. Give that of a config, such as configs/ytvos.py.') from error
+    try:
+        get_config = runpy.run_path(path).get('get_config')
+        if not callable(get_config):
+            raise ValueError('it has no get_config()')
+        found = get_config(*[mode] * bool(colon))
+        if not isinstance(found, ConfigDict):
+            raise ValueError(f'its get_config gives a {type(found).__name__}, not a ConfigDict')
+        configs.check(found)
+    except (Exception, SystemExit) as error:  # whatever code may raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise ValueError(f'{spec}: gives no config{f", line {lines[-1]}" if lines else ""}: {kind}{error!s:.500}'
+                         ) from error
+    return found
 
 
 def define_experiment_flags(workdir_help: str) -> None:

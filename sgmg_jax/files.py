@@ -4,7 +4,7 @@ Everything that comes from a stranger's disk goes through here: one reader of te
 rule for names.
 """
 import codecs
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
 import csv
 import errno
@@ -15,6 +15,7 @@ import pathlib
 import secrets
 import stat
 import sys
+import tempfile
 import unicodedata
 
 LARGEST = 2 ** 29  # bytes of a text or JSON file; COCO's instances, the largest there is, have a third of it
@@ -105,6 +106,34 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
         if os.path.commonpath([target, root]) != root:
             raise ValueError(f'{path}: is a link to {target}, outside of {below}. Copy the file here, or link the '
                              'whole folder that it lies in.')
+
+
+def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) -> pathlib.Path:
+    """`path`, if something new can be written there; asked before the work that makes it.
+
+    Args:
+        suffixes: it may have; '' is none; None: any.
+
+    Raises:
+        FileExistsError: there is something already, be it a link to nothing.
+        OSError: what it would lie in is no folder, or nothing can be written there.
+        ValueError: for another suffix.
+    """
+    path = pathlib.Path(path)
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path}: exists already. Remove it or give another --out.')
+    if suffixes is not None and path.suffix not in suffixes:
+        raise ValueError(f'{path}: must end in {" or ".join(suffix or "no suffix" for suffix in suffixes)}. Give it '
+                         'another name.')
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, 'is no folder, so nothing can be written below it', str(folder))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, f'nothing can be written there ({error.strerror}). Check its permissions, and '
+                      'whether there is space', str(folder)) from error
+    return path
 
 
 def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> bytes:

@@ -53,6 +53,24 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     assert caught.value.filename == str(tmp_path / 'file' / 'a.json')
 
 
+def test_where_something_new_can_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'dangling').symlink_to('nowhere')
+    for path in (tmp_path / 'a', tmp_path / 'new' / 'folder' / 'a.x'):
+        assert files.check_new(str(path)) == path
+    assert files.check_new(tmp_path / 'a.x', ('', '.x')) == tmp_path / 'a.x'
+    for name in ('file', 'dangling', '.'):
+        with pytest.raises(FileExistsError, match='exists already'):
+            files.check_new(tmp_path / name)
+    with pytest.raises(ValueError, match='a.y: must end in no suffix or .x'):
+        files.check_new(tmp_path / 'a.y', ('', '.x'))
+    for path, folder in ((tmp_path / 'file' / 'a', tmp_path / 'file'), ('/proc/new/a', '/proc')):
+        with pytest.raises(OSError) as caught:
+            files.check_new(path)
+        assert caught.value.filename == str(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['dangling', 'file']
+
+
 HOLD = '''
 import sys
 from sgmg_jax import files

@@ -25,7 +25,7 @@ ALLOWED = {
     'visualize': {'files'},
     'hosts': set(),
     'checkpoints': {'hosts'},
-    'convert': BASE | {'compilation', 'files', 'models', 'losses', 'systems', 'checkpoints'},
+    'convert': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
     'raw': {'arrays', 'files', 'pictures', 'video', 'plain_pickle', 'data.records', 'evaluation.segmentations'},
     'doctor': {'files', 'pictures', 'commands', 'raw', 'data.records'},
