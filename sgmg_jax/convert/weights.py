@@ -314,11 +314,3 @@ def released(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if any(path.startswith('object_cluster/') for path in parameters):
         tensors = {names.soc_name(name): x for name, x in tensors.items()}
     return tensors
-
-
-def check_finite(parameters, where):
-    """Raises ValueError, naming `where` and the first, if a parameter (path -> array) is not finite."""
-    broken = [path for path, x in parameters.items() if not np.isfinite(np.asarray(x)).all()]
-    if broken:
-        raise ValueError(f'{where}: {len(broken)} parameters are not finite, first {min(broken)}. The file is damaged, '
-                         'or was written by a run that had diverged: take another checkpoint, or copy it again.')

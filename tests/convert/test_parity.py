@@ -91,10 +91,10 @@ def test_components_equal_the_release(case, capsys):
 
 
 @pytest.mark.parametrize('case, count', [
-    ('full_tiny_eval_ytvos_b2', 6), ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
-    ('soc/full_tiny_eval_b2_mixing', 12), ('soc/full_tiny_train_a2d_multi', 439)])
+    ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
+    ('soc/full_tiny_train_a2d_multi', 439)])
 def test_whole_models_equal_the_release(case, count, capsys):
-    """Padded together, of annotated clips, in training: losses, matches, every gradient's norm."""
+    """Of annotated clips, in training: losses, matches, every gradient's norm. Others: test_default_optimisation.py."""
     assert parity.run([GOLDENS / f'{case}.npz'])
     assert f'1 cases, {count} arrays, 0 failed' in capsys.readouterr().out
 
