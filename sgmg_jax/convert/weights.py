@@ -149,9 +149,7 @@ def _stored(path):
         yield tensors, lambda: tensors
     elif (path / 'checkpoints').is_dir():
         with contextlib.closing(checkpoints.Checkpoints(path, read_only=True)) as saved:
-            step = saved.latest_step() if saved.best_step() is None else saved.best_step()
-            if step is None:
-                raise FileNotFoundError(f'{path / "checkpoints"}: no checkpoint there. Train first.')
+            step = saved.find('best')
             shapes = saved.parameter_shapes(step)
             yield shapes, lambda: jax.tree.map(np.asarray, saved.restore_parameters(step, shapes))
     elif (path / '_METADATA').exists():
