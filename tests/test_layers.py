@@ -23,7 +23,7 @@ ALLOWED = {
     'video': {'files', 'pictures'},
     'commands': {'files', 'config'},
     'visualize': {'files'},
-    'hosts': set(),
+    'hosts': {'files'},
     'checkpoints': {'hosts'},
     'convert': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
