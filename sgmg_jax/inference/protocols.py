@@ -102,6 +102,18 @@ def predict_annotated(predictor, record, benchmark):
     return results
 
 
+def _check_whole(video):
+    """Raises ValueError for a video with masks of single frames."""
+    if video.mask_places is not None:
+        raise ValueError(f'video {video.name}: has masks of single frames, which are not scored by J and F. Use '
+                         f'config.evaluation.protocol = {" or ".join(map(repr, ANNOTATED))}, as the data set has it.')
+
+
+def _check_davis(video):
+    _check_whole(video)
+    annotator_groups(video)
+
+
 def _check_annotated(video, benchmark):
     """Raises ValueError if two of the images that are asked for have one id, or an id cannot be told."""
     ids = [image_id(benchmark, video.name, video.frame_names[frame], expression.id)
@@ -174,9 +186,12 @@ def _zip_objects(folder, videos):
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
+# Of the data sets that the builders make.
+USUAL = {'ref_youtube_vos': 'ytvos', 'ref_davis': 'davis', 'a2d_sentences': 'a2d', 'jhmdb_sentences': 'jhmdb',
+         'refcoco': 'refcoco', 'refcoco_plus': 'refcoco', 'refcocog': 'refcoco'}
 PROTOCOLS = {
-    'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression),
-    'davis': Protocol(write_objects, _zip_objects, _read_object, check=annotator_groups),
+    'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression, check=_check_whole),
+    'davis': Protocol(write_objects, _zip_objects, _read_object, check=_check_davis),
     **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
                       functools.partial(_read_result, benchmark=name), True,
                       functools.partial(_check_annotated, benchmark=name)) for name in ANNOTATED},
