@@ -20,7 +20,7 @@ from sgmg_jax.doctor.common import Finding, quote
 HELP = '''\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
 converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
-datasets.build wrote. Parts are recognised by what they hold, up to three levels below FOLDER and around it,
+datasets.build wrote. Parts are recognised by what they hold, up to four levels below FOLDER and around it,
 so a part in the wrong place is found, and the report says `mv` from where to where.
 
 Nothing is changed. The lists are read as the build reads them, and every listed file is looked for; of images

@@ -20,7 +20,7 @@ from sgmg_jax import files
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Finding, quote
 
-LEVELS = 3  # How far below the folder parts are looked for.
+LEVELS = 4  # How far below the folder parts are looked for.
 MAX_FOLDERS = 20_000
 ARCHIVE_HEAD = 2 ** 26  # bytes of a tar, as it unpacks, that are looked into
 LARGEST_LIST = 2 ** 26  # bytes of a file of sentences
@@ -336,6 +336,9 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
     line = head.splitlines()[0] if head.strip() else ''
     if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
+    elif file.name in ('train.txt', 'val.txt') and file.parent.name == '2017' and (
+            (DAVIS_VALID | DAVIS_TRAIN).intersection(re.split(r'[/\s]', line))):
+        yield Part('ref_davis', f'DAVIS/ImageSets/2017/{file.name}', file)
     elif line.startswith('video_id,instance_id,query'):
         yield Part('a2d_sentences', 'text_annotations/a2d_annotation.txt', file)
     elif file.name == 'a2d_missed_videos.txt':

@@ -68,7 +68,7 @@ def read_splits(root: pathlib.Path) -> list[tuple[youtube.Split, list[youtube.Vi
     if absent:
         raise FileNotFoundError(
             f'{root}: holds neither the converted data set (meta_expressions/) nor all of the downloads; these do '
-            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --youtube.')
+            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --raw.')
     texts = [_read_texts(root / TEXTS / name, encoding, root) for name, encoding in TEXT_FILES.items()]
     found = []
     for name, candidates in lists.items():
