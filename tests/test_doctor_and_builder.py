@@ -1,8 +1,10 @@
 """The doctor says of a copy what the builder does with it."""
 import codecs
 import gzip
+import json
 import os
 import pathlib
+import pickle
 import shlex
 import shutil
 import subprocess
@@ -272,6 +274,41 @@ def test_damaged_bytes(written, tmp_path_factory, name, seed):
     refused, faults = verdicts(name, root)
     assert faults or not refused, refused
     assert not refused or str(root) in refused, refused
+
+
+ODD = [None, True, -1, 0, 1.5, 1e308, 10 ** 30, '', ' ', '../x', '\ud800', '\x1b[2J', [], {}, [[]], ['a'], {'a': 1}]
+
+
+def replace_somewhere(content, rng):
+    """`content` with something odd in place of one of the values in it."""
+    node = content
+    while True:
+        keys = list(node) if isinstance(node, dict) else range(len(node))
+        if not keys:
+            return
+        key = keys[rng.integers(len(keys))]
+        if not isinstance(node[key], (dict, list)) or rng.random() < 0.15:
+            node[key] = ODD[rng.integers(len(ODD))]
+            return
+        node = node[key]
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([name for name in sorted(COPIES) if name not in ('ref_davis', 'a2d_sentences')]),
+       st.integers(0, 2 ** 32 - 1))
+def test_odd_values(written, tmp_path_factory, name, seed):
+    """Whatever stands in a list of sentences, both end, with a word."""
+    rng = np.random.default_rng(seed)
+    root = tmp_path_factory.mktemp('odd') / 'raw'
+    shutil.copytree(written / name / 'raw', root)
+    lists = [root / file for file in kinds(root) if file.suffix in ('.json', '.p')]
+    file = lists[rng.integers(len(lists))]
+    content = pickle.loads(file.read_bytes()) if file.suffix == '.p' else json.loads(file.read_text())
+    replace_somewhere(content, rng)
+    file.write_bytes(pickle.dumps(content, 2) if file.suffix == '.p' else json.dumps(content).encode())
+    refused, faults = verdicts(name, root)
+    assert faults or not refused, refused
+    assert not refused or str(root) in refused and refused.isprintable(), refused
 
 
 def test_a_folder_of_strange_things(tmp_path, capsys):

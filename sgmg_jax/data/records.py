@@ -324,7 +324,10 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
             raise ValueError(f'{folder}: split {part!r} has {count} records, metadata.json lists '
                              f'{len(entries) if isinstance(entries, list) else 0} videos. Build the data set again.')
         where = f'{folder / "metadata.json"}: split {part}'
-        of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
+        try:
+            of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
+        except ValueError as error:
+            raise ValueError(f'{error} Build the data set again.') from error
         if len({each.name for each in of_part}) < len(of_part):
             raise ValueError(f'{where} has a video twice. Build the data set again.')
         videos += of_part

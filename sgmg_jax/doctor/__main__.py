@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import sys
 import textwrap
@@ -67,7 +68,7 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     Raises:
         FileNotFoundError: when there is no such folder.
     """
-    folder = pathlib.Path(folder).expanduser().resolve()
+    folder = pathlib.Path(os.path.realpath(os.path.expanduser(folder)))
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder. Give the folder into which a data set was unpacked.')
     inside = places.survey(folder)
@@ -267,9 +268,10 @@ def _report(options: argparse.Namespace) -> int:
     if reports:
         print('\n\n'.join(map(format_report, reports)))
     if not sets:
-        there = files.printable(common.some(sum(common.listing(options.folder.expanduser()), []), 10)) or 'nothing'
-        print(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has {there}. See '
-              '--help for what is known, or name a folder nearer to the files.', file=sys.stderr)
+        there = common.some(sum(common.listing(os.path.expanduser(options.folder)), []), 10) or 'nothing'
+        print(files.printable(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has '
+                              f'{there}. See --help for what is known, or name a folder nearer to the files.'),
+              file=sys.stderr)
     return status
 
 
