@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 
+import h5py
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import numpy as np
@@ -309,6 +310,34 @@ def test_odd_values(written, tmp_path_factory, name, seed):
     refused, faults = verdicts(name, root)
     assert faults or not refused, refused
     assert not refused or str(root) in refused and refused.isprintable(), refused
+
+
+def no_instance(root):
+    for file in root.rglob('*.h5'):
+        with h5py.File(file, 'a') as content:
+            content['instance'][()] = 77
+
+
+def one_picture_twice(root):
+    file = root / 'refcoco' / 'instances.json'
+    content = json.loads(file.read_text())
+    content['images'][1]['file_name'] = content['images'][0]['file_name']
+    file.write_text(json.dumps(content))
+    refs = pickle.loads((root / 'refcoco' / 'refs(unc).p').read_bytes())
+    (root / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps([ref | {'split': 'val'} for ref in refs], 0))
+
+
+def only_test(root):
+    shutil.copy(root / 'meta_expressions/valid/meta_expressions.json', root / 'meta_expressions/test')
+
+
+@pytest.mark.parametrize('name, spoil', [('a2d_sentences', no_instance), ('refcoco', one_picture_twice),
+                                         ('ref_youtube_vos', only_test)])
+def test_what_shows_in_the_whole_alone(copy_of, name, spoil):
+    root = copy_of(name)
+    spoil(root)
+    refused, faults = verdicts(name, root)
+    assert refused and faults
 
 
 def test_a_folder_of_strange_things(tmp_path, capsys):

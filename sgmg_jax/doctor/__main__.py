@@ -150,13 +150,18 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
                     findings.append(Finding('wrong', f'would not be built: {_in(root, error)}', str(root)))
                 continue
             for split, (videos, read_one) in read.items() if pixels else ():
-                failed = []
+                failed, names = [], set()
                 for video in common.progress(videos, f'reading {split}'):
                     try:
                         if parts := read_one(video):
                             records.read_video(parts[0] | parts[1], video.name)
+                            if video.name in names:
+                                raise ValueError('is there twice')
+                            names.add(video.name)
                     except (OSError, ValueError) as error:
                         failed.append(f'{video.name}: {_in(root, error)}')
+                if not names and not failed:
+                    failed = ['none has an object that is annotated']
                 if failed:
                     findings.append(Finding(
                         'wrong', f'{len(failed):,} of {len(videos):,} of {split} cannot be read '
