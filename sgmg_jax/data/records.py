@@ -455,7 +455,7 @@ def _records_folder(directory: pathlib.Path) -> pathlib.Path:
              for path in sorted(directory.glob(level + 'dataset_info.json'))
              if not path.parent.name.startswith('incomplete.')]  # An interrupted build.
     if not found:
-        there = ', '.join(sorted(path.name for path in directory.iterdir())) or 'nothing'
+        there = files.printable(', '.join(sorted(path.name for path in directory.iterdir()))) or 'nothing'
         raise FileNotFoundError(f'{directory}: holds no built data set (no dataset_info.json); it has '
                                 f'{there}. Build one with `python -m datasets.build`.')
     if len(found) > 1:

@@ -336,8 +336,8 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
     line = head.splitlines()[0] if head.strip() else ''
     if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
-    elif file.name in ('train.txt', 'val.txt') and file.parent.name == '2017' and (
-            (DAVIS_VALID | DAVIS_TRAIN).intersection(re.split(r'[/\s]', line))):
+    elif file.name in ('train.txt', 'val.txt') and _ends(file, f'DAVIS/ImageSets/2017/{file.name}'):
+        # Others lie beside the converted splits, for the official evaluation.
         yield Part('ref_davis', f'DAVIS/ImageSets/2017/{file.name}', file)
     elif line.startswith('video_id,instance_id,query'):
         yield Part('a2d_sentences', 'text_annotations/a2d_annotation.txt', file)
