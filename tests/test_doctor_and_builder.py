@@ -1,5 +1,6 @@
 """The doctor says of a copy what the builder does with it."""
 import codecs
+import copy
 import gzip
 import json
 import os
@@ -289,7 +290,7 @@ def replace_somewhere(content, rng):
             return
         key = keys[rng.integers(len(keys))]
         if not isinstance(node[key], (dict, list)) or rng.random() < 0.15:
-            node[key] = ODD[rng.integers(len(ODD))]
+            node[key] = copy.deepcopy(ODD[rng.integers(len(ODD))])
             return
         node = node[key]
 
@@ -310,6 +311,16 @@ def test_odd_values(written, tmp_path_factory, name, seed):
     refused, faults = verdicts(name, root)
     assert faults or not refused, refused
     assert not refused or str(root) in refused and refused.isprintable(), refused
+
+
+@pytest.mark.parametrize('content', [
+    '[]', '3', '{"videos": [1e30]}', '{"videos": [1000000000000000000000000000000]}', '{"videos": {"a": []}}',
+    '{"videos": {"0123456789": {"expressions": [3]}}}', '{"videos": {"dog": {"expressions": {"0": 3}}}}'])
+def test_an_expressions_file_of_other_types(copy_of, content):
+    root = copy_of('ref_youtube_vos')
+    (root / 'meta_expressions/train/meta_expressions.json').write_text(content)
+    refused, faults = verdicts('ref_youtube_vos', root)
+    assert refused and faults
 
 
 def no_instance(root):

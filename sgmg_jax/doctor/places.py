@@ -354,11 +354,16 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
 def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
     """The part that an expressions file is, with its videos; nothing where it cannot be read."""
     try:
-        videos = files.read_json(file, LARGEST_LIST)['videos']
-        first = next(iter(videos))
-        hidden = not any('obj_id' in expression for expression in videos[first]['expressions'].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        content = files.read_json(file, LARGEST_LIST)
+    except (OSError, ValueError):
         return
+    videos = content.get('videos') if isinstance(content, dict) else None
+    if not isinstance(videos, dict) or not videos:
+        return
+    first = next(iter(videos))
+    expressions = videos[first].get('expressions') if isinstance(videos[first], dict) else None
+    hidden = not isinstance(expressions, dict) or not any(
+        isinstance(expression, dict) and 'obj_id' in expression for expression in expressions.values())
     split = file.parent.name if file.parent.name in YOUTUBE_SPLITS else ''
     if (DAVIS_VALID | DAVIS_TRAIN).intersection(videos):
         split = 'valid' if DAVIS_VALID.intersection(videos) else 'train'
