@@ -16,8 +16,6 @@ import secrets
 import shutil
 import sys
 
-from absl import logging
-
 from sgmg_jax import commands, files
 
 NAMES = 'a2d_sentences', 'jhmdb_sentences', 'ref_davis', 'ref_youtube_vos', 'refcoco', 'refcoco_plus', 'refcocog'
@@ -42,10 +40,12 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         OSError: when the records cannot be written.
         ValueError: when something in the raw data is wrong; names file and field.
     """
+    from sgmg_jax.raw import common
+
     builder_class = _builder_class(name)
     if shards is not None and shards < 1:
         raise ValueError(f'--shards = {shards}: must be 1 or more, or be left out.')
-    raw, out = (pathlib.Path(os.path.abspath(pathlib.Path(path).expanduser())) for path in (raw, out))
+    raw, out = (pathlib.Path(os.path.abspath(os.path.expanduser(path))) for path in (raw, out))
     if not raw.is_dir() or not any(raw.iterdir()):
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
                                 'data set.')
@@ -53,13 +53,13 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
     with files.locked(out / f'.{name}.lock', f'building {name}'):
         replaced = target.with_name(f'incomplete.replaced_{target.name}')
         if replaced.exists() and not target.exists():
-            logging.warning('%s: a build that should have replaced it was killed; it is put back.', target)
+            common.warn('%s: a build that should have replaced it was killed; it is put back.', target)
             replaced.rename(target)
         if target.exists() and not overwrite:
             raise FileExistsError(f'{target}: was built before and may be older than {raw}. Pass --overwrite to '
                                   'build it again, or another --out.')
         for left in target.parent.glob('incomplete.*'):
-            logging.warning('Removing %s, left by an interrupted build.', left)
+            common.warn('Removing %s, left by an interrupted build.', left)
             shutil.rmtree(left)
         partial = target.with_name(f'incomplete.{secrets.token_hex(4)}_{target.name}')
         try:
@@ -128,7 +128,8 @@ def _build(options: argparse.Namespace) -> None:
 
     print(f'reading the lists of {options.name} in {files.printable(options.raw)}', file=sys.stderr)
     target = build(options.name, options.raw, options.out, options.shards, options.overwrite, options.skip_bad_videos)
-    print(f'{target}: ' + ', '.join(f'{name} {count} videos' for name, count in records.describe(target)[1].items()))
+    splits = records.describe(target)[1].items()
+    print(files.printable(f'{target}: ') + ', '.join(f'{split} {count} videos' for split, count in splits))
 
 
 if __name__ == '__main__':

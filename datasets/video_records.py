@@ -96,7 +96,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         for number, example in self._examples(split, videos, read):
             shard = number * shards // len(videos) if shards else sum(sizes) // SHARD_BYTES
             if shard != current:
-                with _writing(partial.parent):
+                with _writing():
                     if writer:
                         writer.close()
                     writer = array_record_module.ArrayRecordWriter(f'{partial}{len(counts)}', 'group_size:1')
@@ -104,14 +104,14 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                 sizes.append(0)
                 counts.append(0)
             data = serializer.serialize_example(self.info.features.encode_example(example))
-            with _writing(partial.parent):
+            with _writing():
                 writer.write(data)
             sizes[-1] += len(data)
             counts[-1] += 1
         if not counts:
             raise ValueError(f'every {self.ITEM} of a split was left out as bad: {split!r} has {len(videos)} of them, '
                              'and the warnings above say why.')
-        with _writing(partial.parent):
+        with _writing():
             writer.close()
         for number in range(len(counts)):
             os.replace(f'{partial}{number}', template.sharded_filepath(shard_index=number, num_shards=len(counts)))
@@ -145,10 +145,9 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
 
 
 @contextlib.contextmanager
-def _writing(folder: pathlib.Path) -> Iterator[None]:
-    """What array_record raises when it cannot write, as an OSError that names the folder."""
+def _writing() -> Iterator[None]:
+    """What array_record raises when it cannot write, as an OSError."""
     try:
         yield
     except RuntimeError as error:
-        raise OSError(errno.EIO, f'cannot write the records ({str(error).splitlines()[0]}). Free some space, or '
-                      'choose another --out; what was there stays', str(folder)) from error
+        raise OSError(errno.EIO, str(error).splitlines()[0]) from error

@@ -78,8 +78,11 @@ def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
             raise OSError(error.errno, f'cannot lock a file there ({error.strerror}), which keeps a second process '
                           'out. Choose a folder on another file system', str(path.parent)) from error
         file.truncate(0)
-        file.write(f'process {os.getpid()} of {os.uname().nodename}, {doing},')
-        file.flush()
+        try:  # Past the buffer of `file`, which would be written again when it is closed.
+            os.write(file.fileno(), f'process {os.getpid()} of {os.uname().nodename}, {doing},'.encode())
+        except OSError as error:
+            raise OSError(error.errno, f'cannot write ({error.strerror}). Free some space, or choose another folder',
+                          str(path.parent)) from error
         yield
 
 

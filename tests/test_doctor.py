@@ -316,6 +316,14 @@ def test_davis(tmp_path, converted):
     assert bad(root, 'ref_davis') == [f'wrong {frames}: files of zero bytes: 1 (classic-car/00002.jpg)']
 
 
+def test_davis_packs_with_lists_for_the_official_evaluation(tmp_path):
+    root = write_davis(tmp_path / 'davis', converted=True)
+    before = facts(root, 'ref_davis')
+    (root / 'valid/ImageSets/2017').mkdir(parents=True)
+    (root / 'valid/ImageSets/2017/val.txt').write_text('blackswan\ndog\n')
+    assert facts(root, 'ref_davis') == before
+
+
 def test_davis_packs_with_a_level_of_resolution(tmp_path):
     root = write_davis(tmp_path / 'davis', converted=True)
     for folder in ('valid/JPEGImages', 'valid/Annotations'):

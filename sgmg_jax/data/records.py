@@ -324,7 +324,10 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
             raise ValueError(f'{folder}: split {part!r} has {count} records, metadata.json lists '
                              f'{len(entries) if isinstance(entries, list) else 0} videos. Build the data set again.')
         where = f'{folder / "metadata.json"}: split {part}'
-        of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
+        try:
+            of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
+        except ValueError as error:
+            raise ValueError(f'{error} Build the data set again.') from error
         if len({each.name for each in of_part}) < len(of_part):
             raise ValueError(f'{where} has a video twice. Build the data set again.')
         videos += of_part
@@ -452,7 +455,7 @@ def _records_folder(directory: pathlib.Path) -> pathlib.Path:
              for path in sorted(directory.glob(level + 'dataset_info.json'))
              if not path.parent.name.startswith('incomplete.')]  # An interrupted build.
     if not found:
-        there = ', '.join(sorted(path.name for path in directory.iterdir())) or 'nothing'
+        there = files.printable(', '.join(sorted(path.name for path in directory.iterdir()))) or 'nothing'
         raise FileNotFoundError(f'{directory}: holds no built data set (no dataset_info.json); it has '
                                 f'{there}. Build one with `python -m datasets.build`.')
     if len(found) > 1:

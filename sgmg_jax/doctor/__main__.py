@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
+import os
 import pathlib
 import sys
 import textwrap
@@ -20,7 +21,7 @@ from sgmg_jax.doctor.common import Finding, quote
 HELP = '''\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
 converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
-datasets.build wrote. Parts are recognised by what they hold, up to three levels below FOLDER and around it,
+datasets.build wrote. Parts are recognised by what they hold, up to four levels below FOLDER and around it,
 so a part in the wrong place is found, and the report says `mv` from where to where.
 
 Nothing is changed. The lists are read as the build reads them, and every listed file is looked for; of images
@@ -67,7 +68,7 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     Raises:
         FileNotFoundError: when there is no such folder.
     """
-    folder = pathlib.Path(folder).expanduser().resolve()
+    folder = pathlib.Path(os.path.realpath(os.path.expanduser(folder)))
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder. Give the folder into which a data set was unpacked.')
     inside = places.survey(folder)
@@ -149,13 +150,18 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
                     findings.append(Finding('wrong', f'would not be built: {_in(root, error)}', str(root)))
                 continue
             for split, (videos, read_one) in read.items() if pixels else ():
-                failed = []
+                failed, names = [], set()
                 for video in common.progress(videos, f'reading {split}'):
                     try:
                         if parts := read_one(video):
                             records.read_video(parts[0] | parts[1], video.name)
+                            if video.name in names:
+                                raise ValueError('is there twice')
+                            names.add(video.name)
                     except (OSError, ValueError) as error:
                         failed.append(f'{video.name}: {_in(root, error)}')
+                if not names and not failed:
+                    failed = ['none has an object that is annotated']
                 if failed:
                     findings.append(Finding(
                         'wrong', f'{len(failed):,} of {len(videos):,} of {split} cannot be read '
@@ -267,9 +273,10 @@ def _report(options: argparse.Namespace) -> int:
     if reports:
         print('\n\n'.join(map(format_report, reports)))
     if not sets:
-        there = files.printable(common.some(sum(common.listing(options.folder.expanduser()), []), 10)) or 'nothing'
-        print(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has {there}. See '
-              '--help for what is known, or name a folder nearer to the files.', file=sys.stderr)
+        there = common.some(sum(common.listing(os.path.expanduser(options.folder)), []), 10) or 'nothing'
+        print(files.printable(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has '
+                              f'{there}. See --help for what is known, or name a folder nearer to the files.'),
+              file=sys.stderr)
     return status
 
 

@@ -20,7 +20,7 @@ from sgmg_jax import files
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Finding, quote
 
-LEVELS = 3  # How far below the folder parts are looked for.
+LEVELS = 4  # How far below the folder parts are looked for.
 MAX_FOLDERS = 20_000
 ARCHIVE_HEAD = 2 ** 26  # bytes of a tar, as it unpacks, that are looked into
 LARGEST_LIST = 2 ** 26  # bytes of a file of sentences
@@ -336,6 +336,9 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
     line = head.splitlines()[0] if head.strip() else ''
     if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
+    elif file.name in ('train.txt', 'val.txt') and _ends(file, f'DAVIS/ImageSets/2017/{file.name}'):
+        # Others lie beside the converted splits, for the official evaluation.
+        yield Part('ref_davis', f'DAVIS/ImageSets/2017/{file.name}', file)
     elif line.startswith('video_id,instance_id,query'):
         yield Part('a2d_sentences', 'text_annotations/a2d_annotation.txt', file)
     elif file.name == 'a2d_missed_videos.txt':
@@ -351,11 +354,16 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
 def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
     """The part that an expressions file is, with its videos; nothing where it cannot be read."""
     try:
-        videos = files.read_json(file, LARGEST_LIST)['videos']
-        first = next(iter(videos))
-        hidden = not any('obj_id' in expression for expression in videos[first]['expressions'].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        content = files.read_json(file, LARGEST_LIST)
+    except (OSError, ValueError):
         return
+    videos = content.get('videos') if isinstance(content, dict) else None
+    if not isinstance(videos, dict) or not videos:
+        return
+    first = next(iter(videos))
+    expressions = videos[first].get('expressions') if isinstance(videos[first], dict) else None
+    hidden = not isinstance(expressions, dict) or not any(
+        isinstance(expression, dict) and 'obj_id' in expression for expression in expressions.values())
     split = file.parent.name if file.parent.name in YOUTUBE_SPLITS else ''
     if (DAVIS_VALID | DAVIS_TRAIN).intersection(videos):
         split = 'valid' if DAVIS_VALID.intersection(videos) else 'train'

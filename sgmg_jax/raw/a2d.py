@@ -14,7 +14,6 @@ import functools
 import pathlib
 import re
 
-from absl import logging
 import numpy as np
 
 from sgmg_jax import arrays, files
@@ -91,8 +90,8 @@ def read_videos(raw: pathlib.Path) -> dict[str, list[Video]]:
     missed = set(files.read_text(missed_file, below=raw).split())
     silent = subsets.keys() - annotations.keys() - missed
     if silent:
-        logging.warning('%d videos of %s have no sentence in %s, and %s does not name them: %s', len(silent),
-                        subset_file, annotation_file, missed_file, ', '.join(sorted(silent)))
+        common.warn('%d videos of %s have no sentence in %s, and %s does not name them: %s', len(silent),
+                    subset_file, annotation_file, missed_file, ', '.join(sorted(silent)))
     videos = {split: [Video(name, annotations[name]) for name in sorted(annotations.keys() - missed)
                       if subsets[name] == split] for split in SUBSETS.values()}
     for split, of_split in videos.items():
@@ -192,9 +191,9 @@ def read_film(raw: pathlib.Path, video: Video, clips: dict[str, list[pathlib.Pat
         raise ValueError(f'{file}: has frames of the sizes (height, width) {sorted(set(sizes))}; a clip has one. '
                          'Unpack this clip again.')
     if len({time for time in times if time is not None and time >= 0}) != len(times):
-        logging.warning('%s: some of its %d frames have a negative time or one that another has. All are kept; '
-                        "torchvision's read_video, by which the authors count frames, leaves them out.",
-                        file, len(times))
+        common.warn('%s: some of its %d frames have a negative time or one that another has. All are kept; '
+                    "torchvision's read_video, by which the authors count frames, leaves them out.",
+                    file, len(times))
     records.check_frame_size(*sizes[0], f'{file}')
     return film, len(sizes), *sizes[0]
 

@@ -7,6 +7,7 @@ import io
 import os
 import pathlib
 
+from absl import logging
 import numpy as np
 from PIL import Image
 
@@ -17,6 +18,12 @@ from sgmg_jax.data import records
 Parts = tuple[dict, dict, dict[str, list[bytes]]]
 # Of each split its videos, and the function that reads one: None leaves it out; OSError, ValueError: a file is broken.
 Splits = dict[str, tuple[Sequence, Callable[..., Parts | None]]]
+
+
+def warn(text: str, *values) -> None:
+    """Logs a warning; what comes from files or paths is fit for a terminal."""
+    logging.warning(text, *(files.printable(str(value)) if isinstance(value, str | pathlib.Path) else value
+                            for value in values))
 
 
 def there(path: pathlib.Path) -> bool:

@@ -68,13 +68,13 @@ def read_splits(root: pathlib.Path) -> list[tuple[youtube.Split, list[youtube.Vi
     if absent:
         raise FileNotFoundError(
             f'{root}: holds neither the converted data set (meta_expressions/) nor all of the downloads; these do '
-            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --youtube.')
+            f'not exist: {", ".join(absent)}. Unpack the archives there, or mend --raw.')
     texts = [_read_texts(root / TEXTS / name, encoding, root) for name, encoding in TEXT_FILES.items()]
     found = []
     for name, candidates in lists.items():
         if not candidates:
-            logging.warning('Split %r is not built: %s does not exist.', name,
-                            root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
+            common.warn('Split %r is not built: %s does not exist.', name,
+                        root / 'DAVIS' / 'ImageSets' / '2017' / SPLITS[name])
             continue
         split = youtube.Split(name, root, root / TEXTS, (frames,), (masks,), challenge=False)
         names = read_list(candidates[0], root)
@@ -109,7 +109,7 @@ def _read_texts(file: pathlib.Path, encoding: str, root: pathlib.Path) -> dict[s
                              f'the object a whole number from 1 to {VOID - 1}. Mend the line.')
         if quoted[0] + quoted[-1] != '""':
             # The released conversion would cut off its first and last letter.
-            logging.warning('%s: the sentence of line %d lacks its quotes: %s', file, number, files.printable(line))
+            common.warn('%s: the sentence of line %d lacks its quotes: %s', file, number, line)
         text = check_sentence(quoted.removeprefix('"').removesuffix('"'), f'{file}: line {number}')
         sentences = texts.setdefault(MISSPELT.get(words[0], words[0]), {})
         if str(object_id) in sentences:
@@ -130,7 +130,7 @@ def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pa
                          'Take list and sentences of the same release.')
     rest = set.union(*objects) - set(complete)
     if rest:
-        logging.warning('Video %s: left out the objects %s, which have less than four sentences.', video, sorted(rest))
+        common.warn('Video %s: left out the objects %s, which have less than four sentences.', video, sorted(rest))
     return tuple(youtube.Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
                  for position, key in enumerate(complete) for number, sentences in enumerate(texts))
 

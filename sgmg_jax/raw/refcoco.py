@@ -145,7 +145,7 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
             f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or mend --raw.')
     for split in splits:
         if split not in pictures:
-            logging.warning('Split %r is not built: %s holds nothing of it.', split, root / name)
+            common.warn('Split %r is not built: %s holds nothing of it.', split, root / name)
     return pictures
 
 
@@ -170,7 +170,7 @@ def render(picture: Picture, object_id: int) -> np.ndarray:
     """
     mask = segmentations.draw(picture.segmentations[object_id - 1], picture.height, picture.width, picture.where)
     if not mask.any():
-        logging.warning('%s: object %d covers no pixel.', picture.where, object_id)
+        common.warn('%s: object %d covers no pixel.', picture.where, object_id)
     return mask
 
 
@@ -245,8 +245,8 @@ def _pictures(rows: list[_Row], file: pathlib.Path, split: str) -> list[Picture]
         else:
             blank.append(row.number)
     if blank:
-        logging.warning('%s: left out %d empty sentences of %s, numbers %s.', file, len(blank), split,
-                        reprlib.repr(blank))
+        common.warn('%s: left out %d empty sentences of %s, numbers %s.', file, len(blank), split,
+                    reprlib.repr(blank))
     if not grouped:
         raise ValueError(f'{file}: has no sentence of the split {split!r}. Copy the file again from the archive.')
     return [_picture(of_image, file) for of_image in grouped.values()]

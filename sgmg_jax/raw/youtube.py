@@ -16,7 +16,6 @@ import functools
 import pathlib
 import reprlib
 
-from absl import logging
 import numpy as np
 
 from sgmg_jax import files, pictures
@@ -118,7 +117,7 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
         missing += absent
         # Half a split is more likely an accident than a choice, but the file of test has a use by itself.
         if len(absent) == 1 and name != 'test':
-            logging.warning('Split %r is not built: %s does not exist.', name, absent[0])
+            common.warn('Split %r is not built: %s does not exist.', name, absent[0])
     if not found:
         raise FileNotFoundError(
             f'{raw}: no split of the data set is there. A split needs its expressions file and its frames; '
@@ -137,7 +136,7 @@ def read_videos(split: Split) -> list[Video]:
     file = split.expressions_file
     videos = _field(files.read_json(file, LARGEST_JSON, split.root), 'videos', dict, f'{file}')
     if not videos and split.name == 'test':
-        logging.warning('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid is whole.
+        common.warn('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid is whole.
     elif not videos:
         raise ValueError(f'{file}: field "videos" is empty. Copy the file again from the archive.')
     return [_read_video(split, name, videos[name]) for name in sorted(videos)]
@@ -167,8 +166,8 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
         kept = [video for video in videos
                 if any((folder / video.name).is_dir() for folder in split.frame_folders)]
         how = f'with a folder in {split.frame_folders[0]}'
-        logging.warning('%s does not exist, so the test videos are told by their missing frames: valid is '
-                        'the %d of %d videos %s.', test_file, len(kept), len(videos), how)
+        common.warn('%s does not exist, so the test videos are told by their missing frames: valid is '
+                    'the %d of %d videos %s.', test_file, len(kept), len(videos), how)
     if not kept:
         raise ValueError(f'{split.expressions_file}: none of its {len(videos)} videos is left {how}. '
                          'Check that both belong to the same release.')
@@ -204,8 +203,8 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
     if all(expression.object_id < 0 for expression in video.expressions):
         return []
     if split.challenge and not any((folder / video.name).is_dir() for folder in split.mask_folders):
-        logging.warning('Video %s has no masks in %s: its ground truth stays hidden.', video.name,
-                        ' or '.join(map(str, split.mask_folders)))  # Part of the public ground truth is of use too.
+        common.warn('Video %s has no masks in %s: its ground truth stays hidden.', video.name,
+                    ' or '.join(map(str, split.mask_folders)))  # Part of the public ground truth is of use too.
         return []
     folder = _video_folder(split.mask_folders, video, split, 'masks')
     binary = {expression.id for expression in video.expressions} & set(files.listing(folder)[0])
