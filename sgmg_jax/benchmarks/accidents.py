@@ -8,6 +8,9 @@ killed by SIGKILL after a random while, wherever it is then: starting, loading, 
 same command goes on, and after the last kill to the end. All arrays of the last checkpoint (parameters, optimizer,
 moving average) must be equal bit for bit, and so must every line of metrics.jsonl but for its timings, which tells that
 every step saw the same data.
+
+The runs of an earlier call in --out are removed. What is no training run there, or one that somebody is at, stays, and
+nothing begins.
 """
 import argparse
 from collections.abc import Callable, Sequence
