@@ -22,7 +22,7 @@ def get_config():
     config.init = _paths()
     config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
     config.fsdp = 1  # devices that share one copy of the parameters
-    config.accumulate = 1  # parts of a batch that go through one after the other; the gradient is the whole batch's
+    config.accumulate = 1  # parts of a batch that go through one after the other; the step is the whole batch's
     config.ema_decay = 0.0  # of a moving average of the parameters, which then is what is evaluated; 0: none
     config.stop_after_skipped = 20  # steps in a row without a finite gradient; looked at with every line of the log
 

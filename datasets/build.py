@@ -4,25 +4,23 @@
 
 The records appear under <out>/<name>/<version> at once, when all of them are written; an
 interrupted build leaves at most a folder named incomplete.*, which is never read and which the
-next build removes.
+next build removes. One data set is built by one process at a time.
 """
 import argparse
+from collections.abc import Sequence
+import contextlib
+import io
 import os
 import pathlib
+import secrets
 import shutil
 import sys
 
 from absl import logging
-import tensorflow_datasets as tfds
 
-from datasets.a2d_sentences.a2d_sentences import A2dSentences
-from datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
-from datasets.ref_davis.ref_davis import RefDavis
-from datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
-from datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
+from sgmg_jax import commands, files
 
-BUILDERS = {'ref_youtube_vos': RefYoutubeVos, 'ref_davis': RefDavis, 'a2d_sentences': A2dSentences,
-            'jhmdb_sentences': JhmdbSentences, 'refcoco': Refcoco, 'refcoco_plus': RefcocoPlus, 'refcocog': Refcocog}
+NAMES = 'a2d_sentences', 'jhmdb_sentences', 'ref_davis', 'ref_youtube_vos', 'refcoco', 'refcoco_plus', 'refcocog'
 
 
 def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int | None = None,
@@ -30,60 +28,91 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
     """Builds data set `name` from `raw` and returns the folder that holds its records.
 
     Args:
-        name: a key of BUILDERS.
+        name: one of NAMES.
         raw: root of the raw data set.
         out: folder for data sets; the records go to <out>/<name>/<version>.
         shards: files a split, from 1 to the number of its videos; None leaves it to the size.
-        overwrite: build again where records exist already.
+        overwrite: build again where records exist already; they stay until the new ones are whole.
         skip_bad_videos: leave out, with a counted warning, videos of which a file is missing or broken.
 
     Raises:
         FileNotFoundError: when the raw folder or a part of it is missing.
         FileExistsError: when the records exist and `overwrite` is False.
+        BlockingIOError: when another process builds this data set there.
+        OSError: when the records cannot be written.
         ValueError: when something in the raw data is wrong; names file and field.
     """
+    builder_class = _builder_class(name)
     if shards is not None and shards < 1:
         raise ValueError(f'--shards = {shards}: must be 1 or more, or be left out.')
-    raw = pathlib.Path(raw).resolve()
+    raw, out = (pathlib.Path(os.path.abspath(pathlib.Path(path).expanduser())) for path in (raw, out))
     if not raw.is_dir() or not any(raw.iterdir()):
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
                                 'data set.')
-    target = pathlib.Path(out) / name / str(BUILDERS[name].VERSION)
-    replaced = target.with_name(f'incomplete.replaced_{target.name}')
-    if replaced.exists() and not target.exists():
-        logging.warning('%s: a build that should have replaced it was killed; it is put back.', target)
-        replaced.rename(target)
-    if target.exists() and not overwrite:
-        raise FileExistsError(f'{target}: was built before and may be older than {raw}. Pass --overwrite to '
-                              'build it again, or another --out.')
-    for left in target.parent.glob('incomplete.*'):
-        logging.warning('Removing %s, left by an interrupted build.', left)
-        shutil.rmtree(left)
-    if target.exists():
-        target.rename(replaced)
-    try:
-        builder = BUILDERS[name](
-            data_dir=os.fspath(out), file_format='array_record', skip_bad_videos=skip_bad_videos)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=raw, num_shards=shards))
-    except BaseException as error:
-        if replaced.exists():  # What was there stays until there is something better.
+    target = out / name / str(builder_class.VERSION)
+    with files.locked(out / f'.{name}.lock', f'building {name}'):
+        replaced = target.with_name(f'incomplete.replaced_{target.name}')
+        if replaced.exists() and not target.exists():
+            logging.warning('%s: a build that should have replaced it was killed; it is put back.', target)
             replaced.rename(target)
-        if isinstance(error, AssertionError) and 'No examples were yielded' in str(error):
-            raise ValueError(f'{raw}: every video of a split was left out as bad; the warnings above say why.'
-                             ) from error
-        if isinstance(error, AssertionError) and 'number_of_shards' in str(error):
-            raise ValueError(f'--shards = {shards}: a split has fewer videos; give fewer, or leave it out.') from error
-        raise
-    if replaced.exists():
-        shutil.rmtree(replaced)
+        if target.exists() and not overwrite:
+            raise FileExistsError(f'{target}: was built before and may be older than {raw}. Pass --overwrite to '
+                                  'build it again, or another --out.')
+        for left in target.parent.glob('incomplete.*'):
+            logging.warning('Removing %s, left by an interrupted build.', left)
+            shutil.rmtree(left)
+        partial = target.with_name(f'incomplete.{secrets.token_hex(4)}_{target.name}')
+        try:
+            # What tfds looks at first must not be the records that are there.
+            _write(builder_class(data_dir=os.fspath(partial), file_format='array_record',
+                                 skip_bad_videos=skip_bad_videos), raw, shards)
+            if target.exists():
+                target.rename(replaced)
+            try:
+                (partial / name / target.name).rename(target)
+            except OSError:
+                if replaced.exists():
+                    replaced.rename(target)
+                raise
+        except OSError as error:
+            if error.errno is None or error.filename is not None:  # It says by itself of what it is.
+                raise
+            raise OSError(error.errno, f'cannot write the records ({error.strerror}). Free some space, or choose '
+                          'another --out; what was there stays', str(target)) from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        if replaced.exists():
+            shutil.rmtree(replaced)
     return target
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog='python -m datasets.build', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('name', choices=sorted(BUILDERS), help='the data set')
+def _write(builder, raw: pathlib.Path, shards: int | None) -> None:
+    import tensorflow_datasets as tfds
+
+    config = tfds.download.DownloadConfig(manual_dir=raw, num_shards=shards)
+    with contextlib.redirect_stdout(io.StringIO()):  # It prints of downloads, of which there are none.
+        builder.download_and_prepare(download_config=config)
+
+
+def _builder_class(name: str):
+    # Here, so that --help need not wait for them.
+    from datasets.a2d_sentences.a2d_sentences import A2dSentences
+    from datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
+    from datasets.ref_davis.ref_davis import RefDavis
+    from datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
+    from datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
+
+    classes = dict(zip(NAMES, (A2dSentences, JhmdbSentences, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog),
+                       strict=True))
+    if name not in classes:
+        raise ValueError(f'no data set {name!r}; there are {", ".join(NAMES)}.')
+    return classes[name]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 when something is wrong."""
+    parser = commands.make_parser('python -m datasets.build', __doc__)
+    parser.add_argument('name', choices=NAMES, help='the data set')
     parser.add_argument('--raw', required=True, help='root of the raw data set, as its archives unpack')
     parser.add_argument('--out', default='data/tfds',
                         help='folder for built data sets (default: %(default)s)')
@@ -91,14 +120,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--overwrite', action='store_true', help='build again where records exist already')
     parser.add_argument('--skip-bad-videos', action='store_true',
                         help='leave out videos of which a file is missing or broken, with a counted warning')
-    args = parser.parse_args(argv)
-    try:
-        target = build(args.name, args.raw, args.out, args.shards, args.overwrite, args.skip_bad_videos)
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {error}')
-    splits = tfds.builder_from_directory(target).info.splits
-    print(f'{target}: ' + ', '.join(f'{name} {split.num_examples} videos' for name, split in splits.items()))
+    return commands.exit_with(_build, parser, argv)
+
+
+def _build(options: argparse.Namespace) -> None:
+    from sgmg_jax.data import records
+
+    print(f'reading the lists of {options.name} in {files.printable(options.raw)}', file=sys.stderr)
+    target = build(options.name, options.raw, options.out, options.shards, options.overwrite, options.skip_bad_videos)
+    print(f'{target}: ' + ', '.join(f'{name} {count} videos' for name, count in records.describe(target)[1].items()))
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

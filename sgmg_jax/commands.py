@@ -7,16 +7,17 @@ import argparse
 from collections.abc import Callable, Sequence
 import os
 import re
+import runpy
 import signal
 import sys
 import textwrap
 import traceback
 
 from absl import flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from sgmg_jax import config as configs
-from sgmg_jax.files import printable
+from sgmg_jax.files import check_regular, printable
 
 INTERRUPTED = 128 + signal.SIGINT  # as a shell reports a process that Ctrl-C ended
 # What the package raises for wrong input, in words for the user.
@@ -93,35 +94,65 @@ def exit_with(work: Callable[[argparse.Namespace], int | None], parser: argparse
     return run(lambda: work(options), options.debug)
 
 
-def define_experiment_flags(workdir_help: str) -> None:
+def load_config(spec: str) -> ConfigDict:
+    """The config of --config=path:mode, by the rule of train.py: what its get_config(mode) gives, or get_config()
+    without a colon.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: naming the file: its code fails, it has no get_config, or gives no config that could be one.
+    """
+    path, colon, mode = spec.partition(':')
+    try:
+        check_regular(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{path}: no such file. Give that of a config, such as configs/ytvos.py.') from error
+    try:
+        get_config = runpy.run_path(path).get('get_config')
+        if not callable(get_config):
+            raise ValueError('it has no get_config()')
+        found = get_config(*[mode] * bool(colon))
+        if not isinstance(found, ConfigDict):
+            raise ValueError(f'its get_config gives a {type(found).__name__}, not a ConfigDict')
+        configs.check(found)
+    except (Exception, SystemExit) as error:  # whatever code may raise
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        kind = '' if isinstance(error, ValueError) else f'{type(error).__name__}: '
+        raise ValueError(f'{spec}: gives no config{f", line {lines[-1]}" if lines else ""}: {kind}{error!s:.500}'
+                         ) from error
+    return found
+
+
+def define_experiment_flags(workdir_help: str, values: flags.FlagValues = flags.FLAGS) -> None:
     """The flags of train.py and evaluate.py, for their top level: --config, --workdir, --debug, those of several
     processes. What a script defines besides stands before them in --help."""
     config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/, and a mode after a colon. Each of '
-                                    'its fields can be set: --config.data.batch_size=4', lock_config=True)
-    flags.DEFINE_string('workdir', None, workdir_help)
-    flags.DEFINE_bool('debug', False, 'Show the traceback of an error.')
+                                    'its fields can be set: --config.data.batch_size=4', values, lock_config=True)
+    flags.DEFINE_string('workdir', None, workdir_help, values)
+    flags.DEFINE_bool('debug', False, 'Show the traceback of an error.', values)
     flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, or of this Slurm job, '
-                                            'which has one for each GPU.')
-    flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process that has --process_index=0.')
-    flags.DEFINE_integer('process_count', None, 'How many processes there are, the same for all.', lower_bound=1)
-    flags.DEFINE_integer('process_index', None, 'Which of them this is.', lower_bound=0)
+                                            'which has one for each GPU.', values)
+    flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process that has --process_index=0.', values)
+    flags.DEFINE_integer('process_count', None, 'How many processes there are, the same for all.', 1, None, values)
+    flags.DEFINE_integer('process_index', None, 'Which of them this is.', 0, None, values)
 
 
 def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str,
-                   argv: Sequence[str] | None = None) -> int:
+                   argv: Sequence[str] | None = None, values: flags.FlagValues = flags.FLAGS) -> int:
     """Parses the flags that `define_experiment_flags` and the script have defined, and does the work, as `run` does.
 
     Args:
         work: a function of the parsed flags.
         script: the script's docstring, which --help shows.
         argv: by default the command line.
+        values: where the flags are defined.
 
     Returns:
         the exit status: of `work`; 0 for --help; 2 for a mistake of the user's.
     """
     argv = list(sys.argv if argv is None else argv)
     if {'-h', '--help', '-help', '--helpfull', '--helpshort'} & set(argv):
-        print(_experiment_help(script))
+        print(_experiment_help(script, values))
         return 0
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
@@ -136,8 +167,8 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str,
             raise ValueError(f'--config={named}: there is no such file. Give one of configs/, such as '
                              'configs/ytvos.py.')
         try:
-            rest = flags.FLAGS(argv)[1:]
-            config = flags.FLAGS.config  # read only now, where nothing of it is set on the command line
+            rest = values(argv)[1:]
+            config = values.config  # read only now, where nothing of it is set on the command line
         except flags.Error as error:
             reason = re.sub(r'^\w+: ', '', str(error).strip().splitlines()[-1])
             raise ValueError(f'{reason.rstrip(".")}. See --help.') from error
@@ -147,11 +178,11 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str,
                              'a file of configs/, such as configs/ytvos.py, or configs/ytvos.py:smoke.') from error
         if rest:
             raise ValueError(f'unknown argument {rest[0]!r}. See --help.')
-        for name, value in (('config', config), ('workdir', flags.FLAGS.workdir)):
+        for name, value in (('config', config), ('workdir', values.workdir)):
             if not value:
                 raise ValueError(f'--{name} is missing. See --help.')
         configs.check(config)
-        return work(flags.FLAGS)
+        return work(values)
 
     return run(parsed, debug='--debug' in argv)
 
@@ -166,9 +197,9 @@ def _config_of(argv: Sequence[str]) -> str:
     return ''
 
 
-def _experiment_help(script: str) -> str:
+def _experiment_help(script: str, values: flags.FlagValues) -> str:
     lines = [script.strip(), '', 'flags:']
-    ours = [flag for module, defined in flags.FLAGS.flags_by_module_dict().items() for flag in defined
+    ours = [flag for module, defined in values.flags_by_module_dict().items() for flag in defined
             if not module.startswith('absl')]
     for flag in sorted(ours, key=lambda flag: flag.name not in ('config', 'workdir')):
         sign = f'--{"[no]" * flag.boolean}{flag.name}'

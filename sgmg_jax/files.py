@@ -4,8 +4,9 @@ Everything that comes from a stranger's disk goes through here: one reader of te
 rule for names.
 """
 import codecs
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 import contextlib
+import csv
 import errno
 import fcntl
 import json
@@ -13,9 +14,12 @@ import os
 import pathlib
 import secrets
 import stat
+import sys
+import tempfile
 import unicodedata
 
-LARGEST = 2 ** 30  # bytes of a text or JSON file; COCO's instances, the largest there is, have a sixth of it
+LARGEST = 2 ** 29  # bytes of a text or JSON file; COCO's instances, the largest there is, have a third of it
+MOST_MEMORY = 3 * 2 ** 29  # bytes that the values of a JSON file may take; of those, COCO's take half
 LONGEST_NAME = 200  # bytes; file systems take 255, endings and temporary names included
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
@@ -43,7 +47,8 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         message = f'cannot write ({error.strerror or error}). {hint} What was there stays'
         raise OSError(error.errno or errno.EIO, message, str(path)) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Where the folder is no folder, there is nothing to remove.
+            partial.unlink()
 
 
 @contextlib.contextmanager
@@ -103,6 +108,34 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
                              'whole folder that it lies in.')
 
 
+def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) -> pathlib.Path:
+    """`path`, if something new can be written there; asked before the work that makes it.
+
+    Args:
+        suffixes: it may have; '' is none; None: any.
+
+    Raises:
+        FileExistsError: there is something already, be it a link to nothing.
+        OSError: what it would lie in is no folder, or nothing can be written there.
+        ValueError: for another suffix.
+    """
+    path = pathlib.Path(path)
+    if os.path.lexists(path):
+        raise FileExistsError(f'{path}: exists already. Remove it or give another --out.')
+    if suffixes is not None and path.suffix not in suffixes:
+        raise ValueError(f'{path}: must end in {" or ".join(suffix or "no suffix" for suffix in suffixes)}. Give it '
+                         'another name.')
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, 'is no folder, so nothing can be written below it', str(folder))
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(error.errno, f'nothing can be written there ({error.strerror}). Check its permissions, and '
+                      'whether there is space', str(folder)) from error
+    return path
+
+
 def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> bytes:
     """The content of a file. Raises OSError, and as `check_regular`."""
     check_regular(path, largest, below)
@@ -122,6 +155,29 @@ def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = L
         ValueError: it is not text in that encoding; and as `check_regular`.
     """
     return _decoded(read_bytes(path, largest, below), encoding, path)
+
+
+def read_rows(path: str | os.PathLike, columns: int, below: str | os.PathLike | None = None
+              ) -> list[tuple[str, list[str]]]:
+    """Where each line of a CSV file is ('<path>: line 3', for messages), and its fields; blank lines are left out.
+
+    A line is a row: a quote that is not closed would otherwise swallow those that follow.
+
+    Raises:
+        ValueError: naming the line: it is no CSV, or has another number of fields; and as `read_text`.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path, below=below).split('\n'), 1):
+        where = f'{path}: line {number}'
+        try:
+            row = next(csv.reader([line], strict=True), [])
+        except csv.Error as error:
+            raise ValueError(f'{where}: is no CSV ({error}). Close its quotes, or copy the file again.') from error
+        if row and len(row) != columns:
+            raise ValueError(f'{where}: has {len(row)} fields, must have {columns}. Mend or remove the line.')
+        if row:
+            rows.append((where, row))
+    return rows
 
 
 def _decoded(data: bytes, encoding: str, where: str | os.PathLike) -> str:
@@ -147,10 +203,16 @@ def parse_json(data: bytes | str, where: str | os.PathLike):
         where: its file, for messages.
 
     Raises:
-        ValueError: naming `where`: it is not JSON, has NaN or infinity, a key twice, or too many levels.
+        ValueError: naming `where`: it is not JSON, has NaN or infinity, a key twice, too many levels or values.
     """
     if isinstance(data, bytes):
         data = _decoded(data, 'utf-8', where)
+    # An upper bound: three bytes of text, "[],", become a list of eighty.
+    memory = 2 * sys.getsizeof(data) + sum(
+        size * data.count(mark) for mark, size in (('[', 90), ('{', 200), (',', 40), ('"', 25)))
+    if memory > MOST_MEMORY:
+        raise ValueError(f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; at most '
+                         f'{MOST_MEMORY:,} are taken. Is it the right file?')
     try:
         return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -187,8 +249,28 @@ def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if not is_junk(entry.name):
-                (folders if entry.is_dir() else others).append(entry.name)
+                (folders if _is_folder(entry) else others).append(entry.name)
     return sorted(folders), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself.
+        return False
+
+
+def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:
+    """Sorted names in a folder that have one of these endings, in capitals or not, by what stands before.
+
+    Folders among them, and several names of one stem, are for the caller to refuse. Raises OSError.
+    """
+    found = {}
+    for name in sorted(sum(listing(folder), [])):
+        stem, ending = os.path.splitext(name)
+        if ending.lower() in endings:
+            found.setdefault(stem, []).append(name)
+    return found
 
 
 def check_name(name, what: str) -> str:
@@ -225,3 +307,9 @@ def printable(text: str) -> str:
     r"""`text` for a terminal: control characters, surrogates and marks of direction as escapes such as \x1b."""
     return ''.join(c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else
                    c.encode('unicode_escape').decode() for c in text)
+
+
+def one_line(text: str, longest: int = 300) -> str:
+    """`printable` text on one line of a table or a list, cut off where it is too long."""
+    text = printable(text[:longest + 1]).replace('\n', '\\n').replace('\t', '\\t')
+    return text if len(text) <= longest else f'{text[:longest - 2]}..'

@@ -1,8 +1,8 @@
 """Several processes that train or evaluate together, one or more to a host. Alone, everything here does nothing."""
 import contextlib
 import errno
+import json
 import os
-import pickle
 
 import jax
 from jax.experimental import multihost_utils
@@ -82,18 +82,64 @@ def locked(path, doing):
 
 
 def gather(values):
-    """What the processes pass, {place: value} each, as one list in the order of places; the same for all."""
-    if jax.process_count() == 1:
-        return [values[place] for place in sorted(values)]
-    data = np.frombuffer(pickle.dumps(values), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array([len(data)]))
-    padded = np.zeros(lengths.max(), np.uint8)
-    padded[:len(data)] = data
-    parts = multihost_utils.process_allgather(padded)
+    """What the processes pass, {place: value} each, as one list in the order of places; the same for all, and of the
+    same types with one process as with several. A value is what `encode` takes."""
+    parts = [encode(values)]
+    if jax.process_count() > 1:
+        data = np.frombuffer(parts[0], np.uint8)
+        lengths = multihost_utils.process_allgather(np.array([len(data)]))
+        padded = np.zeros(lengths.max(), np.uint8)
+        padded[:len(data)] = data
+        parts = [part[:length].tobytes() for part, (length,) in zip(multihost_utils.process_allgather(padded), lengths)]
     every = {}
-    for part, (length,) in zip(parts, lengths):
-        every |= pickle.loads(part[:length].tobytes())
+    for part in parts:
+        every |= decode(part)
     return [every[place] for place in sorted(every)]
+
+
+def encode(value):
+    """JSON of None, bool, int, float, str, and of lists, tuples, dicts and NumPy's numbers in arrays that hold them.
+
+    `decode` gives back exactly what it was, scalars of NumPy as those of Python. Nothing that is read runs code.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    return json.dumps(_tagged(value)).encode()
+
+
+def decode(data):
+    """What `encode` wrote. Raises ValueError for anything else."""
+    return json.loads(data, object_hook=_untagged)
+
+
+def _tagged(value):
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list():
+            return [_tagged(x) for x in value]
+        case tuple():
+            return {'tuple': [_tagged(x) for x in value]}
+        case dict():
+            return {'dict': [[_tagged(key), _tagged(x)] for key, x in value.items()]}
+        case np.generic() if value.dtype.kind in 'biuf':
+            return value.item()
+        case np.ndarray() if value.dtype.kind in 'biuf':
+            return {'array': value.ravel().tolist(), 'shape': value.shape, 'type': value.dtype.str}
+    raise TypeError(f'a {type(value).__name__} cannot be sent to the other processes, only plain values, lists, '
+                    'tuples, dicts and arrays of numbers')
+
+
+def _untagged(value):
+    match value:
+        case {'tuple': items}:
+            return tuple(items)
+        case {'dict': pairs}:
+            return dict(pairs)
+        case {'array': numbers, 'shape': shape, 'type': kind}:
+            return np.array(numbers, kind).reshape(shape)
+    raise ValueError(f'not what another process of this version sends: {value!r:.200}')
 
 
 def anywhere(condition):

@@ -16,16 +16,18 @@ from sgmg_jax.ops import queries
 
 
 class System(NamedTuple):
-    """module: called with (clip, text, select, train); match: (proposals, targets) -> query;
-    loss: (what the module returns, targets, **config.loss) -> total, named terms."""
+    """module: called with (clip, text, select, train); totals: targets of a batch -> losses.terms.Totals;
+    match: (proposals, targets, totals) -> query; loss: (what the module returns, targets, totals=..., **config.loss) ->
+    total, named terms. Targets may be a part of the batch that the totals are of."""
     module: type[nn.Module]
+    totals: Callable
     match: Callable
     loss: Callable
 
 
-SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.match, sgmg_loss.loss),
-           'fast_sgmg': System(multi_instance.FastSgMg, matching.match, sgmg_loss.loss),
-           'soc': System(soc.SOC, soc_loss.match, soc_loss.loss)}
+SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.totals_of, matching.match, sgmg_loss.loss),
+           'fast_sgmg': System(multi_instance.FastSgMg, matching.totals_of, matching.match, sgmg_loss.loss),
+           'soc': System(soc.SOC, soc_loss.totals_of, soc_loss.match, soc_loss.loss)}
 
 
 def choose(config) -> System:

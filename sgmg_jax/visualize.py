@@ -15,6 +15,9 @@ from sgmg_jax import files
 PREDICTION = (255, 32, 140)
 TRUTH = (120, 255, 220)
 
+TALLEST = 4  # times the width of a tile: narrower videos are scaled down
+LONGEST_SENTENCE = 500  # characters; the rest is cut off
+
 PAPER, INK, FAINT = (255, 255, 255), (28, 32, 38), (118, 125, 135)
 
 
@@ -78,25 +81,27 @@ def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: 
         rows: one a sentence; plain tuples in `Row`'s order will do. Videos may differ in size and length.
         path: where to save the picture (PNG, or what the suffix says); it appears whole or not at all.
         columns: frames of a row, evenly spaced from the first to the last; fewer if the video is shorter.
-        tile_width: pixels.
+        tile_width: pixels, at least 36.
 
     Returns:
         RGB, uint8 [H W 3].
 
     Raises:
-        ValueError: no rows, a row without frames, or shapes that do not fit.
+        ValueError: no rows, a row without frames, or sizes or shapes that do not fit.
         OSError: the picture cannot be written; nothing is left behind.
     """
     rows = [Row(*row) for row in rows]
     if not rows:
         raise ValueError('a contact sheet needs at least one row')
+    if columns < 1 or tile_width < 36:
+        raise ValueError(f'a contact sheet needs at least 1 column of 36 pixels, got {columns} of {tile_width}')
     margin, gap = tile_width // 12, tile_width // 36
     size = max(11, tile_width // 15)
     font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, size * 4 // 5))
     width = 2 * margin + columns * tile_width + (columns - 1) * gap
     strips = [_strip(row, columns, tile_width, gap) for row in rows]
-    captions = [_wrap(row.sentence, font, width - 2 * margin - _length(row.score, small) - size)
-                for row in rows]
+    captions = [_wrap(files.one_line(' '.join(row.sentence.split()), LONGEST_SENTENCE), font,
+                      width - 2 * margin - _length(row.score, small) - size) for row in rows]
     line = round(size * 1.35)
     height = margin + sum(len(caption) * line + gap + strip.shape[0] + margin
                           for caption, strip in zip(captions, strips)) + line + margin // 2
@@ -123,26 +128,28 @@ def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: 
 def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
     """The row's frames side by side, on paper: uint8 [H W 3]."""
     frames, masks = np.asarray(row.frames), np.asarray(row.masks)
-    if not len(frames):
+    if not frames.size:
         raise ValueError(f'{row.sentence!r}: there is no frame to show')
     truth = None if row.truth is None else np.asarray(row.truth)
     for name, mask in (('masks', masks), ('truth', truth)):
         if mask is not None and mask.shape != frames.shape[:3]:
             raise ValueError(f'{row.sentence!r}: {name} are {mask.shape}, the frames {frames.shape[:3]}')
     shown = np.unique(np.round(np.linspace(0, len(frames) - 1, columns)).astype(int))
-    tile_height = max(1, round(tile_width * frames.shape[1] / frames.shape[2]))
-    size = (tile_width, tile_height)
+    height, width = frames.shape[1:3]
+    size = tile_width, max(1, round(tile_width * height / width))
+    if size[1] > TALLEST * tile_width:
+        size = max(1, round(TALLEST * tile_width * width / height)), TALLEST * tile_width
     # Drawn after the resize, or contours would be scaled with the frames.
-    shrinks = tile_width < frames.shape[2]
+    shrinks = size[0] < width
     tiles = overlay(
         np.stack([cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
                   for t in shown]),
         np.stack([_resize_mask(masks[t], size) for t in shown]),
         truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]))
-    strip = np.full((tile_height, columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
+    strip = np.full((size[1], columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
     for column, tile in enumerate(tiles):
         x = column * (tile_width + gap)
-        strip[:, x:x + tile_width] = tile
+        strip[:, x:x + size[0]] = tile
     return strip
 
 

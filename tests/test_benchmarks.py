@@ -231,8 +231,24 @@ def test_one_data_set_is_evaluated_at_a_time(trained, davis_records):
     with pytest.raises(ValueError, match='config.evaluation.records: .* are 2 data sets'):
         evaluate.evaluate(config, workdir)
     config.evaluation.update(records=config.data.records, protocol='davis')
-    with pytest.raises(ValueError, match=f'video {raw_a2d.TEST}: has 1 expressions'):
-        evaluate.evaluate(config, workdir)
+    for protocol in ('davis', 'ytvos'):
+        config.evaluation.protocol = protocol
+        with pytest.raises(ValueError, match=f"video {raw_a2d.TEST}: has masks of single frames.*protocol = 'a2d'"):
+            evaluate.evaluate(config, workdir)
+
+
+def test_a_protocol_that_is_not_the_data_sets_is_said(trained, davis_records, a2d_records, caplog):
+    _, config = trained
+    config = copy.deepcopy(config)
+    for folder, protocol, said in ((davis_records, 'davis', False), (davis_records, 'ytvos', True),
+                                   (a2d_records, 'a2d', False)):
+        config.evaluation.update(records=folder, protocol=protocol)
+        caplog.clear()
+        evaluate.open_split(config, 'test' if protocol == 'a2d' else 'valid')
+        assert ("ref_davis is a benchmark of the protocol 'davis'" in caplog.text) == said
+    config.evaluation.update(records=davis_records, protocol='jhmdb')
+    with pytest.raises(ValueError, match='config.evaluation.protocol'):
+        evaluate.open_split(config, 'valid')
 
 
 def test_pictures_among_videos_become_clips(a2d_records, world_records, tmp_path):

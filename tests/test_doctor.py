@@ -5,11 +5,11 @@ import shlex
 import shutil
 import subprocess
 
-import av
 import h5py
 import numpy as np
 from PIL import Image
 import pytest
+from raw_copies import write_a2d, write_davis, write_jhmdb, write_refcoco
 import raw_tree
 import scipy.io
 
@@ -185,14 +185,15 @@ def test_damaged_files_are_counted_with_examples(youtube):
     quick = [
         'missing train/JPEGImages: files that are listed and not there: 1 (bbb0000002/00005.jpg)',
         'wrong train/JPEGImages: files of zero bytes: 1 (bbb0000002/00010.jpg)',
-        'wrong train/JPEGImages: broken images (not an image): 1 (bbb0000002/00000.jpg)',
+        'wrong train/JPEGImages: broken images (is not JPEG or PNG, or damaged at its beginning): 1 '
+        '(bbb0000002/00000.jpg)',
         'wrong train/Annotations: dead links: 1 (bbb0000002/00030.png)',
         'wrong train/Annotations: images of another size than the first of their video: 1 '
         '(bbb0000002/00025.png is 40x20, not 96x54)']
     assert sorted(bad(youtube, 'ref_youtube_vos')) == sorted(quick)
     slow = bad(youtube, 'ref_youtube_vos', pixels=True)
     assert set(quick) < set(slow) and len(slow) == len(quick) + 1
-    assert any('broken images' in fact and 'aaa0000001/00025.jpg' in fact for fact in slow)
+    assert any('2 of 2 of train cannot be read' in fact and '00025.jpg: broken JPEG' in fact for fact in slow)
 
 
 def test_other_endings_and_colours(youtube):
@@ -237,10 +238,10 @@ def test_an_object_without_a_mask_is_seen_in_pixels(youtube):
                        lambda videos: videos['aaa0000001']['expressions']['1'].update(obj_id='7'))
     assert not bad(youtube, 'ref_youtube_vos')
     found, = bad(youtube, 'ref_youtube_vos', pixels=True)
-    assert 'video aaa0000001, expression 1: 7 is not among [1, 2]' in found
+    assert 'video aaa0000001, expression 1: obj_id 7 is in no mask' in found and 'hold the ids [1, 2]' in found
 
 
-@pytest.mark.parametrize('text, fault', [('', 'is empty'), ('{"videos": {"a', 'is not JSON'),
+@pytest.mark.parametrize('text, fault', [('', 'is not JSON (it is empty)'), ('{"videos": {"a', 'is not JSON'),
                                          ('[]', 'field "videos" is missing or empty'),
                                          ('<html>', 'is not JSON')])
 def test_a_file_that_is_no_json(youtube, text, fault):
@@ -299,39 +300,6 @@ def test_no_data_set(tmp_path, capsys):
 
 # Ref-DAVIS17
 
-SEQUENCES = {'blackswan': ('valid', 2), 'dog': ('valid', 1), 'classic-car': ('train', 1)}
-
-
-def write_davis(root, converted):
-    """Three sequences of three frames; blackswan has two objects and void."""
-    words = {}
-    for video, (split, objects) in SEQUENCES.items():
-        frames = root / (f'{split}/JPEGImages' if converted else 'DAVIS/JPEGImages/480p') / video
-        masks = root / (f'{split}/Annotations' if converted else 'DAVIS/Annotations_unsupervised/480p') / video
-        frames.mkdir(parents=True)
-        for number in range(3):
-            Image.fromarray(raw_tree.frame(video, number)).save(frames / f'{number:05d}.jpg')
-            index = np.minimum(raw_tree.mask(0), objects)
-            index[0, :5] = 255
-            raw_tree.save_mask(masks / f'{number:05d}.png', index)
-        expressions = {str(i): {'exp': 'a thing', 'obj_id': str(i // 4 + 1)} for i in range(4 * objects)}
-        words.setdefault(split, {})[video] = {'expressions': expressions, 'frames': ['00000', '00001', '00002']}
-    if converted:
-        for split, videos in words.items():
-            raw_tree.write_json(root / 'meta_expressions' / split / 'meta_expressions.json', videos)
-        return root
-    lists = root / 'DAVIS/ImageSets/2017'
-    lists.mkdir(parents=True)
-    (lists / 'val.txt').write_text('blackswan\ndog\n')
-    (lists / 'train.txt').write_text(  # As in old releases.
-        '/JPEGImages/480p/classic-car/00000.jpg /Annotations/480p/classic-car/00000.png \n')
-    lines = ['blackswan 1 "a swan"', 'blackswan 2 "its \xe9gg"', 'dog 1 "a dog"', 'clasic-car 1 "the car"']
-    for place in video_sets.DAVIS_TEXTS:
-        (root / place).parent.mkdir(exist_ok=True)
-        (root / place).write_text('\n'.join(lines), encoding='utf-8' if 'annot1' in place else 'latin-1')
-    return root
-
-
 @pytest.mark.parametrize('converted', [False, True])
 def test_davis(tmp_path, converted):
     root = write_davis(tmp_path / 'davis', converted)
@@ -382,41 +350,10 @@ def test_davis_of_the_other_task(tmp_path):
     assert "in quotes: 1 (line 1: 'blackswan one \"a swan\"')" in found
     assert 'Davis17_annot2.txt: has no sentence for 3 objects' in found
     (root / 'davis_text_annotations/Davis17_annot1.txt').write_bytes(b'dog 1 "its \xe9gg"\n')
-    assert 'Davis17_annot1.txt: is not utf-8' in ' | '.join(bad(root, 'ref_davis'))
+    assert 'Davis17_annot1.txt: is not text in utf-8' in ' | '.join(bad(root, 'ref_davis'))
 
 
 # A2D-Sentences
-
-
-def write_film(path):
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('mpeg4', rate=5)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
-        for number in range(4):
-            image = np.full((64, 96, 3), 40 * number, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format='rgb24')))
-        container.mux(stream.encode())
-
-
-def write_a2d(root, clips='CLIPS320'):
-    videos = ('--h5fAKYurM', '_bcdefghijk', 'zzzzzzzzzzz')
-    (root / 'Release' / clips).mkdir(parents=True)
-    (root / 'text_annotations').mkdir()
-    for video in videos[:2]:
-        write_film(root / 'Release' / clips / f'{video}.mp4')
-        folder = root / 'text_annotations/a2d_annotation_with_instances' / video
-        folder.mkdir(parents=True)
-        for number, count in ((2, 1), (4, 2)):
-            with h5py.File(folder / f'{number:05d}.h5', 'w') as file:
-                file['instance'] = np.arange(count)
-                file['reMask'] = np.ones((96, 64) if count == 1 else (count, 96, 64), np.uint8)
-    (root / 'Release/videoset.csv').write_text(''.join(
-        f'{video},11,0:01,0:05,64,96,4,2,{number % 2}\n' for number, video in enumerate(videos)))
-    (root / 'text_annotations/a2d_annotation.txt').write_text(
-        'video_id,instance_id,query\n--h5fAKYurM,0,the pigeon\n--h5fAKYurM,1,A man\n_bcdefghijk,1 (copy),bird\n'
-        '_bcdefghijk,0,a bird\n')
-    (root / 'text_annotations/a2d_missed_videos.txt').write_text('zzzzzzzzzzz')
-    return root
 
 
 @pytest.mark.parametrize('clips', ['CLIPS320', 'clips320H'])
@@ -440,11 +377,12 @@ def test_a2d_decodes_with_pixels(tmp_path):
     root = write_a2d(tmp_path / 'a2d')
     film = root / 'Release/CLIPS320/_bcdefghijk.mp4'
     film.write_bytes(film.read_bytes()[:100])
-    with h5py.File(root / 'text_annotations/a2d_annotation_with_instances/_bcdefghijk/00004.h5', 'a') as file:
+    with h5py.File(root / 'text_annotations/a2d_annotation_with_instances/--h5fAKYurM/00004.h5', 'a') as file:
         del file['reMask']
     assert not bad(root, 'a2d_sentences')
     found = bad(root, 'a2d_sentences', pixels=True)
-    assert len(found) == 2 and '_bcdefghijk.mp4' in found[0] and "field 'reMask' is missing" in found[1]
+    assert len(found) == 2 and '_bcdefghijk.mp4: broken mp4' in found[1]
+    assert '--h5fAKYurM/00004.h5: must have the data sets instance and reMask' in found[0]
 
 
 def test_a2d_text_and_places(tmp_path):
@@ -472,22 +410,6 @@ def test_a2d_text_and_places(tmp_path):
 # JHMDB-Sentences
 
 
-def write_jhmdb(root, prefix='./jhmdb_sentences'):
-    rows = []
-    for video in ('one_run_1', 'two_run_2'):
-        frames, masks = root / 'Rename_Images/run' / video, root / 'puppet_mask/run' / video
-        frames.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for number in range(1, 7):
-            Image.fromarray(raw_tree.frame(video, number)).save(frames / f'{number:05d}.png')
-        scipy.io.savemat(masks / 'puppet_mask.mat', {'part_mask': np.ones((54, 96, 5), np.uint8)})
-        rows += [[video, f'{prefix}/Rename_Images/run/{video}/{number:05d}.png',
-                  f'{prefix}/puppet_mask/run/{video}/puppet_mask.mat', 6, 'A man running'] for number in (2, 5)]
-    (root / frame_sets.JHMDB_SAMPLES).write_text(json.dumps(rows))
-    (root / 'jhmdb_annotation.txt').write_text('video_id,query\none_run_1,A man running\ntwo_run_2,A man running\n')
-    return root
-
-
 @pytest.mark.parametrize('prefix', ['./jhmdb_sentences', '/home/somebody/jhmdb'])
 def test_jhmdb(tmp_path, prefix):
     root = write_jhmdb(tmp_path / 'jhmdb', prefix)
@@ -504,7 +426,7 @@ def test_jhmdb(tmp_path, prefix):
     scipy.io.savemat(mask, {'part_mask': np.ones((54, 96, 4), np.uint8)})
     assert len(bad(root, 'jhmdb_sentences')) == 1
     found = bad(root, 'jhmdb_sentences', pixels=True)
-    assert 'not there: 1 (run/one_run_1/00006.png)' in found[0] and '1 (run/two_run_2: 5 of 4)' in found[1]
+    assert 'not there: 1 (run/one_run_1/00006.png)' in found[0] and 'part_mask ends after 4 frames' in found[1]
     mask.write_bytes(b'garbage')
     found = bad(root, 'jhmdb_sentences')
     assert 'no MATLAB header): 1 (run/two_run_2/puppet_mask.mat)' in found[1]
@@ -513,31 +435,6 @@ def test_jhmdb(tmp_path, prefix):
 
 
 # RefCOCO
-
-
-def write_refcoco(root, converted=False):
-    (root / 'train2014').mkdir(parents=True)
-    files = {number: f'COCO_train2014_{number:012d}.jpg' for number in (9, 25)}
-    for number, file in files.items():
-        Image.fromarray(raw_tree.frame('coco', number)).save(root / 'train2014' / file)
-    for name, splits in frame_sets.REFCOCO_SPLITS.items():
-        refs = [{'ref_id': i, 'ann_id': i, 'image_id': (9, 25)[i % 2], 'split': split, 'file_name': 'not_a_path.jpg',
-                 'sentences': [{'sent': f'left thing {i}', 'raw': 'Left', 'tokens': ['left'], 'sent_id': i}]}
-                for i, split in enumerate(splits)]
-        folder = root / name
-        folder.mkdir()
-        if converted:
-            for split in splits:
-                (folder / f'instances_{name}_{split}.json').write_text(json.dumps(
-                    {'images': [{'file_name': files[9], 'caption': 'left thing'}], 'annotations': []}))
-            continue
-        (folder / ('refs(umd).p' if name == 'refcocog' else 'refs(unc).p')).write_bytes(pickle.dumps(refs, protocol=0))
-        (folder / 'instances.json').write_text(json.dumps(
-            {'images': [{'id': number, 'file_name': file, 'height': raw_tree.HEIGHT, 'width': raw_tree.WIDTH}
-                        for number, file in files.items()],
-             'annotations': [{'id': i, 'image_id': (9, 25)[i % 2], 'segmentation': [[9, 9, 40, 9, 40, 40]],
-                              'iscrowd': 0} for i in range(4)]}))
-    return root
 
 
 @pytest.mark.parametrize('converted', [False, True])
@@ -578,7 +475,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     (root / 'refcoco/refs(unc).p').write_bytes(pickle.dumps([Hostile()]))
     (root / 'refcoco+/refs(unc).p').write_bytes(b'(lp0\n(dp1\n')
     found = bad(root, 'refcoco')
-    assert 'asks for more than lists' in found[0] and 'refcoco+/refs(unc).p: cannot be read' in found[1]
+    assert 'asks for more than lists' in found[0] and 'refcoco+/refs(unc).p: is no pickle' in found[1]
     assert not (tmp_path / 'owned').exists()
 
 
@@ -599,10 +496,10 @@ def test_records(world_records, tmp_path, capsys):
     content['videos']['valid'].pop()
     (folder / 'metadata.json').write_text(json.dumps(content))
     assert doctor.main([str(folder)]) == 1
-    assert 'split valid: 2 records, dataset_info.json says 2, metadata.json 1' in capsys.readouterr().out
+    assert "split 'valid' has 2 records, metadata.json lists 1 videos" in capsys.readouterr().out
     next(folder.glob('*train*')).unlink()
     report, = doctor.diagnose(folder)
-    assert [finding.level for finding in report.findings] == ['missing', 'wrong', 'wrong']
+    assert [finding.level for finding in report.findings] == ['missing', 'wrong']
     (folder / 'metadata.json').unlink()
     report, = doctor.diagnose(folder)
     assert [(f.level, f.where) for f in report.findings] == [('missing', str(folder / 'metadata.json'))]

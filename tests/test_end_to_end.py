@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 import pytest
 import safetensors.numpy
+import small
 
 from sgmg_jax import Predictor, checkpoints, files, score
 from sgmg_jax import config as configs
@@ -24,16 +25,24 @@ from sgmg_jax.inference import evaluate, predict, protocols
 from sgmg_jax.training import loop
 
 
-@pytest.fixture(scope='session')
-def workdir(tmp_path_factory):
-    return tmp_path_factory.mktemp('run')
+@pytest.fixture(scope='module')
+def run(tmp_path_factory, world_records):
+    """Workdir and config of a run of two steps with a moving average, every video scored."""
+    workdir, config = tmp_path_factory.mktemp('run'), small.small_config(world_records)
+    config.ema_decay, config.evaluation.videos = 0.5, None
+    assert loop.train(config, workdir) is None
+    return workdir, config
 
 
 @pytest.fixture
-def trained(workdir, tiny_config):
-    """Workdir and config of a run of two steps; trained once a session."""
-    loop.train(tiny_config, workdir)
-    return workdir, tiny_config
+def trained(run):
+    """`run`, its config a copy."""
+    workdir, config = run
+    return workdir, copy.deepcopy(config)
+
+
+def read_lines(workdir):
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
 def parameters(workdir, checkpoint='latest'):
@@ -44,7 +53,7 @@ def parameters(workdir, checkpoint='latest'):
 
 def test_a_run_leaves_its_logs_and_checkpoints(trained):
     workdir, _ = trained
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    lines = read_lines(workdir)
     steps = [line for line in lines if 'loss' in line]
     assert [line['step'] for line in steps] == [1, 2]
     named = {'loss_class', 'loss_box', 'loss_giou', 'loss_mask', 'loss_dice', 'loss_mask_low', 'loss_dice_low'}
@@ -61,7 +70,6 @@ def test_a_run_leaves_its_logs_and_checkpoints(trained):
 def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
     """Two steps, then two more, against four at once: parameters bit for bit, logs line by line."""
     _, config = trained
-    config = copy.deepcopy(config)
     config.update(steps=4, eval_every=100, checkpoint_every=2)
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     loop.train(config, whole)
@@ -79,8 +87,7 @@ def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
             np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
 
     def losses(workdir):
-        lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-        return [(line['step'], line['loss'], line['gradient_norm']) for line in lines if 'loss' in line]
+        return [(line['step'], line['loss'], line['gradient_norm']) for line in read_lines(workdir) if 'loss' in line]
 
     assert losses(whole) == losses(parts)
     assert [step for step, *_ in losses(whole)] == [1, 2, 3, 4]
@@ -100,6 +107,10 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
             assert mask.mode == 'L' and mask.size == (80, 80) and set(np.unique(mask)) <= {0, 255}
     assert json.loads((folder / 'scores.json').read_text()) == summary
     assert set(summary['tags']) >= {'attribute'}
+    # It is what training has logged for that checkpoint, of the averaged parameters.
+    logged = next(line for line in read_lines(workdir) if 'valid/J&F' in line)
+    for name in ('J&F', 'J', 'F'):
+        assert summary[name] == pytest.approx(logged[f'valid/{name}'], abs=1e-6)
     assert Image.open(folder / 'overlays.png').width > 300
     assert {path.name for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')} == {
         '.ref_youtube_vos_valid.lock'}
@@ -148,7 +159,6 @@ def test_shuffled_sentences_are_scored_against_other_objects(trained):
 
 def test_clips_cut_a_video_in_time(trained):
     workdir, config = trained
-    config = copy.deepcopy(config)
     frames = records.open_records(config.data.records, 'valid')[0].decode_frames()
     config.evaluation.clip_frames = 2
     parts = Predictor.from_workdir(workdir, config=config)
@@ -162,8 +172,7 @@ def test_clips_cut_a_video_in_time(trained):
 
 
 def test_a_workdir_of_another_config(trained):
-    workdir, config = trained
-    other = copy.deepcopy(config)
+    workdir, other = trained
     other.data.batch_size = 1
     other.optimizer.learning_rate = 1.0
     with pytest.raises(ValueError, match=r'data.batch_size was 2, is now 1; optimizer.learning_rate was .*--workdir'):
@@ -171,8 +180,7 @@ def test_a_workdir_of_another_config(trained):
 
 
 def test_a_checkpoint_of_another_backbone(trained, tmp_path):
-    workdir, config = trained
-    other = copy.deepcopy(config)
+    workdir, other = trained
     other.model.backbone = 'tiny'
     with pytest.raises(ValueError, match=r"config.model.backbone was 'demo', is now 'tiny'"):
         evaluate.evaluate(other, workdir)
@@ -203,7 +211,8 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
             ('data.records', ('/nowhere',), '/nowhere: no such folder'),
             ('data.valid_split', 'test', "no split 'test' there; it has train"),
             ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
-            ('model.layers', 48, 'config.model.layers: SgMg has no such field'),
+            ('model.layers', 48, 'config.model.layers: there is no such field'),
+            ('model.classes', 2, 'config.model.classes: SgMg has no such field'),
             ('fsdp', 3, 'config.fsdp = 3 does not divide the 1 devices')):
         config = copy.deepcopy(tiny_config)
         section, _, name = field.rpartition('.')
@@ -215,7 +224,6 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
 
 def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained, tmp_path):
     workdir, config = trained
-    config = copy.deepcopy(config)
     path = tmp_path / 'official.safetensors'
     weights.save(weights.released(weights.read_ours(workdir)), path)
     config.update(init=(str(path),), steps=1, eval_every=100)
@@ -237,10 +245,10 @@ def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained,
         evaluate.evaluate(config, tmp_path / 'other')
 
 
-def test_a_full_disk_while_saving(tiny_config, tmp_path, monkeypatch):
+def test_a_full_disk_while_saving(trained, tmp_path, monkeypatch):
     """The error names the folder and the step to resume from; the checkpoint before stays whole."""
-    config = copy.deepcopy(tiny_config)
-    loop.train(config, tmp_path)
+    workdir, config = trained
+    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
     before = parameters(tmp_path)
     config.steps = 3
     with monkeypatch.context() as patch:
@@ -334,18 +342,17 @@ def test_weights_beside_a_run_are_never_ignored(trained, tmp_path):
 
 def test_weights_that_are_no_numbers(trained, tmp_path):
     workdir, config = trained
-    config = copy.deepcopy(config)
     path, broken = tmp_path / 'weights.safetensors', weights.read_ours(workdir)
     name = sorted(broken)[3]
     for value in (np.nan, np.inf):
         broken[name] = np.full_like(broken[name], value)
         safetensors.numpy.save_file(broken, path)
         config.init, config.data.tokenizer = str(path), str(workdir / 'tokenizer.json')
-        with pytest.raises(ValueError, match=rf'weights.safetensors.*not finite.*{name}'):
+        with pytest.raises(ValueError, match=rf'weights.safetensors: {name} has a weight of'):
             evaluate.evaluate(config, tmp_path / 'new')
     predictor = Predictor.from_workdir(workdir)
     nested = traverse_util.unflatten_dict(broken, sep='/')
-    with pytest.raises(ValueError, match=f'first {name}'):
+    with pytest.raises(ValueError, match=f'parameters: {name} has a weight of'):
         Predictor.from_config(config, predict.systems.build_model(config.model), nested, predictor.tokenizer)
     # Finite ones of which the model makes others.
     predictor.parameters = jax.tree.map(lambda x: np.full_like(x, 3e38), predictor.parameters)
@@ -357,7 +364,7 @@ def test_an_evaluation_never_goes_on_with_other_masks(trained, tmp_path, monkeyp
     """Whatever changes a mask begins it anew; what does not, goes on."""
     workdir, config = trained
     shutil.copytree(workdir, tmp_path / 'run')
-    config, folder = copy.deepcopy(config), tmp_path / 'run' / 'evaluation'
+    folder = tmp_path / 'run' / 'evaluation'
     split = records.open_records(config.data.records, 'valid')
 
     def interrupted(config, checkpoint='best'):

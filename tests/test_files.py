@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tracemalloc
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +43,32 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path):
     assert caught.value.filename == str(tmp_path / 'a')
     assert (tmp_path / 'a').read_text() == 'before'
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='Check the path') as caught:
+        with files.replacing(tmp_path / 'file' / 'a.json') as partial:
+            partial.write_text('x')
+    assert caught.value.filename == str(tmp_path / 'file' / 'a.json')
+
+
+def test_where_something_new_can_be_written(tmp_path):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'dangling').symlink_to('nowhere')
+    for path in (tmp_path / 'a', tmp_path / 'new' / 'folder' / 'a.x'):
+        assert files.check_new(str(path)) == path
+    assert files.check_new(tmp_path / 'a.x', ('', '.x')) == tmp_path / 'a.x'
+    for name in ('file', 'dangling', '.'):
+        with pytest.raises(FileExistsError, match='exists already'):
+            files.check_new(tmp_path / name)
+    with pytest.raises(ValueError, match='a.y: must end in no suffix or .x'):
+        files.check_new(tmp_path / 'a.y', ('', '.x'))
+    for path, folder in ((tmp_path / 'file' / 'a', tmp_path / 'file'), ('/proc/new/a', '/proc')):
+        with pytest.raises(OSError) as caught:
+            files.check_new(path)
+        assert caught.value.filename == str(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['dangling', 'file']
 
 
 HOLD = '''
@@ -99,6 +126,24 @@ def test_json_that_is_wrong_is_named(tmp_path, text, reason):
     (tmp_path / 'a.json').write_text(text)
     with pytest.raises(ValueError, match=r'a\.json: .*' + reason):
         files.read_json(tmp_path / 'a.json')
+
+
+@pytest.mark.parametrize('unit', [
+    '[]', '{}', '{"":{}}', '{"a":1}', '[[]]', '"ab"', '1.5', '[[],[]]', '{"a":1,"b":2}', '"éé"'])
+def test_json_of_more_values_than_memory_is_refused(monkeypatch, unit):
+    text = f'[{",".join([unit] * 20_000)}]'
+    tracemalloc.start()
+    try:
+        values = files.parse_json(text, 'a.json')
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(values) == 20_000
+    monkeypatch.setattr(files, 'MOST_MEMORY', taken)
+    with pytest.raises(ValueError, match='a.json: is JSON of too many values, which may take .* bytes'):
+        files.parse_json(text.encode(), 'a.json')
+    monkeypatch.setattr(files, 'MOST_MEMORY', 4 * taken)
+    assert files.parse_json(text, 'a.json') == values
 
 
 def test_only_files_are_opened(tmp_path):
@@ -169,7 +214,33 @@ def test_what_is_printed_is_printable(text):
         assert shown == text
 
 
+def test_lines_of_tables_stay_lines():
+    assert files.one_line('a\x1b[2J\nb\tc\rd') == r'a\x1b[2J\nb\tc\rd'
+    assert files.one_line('x' * 300) == 'x' * 300 and files.one_line('x' * 301) == 'x' * 298 + '..'
+    assert files.one_line('\ud800' * 10, 20) == r'\ud800' * 3 + '..'
+    assert files.one_line('größe', 5) == 'größe' and files.one_line('größen', 5) == 'grö..'
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
                     | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_json_is_what_the_library_reads(value):
     assert files.parse_json(json.dumps(value), 'here') == json.loads(json.dumps(value))
+
+
+def test_a_line_of_csv_is_a_row(tmp_path):
+    path = tmp_path / 'a.csv'
+    path.write_bytes('\ufeffa,"b, ""c""",d\r\n\r\n"x",\'y,"z"'.encode())
+    assert files.read_rows(path, 3) == [(f'{path}: line 1', ['a', 'b, "c"', 'd']),
+                                        (f'{path}: line 3', ['x', "'y", 'z'])]
+    for text, fault in (('a,"b\nc",d', 'line 1: is no CSV'), ('a,b,c\n"a"b,c,d', 'line 2: is no CSV'),
+                        ('a,b,c\na,b', 'line 2: has 2 fields, must have 3')):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf'a\.csv: {fault}'):
+            files.read_rows(path, 3)
+
+
+def test_files_are_found_by_what_stands_before_their_ending(tmp_path):
+    for name in ('1.jpg', '2.JPG', '2.jpeg', '._3.jpg', '4.png', 'jpg', '5.jpg.txt'):
+        (tmp_path / name).touch()
+    (tmp_path / '6.jpg').mkdir()
+    assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg'], '6': ['6.jpg']}

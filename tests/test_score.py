@@ -3,18 +3,28 @@
 import dataclasses
 import io
 import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
 import zipfile
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
 from pycocotools import mask as rle
 import pytest
 import raw_tree
 
-from sgmg_jax import score
+from sgmg_jax import files, score
+from sgmg_jax.benchmarks import score as benchmark_of_scores
 from sgmg_jax.data import records, synthetic
 from sgmg_jax.evaluation import davis, mean_ap, scoring
 from sgmg_jax.inference import leaderboard
+from sgmg_jax.score import __main__ as command
+from sgmg_jax.score import coco, common
 
 SIZE = (36, 50)
 
@@ -278,7 +288,8 @@ def test_davis(tmp_path, sequences, task, capsys):
             name: swapped(masks) if annotator % 2 else masks % scoring.VOID for name, masks in sequences.items()})
     option = f'--task={task}'
     assert run('davis', tmp_path, pred, out, option) == 0
-    assert 'average' in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert 'average' in printed and f'ground truth: {tmp_path}/DAVIS/Annotations_unsupervised/480p' in printed
     summary = json.loads(out.read_text())
     for annotator, of_annotator in summary['annotators'].items():
         expected = davis.summarise({'x': {
@@ -516,3 +527,579 @@ def test_end_to_end_on_built_records(tmp_path, capsys):
         archive.writestr('__MACOSX/x', b'')
     assert run(*arguments) == 1
     assert 'junk: 1' in capsys.readouterr().out
+
+
+LIGHT = """
+import sys
+from sgmg_jax import commands
+from {module} import main
+try:
+    main({arguments})
+except SystemExit as end:
+    assert end.code == 0
+heavy = {{'jax', 'cv2', 'scipy', 'av', 'PIL', 'pycocotools', 'tensorflow_datasets', 'tqdm'}} & set(sys.modules)
+sys.exit(f'imports {{heavy}}' if heavy else 0)
+"""
+
+
+@pytest.mark.parametrize('module, arguments', [
+    ('sgmg_jax.score.__main__', ['--help']), ('sgmg_jax.score', ['davis', '--help']),
+    ('sgmg_jax.score', ['a2d', '--help']), ('sgmg_jax.benchmarks.score', ['--help'])])
+def test_help_imports_nothing_heavy(module, arguments):
+    code = LIGHT.format(module=module, arguments=arguments)
+    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                         cwd=pathlib.Path(__file__).parents[1])
+    assert run.returncode == 0 and 'usage: python -m' in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize('option', ['gt', 'pred'])
+def test_scores_do_not_replace_what_is_scored(tmp_path, coco_files, capsys, option):
+    before = [path.read_bytes() for path in coco_files]
+    (tmp_path / 'link').symlink_to(dict(zip(('gt', 'pred'), coco_files))[option])
+    for out in (tmp_path / f'{option}.json', tmp_path / 'link'):
+        assert run('a2d', *coco_files, out) == 2
+        assert f'--json={out}: is what is to be scored' in capsys.readouterr().err
+    assert [path.read_bytes() for path in coco_files] == before
+
+
+def test_the_command_knows_the_tasks():
+    assert command.TASKS == davis.TASKS
+
+
+def test_the_set_of_the_benchmark_can_be_scored(tmp_path):
+    for annotators in (1, 4):
+        root = tmp_path / str(annotators)
+        benchmark_of_scores.write_set(root, [('a', 2, 64, 2)], annotators)
+        assert run('davis', root / 'DAVIS', root / 'results', root / 'scores.json') == 0
+        summary = json.loads((root / 'scores.json').read_text())
+        assert len(summary['annotators']) == annotators and summary['objects'] == 2
+        assert 30 < summary['J&F'] < 100
+    with pytest.raises(SystemExit):
+        benchmark_of_scores.main(['--annotators=2'])
+    assert benchmark_of_scores.main(['--runs=0']) == 2
+
+
+def summaries(tmp_path, split, pictures):
+    """One of each kind."""
+    write(tmp_path, split, shifted)
+    truth = score.truth_of_records('a2d', pictures)
+    results = [{key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 1}
+               for annotation in truth['annotations']]
+    (tmp_path / 'results.json').write_text(json.dumps(results))
+    maps = [record for record in split if record.masks]
+    for annotator in range(4):
+        for record in maps:
+            leaderboard.write_maps(tmp_path / f'anno_{annotator}', record.video.name, record.video.frame_names,
+                                   record.decode_masks() % scoring.VOID)
+    yield score.score_submission('ytvos', tmp_path / 'submission.zip', split, progress=False)
+    yield score.score_submission('a2d', tmp_path / 'results.json', pictures, progress=False)
+    yield score.score_submission('davis', tmp_path, Split(maps), progress=False)
+
+
+def test_tables_take_only_what_they_know(tmp_path, split, pictures):
+    """Whoever adds to a summary must not break its table."""
+    others = {'weights': 'a checkpoint', 'P@x': 'x', 'nothing': None, 'list': [1], 'more': {}}
+    columns = []
+    for summary in summaries(tmp_path, split, pictures):
+        table = score.format_scores(summary)
+        columns.append(table.splitlines()[0].split())
+        for means in (summary, *summary.get('tags', {}).values(), *summary.get('annotators', {}).values(),
+                      summary.get('best', {})):
+            means |= others
+        assert score.format_scores(others | summary) == table
+        for other in others:
+            assert other not in table
+    assert columns == [
+        ['J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
+         'expressions', 'frames'], list(mean_ap.STATISTICS),
+        ['J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
+         'frames', 'objects']]
+
+
+def test_names_are_escaped_wherever_they_go(tmp_path):
+    """In the table, and in scores.json, which strict readers must be able to read."""
+    score_of = scoring.with_statistics(np.array([0.5]), np.array([0.5]))
+    name = 'a\x1b[2J\ud800\nb'
+    summary = scoring.summarise([score_of | {'video': name, 'expression': '\udcff', 'tags': (name, 'größe 😀')}])
+    table = score.format_scores(summary)
+    assert len(table.splitlines()) == 5 and r'a\x1b[2J\ud800\nb' in table
+    table.encode()
+    score.write_scores(tmp_path / 'scores.json', summary)
+    text = (tmp_path / 'scores.json').read_bytes().decode('utf-8')
+    assert 'größe 😀' in text
+    assert set(json.loads(text)['tags']) == {'a\x1b[2J\\ud800\nb', 'größe 😀'}
+    assert list(json.loads(text)['videos']['a\x1b[2J\\ud800\nb']['scores']) == [r'\udcff']
+
+
+def test_a_file_of_scores_that_cannot_be_written(tmp_path, split, opened, capsys):
+    write(tmp_path, split, shifted)
+    (tmp_path / 'folder').mkdir()
+    before = os.umask(0o022)
+    try:
+        for out in (tmp_path / 'folder', tmp_path / 'submission.zip/scores.json', '/dev/full/x'):
+            assert run('ytvos', 'x', tmp_path, out) == 2
+            printed = capsys.readouterr()
+            assert 'J&F_variance' in printed.out and str(out) in printed.err and 'Traceback' not in printed.err
+        assert run('ytvos', 'x', tmp_path, tmp_path / 'scores.json') == 0
+    finally:
+        os.umask(before)
+    assert (tmp_path / 'scores.json').stat().st_mode & 0o777 == 0o644
+    assert not list(tmp_path.rglob('.partial*'))
+
+
+def litter(folder):
+    """What systems leave behind."""
+    for place in (folder, *(path for path in folder.rglob('*') if path.is_dir())):
+        for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini'):
+            (place / name).write_bytes(b'x')
+        for path in list(place.iterdir()):
+            if path.suffix in ('.png', '.txt', '.json') and not path.name.startswith('.'):
+                path.with_name(f'._{path.name}').write_bytes(b'\0\5\x16\7')
+    (folder / '__MACOSX' / '0').mkdir(parents=True)
+    (folder / '__MACOSX' / '0' / '00000.png').write_bytes(b'x')
+
+
+def test_davis_passes_over_what_systems_leave_behind(tmp_path, sequences, capsys):
+    pred, out = tmp_path / 'pred', tmp_path / 'scores.json'
+    for annotator in range(4):
+        write_maps(pred / f'anno_{annotator}', {name: masks % scoring.VOID for name, masks in sequences.items()})
+    litter(pred)
+    litter(tmp_path / 'DAVIS/Annotations_unsupervised')
+    (tmp_path / 'DAVIS/Annotations_unsupervised/480p/bear/empty').mkdir()
+    lists = tmp_path / 'DAVIS/ImageSets/2017/val.txt'
+    for text in (b'\xef\xbb\xbfbear\r\nlion\r\n', 'bear\n\n lion '.encode('utf-16'), b'bear\rlion', None):
+        if text is None:
+            lists.unlink()  # Every folder counts.
+            (tmp_path / 'DAVIS/Annotations_unsupervised/480p/no frames').mkdir()
+        else:
+            lists.write_bytes(text)
+        assert run('davis', tmp_path, pred, out) == 0
+        summary = json.loads(out.read_text())
+        assert summary['J&F'] == 100 and summary['objects'] == 4
+        assert set(summary['annotators']['anno_3']['videos']) == {'bear', 'lion'}
+    assert run('davis', tmp_path, zipped(pred), out) == 0
+    # One folder deeper.
+    (tmp_path / 'deep').mkdir()
+    (tmp_path / 'DAVIS').rename(tmp_path / 'deep' / 'copy')
+    assert run('davis', tmp_path / 'deep', pred, out) == 0 and json.loads(out.read_text()) == summary
+    shutil.copytree(tmp_path / 'deep' / 'copy', tmp_path / 'deep' / 'other')
+    assert run('davis', tmp_path / 'deep', pred, out) == 2
+    assert 'several copies of the data set, in copy, other' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('text, message', [
+    ('bear\n../../etc\n', None), ('..\n', None), ('bear\n.\n', None), ('bear\\x\n', None), ('\x1b[2J\n', None),
+    ('/JPEGImages/../00000.jpg\n', None), ('/x\n', None), ('', 'lists no sequence'), ('\n \n', 'lists no sequence'),
+    ('bear\nwolf\n', 'of 1 sequences .* such as wolf')])
+def test_davis_lists_that_are_wrong(tmp_path, sequences, capsys, text, message):
+    write_maps(tmp_path / 'pred', {name: masks % scoring.VOID for name, masks in sequences.items()})
+    (tmp_path / 'DAVIS/ImageSets/2017/val.txt').write_text(text)
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1 and '\x1b' not in error
+    assert (message or 'val.txt: the name of a sequence must').split(' .* ')[0] in error
+
+
+def davis_error(tmp_path, capsys, option='--task=unsupervised', processes=1):
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json', option, processes=processes) == 2
+    _, error = capsys.readouterr().err.split('error: ')  # after the progress
+    return error
+
+
+def test_davis_ground_truth_that_is_wrong(tmp_path, sequences, capsys, monkeypatch):
+    good = {name: masks % scoring.VOID for name, masks in sequences.items()}
+    write_maps(tmp_path / 'pred', good)
+    bear = tmp_path / 'DAVIS/Annotations_unsupervised/480p/bear'
+    first, last = bear / '00000.png', bear / '00003.png'
+    original = first.read_bytes()
+
+    def with_first(image, **options):
+        image.save(first, 'PNG', **options)
+        return davis_error(tmp_path, capsys)
+
+    for value in (0, scoring.VOID):  # No object, or a binary mask.
+        assert 'sequence bear of the ground truth: the highest object id in its first frame, 00000, is 0' in with_first(
+            Image.new('L', (42, 30), value))
+    for value, right in ((20, True), (21, False), (254, False)):
+        Image.new('L', (42, 30), value).save(first)
+        if right:
+            assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 0
+        else:
+            assert f'is {value}; it must be 1 to 20' in davis_error(tmp_path, capsys, processes=2)
+            assert f'is {value}; it must be' in davis_error(tmp_path, capsys, '--task=semi-supervised')
+    assert f'{first}: cannot read (mode 1' in with_first(Image.new('1', (42, 30), 1))
+    assert f'{first}: cannot read (mode RGB' in with_first(Image.new('RGB', (42, 30)))
+    assert f'{bear / "00001.png"}: is (30, 42) (H, W), but 00000.png beside it (8000, 9000)' not in with_first(
+        Image.new('L', (9000, 8000)))  # More than are read.
+    assert f'{bear / "00001.png"}: is (30, 42) (H, W), but 00000.png beside it (31, 42)' in with_first(
+        Image.new('L', (42, 31), 1))
+    first.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 42 30\n')
+    assert f'{first}: cannot read (is not PNG' in davis_error(tmp_path, capsys)
+    first.unlink()
+    os.mkfifo(first)
+    assert f'{first}: cannot read' in davis_error(tmp_path, capsys)
+    first.unlink()
+    assert f'{first}: is missing' in davis_error(tmp_path, capsys)
+    first.write_bytes(original)
+    monkeypatch.setattr(common, 'MOST_PIXELS', 4 * 42 * 30)
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 0
+    monkeypatch.setattr(common, 'MOST_PIXELS', 4 * 42 * 30 - 1)
+    assert f'{bear}: 4 masks of 42x30 pixels, at most 5,039' in davis_error(tmp_path, capsys)
+    last.unlink()
+    monkeypatch.undo()
+    for file in (tmp_path / 'pred' / 'bear').glob('0000[123].png'):
+        file.unlink()
+    for frame in (1, 2):
+        (bear / f'{frame:05d}.png').unlink()
+    assert run('davis', tmp_path, tmp_path / 'pred', tmp_path / 'scores.json') == 0  # A single frame.
+    assert 'sequence bear of the ground truth: has 1 frames' in davis_error(tmp_path, capsys, '--task=semi-supervised')
+
+
+def test_davis_predictions_from_strangers(tmp_path, sequences, capsys):
+    good = {name: masks % scoring.VOID for name, masks in sequences.items()}
+    pred, out = tmp_path / 'pred', 'scores.json'
+    write_maps(pred, good)
+    frames = [pred / f'bear/0000{number}.png' for number in range(4)]
+    secret = tmp_path / 'secret.png'
+    frames[0].rename(secret)
+    frames[0].symlink_to(secret)
+    frames[1].unlink()
+    os.mkfifo(frames[1])
+    frames[2].write_bytes(b'%!PS')
+    Image.new('L', (5000, 6000)).save(frames[3])
+    assert run('davis', tmp_path, pred, tmp_path / out) == 1
+    text = capsys.readouterr().out
+    assert 'unreadable PNG: 3' in text and 'outside of' in text and 'is a pipe' in text and 'wrong size: 1' in text
+    shutil.rmtree(pred)
+    write_maps(pred, good)
+    with zipfile.ZipFile(zipped(pred), 'a') as archive:
+        with pytest.warns(UserWarning, match='Duplicate name'):
+            archive.writestr('pred/bear/00001.png', frames[0].read_bytes())
+    assert run('davis', tmp_path, tmp_path / 'pred.zip', tmp_path / out) == 1
+    assert 'file twice in the zip: 1' in capsys.readouterr().out
+    (pred / 'lion').rename(tmp_path / 'lion')
+    (pred / 'lion').symlink_to(tmp_path / 'lion')
+    assert run('davis', tmp_path, pred, tmp_path / out) == 2
+    assert 'lion: is a link to another folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('benchmark', ['ytvos', 'davis'])
+def test_files_in_the_place_of_folders(tmp_path, capsys, benchmark):
+    (tmp_path / 'submission.zip').write_bytes(b'PK')
+    os.mkfifo(tmp_path / 'pipe')
+    for name in ('submission.zip', 'pipe'):
+        assert run(benchmark, tmp_path / name, tmp_path, tmp_path / 'scores.json') == 2
+        assert f'{name}: is a file; the ground truth is a folder' in capsys.readouterr().err
+
+
+def edited(public, edit):
+    path = public / 'meta_expressions_challenge.json'
+    content = json.loads(path.read_text())
+    edit(content['videos'])
+    path.write_text(json.dumps(content))
+
+
+VIDEO = min(set(raw_tree.VALID) - set(raw_tree.TEST))
+
+
+def renamed(name):
+    return lambda videos: videos.update({name: videos.pop(VIDEO)})
+
+
+def with_expression(key='0', **values):
+    return lambda videos: videos[VIDEO]['expressions'].update({key: videos[VIDEO]['expressions']['0'] | values})
+
+
+def with_video(value):
+    return lambda videos: videos.update({VIDEO: value})
+
+
+def with_field(**values):
+    return lambda videos: videos[VIDEO].update(values)
+
+
+@pytest.mark.parametrize('edit, message', [
+    (lambda videos: videos.clear(), 'has no "videos"'),
+    *((with_video(value), 'needs "frames"') for value in (None, [], 3, 'x', {})),
+    *((renamed(name), 'the name of a video must') for name in (
+        '', '..', '../x', '/etc', 'a\\b', '\x1b[2J', 'a\0', '\ud800')),
+    *((with_field(frames=value), 'needs "frames"') for value in (None, 3, 'x', {})),
+    *((with_field(frames=[value]), '.frames, a frame must') for value in (
+        None, 3, [], '../00000', '/etc/passwd', '\x1b[2J', '')),
+    (with_field(frames=[]), 'no PNG of this video'),
+    (with_field(frames=['00000'] * 2), 'has a frame twice'),
+    *((with_field(expressions=value), 'needs "frames"') for value in (
+        None, [], 3, {'0': None}, {'0': []}, {'0': {}}, {'0': {'exp': 'x'}}, {'0': {'exp': 3, 'obj_id': '1'}})),
+    *((with_expression(name), '.expressions, a key must') for name in ('..', '../../x', '', 'a/b', '\x1b[2J')),
+    *((with_expression(obj_id=value), 'expressions.0.obj_id must be a whole number from 1 to 254') for value in (
+        None, True, 1.0, '1.0', ' 1', '-1', '0', 0, -1, 255, '255', [], {}, '9' * 5000, 10 ** 30, '\u00b2', 'x')),
+])
+def test_public_ground_truth_from_strangers(tmp_path, public, capsys, edit, message):
+    predict_public(tmp_path / 'pred')
+    edited(public, edit)
+    before = sorted(tmp_path.rglob('*'))
+    assert run('ytvos', public, tmp_path / 'pred', tmp_path / 'scores.json') == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and message in error and '\x1b' not in error and error.count('\n') == 1
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_public_masks_from_strangers(tmp_path, public, capsys):
+    predict_public(tmp_path / 'pred')
+    folder = public / 'Annotations' / VIDEO
+    path = folder / '1' / f'{raw_tree.VALID[VIDEO][2]}.png'
+    original = path.read_bytes()
+
+    def error(image=None):
+        if image is not None:
+            image.save(path, 'PNG')
+        assert run('ytvos', public, tmp_path / 'pred', tmp_path / 'scores.json') == 2
+        return capsys.readouterr().err
+
+    size = raw_tree.WIDTH, raw_tree.HEIGHT
+    grey = np.zeros(size[::-1], np.uint8)
+    grey[:9], grey[9:20] = 255, 128
+    assert f'{path}: has several values besides 0' in error(Image.fromarray(grey))
+    assert f'{path}: cannot read (mode RGB' in error(Image.new('RGB', size))
+    assert f'{path}: cannot read (is 9000x8000 pixels' in error(Image.new('L', (9000, 8000)))
+    path.unlink()
+    os.mkfifo(path)
+    assert f'{path}: cannot read' in error()
+    path.unlink()
+    assert f'{path}: cannot read' in error()
+    for index in (grey > 0, (grey > 0) * np.uint8(1), (grey > 0) * np.uint8(7)):  # Whatever stands for the object.
+        Image.fromarray(index).save(path)
+        assert run('ytvos', public, tmp_path / 'pred', tmp_path / 'scores.json') == 0
+    path.write_bytes(original)
+    for other in (folder / '2').iterdir():
+        Image.new('L', (size[0] + 1, size[1])).save(other)
+    assert "2/" in (message := error()) and f'is {(size[1], size[0] + 1)} (H, W), others of its video' in message
+
+
+def test_public_ground_truth_with_what_systems_leave_behind(tmp_path, public, capsys):
+    pred, out = tmp_path / 'pred', tmp_path / 'scores.json'
+    predict_public(pred)
+    edited(public, lambda videos: videos[VIDEO].pop('frames'))
+    litter(public)
+    path = public / 'meta_expressions_challenge.json'
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes().replace(b',', b',\r\n'))
+    assert run('ytvos', public, pred / 'submission.zip', out) == 0
+    summary = json.loads(out.read_text())
+    assert summary['J'] == 100 and len(summary['videos']) == 2
+    (tmp_path / 'deep').mkdir()
+    public.parent.rename(tmp_path / 'deep' / 'raw')
+    assert run('ytvos', tmp_path / 'deep', pred / 'submission.zip', out) == 0
+    assert json.loads(out.read_text()) == summary
+    shutil.copytree(tmp_path / 'deep' / 'raw', tmp_path / 'deep' / 'again')
+    assert run('ytvos', tmp_path / 'deep', pred / 'submission.zip', out) == 2
+    assert 'several copies of the ground truth' in capsys.readouterr().err
+    raw = tmp_path / 'deep' / 'raw'
+    assert run('ytvos', raw, pred / 'submission.zip', out, '--split=train') == 2
+    assert "is the ground truth of the split valid, not of 'train'" in capsys.readouterr().err
+    litter(pred / 'Annotations')
+    assert run('ytvos', tmp_path / 'deep' / 'raw', pred, out) == 1
+    assert "operating system's junk" in capsys.readouterr().out
+
+
+def test_hidden_videos_are_counted(tmp_path, public, capsys):
+    predict_public(tmp_path / 'pred')
+    shutil.rmtree(public / 'Annotations' / VIDEO)
+    assert run('ytvos', public, tmp_path / 'pred', tmp_path / 'scores.json') == 0
+    assert '1 videos have no ground truth: checked, not scored' in capsys.readouterr().out
+
+
+@pytest.fixture
+def coco_files(tmp_path, pictures):
+    """Ground truth and results that score 100."""
+    truth = score.truth_of_records('a2d', pictures)
+    results = [{key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 0.5}
+               for annotation in truth['annotations']]
+    gt, pred = tmp_path / 'gt.json', tmp_path / 'pred.json'
+    gt.write_text(json.dumps(truth))
+    pred.write_text(json.dumps(results))
+    return gt, pred
+
+
+def test_coco_files_from_strangers(tmp_path, coco_files, capsys):
+    gt, pred = coco_files
+    out, text = tmp_path / 'scores.json', pred.read_text()
+    assert run('a2d', gt, pred, out) == 0
+    assert 'say again' not in capsys.readouterr().out
+    summary = json.loads(out.read_text())
+    pred.write_text(json.dumps(json.loads(text) + json.loads(text)[:2]))
+    assert run('a2d', gt, pred, out) == 0
+    assert '\n2 results say again what another says' in capsys.readouterr().out
+
+    def refused(words):
+        assert run('a2d', gt, pred, out) == 1
+        printed = capsys.readouterr().out
+        assert all(word in printed for word in ('unreadable results: 1', str(pred), *words.split('|'))), printed
+
+    for content, words in (
+            (b'[' * 100_000, 'too many levels'), (b'[NaN]', 'NaN is no number'), (b'', 'it is empty'),
+            (b'\xff', 'not text'),
+            (b'[{"score": 1, "score": 2}]', "the key 'score' is there twice"), (b'[' + b'1' * 5000 + b']', 'digits'),
+            (b'PK\5\6' + bytes(18), '0 .json files')):
+        pred.write_bytes(content)
+        refused(words)
+    pred.unlink()
+    os.mkfifo(pred)
+    refused('is a pipe')
+    pred.unlink()
+    pred.mkdir()
+    refused('is a folder')
+    pred.rmdir()
+    with zipfile.ZipFile(pred, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a.json', '1e999')
+        archive.writestr('b.json', '[]')
+    refused('2 .json files in the zip')
+    with zipfile.ZipFile(pred, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a.json', '[{]')
+    refused('a.json: is not JSON')
+    for junk in ('._a.json', '__MACOSX/a.json', '__MACOSX/x/._a.json'):
+        with zipfile.ZipFile(pred, 'w', zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(junk, 'x')
+            archive.writestr('deep/a.json', b'\xef\xbb\xbf' + text.encode())
+        assert run('a2d', gt, pred, out) == 0 and json.loads(out.read_text()) == summary
+    pred.write_text(text)
+    for broken, words in ((b'[' * 100_000, 'too many levels'), (b'{"images": [Infinity]}', 'no number')):
+        gt.write_bytes(broken)
+        assert run('a2d', gt, pred, out) == 2
+        assert words in capsys.readouterr().err
+    gt.unlink()
+    os.mkfifo(gt)
+    assert run('a2d', gt, pred, out) == 2
+    assert 'is a pipe' in capsys.readouterr().err
+
+
+def test_results_larger_than_memory(tmp_path, coco_files, capsys, monkeypatch):
+    gt, pred = coco_files
+    text = pred.read_text()
+    with zipfile.ZipFile(pred, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a.json', text)
+    with monkeypatch.context() as patched:
+        patched.setattr(coco, 'LARGEST_MEMBER', len(text) - 1)
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 1
+        assert f'a.json: it has {len(text):,} bytes, at most {len(text) - 1:,}' in capsys.readouterr().out
+        patched.setattr(coco, 'LARGEST_MEMBER', len(text))
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 0
+        patched.setattr(files, 'MOST_MEMORY', 10)
+        assert run('a2d', gt, pred, tmp_path / 'scores.json') == 2
+        assert f'{gt}: is JSON of too many values' in capsys.readouterr().err
+    assert run('a2d', gt, pred, tmp_path / 'scores.json') == 0
+
+
+@pytest.mark.parametrize('benchmark', ['a2d', 'jhmdb', 'refcoco'])
+def test_ground_truth_and_results_swapped(tmp_path, coco_files, capsys, benchmark):
+    gt, pred = coco_files
+    assert run(benchmark, pred, gt, tmp_path / 'scores.json') == 2
+    assert 'are ground truth and predictions swapped?' in capsys.readouterr().err
+    assert run(benchmark, gt, gt, tmp_path / 'scores.json') == 1
+    assert 'are the two swapped?' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('field, value', [('id', 0), ('id', 2), ('category_id', 2), ('area', -1.0), ('iscrowd', 2)])
+def test_coco_ground_truth_that_pycocotools_would_take(tmp_path, coco_files, capsys, field, value):
+    gt, pred = coco_files
+    truth = json.loads(gt.read_text())
+    truth['annotations'][0][field] = value
+    gt.write_text(json.dumps(truth))
+    assert run('a2d', gt, pred, tmp_path / 'scores.json') == 2
+    error = capsys.readouterr().err
+    assert f'error: {gt}: annotations' in error and field in error
+    assert not (tmp_path / 'scores.json').exists()
+
+
+def test_records_without_ground_truth_are_named(tmp_path, pictures):
+    hidden = [dataclasses.replace(record, video=dataclasses.replace(record.video, has_masks=False))
+              for record in pictures]
+    with pytest.raises(ValueError, match="the records: no list 'images'"):
+        score.score_submission('a2d', tmp_path / 'x.json', hidden, progress=False)
+
+
+def test_objects_that_no_map_can_hold_are_named(tmp_path, split):
+    video = split[0].video
+    wrong = dataclasses.replace(video, expressions=(records.Expression('0', 'a', 300, ()),))
+    split = [dataclasses.replace(split[0], video=wrong)]
+    write(tmp_path, split, lambda record, expression: np.zeros((4, *SIZE), bool))
+    with pytest.raises(ValueError, match='video bear, expression 0: object_id 300'):
+        score.score_submission('ytvos', tmp_path, split, progress=False)
+
+
+def damaged(data, content):
+    """Some bytes changed, put in or cut off."""
+    content = bytearray(content)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
+        content[place:place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3) | st.sampled_from(
+            [b'-', b'e', b'9' * 20, b'null', b'[]', b'{}', b'"x"', b'1e999', b'true', b'NaN']))
+    return bytes(content[:data.draw(st.integers(len(content) * 3 // 4, len(content)))])
+
+
+SCORED = {}
+
+
+@settings(max_examples=80)
+@given(st.data())
+def test_damaged_json_is_refused_or_scored(tmp_path_factory, data):
+    """Ground truth and results, in which anything may stand: exit status 0, 1 or 2 and never a traceback."""
+    if not SCORED:
+        root = tmp_path_factory.mktemp('json')
+        box = np.zeros((1, 6, 7), bool)
+        box[:, 1:4, 2:6] = True
+        video = records.Video('a', ('1',), 6, 7, (records.Expression('0', 'x', 1, ()),), True, ((0, 1),))
+        truth = score.truth_of_records('a2d', [records.Record(video, (), (png(box[0].astype(np.uint8)),))])
+        truth['annotations'][0]['segmentation'] = [[2, 1, 6, 1, 6, 4, 2, 4]]
+        results = [{'image_id': 'v_a_f_1_i_0', 'category_id': 1, 'score': 0.5,
+                    'segmentation': {'size': [6, 7], 'counts': 'd03U2'}}]
+        mean_ap.check_truth(truth)
+        SCORED.update(root=root, gt=json.dumps(truth).encode(), pred=json.dumps(results).encode())
+    root = SCORED['root']
+    which = data.draw(st.sampled_from(['gt', 'pred']))
+    for name in ('gt', 'pred'):
+        content = SCORED[name]
+        (root / f'{name}.json').write_bytes(damaged(data, content) if name == which else content)
+    assert run('a2d', root / 'gt.json', root / 'pred.json', root / 'scores.json') in (0, 1, 2)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_damaged_public_json_is_refused_or_scored(tmp_path_factory, data):
+    if 'valid' not in SCORED:
+        valid = tmp_path_factory.mktemp('public')
+        content = {'videos': {'a': {'frames': ['0', '1'], 'expressions': {'0': {'exp': 'x', 'obj_id': '1'}}}}}
+        masks = np.zeros((2, 6, 7), bool)
+        masks[:, 1:4] = True
+        leaderboard.write_masks(valid, 'a', '0', ('0', '1'), masks)
+        SCORED.update(valid=valid, challenge=json.dumps(content).encode())
+    valid = SCORED['valid']
+    (valid / 'meta_expressions_challenge.json').write_bytes(damaged(data, SCORED['challenge']))
+    assert run('ytvos', valid, valid, valid / 'scores.json') in (0, 1, 2)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_damaged_davis_folders_are_refused_or_scored(tmp_path_factory, data):
+    root = tmp_path_factory.mktemp('davis')
+    maps = np.zeros((2, 6, 7), np.uint8)
+    maps[:, 1:4], maps[:, 4:] = 1, 2
+    for folder in ('DAVIS/Annotations', 'pred'):
+        write_maps(root / folder, {'a': maps, 'b': maps})
+    (root / 'DAVIS/ImageSets/2017').mkdir(parents=True)
+    (root / 'DAVIS/ImageSets/2017/val.txt').write_text('a\nb\n')
+    paths = sorted(path for path in root.rglob('*') if path.is_file())
+    path = data.draw(st.sampled_from(paths))
+    match data.draw(st.sampled_from(['damage', 'remove', 'pipe', 'folder', 'link'])):
+        case 'damage':
+            path.write_bytes(damaged(data, path.read_bytes()))
+        case 'remove':
+            path.unlink()
+        case 'pipe':
+            path.unlink()
+            os.mkfifo(path)
+        case 'folder':
+            path.unlink()
+            path.mkdir()
+        case 'link':
+            path.unlink()
+            path.symlink_to(data.draw(st.sampled_from(['/', '/dev/zero', 'nowhere', path.name, '.'])))
+    assert run('davis', root, root / 'pred', root / 'scores.json') in (0, 1, 2)

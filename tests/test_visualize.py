@@ -120,6 +120,33 @@ def test_wrapped_lines_fit():
     assert visualize._wrap('', font, 150) == ['']
 
 
+def test_narrow_videos_and_long_sentences_stay_small():
+    frames, masks = np.full((2, 2000, 1, 3), 7, np.uint8), np.zeros((2, 2000, 1), bool)
+    sheet = visualize.contact_sheet([('narrow', frames, masks)], columns=2, tile_width=60)
+    plain = visualize.contact_sheet([('x', np.zeros((2, 60, 60, 3), np.uint8), np.zeros((2, 60, 60), bool))],
+                                    columns=2, tile_width=60)
+    assert sheet.shape[0] == plain.shape[0] + 3 * 60 and sheet.shape[1] == plain.shape[1]
+    assert ((sheet == 7).all(-1).sum(1) == 2).sum() == 4 * 60  # Two frames of one pixel's width.
+    frames = np.zeros((1, 40, 40, 3), np.uint8)
+    heights = [len(visualize.contact_sheet([('word ' * count, frames, frames[..., 0] > 0)], columns=1, tile_width=60))
+               for count in (50, 101, 100_000)]
+    assert heights[0] < heights[1] == heights[2] < 2000
+    visualize.contact_sheet([('a\x1b[2J\ud800\nb', frames, frames[..., 0] > 0)])
+
+
+@pytest.mark.parametrize('shape', [(1, 0, 5, 3), (1, 5, 0, 3), (0, 5, 5, 3)])
+def test_frames_of_no_pixels(shape):
+    frames = np.zeros(shape, np.uint8)
+    with pytest.raises(ValueError, match='there is no frame to show'):
+        visualize.contact_sheet([('x', frames, frames[..., 0] > 0)])
+
+
+@pytest.mark.parametrize('options', [dict(columns=0), dict(columns=-1), dict(tile_width=0), dict(tile_width=35)])
+def test_sheets_of_no_size(options):
+    with pytest.raises(ValueError, match='needs at least 1 column of 36 pixels'):
+        visualize.contact_sheet([('x', *video())], **options)
+
+
 def test_sheet_refuses(tmp_path):
     frames, masks = video()
     with pytest.raises(ValueError, match='at least one row'):

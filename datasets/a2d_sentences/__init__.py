@@ -1,0 +1,3 @@
+from sgmg_jax.raw import a2d as raw
+
+__all__ = ['raw']

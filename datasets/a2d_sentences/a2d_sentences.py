@@ -6,8 +6,7 @@ Only three to five frames of a video are annotated, and an instance may be away 
 metadata.json says whose mask in which frame each of a record's masks is. The film is kept as it is and its frames
 are decoded when they are asked for.
 """
-import io
-import pathlib
+import functools
 
 from absl import logging
 import numpy as np
@@ -29,33 +28,21 @@ class A2dSentences(VideoRecords):
     # One element, the bytes of the mp4.
     FRAMES = {'film': tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_))}
 
-    def _split_generators(self, dl_manager):
-        root = pathlib.Path(dl_manager.manual_dir)
-        videos = raw.read_videos(root)  # Every text file is checked before the first film is copied.
-        return {split: self._generate_examples(root, split, videos[split]) for split in videos if videos[split]}
+    def splits(self, root):
+        return {split: (videos, functools.partial(self._read, read))
+                for split, (videos, read) in raw.splits(root).items()}
 
-    def _generate_examples(self, root: pathlib.Path, split: str, videos: list[raw.Video]):
-        away = []
+    def _read(self, read, video):
+        parts = read(video)
+        kept = {expression['id'] for expression in parts[0]['expressions']} if parts else ()
+        self._away += [f'{video.name} {expression.instance}' for expression in video.expressions
+                       if str(expression.instance) not in kept]
+        return parts
 
-        def read(video):
-            film, num_frames, height, width = raw.read_film(root, video)
-            masks = raw.read_masks(root, video, num_frames, height, width)
-            annotated = {instance for _, instance in masks}
-            away.extend(f'{video.name} {expression.instance}' for expression in video.expressions
-                        if expression.instance not in annotated)
-            # An object's id is its instance + 1, since 0 is background elsewhere.
-            expressions = [{'id': str(expression.instance), 'text': expression.text,
-                            'object_id': expression.instance + 1, 'tags': ''}
-                           for expression in video.expressions if expression.instance in annotated]
-            if not expressions:
-                return None
-            entry = {'video': video.name, 'frame_names': [f'{number:05d}' for number in range(1, num_frames + 1)],
-                     'expressions': expressions, 'height': height, 'width': width}
-            places = [[frame, instance + 1] for frame, instance in masks]
-            return entry, {'has_masks': True, 'mask_places': places}, {
-                'film': [film], 'masks': [io.BytesIO(mask) for mask in masks.values()]}
-
-        yield from self._write(split, videos, read)
-        if away:
+    def _write(self, split, videos, read, shards):
+        self._away = []
+        info = super()._write(split, videos, read, shards)
+        if self._away:
             logging.warning('Left out %d expressions of %s whose instance is annotated in no frame (video, instance): '
-                            '%s', len(away), split, ', '.join(away))
+                            '%s', len(self._away), split, ', '.join(self._away))
+        return info

@@ -1,0 +1,3 @@
+from sgmg_jax.raw import jhmdb as raw
+
+__all__ = ['raw']

@@ -5,32 +5,19 @@
 
 Four expressions an object: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
 """
-import pathlib
-
-from absl import logging
 import tensorflow_datasets as tfds
 
 from datasets.ref_davis import raw
-from datasets.ref_youtube_vos import ref_youtube_vos
+from datasets.video_records import VideoRecords
 
 
-class RefDavis(ref_youtube_vos.RefYoutubeVos):
+class RefDavis(VideoRecords):
     """Ref-DAVIS17: DAVIS-2017 videos with sentences of two annotators."""
     VERSION = tfds.core.Version('1.0.0')
+    RELEASE_NOTES = {'1.0.0': 'One record a video.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'Download DAVIS-2017-Unsupervised-trainval-480p.zip and davis_text_annotations.zip and unpack both into '
         'one folder.')
 
-    # Packs differ in whether they keep the level of resolution that DAVIS has. The folder with it
-    # comes first: beside it `Annotations/` may hold a single PNG, kept for its palette.
-    FRAME_FOLDERS = ('{split}/JPEGImages/480p', '{split}/JPEGImages', 'DAVIS/JPEGImages/480p')
-    MASK_FOLDERS = ('{split}/Annotations_unsupervised/480p', '{split}/Annotations/480p',
-                    '{split}/Annotations', 'DAVIS/Annotations_unsupervised/480p')
-    HIDDEN_TEST = False
-
-    def _read_splits(self, root: pathlib.Path):
-        if not (root / 'meta_expressions').is_dir():
-            return raw.read_splits(root)
-        if (root / raw.TEXTS).is_dir():
-            logging.info('%s: holds %s too; the converted sentences of meta_expressions are taken.', root, raw.TEXTS)
-        return super()._read_splits(root)
+    def splits(self, root):
+        return raw.splits(root)

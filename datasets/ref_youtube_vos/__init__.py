@@ -1,0 +1,3 @@
+from sgmg_jax.raw import youtube as raw
+
+__all__ = ['raw']

@@ -1,0 +1,3 @@
+from sgmg_jax.raw import refcoco as raw
+
+__all__ = ['raw']

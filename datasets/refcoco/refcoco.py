@@ -8,22 +8,10 @@ A picture is a video of one frame, '0', with the sentences of its split. Its mas
 they refer to, which may overlap, so each has a PNG of 0 and 1 of its own: `mask_places` in metadata.json.
 Expressions have the numbers of the converted files. Those of a crowd have the tag 'crowd': training leaves them out.
 """
-import io
-import pathlib
-
-from absl import logging
 import tensorflow_datasets as tfds
 
-from datasets.ref_youtube_vos import raw as video_raw
 from datasets.refcoco import raw
-from datasets.video_records import VideoRecords, encode_png
-
-# Sentences of each split as others report them; the log compares, nothing depends on it.
-REPORTED = {
-    'refcoco': {'train': 120624, 'val': 10834, 'testA': 5657, 'testB': 5095},
-    'refcoco+': {'train': 120191, 'val': 10758, 'testA': 5726, 'testB': 4889},
-    'refcocog': {'train': 80512, 'val': 4896, 'test': 9602},
-}
+from datasets.video_records import VideoRecords
 
 
 class Refcoco(VideoRecords):
@@ -36,30 +24,9 @@ class Refcoco(VideoRecords):
 
     ITEM = 'picture'
     FOLDER = 'refcoco'
-    REFS = 'refs(unc).p'
 
-    def _split_generators(self, dl_manager):
-        root = pathlib.Path(dl_manager.manual_dir)
-        pictures = raw.find_pictures(root)
-        splits = raw.read_splits(root, self.FOLDER, self.REFS, tuple(REPORTED[self.FOLDER]))
-        for split, of_split in splits.items():
-            logging.info('%s %s: %d pictures, %d sentences (reported: %d).', self.FOLDER, split, len(of_split),
-                         sum(len(picture.sentences) for picture in of_split), REPORTED[self.FOLDER][split])
-        return {split: self._generate_examples(split, pictures, of_split) for split, of_split in splits.items()}
-
-    def _generate_examples(self, split: str, folder: pathlib.Path, pictures: list[raw.Picture]):
-        def read(picture):
-            file = folder / picture.file_name
-            places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
-            check_size(file, picture)
-            masks = [encode_png(raw.render(picture, number)) for _, number in places]
-            entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
-                     'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
-                                      'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
-            return entry, {'has_masks': True, 'mask_places': places}, {
-                'frames': [str(file)], 'masks': [io.BytesIO(mask) for mask in masks]}
-
-        return self._write(split, pictures, read)
+    def splits(self, root):
+        return raw.splits(root, self.FOLDER)
 
 
 class RefcocoPlus(Refcoco):
@@ -72,16 +39,3 @@ class Refcocog(Refcoco):
     """RefCOCOg: pictures of COCO and longer sentences (division of UMD)."""
     VERSION = tfds.core.Version('1.0.0')
     FOLDER = 'refcocog'
-    REFS = 'refs(umd).p'
-
-
-def check_size(file: pathlib.Path, picture: raw.Picture) -> None:
-    """Raises FileNotFoundError or ValueError for a picture that is missing, broken or of another size."""
-    try:
-        size = video_raw.check_jpeg(file)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing, though {picture.where} needs it. Unpack train2014.zip '
-                                'again.') from error
-    if size != (picture.height, picture.width):
-        raise ValueError(f'{file}: is {size[1]}x{size[0]} pixels, but "width" and "height" of {picture.where} are '
-                         f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')

@@ -6,6 +6,7 @@ Ground truth and predictions are made in a temporary folder: blobs with wavy out
 same ones disturbed. What is timed is the whole command `python -m sgmg_jax.score davis`, start and reading included.
 """
 import argparse
+from collections.abc import Sequence
 import json
 import os
 import pathlib
@@ -13,12 +14,9 @@ import subprocess
 import sys
 import tempfile
 
-import cv2
 import numpy as np
-from PIL import Image
-import tqdm
 
-from sgmg_jax.benchmarks import machine
+from sgmg_jax import commands
 
 HEIGHT = 480
 # Sequence, frames, width, objects of DAVIS-2017's validation set.
@@ -35,8 +33,9 @@ PACKAGES = 'numpy', 'opencv-python-headless', 'pillow', 'scipy'
 PALETTE = [level for index in range(256) for level in (index * 37 % 256, index * 91 % 256, index * 151 % 256)]
 
 
-def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1):
+def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1) -> None:
     """Writes <root>/DAVIS as the data set has it and <root>/results of `annotators` (1 or 4), in index PNGs."""
+    import tqdm
     rng = np.random.default_rng(0)
     truth = root / 'DAVIS/Annotations_unsupervised/480p'
     results = [root / 'results' / (f'anno_{number}' if annotators > 1 else '') for number in range(annotators)]
@@ -58,6 +57,7 @@ def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1):
 
 
 def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
+    import cv2
     angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     waves = np.stack([np.sin(np.arange(1, 13)[:, None] * angle), np.cos(np.arange(1, 13)[:, None] * angle)])
     index_map = np.zeros((HEIGHT, width), np.uint8)
@@ -69,19 +69,26 @@ def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
 
 
 def _save(path: pathlib.Path, index_map: np.ndarray):
+    from PIL import Image
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(index_map)
     image.putpalette(PALETTE)
     image.save(path)
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(prog='python -m sgmg_jax.benchmarks.score', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = commands.make_parser('python -m sgmg_jax.benchmarks.score', __doc__)
     parser.add_argument('--processes', type=int, default=os.cpu_count(), help='default: %(default)s, all cores')
     parser.add_argument('--annotators', type=int, default=1, choices=[1, 4], help='default: %(default)s')
     parser.add_argument('--runs', type=int, default=3, help='timed runs (default: %(default)s)')
-    options = parser.parse_args(argv)
+    return commands.exit_with(_work, parser, argv)
+
+
+def _work(options: argparse.Namespace) -> None:
+    if options.processes < 1 or options.runs < 1:
+        raise ValueError('--processes and --runs must be at least 1')
+    from sgmg_jax.benchmarks import machine
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(folder)
         write_set(root, annotators=options.annotators)
@@ -96,4 +103,4 @@ def main(argv=None):
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

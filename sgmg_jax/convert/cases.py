@@ -7,8 +7,9 @@ Axis letters: B clips, T frames, h w a feature map, C channels, Q queries.
 import contextlib
 import dataclasses
 import functools
-import json
 import re
+import struct
+import zipfile
 import zlib
 
 from flax import linen as nn
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sgmg_jax import compilation, types
+from sgmg_jax import compilation, files, types
 from sgmg_jax.convert import names as convert
 from sgmg_jax.models import roberta, sgmg, video_swin
 from sgmg_jax.ops import resize
@@ -43,6 +44,7 @@ ROBERTA = {
     'layer_norm_eps': 'epsilon'}, {
     'type_vocab_size': 1, 'pad_token_id': roberta.PADDING_ID, 'hidden_act': 'gelu', 'bos_token_id': ANY,
     'eos_token_id': ANY, 'hidden_dropout_prob': ANY, 'attention_probs_dropout_prob': ANY}
+LARGEST = 2 ** 30  # bytes of all arrays of a case
 HEADS = sgmg.SgMg.heads  # no array of a component tells how many there are
 
 
@@ -69,13 +71,39 @@ def fill(name, shape, seed=0, spreads=SPREADS):
 
 
 def read(path):
-    """A case's npz and JSON -> (arrays by name, meaning by name)."""
+    """A case's npz and JSON -> (arrays by name, meaning by name).
+
+    Raises:
+        FileNotFoundError, ValueError: one of the two is missing, damaged, or unpacks to too much.
+    """
     description = path.with_suffix('.json')
     for file in (path, description):
-        if not file.is_file():
+        if not file.exists():
             raise FileNotFoundError(f'{file.name} is missing; a case is an npz and a JSON of the same name')
-    with np.load(path) as arrays:
-        return dict(arrays), {'case': path.stem} | json.loads(description.read_text()) | {'folder': path.parent}
+        files.check_regular(file)
+    return _read_arrays(path), {'case': path.stem} | read_json(description) | {'folder': path.parent}
+
+
+def _read_arrays(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+        if size > LARGEST:
+            raise ValueError(f'unpacks to {size:,} bytes, at most {LARGEST:,} are read')
+        with np.load(path) as arrays:
+            return dict(arrays)
+    # Whatever zipfile, zlib and NumPy raise.
+    except (ValueError, LookupError, EOFError, MemoryError, NotImplementedError, RuntimeError, TypeError, SyntaxError,
+            zipfile.BadZipFile, zlib.error, struct.error) as error:
+        raise ValueError(f'{path}: is no npz of a case, or damaged ({str(error)[:200]}). Copy it again.') from error
+
+
+def read_json(path):
+    """The object in a JSON file of a case. Raises as files.read_json; and ValueError if it holds anything else."""
+    content = files.read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: holds a {type(content).__name__}, not an object. Copy it again.')
+    return content
 
 
 def settings(config, field, renamed, fixed):

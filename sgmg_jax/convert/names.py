@@ -12,6 +12,8 @@ import re
 from flax import traverse_util
 import numpy as np
 
+from sgmg_jax import files
+
 _NORM = re.compile(r'(norm\d?|LayerNorm|gn\d|input_proj\.\d\.1)\.weight$')
 _TABLE = re.compile(r'((embeddings|query_embed|fq_pos)\.weight|bias_table|level_embed)$')
 _LINEAR = r'\.(weight|bias)'
@@ -139,13 +141,15 @@ def _backwards(rules):
 _BACKWARDS = _backwards(RULES)
 
 
-def from_official(tensors, shapes, skip=''):
+def from_official(tensors, shapes, skip='', called=None):
     """Official tensors -> our parameters.
 
     Args:
-      tensors: name -> array, with the official names and layouts; only what `shapes` holds.
+      tensors: name -> array, or what becomes one by np.asarray and has its shape, with the official names and layouts;
+        only what `shapes` holds.
       shapes: our parameter tree (nested dicts of anything with a shape), whole or a part of it.
       skip: a regular expression; parameters of ours that match as a whole may be missing or of another size.
+      called: what to call tensors in an error, by official name, where it is not that.
 
     Returns:
       the same tree with NumPy arrays, without those that `skip` names.
@@ -160,18 +164,20 @@ def from_official(tensors, shapes, skip=''):
     expected = to_official(traverse_util.unflatten_dict(zeros, sep='/'))
     found, unknown, misfits, named = {}, [], [], set()
     for name, tensor in tensors.items():
-        placed = place(name, np.asarray(tensor))
-        if not placed or any(target not in wanted for target in placed):
-            unknown.append(name)
+        there = (called or {}).get(name, name)
+        if name not in expected:
+            unknown.append(there)
             continue
-        named |= set(placed)
-        for target, part in placed.items():
-            if target in skipped:
-                continue
-            if tuple(tensor.shape) != expected[name].shape:
-                misfits.append(f'{name} {tuple(tensor.shape)}, which should be {expected[name].shape}')
-            else:
-                found[target] = part.reshape(wanted[target].shape)
+        paths = targets(name)
+        named.update(paths)
+        if skipped.issuperset(paths):
+            continue
+        if tuple(tensor.shape) != expected[name].shape:
+            misfits.append(f'{there} {tuple(tensor.shape)}, which should be {expected[name].shape}')
+            continue
+        # Only now, as a few bytes of a file can claim tensors of any size.
+        placed = place(name, np.asarray(tensor)).items()
+        found |= {path: part.reshape(wanted[path].shape) for path, part in placed if path not in skipped}
     missing = sorted(set(wanted) - named - skipped)
     if unknown or misfits or missing:
         theirs, ours = describe(tensors), describe(expected)
@@ -188,6 +194,7 @@ def check(unknown, misfits, missing, reasons=()):
                          ('is not in the checkpoint', missing)):
         groups = collections.defaultdict(list)
         for name in names:
+            name = files.printable(name[:200])
             groups[re.sub(r'\d+(?=[./_]|$)', '*', name.split(' ')[0])].append(name)
         lines += [f'  {title:24}{len(group):4} x {group[0] if len(group) == 1 else pattern + ", such as " + group[0]}'
                   for pattern, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:GROUPS]]
@@ -202,29 +209,31 @@ def check(unknown, misfits, missing, reasons=()):
 
 def describe(tensors):
     """What can be told of a model by its official tensors (name -> anything with a shape): {field: words}."""
-    def shape(name):
-        return tuple(tensors[name].shape) if name in tensors else None
+    def size(name, axis):
+        shape = tensors[name].shape if name in tensors else ()
+        return shape[axis] if axis < len(shape) else None
 
     def count(pattern):
         return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
 
-    words, patch = {}, shape(SWIN + 'patch_embed.proj.weight')
-    if shape('query_embed.weight'):
-        words['system'] = 'SOC' if shape('voc.query_embed.weight') else 'SgMg'
-    if patch:
-        size = patch[0], count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
+    words = {}
+    if 'query_embed.weight' in tensors:
+        words['system'] = 'SOC' if 'voc.query_embed.weight' in tensors else 'SgMg'
+    channels, blocks = size(SWIN + 'patch_embed.proj.weight', 0), count(_SWIN + r'layers\.2\.blocks\.(\d+)\.')
+    if channels:
         names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
-        words['backbone'] = names.get(size, f'a Video Swin of {size[0]} channels, {size[1]} blocks in its third stage')
-    table = shape(ROBERTA + 'embeddings.word_embeddings.weight')
-    if table:
-        size = count(_ROBERTA + r'encoder\.layer\.(\d+)\.'), table[1]
+        words['backbone'] = names.get(
+            (channels, blocks), f'a Video Swin of {channels} channels, {blocks} blocks in its third stage')
+    table, layers = ROBERTA + 'embeddings.word_embeddings.weight', count(_ROBERTA + r'encoder\.layer\.(\d+)\.')
+    channels = size(table, 1)
+    if channels:
         words['text'] = {(12, 768): 'RoBERTa-base', (24, 1024): 'RoBERTa-large'}.get(
-            size, f'a RoBERTa of {size[0]} layers, {size[1]} channels')
-        words['vocabulary'] = f'{table[0]} tokens'
+            (layers, channels), f'a RoBERTa of {layers} layers, {channels} channels')
+        words['vocabulary'] = f'{size(table, 0)} tokens'
     for name, axis, what in (('query_embed.weight', 0, 'queries'), ('query_embed.weight', 1, 'hidden channels'),
                              ('transformer.level_embed', 0, 'levels'), ('class_embed.0.weight', 0, 'classes')):
-        if shape(name):
-            words[what] = f'{shape(name)[axis]} {what}'
+        if size(name, axis):
+            words[what] = f'{size(name, axis)} {what}'
     for part in ('encoder', 'decoder'):
         layers = count(rf'transformer\.{part}\.layers\.(\d+)\.')
         if layers:
@@ -242,19 +251,24 @@ def soc_name(name):
     return name.replace(ROBERTA, SOC_ROBERTA)
 
 
+def targets(name):
+    """Paths of our parameters that an official tensor holds, in its order; none if the name is not known."""
+    name = canonical_name(name)
+    for pattern, paths in RULES.items():
+        match = pattern.fullmatch(name)
+        if match:
+            leaf = 'bias' if name.endswith('bias') else 'scale' if _NORM.search(name) else 'kernel'
+            return [match.expand(path).replace('{leaf}', leaf) for path in paths]
+    return []
+
+
 def place(name, tensor):
     """Where an official tensor goes: our parameter's path -> its numbers in our order of axes.
 
     Only the shape may still differ (heads are an axis of ours). Empty if the name is not known.
     """
-    name = canonical_name(name)
-    for pattern, targets in RULES.items():
-        match = pattern.fullmatch(name)
-        if match:
-            leaf = 'bias' if name.endswith('bias') else 'scale' if _NORM.search(name) else 'kernel'
-            targets = [match.expand(target).replace('{leaf}', leaf) for target in targets]
-            return dict(zip(targets, (_ours(name, part) for part in _parts(tensor, len(targets)))))
-    return {}
+    paths, name = targets(name), canonical_name(name)
+    return dict(zip(paths, (_ours(name, part) for part in _parts(tensor, len(paths))))) if paths else {}
 
 
 def _parts(x, count):
@@ -273,7 +287,7 @@ def to_official(parameters):
     The box heads appear under both names that the released model gives them.
 
     Raises:
-      ValueError: naming parameters that the released model does not have.
+      ValueError: naming parameters that the released model does not have, or that are of no shape it could have.
     """
     parts, unknown = {}, []
     for path, x in traverse_util.flatten_dict(parameters, sep='/').items():
@@ -281,11 +295,21 @@ def to_official(parameters):
         if name is None:
             unknown.append(path)
         else:
-            parts.setdefault(name, [None] * count)[part] = _theirs(name, path, np.asarray(x))
+            parts.setdefault(name, [None] * count)[part] = path, np.asarray(x)
     if unknown:
-        raise ValueError(f'The release has no such parameters: {", ".join(sorted(unknown)[:5])}.')
-    tensors = {name: x[0] if len(x) == 1 else np.concatenate(x, axis=1 if len(x) == 2 else 0)
-               for name, x in parts.items()}
+        raise ValueError(f'The release has no such parameters: '
+                         f'{", ".join(files.printable(path[:100]) for path in sorted(unknown)[:5])}.')
+    tensors = {}
+    for name, of_name in parts.items():
+        if None in of_name:
+            raise ValueError(f'A part of {name} is missing; beside {next(filter(None, of_name))[0]} there must be '
+                             f'{len(of_name) - 1} more.')
+        try:
+            pieces = [_theirs(name, path, x) for path, x in of_name]
+            tensors[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1 if len(pieces) == 2 else 0)
+        except ValueError as error:
+            shapes = ', '.join(f'{path} {x.shape}' for path, x in of_name)
+            raise ValueError(f'{shapes}: {name} cannot have such a shape.') from error
     tensors.update({f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')})
     return tensors
 

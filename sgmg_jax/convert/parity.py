@@ -6,7 +6,6 @@ NAME computes on the way. Weights are not stored: they follow from the official 
 Arrays are compared under the release's names, in its layouts: comparisons.py has SgMg's, comparisons_soc.py SOC's.
 """
 import fnmatch
-import json
 import pathlib
 import re
 import time
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sgmg_jax import files
 from sgmg_jax.convert import cases, comparisons, comparisons_soc
 
 ABSOLUTE = 1e-4  # of outputs
@@ -38,8 +38,8 @@ class Row(NamedTuple):
     def __str__(self):
         numbers = [f'{x:10.2e}' if x == x else f'{"-":>10}' for x in (self.error, self.relative, self.tolerance)]
         floors = f'{self.floors:8.2g}' if self.floors == self.floors else f'{"-":>8}'
-        return ' '.join([f'{self.case + "  " + self.name:<92}', f'{tuple(self.shape)!s:<22}', *numbers, floors,
-                         '  ok' if self.ok else '  FAILED', self.remark]).rstrip()
+        return files.printable(' '.join([f'{self.case + "  " + self.name:<92}', f'{tuple(self.shape)!s:<22}', *numbers,
+                                         floors, '  ok' if self.ok else '  FAILED', self.remark]).rstrip())
 
 
 def run(paths) -> bool:
@@ -140,7 +140,7 @@ def _rows(path, arrays, meaning, ours):
         expected['best_query'] = np.array(meaning['best_query'])
     norms = path.with_name(f'{path.stem}_gradnorms.json')
     if norms.exists():
-        norms = json.loads(norms.read_text())
+        norms = cases.read_json(norms)
         if 'norms_fp32' not in norms:
             raise ValueError(f'{path.stem}_gradnorms.json: norms_fp32 is missing')
         expected |= {f'norm/{name}': np.array(x) for name, x in norms['norms_fp32'].items()}
@@ -188,9 +188,9 @@ def _tolerance(name, dtype, scale, floor, largest_gradient):
 
 def _check_fill(path):
     """Rows of a fill_check JSON: name -> first three values, sum, sum of absolute values."""
-    check = json.loads(path.read_text())
+    check = cases.read_json(path)
     last = path.stem.rpartition('_')[2]
-    manifests = [json.loads(x.read_text()) for x in path.parent.glob(f'manifest_*_{last}.json')]
+    manifests = [cases.read_json(x) for x in path.parent.glob(f'manifest_*_{last}.json')]
     manifests = [x for x in manifests if set(check['tensors']) <= set(x)]
     seed = re.search(r'fill seed (\d+)', check['what'])
     if len(manifests) != 1 or not seed:

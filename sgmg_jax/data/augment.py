@@ -6,6 +6,7 @@ and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the confi
 Axis letters: T frames, E sentences, h w pixels.
 """
 import dataclasses
+import numbers
 import re
 
 import cv2
@@ -17,6 +18,7 @@ from sgmg_jax.data import clips
 # apart by letters alone: '_' and digits separate.
 SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?)?(?![^\W\d_]))',
                    re.IGNORECASE)
+SIDES_BETWEEN = 16, 8192  # pixels
 
 
 def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
@@ -70,9 +72,31 @@ class Augmentation:
     flip_probability: float = 0.5
 
     def __post_init__(self):
-        unknown = sorted(set(self.order) - set(STEPS))
+        """Raises ValueError, naming the field, for what cannot be."""
+        here = 'config.data.augmentation'
+        for name in ('crop_probability', 'flip_probability'):
+            check_number(f'{here}.{name}', getattr(self, name), 0, 1, whole=False)
+        for name in ('scales', 'max_size', 'crop_scales', 'crop_size', 'cropped_scales', 'cropped_max_size'):
+            value = getattr(self, name)
+            sizes = [value] if name.endswith('max_size') else value
+            if not isinstance(sizes, tuple | list) or not sizes:
+                raise ValueError(f'{here}.{name} = {value!r:.200}: must be a tuple of one size or more.')
+            for size in sizes:
+                check_number(f'{here}.{name}', size, *SIDES_BETWEEN)
+        if len(self.crop_size) != 2 or self.crop_size[0] > self.crop_size[1]:
+            raise ValueError(f'{here}.crop_size = {self.crop_size}: must be the least and the greatest side.')
+        if not isinstance(self.order, tuple | list):
+            raise ValueError(f'{here}.order = {self.order!r:.200}: must be a tuple of {", ".join(STEPS)}.')
+        unknown = [step for step in self.order if step not in tuple(STEPS)]
         if unknown:
-            raise ValueError(f'config.data.augmentation.order: there is no {unknown[0]!r}, only {", ".join(STEPS)}.')
+            raise ValueError(f'{here}.order: there is no {unknown[0]!r:.200}, only {", ".join(STEPS)}.')
+
+
+def check_number(name: str, value, low: float, high: float, whole: bool = True) -> None:
+    """Raises ValueError, naming what it is, for a value that is no number from `low` to `high`."""
+    kind = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f'{name} = {value!r:.200}: must be a {"whole " * whole}number from {low} to {high}.')
 
 
 def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmentation,

@@ -16,6 +16,7 @@ from sgmg_jax.data import records
 # ImageNet, of RGB in [0, 1].
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
+MOST_STRETCH = 16  # long side over short side of a frame; resized, a strip of pixels would take any memory
 NORMALISED = ((np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / STD)  # [1 256 3]
 
 
@@ -132,12 +133,23 @@ def boxes_of_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return boxes, masks.any((1, 2))
 
 
+def check_size(height: int, width: int) -> None:
+    """Raises ValueError for frames without pixels, or whose long side is more than MOST_STRETCH times the short one."""
+    if min(height, width) < 1 or max(height, width) > MOST_STRETCH * min(height, width):
+        raise ValueError(f'frames of {width}x{height} pixels: the long side must be at most {MOST_STRETCH} times the '
+                         'short one. Crop them.')
+
+
 def resized_size(height: int, width: int, short_side: int, max_side: int | None = None) -> tuple[int, int]:
     """(height, width) with the short side at `short_side`, the long one at most `max_side`.
 
     The rule of torchvision and DETR: the long side is cut to a whole number, and where `max_side`
     binds, the short side is rounded so that the long one fits.
+
+    Raises:
+        ValueError: for frames that `check_size` refuses.
     """
+    check_size(height, width)
     short, long = min(height, width), max(height, width)
     if max_side is not None and long / short * short_side > max_side:
         short_side = round(max_side * short / long)

@@ -4,6 +4,7 @@ Batch k holds the same clips, augmented the same way, whatever the number of pro
 processes, and of interruptions before it: nothing about the loader has to be saved.
 """
 from collections.abc import Iterator, Sequence
+import copy
 import ctypes
 import dataclasses
 import re
@@ -40,10 +41,10 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         tokenizer: of `text.load_tokenizer` or `text.train_tokenizer`.
         num_frames: T, frames a clip.
         frame_size: (H, W), the static shape; smaller clips are padded, larger ones scaled down.
-        text_length: L, tokens a sentence at most, with <s> and </s>.
+        text_length: L, tokens a sentence at most, with <s> and </s>; at least 3.
         batch_size: clips of the global batch; `process_count` must divide it.
         augmentation: what is drawn, and in which order.
-        seed: of order and augmentation.
+        seed: of order and augmentation, below 2 ** 32.
         sentences: E, that are asked of a clip at most; of several see `choose_sentences`.
         start_step: the first batch to yield, to go on after an interruption.
         process_index, process_count: of so many equal parts of every global batch, which this process yields.
@@ -52,28 +53,40 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         reverse_probability: how often a clip runs backwards.
         consecutive: clips are windows of frames that follow each other, see records.training_index, and where only
             some frames are annotated, clips.annotated_window; otherwise clips.sample_frames draws them.
-        on_bad_clip: 'raise' stops at a clip that cannot be decoded; 'skip' draws another instead
-            and logs a counted warning.
+        on_bad_clip: 'raise' stops at a clip that cannot be made, for whatever reason, and before the first at a
+            video or sentence of which none can be made; 'skip' draws another instead, leaves such videos and
+            sentences out, and logs counted warnings.
 
     Returns:
         An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count and N = B E. It has
         `close()`: call it in a `finally`, or worker processes may leave shared memory behind.
 
     Raises:
-        ValueError: for wrong arguments at once; while iterating, for a clip that cannot be decoded
-            (names video and frame), a sentence that is too long, or data in which 100 draws in a
-            row show no object.
+        ValueError: at once for wrong arguments, and for a bad video or sentence (names it, see `usable`); while
+            iterating, for a bad clip (names video and frame), or data in which 100 draws in a row show no object.
         ChildProcessError: while iterating, when a process that loads has died.
     """
-    if batch_size % process_count or batch_size < 1:
+    for name, value, low, high in (
+            ('num_frames', num_frames, 1, 1000), ('text_length', text_length, 3, 2 ** 14),
+            ('batch_size', batch_size, 1, 2 ** 20), ('sentences', sentences, 1, 1000),
+            ('seed', seed, 0, 2 ** 32 - 1), ('start_step', start_step, 0, 10 ** 9),
+            ('num_workers', num_workers, 0, 1000), ('process_count', process_count, 1, 2 ** 20)):
+        augment.check_number(name, value, low, high)
+    augment.check_number('process_index', process_index, 0, process_count - 1)
+    augment.check_number('reverse_probability', reverse_probability, 0, 1, whole=False)
+    if not isinstance(frame_size, tuple | list) or len(frame_size) != 2:
+        raise ValueError(f'frame_size = {frame_size!r:.200}: must be (height, width).')
+    for side in frame_size:
+        augment.check_number('frame_size', side, *augment.SIDES_BETWEEN)
+    if batch_size % process_count:
         raise ValueError(f'batch_size={batch_size}: must be a multiple of the {process_count} processes. '
                          'Change batch_size in the config.')
     if on_bad_clip not in ('raise', 'skip'):
         raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
+    source = usable(source, tokenizer, text_length, augmentation, on_bad_clip)
     index = records.training_index(source.videos, num_frames, sentences, consecutive)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
-    check_sentences(source, tokenizer, text_length)
     load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
                     reverse_probability, consecutive, on_bad_clip)
     # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
@@ -91,15 +104,51 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
     return iter(batches)
 
 
-def check_sentences(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length: int):
-    """Raises ValueError, naming video and expression, for a sentence that is empty or too long."""
+def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length: int,
+           augmentation: augment.Augmentation, on_bad_clip: str) -> records.Records:
+    """The same records without the videos and sentences of which no clip can be made: frames of an impossible size,
+    masks of frames that there are not, sentences that are empty, too long or no text.
+
+    Raises:
+        ValueError: naming the first video or expression, where on_bad_clip is 'raise'.
+    """
+    skipped = 0
+
+    def is_good(check, where, *arguments):
+        nonlocal skipped
+        try:
+            check(*arguments)
+        except (ValueError, TypeError) as error:
+            message = f'{source.directory}: {where}: {error}'
+            if on_bad_clip == 'raise':
+                raise ValueError(message) from error
+            skipped += 1
+            logging.warning('Left out, number %d: %s', skipped, message)
+            return False
+        return True
+
+    def check_sentence(sentence):
+        text.encode(tokenizer, [sentence], text_length)
+        other = augment.swap_sides(sentence)
+        if other != sentence and 'flip' in augmentation.order and augmentation.flip_probability:
+            text.encode(tokenizer, [other], text_length)  # It may have more tokens.
+
+    videos = []
     for video in source.videos:
-        for expression in video.expressions:
-            try:
-                text.encode(tokenizer, [expression.text], text_length)
-            except ValueError as error:
-                raise ValueError(f'{source.directory}: video {video.name}, expression {expression.id}: {error}'
-                                 ) from error
+        good = is_good(_check_video, f'video {video.name}', video) and tuple(
+            e for e in video.expressions
+            if is_good(check_sentence, f'video {video.name}, expression {e.id}', e.text))
+        videos.append(dataclasses.replace(video, expressions=good or ()))
+    source = copy.copy(source)
+    source.videos = tuple(videos)
+    return source
+
+
+def _check_video(video: records.Video) -> None:
+    clips.check_size(video.height, video.width)
+    wrong = [frame for frame, _ in video.mask_places or () if not 0 <= frame < len(video.frame_names)]
+    if wrong:
+        raise ValueError(f'has a mask of frame {wrong[0]} of {len(video.frame_names)}. Build the records again.')
 
 
 def choose_sentences(expressions: Sequence[records.Expression], rng: np.random.Generator,
@@ -152,33 +201,42 @@ class LoadClip(grain.transforms.RandomMap):
             expressions = video.expressions[position:position + 1]
             if self.sentences > 1:
                 expressions = choose_sentences(video.expressions, rng, self.sentences)
-            picture = len(video.frame_names) == 1  # of RefCOCO; several frames of it are copies
-            if picture and self.num_frames > 1 and augment.too_narrow(video.height, video.width):
-                row = int(rng.integers(len(self.index)))
-                continue
-            indices, where = self._choose_frames(rng, video, centre)
             try:
-                sample = clips.load_sample(self.source[number], expressions, indices, centre, where)
-            except ValueError as error:
+                example = self._load(number, expressions, centre, rng)
+                if example is not None:
+                    return example
+            except Exception as error:  # Whatever damaged records make the libraries raise.
+                message = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
+                if not message.startswith('video '):
+                    message = f'video {video.name}, around frame {video.frame_names[centre]}: {message}'
                 if self.on_bad_clip == 'raise':
-                    raise
+                    raise ValueError(message) from error
                 self.skipped += 1
-                logging.warning('Skipped a bad clip, number %d of this process: %s', self.skipped, error)
-            else:
-                if picture and self.num_frames > 1:
-                    sample = augment.pseudo_clip(sample, rng, self.num_frames)
-                sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
-                if sample.present.any():
-                    sample = clips.visible(sample)
-                    tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
-                    return clips.to_example(sample, tokens, self.frame_size).replace(
-                        origin=np.array([number, centre], np.int32))
+                logging.warning('Skipped a bad clip, number %d of this process: %s', self.skipped, message)
             row = int(rng.integers(len(self.index)))
         raise ValueError(
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
             f'used; the last was video {video.name}, expression {expressions[0].id}, object '
             f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
-            'masks show the object, and that crops are not too small.')
+            'masks show the object, and that neither crops are too small nor pictures too narrow.')
+
+    def _load(self, number: int, expressions: Sequence[records.Expression], centre: int,
+              rng: np.random.Generator) -> types.Example | None:
+        """A clip around a frame; None where no object is seen, and of pictures too narrow to be copied."""
+        video = self.source.videos[number]
+        copies = len(video.frame_names) == 1 < self.num_frames  # of a picture of RefCOCO
+        if copies and augment.too_narrow(video.height, video.width):
+            return None
+        indices, where = self._choose_frames(rng, video, centre)
+        sample = clips.load_sample(self.source[number], expressions, indices, centre, where)
+        if copies:
+            sample = augment.pseudo_clip(sample, rng, self.num_frames)
+        sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
+        if not sample.present.any():
+            return None
+        sample = clips.visible(sample)
+        tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
+        return clips.to_example(sample, tokens, self.frame_size).replace(origin=np.array([number, centre], np.int32))
 
     def _choose_frames(self, rng: np.random.Generator, video: records.Video, centre: int
                        ) -> tuple[np.ndarray, int | None]:

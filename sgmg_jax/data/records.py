@@ -7,15 +7,27 @@ Axis letters: T frames, H W pixels.
 """
 from collections.abc import Sequence
 import dataclasses
-import io
 import os
 import pathlib
+import re
+import reprlib
+from typing import NamedTuple
 
-import av
+from array_record.python import array_record_data_source, array_record_module
 import cv2
+from google.protobuf import message
 import numpy as np
-from PIL import Image
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+
+from sgmg_jax import files, pictures
+from sgmg_jax.video import BrokenFilm, open_film
+
+VOID = 255  # in maps of objects: not scored, and never an object
+MOST_ASPECT = 32  # Of a frame's sides; the short side is scaled to a fixed length, so the long one takes the memory.
+LONGEST_SENTENCE = 10_000  # characters
+LARGEST_RECORD = 2 ** 30  # bytes of the frames of a video; a message of protobuf has at most twice as many
+_LARGEST_METADATA = 2 ** 26  # bytes; a RefCOCO has a fifth of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,13 +115,16 @@ class Record:
     def _decode_film(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted, found, number = {int(index) for index in indices}, {}, -1
         try:
-            with av.open(io.BytesIO(self.film)) as container:
-                for number, frame in enumerate(container.decode(video=0)):
+            with open_film(self.film) as (container, stream):
+                for number, frame in enumerate(container.decode(stream)):
                     if number in wanted:
+                        if (frame.height, frame.width) != (self.video.height, self.video.width):
+                            raise BrokenFilm(f'its frames are {frame.width}x{frame.height} pixels, not '
+                                             f'{self.video.width}x{self.video.height}')
                         found[number] = frame.to_ndarray(format='rgb24')
                     if len(found) == len(wanted):
                         break
-        except (av.FFmpegError, IndexError) as error:  # IndexError: no video in it.
+        except ValueError as error:
             raise ValueError(self._broken(max(wanted), f'film is broken ({error})')) from error
         if len(found) < len(wanted):
             missing = min(wanted - set(found))
@@ -117,41 +132,97 @@ class Record:
         return np.stack([found[int(index)] for index in indices])
 
     def _decode_frame(self, index: int) -> np.ndarray:
-        data = self.frames[index]
-        image = None
-        # Some versions of OpenCV fill a truncated JPEG with grey instead of failing: look for its end.
-        if data and (not data.startswith(b'\xff\xd8') or b'\xff\xd9' in data[-1024:]):
-            # The frame as stored: masks know nothing of a camera's orientation tag.
-            image = cv2.imdecode(np.frombuffer(data, np.uint8),
-                                 cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise ValueError(self._broken(index, 'image is broken or truncated'))
-        if image.shape[:2] != (self.video.height, self.video.width):
-            raise ValueError(self._broken(index, f'image is {image.shape[1]}x{image.shape[0]} pixels, not '
-                                                 f'{self.video.width}x{self.video.height}'))
-        return image
+        try:
+            return decode_picture(self.frames[index], (self.video.height, self.video.width))
+        except pictures.BrokenPicture as error:
+            raise ValueError(self._broken(index, f'image {error}')) from error
 
     def _decode_mask(self, number: int, index: int) -> np.ndarray:
+        size = self.video.height, self.video.width
         try:
-            # Pillow keeps palette indices; OpenCV would turn them into colours.
-            mask = np.asarray(Image.open(io.BytesIO(self.masks[number])), np.uint8)
-        except (OSError, SyntaxError) as error:  # Pillow raises both.
+            # Palette indices, which OpenCV would turn into colours.
+            mask = pictures.read_pixels(self.masks[number], (pictures.PNG,), size, ('P', 'L', '1'))
+            return np.asarray(mask, np.uint8)
+        except pictures.BrokenPicture as error:
             raise ValueError(self._broken(index, f'mask is broken ({error})')) from error
-        if mask.shape != (self.video.height, self.video.width):
-            raise ValueError(self._broken(
-                index, f'mask has the shape {mask.shape}, not {(self.video.height, self.video.width)}'))
-        return mask
 
     def _broken(self, index: int, what: str) -> str:
         return (f'video {self.video.name}, frame {self.video.frame_names[index]}: the {what}. '
                 'Build the records again from intact files.')
 
 
-class KeepBytes(tfds.decode.SkipDecoding):
-    """Leaves images encoded (tfds' own class lacks the method for sequences without TensorFlow)."""
+def decode_picture(data: bytes, size: tuple[int, int] | None = None,
+                   formats: Sequence[str] = (pictures.JPEG, pictures.PNG)) -> np.ndarray:
+    """RGB [H W 3] uint8 of a JPEG or PNG as it is stored: masks know nothing of a camera's orientation tag.
 
-    def decode_batch_example_np(self, serialized_images):
-        return serialized_images
+    Args:
+        size: (H, W) that it must have; None: any.
+
+    Raises:
+        BrokenPicture: it has another size, or is broken or truncated.
+    """
+    try:
+        stored = _size_of(data, formats)
+        if size is not None and stored != tuple(size):
+            raise pictures.BrokenPicture(f'is {stored[1]}x{stored[0]} pixels, not {size[1]}x{size[0]}')
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) \
+            if _has_end(data) else None
+    except cv2.error as error:
+        raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
+    if image is None or image.shape[:2] != stored:
+        raise pictures.BrokenPicture('is broken or truncated')
+    return image
+
+
+def _size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
+    try:
+        return pictures.read_header(data, formats)[2:]
+    except pictures.BrokenPicture as error:
+        raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
+
+
+def check_jpeg(data: bytes) -> tuple[int, int]:
+    """Reads all of a JPEG and returns its (H, W). Raises BrokenPicture."""
+    size = pictures.check_jpeg(data)
+    if not _has_end(data):
+        raise pictures.BrokenPicture('is broken or truncated')
+    return size
+
+
+def _has_end(data: bytes) -> bool:
+    """Whether a JPEG has its end, which some versions of OpenCV and Pillow do not miss; True for other pictures."""
+    return not data.startswith(b'\xff\xd8') or b'\xff\xd9' in data[-1024:]
+
+
+class _Piece(NamedTuple):
+    """Consecutive records of a file, as array_record wants it."""
+    filename: str
+    skip: int
+    take: int
+    examples_in_shard: int
+
+
+class _Source(Sequence):
+    """The records of pieces of files, without TensorFlow: the fields that a `Record` has, as bytes."""
+
+    def __init__(self, pieces: Sequence[_Piece]):
+        self._files = [piece.filename for piece in pieces for _ in range(piece.take)]
+        self._records = array_record_data_source.ArrayRecordDataSource(pieces)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> dict[str, bytes | list[bytes]]:
+        try:
+            data = self._records[index]
+            if not data:  # As of a file of zeros.
+                raise ValueError('a record is empty')
+            fields = tf_example_pb2.Example.FromString(data).features.feature
+        # What array_record and protobuf raise for damage.
+        except (RuntimeError, OSError, ValueError, message.DecodeError) as error:
+            raise ValueError(f'{self._files[index]}: is damaged: {str(error).splitlines()[0]}') from error
+        example = {name: list(fields[name].bytes_list.value) for name in ('frames', 'masks', 'film') if name in fields}
+        return example | {'video': b''.join(fields['video'].bytes_list.value)}
 
 
 class Records(Sequence):
@@ -161,7 +232,7 @@ class Records(Sequence):
     """
 
     def __init__(self, directory: str, split: str, videos: tuple[Video, ...], sources: tuple):
-        """sources: tfds data sources that hold the videos, one after the other."""
+        """sources: sequences of what the records of the videos hold, one after the other; as `_Source` gives it."""
         self.directory, self.split, self.videos = directory, split, videos
         self._sources = sources
 
@@ -181,16 +252,25 @@ class Records(Sequence):
             place -= len(source)
         try:
             example = source[place]
-        except (RuntimeError, OSError) as error:  # of array_record: damaged, or gone
+            self._check(video, example)
+        except ValueError as error:
             raise ValueError(f'{self.directory}: split {self.split}, video {video.name}: its record cannot be read '
                              f'({error}). Check the disk; build the data set again.') from error
-        if example['video'].decode() != video.name:
-            raise ValueError(f'{self.directory}: record {index} of {self.split} is video '
-                             f'{example["video"].decode()}, but metadata.json says {video.name}. '
-                             'Build the data set again.')
         film = example.get('film')
-        return Record(video, tuple(example.get('frames', ())), tuple(example['masks']),
+        return Record(video, tuple(example.get('frames', ())), tuple(example.get('masks', ())),
                       None if film is None else bytes(film[0]))
+
+    @staticmethod
+    def _check(video: Video, example: dict) -> None:
+        if example['video'] != video.name.encode():
+            raise ValueError(f'it is of video {example["video"].decode(errors="replace")!r:.200}, but metadata.json '
+                             f'says {video.name}')
+        masks = len(video.frame_names) if video.mask_places is None else len(video.mask_places)
+        wanted = {'masks': masks if video.has_masks else 0} | (
+            {'film': 1} if 'film' in example else {'frames': len(video.frame_names)})
+        for field, count in wanted.items():
+            if len(example.get(field, ())) != count:
+                raise ValueError(f'it has {len(example.get(field, ()))} {field}, metadata.json says {count}')
 
 
 def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], split: str) -> Records:
@@ -216,27 +296,114 @@ def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], s
     return Records(', '.join(folders), split, tuple(videos), tuple(sources))
 
 
+def describe(directory: str | os.PathLike) -> tuple[str, dict[str, int]]:
+    """Name of a built data set, and of each split the number of videos. Raises as `open_records`."""
+    name, lengths = _read_info(_records_folder(pathlib.Path(directory)))
+    return name, {split: sum(of_split) for split, of_split in lengths.items()}
+
+
 def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence]:
+    name, lengths = _read_info(folder)
+    listed = _read_metadata(folder)
+    known = tfds.core.SplitDict([tfds.core.SplitInfo(name=each, shard_lengths=numbers, num_bytes=0)
+                                 for each, numbers in lengths.items()])
+    try:
+        parts = [(part.splitname, range(sum(lengths[part.splitname]))[part.from_:part.to])
+                 for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(known)]
+        if not all(numbers for _, numbers in parts):
+            raise ValueError('an empty slice')
+    except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
+        sizes = ', '.join(f'{each} ({sum(numbers)} videos)' for each, numbers in lengths.items())
+        first = next(iter(lengths))
+        raise ValueError(f'{folder}: no split {split!r} there; it has {sizes}. Name one of these or a slice '
+                         f'of it, such as {first!r} or {first + "[:4]"!r}.') from error
+    videos, pieces = [], []
+    for part, numbers in parts:
+        entries, count = listed.get(part), sum(lengths[part])
+        if not isinstance(entries, list) or len(entries) != count:
+            raise ValueError(f'{folder}: split {part!r} has {count} records, metadata.json lists '
+                             f'{len(entries) if isinstance(entries, list) else 0} videos. Build the data set again.')
+        where = f'{folder / "metadata.json"}: split {part}'
+        of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
+        if len({each.name for each in of_part}) < len(of_part):
+            raise ValueError(f'{where} has a video twice. Build the data set again.')
+        videos += of_part
+        pieces += _pieces(folder, name, part, lengths[part], numbers)
+    return videos, _Source(pieces)
+
+
+def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], numbers: range) -> list[_Piece]:
+    """Where the records of these numbers of a split lie. All of its files are looked at."""
+    pieces, begin = [], 0
+    for number, length in enumerate(lengths):
+        file = folder / f'{name}-{split}.array_record-{number:05d}-of-{len(lengths):05d}'
+        try:
+            files.check_regular(file)
+            reader = array_record_module.ArrayRecordReader(os.fspath(file))
+            count = reader.num_records()
+            reader.close()
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{file}: missing, though dataset_info.json counts it. Build the data set again.'
+                                    ) from error
+        except RuntimeError:
+            count = length  # Damage is for those who read the records that have it.
+        if count != length:
+            raise ValueError(f'{file}: has {count} records, dataset_info.json says {length}. Build the data set again.')
+        skip, stop = max(0, numbers.start - begin), min(length, numbers.stop - begin)
+        if skip < stop:
+            pieces.append(_Piece(os.fspath(file), skip, stop - skip, length))
+        begin += length
+    return pieces
+
+
+def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
+    """Name of a data set; the numbers of records in the files of each split."""
+    file = folder / 'dataset_info.json'
+    info, wrong = files.read_json(file, _LARGEST_METADATA), []
+    if not isinstance(info, dict):
+        info = {}
+    name, listed = info.get('name'), info.get('splits')
+    lengths = {}
+    for entry in listed if isinstance(listed, list) else ():
+        entry = entry if isinstance(entry, dict) else {}
+        split, numbers = entry.get('name'), entry.get('shardLengths')
+        if not (isinstance(split, str) and re.fullmatch(r'\w{1,100}', split) and split not in lengths):
+            wrong.append('splits.name')
+        elif entry.get('filepathTemplate') != '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}':
+            wrong.append('splits.filepathTemplate')
+        # Whole numbers of 64 bits are strings in protobuf's JSON.
+        elif not (isinstance(numbers, list) and numbers and all(
+                isinstance(number, str) and re.fullmatch('[0-9]{1,9}', number) for number in numbers)):
+            wrong.append('splits.shardLengths')
+        else:
+            lengths[split] = list(map(int, numbers))
+    if not (isinstance(name, str) and re.fullmatch(r'\w{1,100}', name)):
+        wrong.append('name')
+    if info.get('fileFormat') != 'array_record':
+        wrong.append('fileFormat')
+    if wrong or not lengths:
+        raise ValueError(f'{file}: field {(wrong or ["splits"])[0]!r} is missing or wrong. Build the data set again '
+                         'with `python -m datasets.build`.')
+    return name, lengths
+
+
+def _read_metadata(folder: pathlib.Path) -> dict:
+    """What metadata.json lists, by split; looks whether the records are of the builders of this repository."""
     if not (folder / 'metadata.json').exists():
         raise FileNotFoundError(f'{folder}: holds no metadata.json, so it was written by another builder. '
                                 'Build the data set with `python -m datasets.build`.')
-    builder = tfds.builder_from_directory(folder)
-    splits = builder.info.splits
-    try:
-        parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
-        source = builder.as_data_source(split=split, decoders={
-            name: KeepBytes() for name in ('frames', 'masks') if name in builder.info.features})
-    except (ValueError, KeyError, AssertionError) as error:
-        sizes = ', '.join(f'{name} ({value.num_examples} videos)' for name, value in splits.items())
-        first = next(iter(splits))
-        raise ValueError(f'{folder}: no split {split!r} there; it has {sizes}. Name one of these or a slice '
-                         f'of it, such as {first!r} or {first + "[:4]"!r}.') from error
-    videos = [_video(entry) for part in parts
-              for entry in builder.info.metadata['videos'][part.splitname][part.from_:part.to]]
-    if len(videos) != len(source):
-        raise ValueError(f'{folder}: split {split!r} has {len(source)} records, metadata.json lists '
-                         f'{len(videos)} videos. Build the data set again.')
-    return videos, source
+    features = files.read_json(folder / 'features.json', _LARGEST_METADATA)
+    for key in ('featuresDict', 'features'):
+        features = features.get(key) if isinstance(features, dict) else None
+    if not isinstance(features, dict) or not {'video', 'masks', 'expressions'} <= features.keys() or (
+            not {'frames', 'film'} & features.keys()):
+        raise ValueError(f'{folder / "features.json"}: does not have the features of a video, so the records are of '
+                         'another builder. Build the data set again with `python -m datasets.build`.')
+    metadata = files.read_json(folder / 'metadata.json', _LARGEST_METADATA)
+    listed = metadata.get('videos') if isinstance(metadata, dict) else None
+    if not isinstance(listed, dict):
+        raise ValueError(f'{folder / "metadata.json"}: field "videos" is missing or wrong. Build the data set again.')
+    return listed
 
 
 def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1,
@@ -294,10 +461,79 @@ def _records_folder(directory: pathlib.Path) -> pathlib.Path:
     return found[0]
 
 
-def _video(entry: dict) -> Video:
-    expressions = tuple(
-        Expression(value['id'], value['text'], value['object_id'], tuple(value['tags'].split()))
-        for value in entry['expressions'])
+def check_frame_size(height, width, where: str) -> None:
+    """Raises ValueError if frames of this size, in pixels, are of no use; `where` is said first."""
+    if type(height) is not int or type(width) is not int or min(height, width) < 1:
+        raise ValueError(f'{where}: height and width must be whole numbers from 1, are {reprlib.repr(height)} and '
+                         f'{reprlib.repr(width)}.')
+    if height * width > pictures.MOST_PIXELS or max(height, width) > MOST_ASPECT * min(height, width):
+        raise ValueError(f'{where}: {width}x{height} pixels; a frame has at most {pictures.MOST_PIXELS:,}, its long '
+                         f'side is at most {MOST_ASPECT} times the short one. Leave it out, or cut it.')
+
+
+def check_sentence(text, where: str) -> str:
+    """`text`, if it is a sentence.
+
+    Raises:
+        ValueError: it is no string, blank, longer than LONGEST_SENTENCE, or has halves of characters (surrogates);
+            `where` is said first.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f'{where} must be a sentence, is {reprlib.repr(text)}. Write one.')
+    if not text.strip():
+        raise ValueError(f'{where} is an empty sentence. Write one, or remove it.')
+    if len(text) > LONGEST_SENTENCE or any('\ud800' <= letter <= '\udfff' for letter in text):
+        raise ValueError(f'{where} must have at most {LONGEST_SENTENCE:,} characters, all of Unicode, is '
+                         f'{reprlib.repr(text)}. Mend it.')
+    return text
+
+
+def parse_object_id(value) -> int | None:
+    """The id of an object in maps of objects, from JSON or text; None if it is no whole number from 1 to 254."""
+    text = str(value) if type(value) is int and abs(value) < 1000 else value
+    found = isinstance(text, str) and re.fullmatch('[0-9]{1,3}', text)
+    return int(text) if found and 0 < int(text) < VOID else None
+
+
+def read_video(entry, where: str) -> Video:
+    """The video that an entry of metadata.json describes.
+
+    Raises:
+        ValueError: a field is missing, of the wrong type or out of range, a name cannot be one of a file, a name or
+            id is there twice. `where` is said first.
+    """
+    kinds = {'video': str, 'frame_names': list, 'height': int, 'width': int, 'expressions': list, 'has_masks': bool}
+    _check_fields(entry, kinds, where)
+    name = files.check_name(entry['video'], f'{where}: field "video"')
+    where = f'{where}, video {name}'
+    check_frame_size(entry['height'], entry['width'], where)
+    names = tuple(files.check_name(frame, f'{where}: field "frame_names", a name') for frame in entry['frame_names'])
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f'{where}: field "frame_names" is empty, or has a name twice.')
     places = entry.get('mask_places')
-    return Video(entry['video'], tuple(entry['frame_names']), entry['height'], entry['width'], expressions,
-                 entry['has_masks'], None if places is None else tuple(map(tuple, places)))
+    if places is not None:
+        if not isinstance(places, list) or not all(
+                isinstance(place, list) and len(place) == 2 and all(type(number) is int for number in place)
+                and 0 <= place[0] < len(names) and 0 < place[1] < 2 ** 31 for place in places):
+            raise ValueError(f'{where}: field "mask_places" must be a list of [frame index, object id].')
+        places = tuple(map(tuple, places))
+        if len(set(places)) < len(places):
+            raise ValueError(f'{where}: field "mask_places" has a place twice.')
+    expressions = []
+    for value in entry['expressions']:
+        _check_fields(value, {'id': str, 'text': str, 'object_id': int, 'tags': str}, f'{where}: an expression')
+        key = files.check_name(value['id'], f'{where}: an expression: field "id"')
+        text = check_sentence(value['text'], f'{where}, expression {key}: field "text"')
+        if value['object_id'] != -1 and not 0 < value['object_id'] < (VOID if places is None else 2 ** 31):
+            raise ValueError(f'{where}, expression {key}: field "object_id" is {reprlib.repr(value["object_id"])}.')
+        expressions.append(Expression(key, text, value['object_id'], tuple(value['tags'].split())))
+    if not expressions or len({expression.id for expression in expressions}) < len(expressions):
+        raise ValueError(f'{where}: field "expressions" is empty, or has an id twice.')
+    return Video(name, names, entry['height'], entry['width'], tuple(expressions), entry['has_masks'], places)
+
+
+def _check_fields(entry, kinds: dict[str, type], where: str) -> None:
+    for field, kind in kinds.items():
+        value = entry.get(field) if isinstance(entry, dict) else None
+        if type(value) is not kind:
+            raise ValueError(f'{where}: field "{field}" is missing or of the wrong type, is {reprlib.repr(value)}.')

@@ -25,15 +25,19 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import numbers
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import cv2
 import numpy as np
 from PIL import Image
 import tqdm
+
+from sgmg_jax import commands
 
 COLOURS = {'red': (222, 38, 38), 'green': (44, 160, 52), 'blue': (46, 84, 232),
            'yellow': (246, 214, 34), 'purple': (158, 44, 196), 'cyan': (58, 222, 232)}
@@ -48,8 +52,10 @@ RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)
 HELD_OUT = (('red', 'triangle'), ('green', 'star'), ('blue', 'ring'),
             ('yellow', 'circle'), ('purple', 'cross'), ('cyan', 'square'))
 
-MIN_FRAMES = 5
-MIN_SIDE = 64
+MIN_FRAMES, MAX_FRAMES = 5, 1000
+MIN_SIDE, MAX_SIDE = 64, 2048
+MAX_PIXELS = 2 ** 27  # of a video
+MAX_VIDEOS = 100_000  # of a split
 MIN_VISIBLE = 30  # Pixels, in a frame of 128, for an object to count as visible.
 RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
@@ -137,19 +143,14 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
 
     Args:
         seed: not negative.
-        num_frames: at least 5.
-        size: H and W, at least 64 each.
+        num_frames: 5 to 1000.
+        size: H and W, 64 to 2048 each.
         unseen: whether one object or more is of a held-out (colour, shape); otherwise none is.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or a clip of this seed and size cannot be laid out.
     """
-    if seed < 0:
-        raise ValueError(f'seed={seed}: must not be negative.')
-    if num_frames < MIN_FRAMES:
-        raise ValueError(f'num_frames={num_frames}: motion needs at least {MIN_FRAMES} frames.')
-    if len(size) != 2 or min(size) < MIN_SIDE:
-        raise ValueError(f'size={size}: must be a height and a width of at least {MIN_SIDE} pixels.')
+    _check(seed, num_frames, size)
     rng = np.random.default_rng([seed, int(unseen)])
     kind = _pick(rng, _KINDS)
     event = _pick(rng, _EVENTS)
@@ -174,8 +175,25 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
             objects=tuple(objects[k] for k in np.argsort(ids)),
             expressions=tuple(dataclasses.replace(e, object_id=int(ids[e.object_id - 1]))
                               for e in expressions))
-    raise RuntimeError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
-                       f'unseen={unseen}: take another seed or a squarer size.')
+    raise ValueError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
+                     f'unseen={unseen}: take another seed or a squarer size.')
+
+
+def _check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
+    """Raises ValueError for a clip that cannot be."""
+    def is_whole(value, low, high=float('inf')):
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= value <= high
+
+    if not is_whole(seed, 0):
+        raise ValueError(f'seed={seed!r:.100}: must be a whole number and not negative.')
+    if not is_whole(num_frames, MIN_FRAMES, MAX_FRAMES):
+        raise ValueError(f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES}, as motion needs, '
+                         f'to {MAX_FRAMES}.')
+    if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_whole(x, MIN_SIDE, MAX_SIDE) for x in size):
+        raise ValueError(f'size={size!r:.100}: must be a height and a width of {MIN_SIDE} to {MAX_SIDE} pixels.')
+    if num_frames * size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f'num_frames={num_frames}, size={size}: a video of more than {MAX_PIXELS:,} pixels. Take '
+                         'fewer frames or smaller ones.')
 
 
 def _pick(rng, shares: dict[str, float]) -> str:
@@ -671,16 +689,18 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
 
     Args:
         root: the folder to make; it must not exist, or be empty. It appears when all is written.
-        num_frames, size: of every video, as in `make_video`.
+        num_train, num_valid: videos, up to 100,000.
+        seed, num_frames, size: of every video, as in `make_video`.
 
     Raises:
         ValueError: a number is out of range.
         FileExistsError: root is there and not empty.
     """
-    root = pathlib.Path(root)
     for name, value in (('num_train', num_train), ('num_valid', num_valid)):
-        if value < 0:
-            raise ValueError(f'{name}={value}: must not be negative.')
+        if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
+            raise ValueError(f'{name}={value!r:.100}: must be a whole number from 0 to {MAX_VIDEOS}.')
+    _check(seed, num_frames, size)
+    root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f'{root}: exists and is not an empty folder; '
                               'remove it or name another one to write the data set to.')
@@ -690,18 +710,21 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
         _write_split(partial, 'train', num_train, seed, num_frames, size)
         _write_split(partial, 'valid', num_valid, seed, num_frames, size)
         _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
-        partial.chmod(0o755)  # mkdtemp makes it private.
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private.
         os.replace(partial, root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog='python -m sgmg_jax.data.synthetic',
-        description='Writes a procedural data set of moving shapes and sentences about them, '
-                    'in the raw layout of Ref-YouTube-VOS.',
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 when something is wrong."""
+    parser = commands.make_parser(
+        'python -m sgmg_jax.data.synthetic',
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of '
+        'Ref-YouTube-VOS.',
         epilog='example: python -m sgmg_jax.data.synthetic --out=data/synthetic_raw --train=600 --valid=40')
     parser.add_argument('--out', required=True, help='folder to make; must not exist, or be empty')
     parser.add_argument('--train', type=int, default=600, help='training videos (default: %(default)s)')
@@ -713,13 +736,15 @@ def main() -> None:
                         help='side of a square frame, or height and width (default: 128)')
     parser.add_argument('--seed', type=int, default=0,
                         help='another seed, another world (default: %(default)s)')
-    args = parser.parse_args()
-    size = (args.size[0], args.size[0]) if len(args.size) == 1 else tuple(args.size)
-    try:
-        write_dataset(args.out, args.train, args.valid, args.seed, args.frames, size)
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
+    return commands.exit_with(_write, parser, argv)
+
+
+def _write(options: argparse.Namespace) -> None:
+    if len(options.size) > 2:
+        raise ValueError(f'--size has {len(options.size)} numbers: one side, or height and width.')
+    size = (options.size[0], options.size[-1])
+    write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

@@ -5,6 +5,8 @@ Axis letters: N sentences, L tokens.
 from collections.abc import Iterable, Sequence
 import os
 import pathlib
+import re
+from typing import NoReturn
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -13,44 +15,41 @@ from sgmg_jax import files, types
 
 SPECIALS = {'<s>': 0, '<pad>': 1, '</s>': 2}
 PAD = SPECIALS['<pad>']
+LONGEST = 10_000  # characters of a sentence
+LARGEST = 2 ** 24  # bytes of a tokenizer's file; RoBERTa's has a twelfth of it
+MOST_TOKENS = 2 ** 20
+_CONTROLS = re.compile(r'[\x00-\x1f\x7f\ud800-\udfff]')  # and halves of surrogate pairs
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """Reads RoBERTa's tokenizer, or one trained by `train_tokenizer`.
+
+    Tokens, merges and added tokens are taken from the file; how a sentence is cut into words and framed is RoBERTa's.
 
     Args:
         path: a tokenizer.json, or a folder with vocab.json and merges.txt, or with tokenizer.json.
 
     Raises:
         FileNotFoundError: when neither is there.
-        ValueError: when the file is no tokenizer, or its special tokens are not RoBERTa's.
+        ValueError: when the file is damaged or no such tokenizer, or its special tokens are not RoBERTa's; names it.
     """
     path = pathlib.Path(path)
     vocab, merges, whole = path / 'vocab.json', path / 'merges.txt', path / 'tokenizer.json'
-    try:
-        if path.is_file():
-            tokenizer = Tokenizer.from_file(os.fspath(path))
-        elif vocab.exists() and merges.exists():
-            tokenizer = _assemble(models.BPE.from_file(os.fspath(vocab), os.fspath(merges)))
-        elif whole.exists():
-            tokenizer = Tokenizer.from_file(os.fspath(whole))
-        else:
-            raise FileNotFoundError(f'{path}: no tokenizer there. It must be a tokenizer.json, or a folder '
-                                    'with vocab.json and merges.txt, as roberta-base from Hugging '
-                                    'Face has them.')
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # The library raises bare Exception for whatever is wrong in a file.
-        raise ValueError(f'{path}: cannot be read as a byte-pair tokenizer ({error}). '
-                         'Copy it again.') from error
+    if path.is_dir() and vocab.exists() and merges.exists():
+        pairs = [line.split(' ') for line in files.read_text(merges, largest=LARGEST).split('\n')
+                 if line and not line.startswith('#version')]
+        tokenizer = _assemble(files.read_json(vocab, LARGEST), pairs, [], vocab, merges)
+    elif path.is_dir() and whole.exists() or path.exists() and not path.is_dir():
+        file = whole if path.is_dir() else path
+        tokenizer = _from_json(files.read_json(file, LARGEST), file)
+    else:
+        raise FileNotFoundError(f'{path}: no tokenizer there. It must be a tokenizer.json, or a folder with vocab.json '
+                                'and merges.txt, as roberta-base from Hugging Face has them.')
     for token, number in SPECIALS.items():
         if tokenizer.token_to_id(token) != number:
             raise ValueError(f'{path}: token {token!r} has the id {tokenizer.token_to_id(token)}, RoBERTa '
                              f'has {number}. Take the tokenizer of roberta-base, or train one with '
                              'train_tokenizer.')
-    # A file may carry settings of its last use; a silently shortened sentence would be wrong.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
     return tokenizer
 
 
@@ -61,12 +60,17 @@ def train_tokenizer(sentences: Iterable[str], vocab_size: int) -> Tokenizer:
     word is unknown. The vocabulary may stay below `vocab_size` when the sentences are few.
 
     Raises:
-        ValueError: when `vocab_size` is below 260, the specials and the bytes.
+        ValueError: when `vocab_size` is below 260, the specials and the bytes, or above MOST_TOKENS; for a sentence
+            that `check_sentence` refuses.
+        TypeError: for one that is no string.
     """
-    if vocab_size < 260:
-        raise ValueError(f'vocab_size={vocab_size}: must be at least 260, for 4 special tokens and 256 '
-                         'bytes.')
-    tokenizer = _assemble(models.BPE())
+    if not 260 <= vocab_size <= MOST_TOKENS:
+        raise ValueError(f'vocab_size={vocab_size}: must be at least 260, for 4 special tokens and 256 bytes, and at '
+                         f'most {MOST_TOKENS:,}.')
+    sentences = list(sentences)
+    for number, sentence in enumerate(sentences):
+        check_sentence(sentence, f'sentence {number} of {len(sentences)}')
+    tokenizer = _roberta(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=[*SPECIALS, '<unk>'], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
@@ -87,32 +91,104 @@ def normalise(sentence: str) -> str:
     return ' '.join(sentence.lower().split())
 
 
+def check_sentence(sentence: str, where: str) -> None:
+    """Raises TypeError for what is no string; ValueError for one that is empty, longer than LONGEST or no text.
+
+    Args:
+        where: which sentence it is, for the message.
+    """
+    if not isinstance(sentence, str):
+        raise TypeError(f'{where}: must be a string, is {sentence!r:.100}.')
+    if len(sentence) > LONGEST:
+        raise ValueError(f'{where}: has {len(sentence):,} characters, at most {LONGEST:,} are read ({sentence!r:.50}). '
+                         'Shorten it.')
+    wrong = _CONTROLS.search(' '.join(sentence.split()))
+    if wrong:
+        raise ValueError(f'{where}: has the character {wrong[0]!r}, which is no text ({sentence!r:.100}). Leave it '
+                         'out.')
+    if not sentence.strip():
+        raise ValueError(f'{where} is empty ({sentence!r:.100}). Say what to look for.')
+
+
 def encode(tokenizer: Tokenizer, sentences: Sequence[str], length: int, count: int | None = None) -> types.Text:
     """Tokens [N L] int32 with <s> and </s> around each sentence, padded to L = `length`.
 
     N is `count`, filled up with sentences without a valid token; by default as many as there are sentences.
 
     Raises:
-        ValueError: for an empty sentence, and for one of more than `length` tokens. Nothing is ever
-            cut: the word that tells two objects apart may be the last.
+        TypeError, ValueError: for a sentence that `check_sentence` refuses; names its place.
+        ValueError: for one of more than `length` tokens. Nothing is ever cut: the word that tells two objects apart
+            may be the last.
     """
-    tokens = np.full((count or len(sentences), length), PAD, np.int32)
+    if isinstance(sentences, str | bytes):
+        raise TypeError(f'sentences = {sentences!r:.100}: must be a list of strings.')
+    tokens = np.full((len(sentences) if count is None else count, length), PAD, np.int32)
     valid = np.zeros(tokens.shape, bool)
     for row, sentence in enumerate(sentences):
-        text = normalise(sentence)
-        if not text:
-            raise ValueError(f'sentence {row} of {len(sentences)} is empty ({sentence!r}). '
-                             'Say what to look for.')
-        ids = tokenizer.encode(text).ids
+        check_sentence(sentence, f'sentence {row} of {len(sentences)}')
+        ids = tokenizer.encode(normalise(sentence)).ids
         if len(ids) > length:
-            raise ValueError(f'the sentence {sentence!r} has {len(ids)} tokens with <s> and </s>, but the '
+            raise ValueError(f'the sentence {sentence!r:.200} has {len(ids)} tokens with <s> and </s>, but the '
                              f'config says text_length={length}. Raise text_length to at least {len(ids)}.')
         tokens[row, :len(ids)] = ids
         valid[row, :len(ids)] = True
     return types.Text(tokens=tokens, valid=valid)
 
 
-def _assemble(model: models.BPE) -> Tokenizer:
+def _from_json(content, file: pathlib.Path) -> Tokenizer:
+    """What a tokenizer.json says, where it is a byte-level byte-pair tokenizer like RoBERTa's."""
+    model, words = (content.get(name) if isinstance(content, dict) else None for name in ('model', 'pre_tokenizer'))
+    if not isinstance(model, dict) or not isinstance(words, dict) or not isinstance(model.get('merges'), list):
+        _refuse(file, 'it has no model with merges, or no pre_tokenizer')
+    found = {'normalizer': content.get('normalizer'), 'model.type': model.get('type', 'BPE'),
+             'pre_tokenizer.type': words.get('type'), 'pre_tokenizer.add_prefix_space': words.get('add_prefix_space'),
+             'pre_tokenizer.use_regex': words.get('use_regex', True)} | {f'model.{name}': model.get(name) for name in (
+                 'dropout', 'continuing_subword_prefix', 'end_of_word_suffix', 'byte_fallback', 'ignore_merges')}
+    ours = {'model.type': 'BPE', 'pre_tokenizer.type': 'ByteLevel', 'pre_tokenizer.use_regex': True}
+    for name, value in found.items():
+        if (value or None) != ours.get(name):
+            _refuse(file, f'{name} = {value!r:.100}, RoBERTa has {ours.get(name)}')
+    pairs = [pair.split(' ') if isinstance(pair, str) else pair for pair in model['merges']]
+    return _assemble(model.get('vocab'), pairs, content.get('added_tokens') or [], file, file)
+
+
+def _assemble(vocab, merges: list, added, file: pathlib.Path, merges_file: pathlib.Path) -> Tokenizer:
+    """A tokenizer of parts that come from files; checked, for the library panics, or takes any memory, where they do
+    not fit.
+
+    vocab: what should be token -> id. merges: what should be pairs of tokens. added: what should be tokenizer.json's
+    list of tokens that are looked for before a sentence is cut into words.
+    """
+    if not isinstance(vocab, dict) or not isinstance(added, list) or not all(
+            isinstance(token, dict) and isinstance(token.get('content'), str) for token in added):
+        _refuse(file, 'its tokens are not written as {token: id}, or its added tokens not as a list of {content, id}')
+    ids = vocab | {token['content']: token.get('id') for token in added}
+    if not all(type(x) is int for x in ids.values()) or sorted(ids.values()) != list(range(len(ids))):
+        _refuse(file, f'the ids of its {len(ids):,} tokens are not the numbers from 0 on, each once')
+    if len(ids) > MOST_TOKENS:
+        _refuse(file, f'{len(ids):,} tokens, at most {MOST_TOKENS:,} are read')
+    for number, pair in enumerate(merges):
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(x, str) and x in vocab for x in pair)
+                and ''.join(pair) in vocab):
+            _refuse(merges_file, f'merge {number}, {pair!r:.100}, is not two tokens that make a third')
+    try:
+        tokenizer = _roberta(models.BPE(vocab, [tuple(pair) for pair in merges]))
+        for token in sorted(added, key=lambda token: token['id']):
+            tokenizer.add_tokens([AddedToken(token['content'], special=token.get('special') is True,
+                                             **{side: token.get(side) is True for side in ('lstrip', 'rstrip')})])
+    except Exception as error:  # The library raises bare Exception, too.
+        _refuse(file, error)
+    if tokenizer.get_vocab() != ids:
+        _refuse(file, 'the ids of its added tokens do not follow those of the others')
+    return tokenizer
+
+
+def _refuse(file: pathlib.Path, reason) -> NoReturn:
+    raise ValueError(f'{file}: cannot be read as a byte-pair tokenizer ({files.printable(str(reason))}). Copy it '
+                     'again, or take that of roberta-base.')
+
+
+def _roberta(model: models.BPE) -> Tokenizer:
     """RoBERTa's pipeline around a byte-pair model."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -5,19 +5,17 @@
 Exit status: 0 all that a build needs is there, 1 something is missing or wrong, 2 there is no data set.
 """
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import json
 import pathlib
-import shlex
 import sys
 import textwrap
 
-from array_record.python import array_record_module
-
-from sgmg_jax import files
-from sgmg_jax.doctor import common, frame_sets, places, video_sets
-from sgmg_jax.doctor.common import Finding
+from sgmg_jax import commands, files
+from sgmg_jax.doctor import common, places
+from sgmg_jax.doctor.common import Finding, quote
 
 HELP = '''\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
@@ -25,8 +23,9 @@ converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted),
 datasets.build wrote. Parts are recognised by what they hold, up to three levels below FOLDER and around it,
 so a part in the wrong place is found, and the report says `mv` from where to where.
 
-Nothing is changed. Every listed file is looked for; of images only the first and the last of a video are
-opened, unless --pixels is given. Each line of the report begins with
+Nothing is changed. The lists are read as the build reads them, and every listed file is looked for; of images
+only the first and the last of a video are opened. With --pixels all is read that a build reads. Each line of the report
+begins with
 
     ok        as it should be
     note      worth knowing, nothing to do
@@ -37,14 +36,6 @@ examples:
     python -m sgmg_jax.doctor ~/data/refer_youtube_vos
     python -m sgmg_jax.doctor ~/data --pixels --json=report.json
 '''
-# Title, the places that may be looked at though nothing recognised them, and the check.
-DATA_SETS = {
-    'ref_youtube_vos': ('Ref-YouTube-VOS', video_sets.YOUTUBE_PLACES, video_sets.check_youtube),
-    'ref_davis': ('Ref-DAVIS17', video_sets.DAVIS_PLACES, video_sets.check_davis),
-    'a2d_sentences': ('A2D-Sentences', frame_sets.A2D_PLACES, frame_sets.check_a2d),
-    'jhmdb_sentences': ('JHMDB-Sentences', frame_sets.JHMDB_PLACES, frame_sets.check_jhmdb),
-    'refcoco': ('RefCOCO/+/g', frame_sets.REFCOCO_PLACES, frame_sets.check_refcoco),
-}
 BUILD_NAMES = {'refcoco': 'refcoco', 'refcoco+': 'refcoco_plus', 'refcocog': 'refcocog'}
 # What the records of a data set are for: its config, the workdir, the split to train on (if any) and to evaluate.
 USES = {'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'), 'ref_davis': ('davis', 'ytvos', '', 'valid'),
@@ -84,13 +75,15 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     packed, findings = _look_into_archives(inside.archives, folder)
     findings += [Finding('wrong', 'is a dead link', str(link), 'Mend the link, or put the file in its place.')
                  for link in inside.dead]
-    findings += [Finding('note', 'is rubbish of macOS, which can go', str(junk), f'rm -r {shlex.quote(str(junk))}')
+    findings += [Finding('wrong', f'cannot be read ({why})', str(closed), 'Mend its permissions.')
+                 for closed, why in inside.closed]
+    findings += [Finding('note', 'is rubbish of macOS, which can go', str(junk), f'rm -r {quote(junk)}')
                  for junk in inside.junk]
     if inside.cut:
         findings.append(Finding('note', f'only its first {places.MAX_FOLDERS:,} folders were looked at', str(folder),
                                 'Name the folder of one data set.'))
     reports = [Report('folder', 'The folder', str(folder), tuple(findings))] if findings else []
-    for name, (title, known_places, check) in DATA_SETS.items():
+    for name, (title, known_places, check) in _data_sets().items():
         parts = [part for part in inside.parts if part.name == name]
         if not parts and not any(other == name for _, other, _, _ in packed):
             continue
@@ -109,9 +102,71 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
                 found[place] = path
         archives = {place: places.unpack(archive, root.parent if prefix == f'{root.name}/' else root)
                     for archive, other, place, prefix in packed if other == name}
-        checked = check(common.Copy(root, found, archives), pixels)
-        reports.append(Report(name, title, str(root), (*misplaced, *checked), _build_commands(name, root, found)))
-    return reports + [_check_records(part.path) for part in inside.parts if part.name == 'records']
+        checked = [*misplaced, *check(common.Copy(root, found, archives))]
+        checked += _read_as_builder(name, root, found, pixels, not all(map(_harmless, checked)))
+        reports.append(Report(name, title, str(root), tuple(checked), _build_commands(name, root, found)))
+    return reports + [_check_records(part.path, pixels) for part in inside.parts if part.name == 'records']
+
+
+def _data_sets() -> dict[str, tuple[str, Sequence[str], Callable]]:
+    """Title, the places that may be looked at though nothing recognised them, and the check."""
+    from sgmg_jax.doctor import frame_sets, video_sets  # Late, so that --help need not wait for them.
+
+    return {
+        'ref_youtube_vos': ('Ref-YouTube-VOS', video_sets.YOUTUBE_PLACES, video_sets.check_youtube),
+        'ref_davis': ('Ref-DAVIS17', video_sets.DAVIS_PLACES, video_sets.check_davis),
+        'a2d_sentences': ('A2D-Sentences', frame_sets.A2D_PLACES, frame_sets.check_a2d),
+        'jhmdb_sentences': ('JHMDB-Sentences', frame_sets.JHMDB_PLACES, frame_sets.check_jhmdb),
+        'refcoco': ('RefCOCO/+/g', frame_sets.REFCOCO_PLACES, frame_sets.check_refcoco),
+    }
+
+
+def _harmless(finding: Finding) -> bool:
+    """Whether a build works all the same: a part of a data set can be built too."""
+    return finding.level in ('ok', 'note') or finding.mend.startswith(common.PART)
+
+
+def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty: bool) -> list[Finding]:
+    """What a build would refuse, by its own readers.
+
+    Args:
+        pixels: read all videos, not only the lists.
+        faulty: something that stands in the way is already known; then what the lists lack is not said again.
+    """
+    from sgmg_jax.data import records
+    from sgmg_jax.raw import a2d, davis, jhmdb, refcoco, youtube
+
+    readers = {'ref_youtube_vos': youtube.splits, 'ref_davis': davis.splits, 'a2d_sentences': a2d.splits,
+               'jhmdb_sentences': jhmdb.splits}
+    findings = []
+    for splits in [readers[name]] if name in readers else [
+            functools.partial(refcoco.splits, name=each) for each in BUILD_NAMES if each in found]:
+        with common.warnings():
+            try:
+                read = splits(root)
+            except (OSError, ValueError) as error:
+                if not faulty:
+                    findings.append(Finding('wrong', f'would not be built: {_in(root, error)}', str(root)))
+                continue
+            for split, (videos, read_one) in read.items() if pixels else ():
+                failed = []
+                for video in common.progress(videos, f'reading {split}'):
+                    try:
+                        if parts := read_one(video):
+                            records.read_video(parts[0] | parts[1], video.name)
+                    except (OSError, ValueError) as error:
+                        failed.append(f'{video.name}: {_in(root, error)}')
+                if failed:
+                    findings.append(Finding(
+                        'wrong', f'{len(failed):,} of {len(videos):,} of {split} cannot be read '
+                        f'({common.some(failed)})', str(root), f'{common.AGAIN} Or leave them out by '
+                        '--skip-bad-videos.'))
+    return findings
+
+
+def _in(root: pathlib.Path, error: Exception) -> str:
+    """What an exception says, with paths below the root."""
+    return commands.message(error).replace(f'{root}/', '').replace(f'{root}: ', '')
 
 
 def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path):
@@ -130,52 +185,41 @@ def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path):
 
 def _build_commands(name: str, root: pathlib.Path, found) -> tuple[str, ...]:
     names = [BUILD_NAMES[place] for place in BUILD_NAMES if place in found] if name == 'refcoco' else [name]
-    return tuple(f'python -m datasets.build {each} --raw={shlex.quote(str(root))} --out=data/tfds'
+    return tuple(f'python -m datasets.build {each} --raw={quote(root)} --out=data/tfds'
                  for each in names or ['refcoco'])
 
 
-def _check_records(folder: pathlib.Path) -> Report:
-    """Compares the records that a builder wrote with what stands beside them."""
-    findings, splits = [], {}
-    info = common.read_json(folder / 'dataset_info.json', findings)
-    metadata = None
+def _check_records(folder: pathlib.Path, pixels: bool) -> Report:
+    """Opens the records that a builder wrote, and compares them with what stands beside them."""
+    from sgmg_jax.data import records
+
+    findings, name, splits, again = [], folder.parent.name, {}, 'Build the data set again with --overwrite.'
     if folder.name.startswith('incomplete.'):
         findings.append(Finding('note', 'is left by a build that was interrupted; it is never read', str(folder),
                                 'The next build removes it.'))
-    elif (folder / 'metadata.json').exists():
-        metadata = common.read_json(folder / 'metadata.json', findings)
-    else:
+    elif not (folder / 'metadata.json').exists():
         findings.append(Finding('missing', 'is not there', str(folder / 'metadata.json'),
                                 'The records are of another builder; build them with `python -m datasets.build`.'))
-    name = info.get('name', folder.parent.name) if info else folder.parent.name
-    for split in info['splits'] if info and metadata else ():
-        key, lengths = split['name'], list(map(int, split.get('shardLengths', [])))
-        videos = metadata['videos'].get(key, [])
-        sentences = sum(len(video['expressions']) for video in videos)
-        numbers = []
-        for shard in range(len(lengths)):
-            file = folder / f'{name}-{key}.array_record-{shard:05d}-of-{len(lengths):05d}'
-            try:
-                reader = array_record_module.ArrayRecordReader(str(file))
-                numbers.append(reader.num_records())
-                reader.close()
-            except (RuntimeError, ValueError, OSError) as error:
-                findings.append(Finding('wrong' if file.exists() else 'missing',
-                                        f'cannot be read ({str(error).splitlines()[0]})', str(file),
-                                        'Build the data set again with --overwrite.'))
-        splits[key] = len(videos)
-        if not sum(lengths) == len(videos) == sum(numbers):
-            findings.append(Finding('wrong', f'split {key}: {sum(numbers):,} records, dataset_info.json says '
-                                    f'{sum(lengths):,}, metadata.json {len(videos):,}', str(folder),
-                                    'Build the data set again with --overwrite.'))
+    else:
+        name, splits = common.read(records.describe, folder, findings, mend=again) or (name, {})
+    for split in splits:
+        try:
+            source = records.open_records(folder, split)
+            for number in range(len(source)) if pixels else [0]:
+                source[number]
+        except (OSError, ValueError) as error:
+            level = 'missing' if isinstance(error, FileNotFoundError) else 'wrong'
+            findings.append(Finding(level, f'split {split}: {common.reason(error, folder)}', str(folder), again))
         else:
-            findings.append(Finding('ok', f'split {key}: {len(videos):,} videos, {sentences:,} sentences', str(folder)))
+            sentences = sum(len(video.expressions) for video in source.videos)
+            what = f'split {split}: {len(source):,} videos, {sentences:,} sentences'
+            findings.append(Finding('ok', what, str(folder)))
     config, workdir, train, valid = USES.get(name, ('', '', '', ''))
-    commands = [f'python {script}.py --config=configs/{config}.py --workdir=runs/{workdir} '
-                f'--config.{field}.records="{(str(folder),)}"'
-                for script, field, split in (('train', 'data', train), ('evaluate', 'evaluation', valid))
-                if split in splits]
-    return Report('records', f'Records of {name}', str(folder), tuple(findings), tuple(commands))
+    found = [f'python {script}.py --config=configs/{config}.py --workdir=runs/{workdir} '
+             f'--config.{field}.records="{(str(folder),)}"'
+             for script, field, split in (('train', 'data', train), ('evaluate', 'evaluation', valid))
+             if split in splits]
+    return Report('records', f'Records of {name}', str(folder), tuple(findings), tuple(found))
 
 
 def format_report(report: Report) -> str:
@@ -191,11 +235,11 @@ def format_report(report: Report) -> str:
     if report.commands:
         verb = 'run' if report.name == 'records' else 'build'
         faults = [finding for finding in report.findings if finding.level in ('missing', 'wrong')]
-        part = all(finding.mend.startswith(common.PART) for finding in faults)
+        part = all(map(_harmless, faults))
         head = f'{verb} it' if not faults else (
             f'{verb} this part of it' if part else f'first mend what is missing or wrong, then {verb} it')
         lines += [f'{head}: {command}' for command in report.commands]
-    return '\n'.join(lines)
+    return files.printable('\n'.join(lines))
 
 
 def _below(where: str, root: str) -> str:
@@ -204,29 +248,26 @@ def _below(where: str, root: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        'python -m sgmg_jax.doctor', description=__doc__.splitlines()[0], epilog=HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = commands.make_parser('python -m sgmg_jax.doctor', __doc__.splitlines()[0], epilog=HELP)
     parser.add_argument('folder', metavar='FOLDER', type=pathlib.Path, help='where a data set was unpacked')
     parser.add_argument('--pixels', action='store_true', help='decode every image, video and mask (minutes to hours)')
     parser.add_argument('--json', metavar='FILE', help='also write the findings to FILE')
-    options = parser.parse_args(argv)
-    try:
-        reports = diagnose(options.folder, options.pixels)
-        sets = [report for report in reports if report.name != 'folder']
-        status = 2 if not sets else int(not all(report.good for report in reports))
-        if options.json:
-            content = {'folder': str(options.folder), 'status': status, 'data_sets': [
-                dataclasses.asdict(report) | {'good': report.good} for report in reports]}
-            with files.replacing(options.json) as partial:
-                partial.write_text(json.dumps(content, indent=1) + '\n')
-    except OSError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    return commands.exit_with(_report, parser, argv)
+
+
+def _report(options: argparse.Namespace) -> int:
+    reports = diagnose(options.folder, options.pixels)
+    sets = [report for report in reports if report.name != 'folder']
+    status = 2 if not sets else int(not all(report.good for report in reports))
+    if options.json:
+        content = {'folder': str(options.folder), 'status': status, 'data_sets': [
+            dataclasses.asdict(report) | {'good': report.good} for report in reports]}
+        with files.replacing(options.json) as partial:
+            partial.write_text(json.dumps(content, indent=1) + '\n')
     if reports:
         print('\n\n'.join(map(format_report, reports)))
     if not sets:
-        there = common.some(sum(common.listing(options.folder), []), 10) or 'nothing'
+        there = files.printable(common.some(sum(common.listing(options.folder.expanduser()), []), 10)) or 'nothing'
         print(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has {there}. See '
               '--help for what is known, or name a folder nearer to the files.', file=sys.stderr)
     return status

@@ -1,16 +1,27 @@
 """What the checks of all data sets share: a finding, listings of folders, headers of images."""
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import contextlib
 import dataclasses
-import json
+import logging as python_logging
 import os
 import pathlib
+import shlex
+import stat
 
-from PIL import Image
+from absl import logging
 import tqdm
+
+from sgmg_jax import commands, files, pictures
 
 PART = 'This copy is a part of the data set, which can be built too; for all of it unpack its archives again.'
 AGAIN = 'Unpack it again from its archive; if it stays so, download the archive again.'
+# What can be wrong with a file before it is opened, and how to mend it.
+FAULTS = {
+    'dead links': 'Mend the links, or put the files in their place.',
+    'files of zero bytes': 'Was the disk full? ' + AGAIN,
+    'folders, pipes or devices in the place of files': 'Put the files in their place.',
+    'links that lead out of the data set': 'Copy the files here, or link the whole folder that they lie in.'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,38 +57,50 @@ class Copy:
         return Finding(level, 'is not there', str(self.root / place), self.archives.get(place, source))
 
 
-def is_junk(name: str) -> bool:
-    """What macOS and Windows leave behind."""
-    return name in ('__MACOSX', '.DS_Store', 'Thumbs.db', 'desktop.ini') or name.startswith('._')
-
-
 def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """Sorted names of the folders and of the files in a folder, without junk; empty where it cannot be read."""
-    folders, files = [], []
+    """As `files.listing`; empty where the folder cannot be read."""
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not is_junk(entry.name):
-                    (folders if entry.is_dir() else files).append(entry.name)
+        return files.listing(folder)
     except OSError:
-        pass
-    return sorted(folders), sorted(files)
+        return [], []
 
 
-def file_sizes(folder: str | os.PathLike) -> dict[str, int] | None:
-    """Bytes of every file of a folder by name, -1 for a dead link; None where there is no such folder."""
-    sizes = {}
+def quote(path: str | os.PathLike) -> str:
+    """A path as a word of a command, for Bash if it has characters that do not print."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + ''.join(chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f'\\x{byte:02x}'
+                          for byte in os.fsencode(text)) + "'"
+
+
+def faults(folder: str | os.PathLike, root: str | os.PathLike) -> dict[str, str] | None:
+    """What is wrong with each file of a folder, a key of FAULTS or '', by name; None where it cannot be read."""
+    found = {}
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not is_junk(entry.name):
-                    try:
-                        sizes[entry.name] = entry.stat().st_size
-                    except OSError:
-                        sizes[entry.name] = -1
+                if not files.is_junk(entry.name):
+                    found[entry.name] = _fault(entry, root)
     except OSError:
         return None
-    return sizes
+    return found
+
+
+def _fault(entry: os.DirEntry, root: str | os.PathLike) -> str:
+    try:
+        status = entry.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return 'folders, pipes or devices in the place of files'
+        if not status.st_size:
+            return 'files of zero bytes'
+        if entry.is_symlink():
+            files.check_regular(entry.path, below=root)
+    except ValueError:
+        return 'links that lead out of the data set'
+    except OSError:
+        return 'dead links'
+    return ''
 
 
 def some(names: Sequence, limit: int = 3) -> str:
@@ -98,14 +121,18 @@ def counted(what: str, where: str | os.PathLike, found: int, known: int | None, 
     return Finding('missing' if found < known else 'wrong', text, str(where), mend)
 
 
-def read_json(file: pathlib.Path, findings: list[Finding]):
-    """The content of a JSON file; None, and a finding, where it has none."""
+def read(reader: Callable, file: pathlib.Path, findings: list[Finding], *arguments, mend: str = AGAIN):
+    """`reader(file, *arguments)`; None, and a finding, where that raises."""
     try:
-        return json.loads(file.read_text(encoding='utf-8'))
+        return reader(file, *arguments)
     except (OSError, ValueError) as error:
-        empty = file.is_file() and not file.stat().st_size
-        findings.append(Finding('wrong', 'is empty' if empty else f'is not JSON ({error})', str(file), AGAIN))
+        findings.append(Finding('wrong', reason(error, file), str(file), mend))
         return None
+
+
+def reason(error: Exception, where: str | os.PathLike) -> str:
+    """What an exception says, without the path that it begins with."""
+    return commands.message(error).removeprefix(files.printable(f'{where}: '))
 
 
 class Problems:
@@ -122,16 +149,28 @@ class Problems:
                 for (level, what, where, mend), examples in self._examples.items()]
 
 
-def open_image(file: str | os.PathLike, pixels: bool) -> Image.Image:
-    """An image whose header is read, or, with `pixels`, all of it.
+def begins_with(file: pathlib.Path, *heads: bytes, at: int = 0) -> bool:
+    """Whether one of these bytes stands at a place of a file that is one of `check_files`' good ones."""
+    try:
+        with open(file, 'rb') as stream:
+            return stream.read(at + len(heads[0]))[at:] in heads
+    except OSError:
+        return False
 
-    Raises:
-        OSError, SyntaxError: for a broken one; Pillow raises both.
-    """
-    with Image.open(file) as image:
-        if pixels:
-            image.load()
-    return image
+
+@contextlib.contextmanager
+def warnings() -> Iterator[list[str]]:
+    """Yields a list to which the warnings go that would be logged."""
+    said, logger = [], logging.get_absl_logger()
+    handler = python_logging.Handler(python_logging.WARNING)
+    handler.emit = lambda record: said.append(files.printable(record.getMessage()))
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield said
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
 
 
 def progress(items: Iterable, what: str, unit: str = 'video'):
@@ -139,81 +178,85 @@ def progress(items: Iterable, what: str, unit: str = 'video'):
     return tqdm.tqdm(items, desc=what, unit=unit, delay=1)
 
 
-def check_files(sizes: Mapping[str, int], wanted: Sequence[str], problems: Problems,
+def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequence[str], problems: Problems,
                 where: str | os.PathLike, prefix: str = '') -> list[str]:
-    """Those of the wanted files that are there and not empty; the others become problems."""
+    """The good files among those that are wanted; the others become problems.
+
+    Args:
+        there: as `faults` gives it.
+        wanted: names without ending.
+        endings: that they may have, in capitals or not; the first is the usual one.
+    """
+    by_stem = defaultdict(list)
+    for name in sorted(there):
+        by_stem[os.path.splitext(name)[0]].append(name)
     good = []
-    others = None
-    for name in wanted:
-        size = sizes.get(name)
-        if size is not None and size > 0:
-            good.append(name)
-        elif size is None:
-            others = others or {pathlib.PurePath(other).stem: other for other in sizes}
-            other = others.get(pathlib.PurePath(name).stem)
-            if other is None:
-                problems.add('missing', 'files that are listed and not there', where, AGAIN, prefix + name)
-            else:
-                problems.add('wrong', f'files end in {pathlib.PurePath(other).suffix}, not in '
-                             f'{pathlib.PurePath(name).suffix}', where,
-                             'Take the files of the release; do not convert or rename them.', prefix + other)
-        elif size < 0:
-            problems.add('wrong', 'dead links', where, 'Mend the links, or put the files in their place.',
-                         prefix + name)
+    for stem in wanted:
+        found = [name for name in by_stem[stem] if os.path.splitext(name)[1].lower() in endings]
+        if len(found) == 1 and not there[found[0]]:
+            good.append(found[0])
+        elif len(found) == 1:
+            problems.add('wrong', there[found[0]], where, FAULTS[there[found[0]]], prefix + found[0])
+        elif found:
+            problems.add('wrong', 'files of one frame, of several endings', where, 'Remove all but one.',
+                         prefix + ' '.join(found))
+        elif by_stem[stem]:
+            other = by_stem[stem][0]
+            problems.add('wrong', f'files end in {os.path.splitext(other)[1]}, not in {endings[0]}', where,
+                         'Take the files of the release; do not convert or rename them.', prefix + other)
         else:
-            problems.add('wrong', 'files of zero bytes', where, 'Was the disk full? ' + AGAIN, prefix + name)
+            problems.add('missing', 'files that are listed and not there', where, AGAIN, prefix + stem + endings[0])
     return good
 
 
-def check_frames(videos: Mapping[str, Sequence[str]], frames: pathlib.Path, masks: pathlib.Path | None, pixels: bool,
-                 ending: str = '.jpg', on_masks: Callable[[str, set[int]], None] | None = None) -> list[Finding]:
+def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.Path],
+                 masks: Sequence[pathlib.Path] | None, root: pathlib.Path, kind: str = pictures.JPEG) -> list[Finding]:
     """Looks whether each listed frame, and its mask, is there, and at the headers of the first and the last.
 
     Args:
         videos: names of the frames of each video, without ending; a key may be a path of several folders.
-        frames: <frames>/<video>/<frame><ending>.
+        frames: folders of videos, of which the first that has one is taken: <frames>/<video>/<frame>.jpg, or .png.
         masks: <masks>/<video>/<frame>.png of palette or grey values; None without ground truth.
-        pixels: decode all files instead of the headers of two a video.
-        on_masks: called with each video and the ids in its masks, if `pixels`.
+        root: of the data set.
+        kind: of the frames, 'JPEG' or 'PNG'.
     """
+    from sgmg_jax.data.records import check_frame_size  # Late: it takes a second.
+
     problems = Problems()
-    for video, names in progress(videos.items(), f'looking at {frames}'):
+    endings = ('.jpg', '.jpeg') if kind == pictures.JPEG else ('.png',)
+    for video, names in progress(videos.items(), f'looking at {frames[0]}'):
         size = None
-        for folder, end in ((frames, ending), (masks, '.png')):
-            if folder is None:
+        for folders, of_kind, ends in ((frames, kind, endings), (masks, pictures.PNG, ('.png',))):
+            if folders is None:
                 continue
-            sizes = file_sizes(folder / video)
-            if sizes is None:
+            folder = next((folder for folder in folders if (folder / video).is_dir()), folders[0])
+            there = faults(folder / video, root)
+            if there is None:
                 problems.add('missing', 'folders of videos that are listed and not there', folder, AGAIN, video)
                 continue
-            good = check_files(sizes, [name + end for name in names], problems, folder, f'{video}/')
-            if folder is masks:
-                lone = sorted({n[:-4] for n in sizes if n.endswith('.png')} - set(names))
-                if lone:
-                    problems.add('note', 'videos with masks of frames that are not listed, which are not used',
-                                 masks, '', video)
-            ids = set()
-            for name in good if pixels else dict.fromkeys(good[:1] + good[-1:]):
+            good = check_files(there, names, ends, problems, folder, f'{video}/')
+            lone = {os.path.splitext(name)[0] for name in there if name.lower().endswith('.png')} - set(names)
+            if folders is masks and lone:
+                problems.add('note', 'videos with masks of frames that are not listed, which are not used',
+                             folder, '', video)
+            for name in dict.fromkeys(good[:1] + good[-1:]):
                 example = f'{video}/{name}'
                 try:
-                    image = open_image(folder / video / name, pixels)
-                except (OSError, SyntaxError) as error:
-                    reason = 'not an image' if 'cannot identify' in str(error) else error
-                    problems.add('wrong', f'broken images ({reason})', folder, AGAIN, example)
+                    header = pictures.read_header(folder / video / name)
+                    check_frame_size(header.height, header.width, 'the frame')
+                except (OSError, ValueError) as error:
+                    problems.add('wrong', f'broken images ({reason(error, folder / video / name)})', folder, AGAIN,
+                                 example)
                     continue
-                if end == '.jpg' and image.format != 'JPEG':
-                    problems.add('wrong', f'files that are {image.format}, not JPEG', folder,
-                                 'Take the frames of the release as they are.', example)
-                if folder is masks and image.mode not in ('P', 'L', '1'):
-                    problems.add('wrong', f'masks of colour mode {image.mode}; a mask holds object ids (mode P or L)',
+                if header.format != of_kind:
+                    problems.add('wrong', f'files that are {header.format}, not {of_kind}', folder,
+                                 'Take the files of the release as they are.', example)
+                if folders is masks and header.mode not in ('P', 'L', '1'):
+                    problems.add('wrong', f'masks of colour mode {header.mode}; a mask holds object ids (mode P or L)',
                                  folder, 'Take the masks of the release as they are.', example)
-                elif folder is masks and pixels:
-                    ids |= {value for _, value in image.getcolors(256)}
-                size = size or image.size
-                if image.size != size:
+                size = size or (header.width, header.height)
+                if (header.width, header.height) != size:
                     problems.add('wrong', 'images of another size than the first of their video', folder,
                                  'Take frames and masks of one release, at one size.',
-                                 f'{example} is {image.width}x{image.height}, not {size[0]}x{size[1]}')
-            if folder is masks and pixels and on_masks and len(good) == len(names):
-                on_masks(video, ids)
+                                 f'{example} is {header.width}x{header.height}, not {size[0]}x{size[1]}')
     return problems.findings()

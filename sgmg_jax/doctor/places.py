@@ -4,22 +4,26 @@ A part is a characteristic folder or file ("the frames of Ref-YouTube-VOS's vali
 has below the root of its data set ('valid/JPEGImages'). Packs that differ have several places for one part; a
 part that lies at one of them has that place.
 """
+import codecs
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 import dataclasses
-import json
+import gzip
+import io
 import os
 import pathlib
 import re
-import shlex
 import tarfile
 import zipfile
 
+from sgmg_jax import files
 from sgmg_jax.doctor import common
-from sgmg_jax.doctor.common import Finding
+from sgmg_jax.doctor.common import Finding, quote
 
 LEVELS = 3  # How far below the folder parts are looked for.
 MAX_FOLDERS = 20_000
+ARCHIVE_HEAD = 2 ** 26  # bytes of a tar, as it unpacks, that are looked into
+LARGEST_LIST = 2 ** 26  # bytes of a file of sentences
 YOUTUBE_SPLITS = {'train': 3471, 'valid': 202, 'test': 305}  # Videos; the valid file also lists those of test.
 DAVIS_VALID = frozenset(
     'bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump '
@@ -75,17 +79,19 @@ class Part:
 
 @dataclasses.dataclass
 class Survey:
-    """What there is below a folder. junk: of macOS. dead: links to nothing. cut: not everything was looked at."""
+    """What there is below a folder. junk: of macOS. dead: links to nothing. closed: folders that cannot be read, and
+    why. cut: not everything was looked at."""
     parts: list[Part]
     archives: list[pathlib.Path]
     junk: list[pathlib.Path]
     dead: list[pathlib.Path]
+    closed: list[tuple[pathlib.Path, str]]
     cut: bool
 
 
 def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_folders: int = MAX_FOLDERS) -> Survey:
     """Looks at a folder and at `LEVELS` levels below it, nearest first, and does not look inside of parts."""
-    found = Survey([], [], [], [], False)
+    found = Survey([], [], [], [], [], False)
     folders, expression_files = [], []
     queue = deque([(folder, 0)])
     while queue:
@@ -93,17 +99,21 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
             found.cut = True
             break
         path, depth = queue.popleft()
-        names, files = common.listing(path)
-        folders.append((path, names, files))
-        expression_files += [path / name for name in files if name.endswith('.json')
+        try:
+            names, others = files.listing(path)
+        except OSError as error:
+            found.closed.append((path, common.reason(error, path)))
+            continue
+        folders.append((path, names, others))
+        expression_files += [path / name for name in others if name.endswith('.json')
                              and name.startswith('meta_expressions')]
-        found.archives += [path / name for name in files if name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz'))
-                           and os.path.exists(path / name)]
-        found.dead += [path / name for name in files[:1000]  # Not of the many files of a part: its check finds them.
+        found.archives += [path / name for name in others if name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz'))
+                           and os.path.isfile(path / name)]
+        found.dead += [path / name for name in others[:1000]  # Not of the many files of a part: its check finds them.
                        if os.path.islink(path / name) and not os.path.exists(path / name)]
         if (path / '__MACOSX').is_dir():
             found.junk.append(path / '__MACOSX')
-        if depth < LEVELS and not any(_folder_parts(path, names, files, {})):
+        if depth < LEVELS and not any(_folder_parts(path, names, others, {})):
             queue += [(path / name, depth + 1) for name in names
                       if path / name != leave_out and not name.startswith('.')]
     known = defaultdict(set)
@@ -112,9 +122,9 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
             found.parts.append(part)
             if part.name == 'ref_youtube_vos':
                 known[part.place.split('/')[1]] |= videos
-    for path, names, files in folders:
-        found.parts += _folder_parts(path, names, files, known)
-        for name in files:
+    for path, names, others in folders:
+        found.parts += _folder_parts(path, names, others, known)
+        for name in others:
             if name.endswith(('.txt', '.csv', '.json')):
                 found.parts += _file_parts(path / name)
     return found
@@ -152,25 +162,23 @@ def place_parts(parts: list[Part], root: pathlib.Path) -> tuple[dict[str, pathli
         findings += [Finding('note', f'another copy of {place}, which is not used', str(part.path))
                      for part in candidates if part.path != found[place] and copies[part.root] < 2]
     findings += [Finding('note', f'another copy of {number} parts, which is not examined', str(other),
-                         f'python -m sgmg_jax.doctor {shlex.quote(str(other))}')
+                         f'python -m sgmg_jax.doctor {quote(other)}')
                  for other, number in copies.items() if number > 1]
     return found, findings
 
 
 def move(source: pathlib.Path, target: pathlib.Path) -> str:
     """The command that moves `source` to `target`, also out of a folder that is in its way."""
-    quoted = shlex.quote
     if target in source.parents:
         aside = target.with_name(target.name + '.moved')
-        inner = ' '.join(quoted(str(path)) for path in (source, *source.parents)[1:source.parents.index(target) + 2])
-        return (f'mv {quoted(str(source))} {quoted(str(aside))} && rmdir {inner} && '
-                f'mv {quoted(str(aside))} {quoted(str(target))}')
+        inner = ' '.join(quote(path) for path in (source, *source.parents)[1:source.parents.index(target) + 2])
+        return f'mv {quote(source)} {quote(aside)} && rmdir {inner} && mv {quote(aside)} {quote(target)}'
     first = ''
     if target.is_dir():
-        first = f'rmdir {quoted(str(target))} && '
+        first = f'rmdir {quote(target)} && '
     elif not target.parent.exists():
-        first = f'mkdir -p {quoted(str(target.parent))} && '
-    return f'{first}mv {quoted(str(source))} {quoted(str(target))}'
+        first = f'mkdir -p {quote(target.parent)} && '
+    return f'{first}mv {quote(source)} {quote(target)}'
 
 
 def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[str], str]:
@@ -179,14 +187,13 @@ def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[st
     Of a tar only the first members are read, as its list is spread over all of it.
     """
     try:
-        if archive.suffix == '.zip':
+        if archive.suffix.lower() == '.zip':
             with zipfile.ZipFile(archive) as opened:
                 members = opened.namelist()
         else:
-            with tarfile.open(archive) as opened:
-                members = [member.name for _, member in zip(range(100), opened)]
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
-        return set(), [], str(error)
+            members = _first_of_tar(archive)
+    except Exception as error:  # Damaged archives make zipfile raise what comes along.
+        return set(), [], common.reason(error, archive)
     holds, seen = set(), set()
     for member in members:
         head = '/'.join(member.split('/')[:5])  # One of the many frames of a folder is enough.
@@ -203,8 +210,25 @@ def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[st
 
 def unpack(archive: pathlib.Path, root: pathlib.Path) -> str:
     """The command that unpacks an archive."""
-    quoted = shlex.quote(str(archive)), shlex.quote(str(root))
-    return 'unzip -q {} -d {}'.format(*quoted) if archive.suffix == '.zip' else 'tar -xf {} -C {}'.format(*quoted)
+    if archive.suffix.lower() == '.zip':
+        return f'unzip -q {quote(archive)} -d {quote(root)}'
+    return f'tar -xf {quote(archive)} -C {quote(root)}'
+
+
+def _first_of_tar(archive: pathlib.Path) -> list[str]:
+    """Names of the first members, of at most 100."""
+    packed = archive.name.lower().endswith(('.tgz', '.gz'))
+    names = []
+    with (gzip.open if packed else open)(archive, 'rb') as stream:
+        head = io.BytesIO(stream.read(ARCHIVE_HEAD))
+    with tarfile.open(fileobj=head, mode='r:') as opened:
+        try:
+            while len(names) < 100 and (member := opened.next()):
+                names.append(member.name)
+        except tarfile.ReadError:  # The head ends inside of a member.
+            if not names or len(head.getbuffer()) < ARCHIVE_HEAD:
+                raise
+    return names
 
 
 def _ends(path: pathlib.Path, place: str) -> bool:
@@ -212,17 +236,17 @@ def _ends(path: pathlib.Path, place: str) -> bool:
     return path.parts[-len(parts):] == parts
 
 
-def _folder_parts(path: pathlib.Path, folders: list[str], files: list[str],
+def _folder_parts(path: pathlib.Path, folders: list[str], others: list[str],
                   known: Mapping[str, set[str]]) -> Iterator[Part]:
     """The parts that a folder with these folders and files in it is."""
-    if 'dataset_info.json' in files:
+    if 'dataset_info.json' in others:
         yield Part('records', '.', path)
-    if any(name.startswith('COCO_train2014_') for name in files):
+    if any(name.startswith('COCO_train2014_') for name in others):
         yield Part('refcoco', 'images/train2014' if _ends(path, 'images/train2014') else 'train2014', path)
-    if any(re.fullmatch(r'.{11}\.mp4', name) for name in files):
+    if any(re.fullmatch(r'.{11}\.mp4', name, re.IGNORECASE) for name in others):
         yield Part('a2d_sentences', f'Release/{"clips320H" if path.name == "clips320H" else "CLIPS320"}', path)
-    if any(re.fullmatch(r'refs\(\w+\)\.p|instances_refcoco[+g]?_\w+\.json', name) for name in files):
-        yield Part('refcoco', _refcoco_name(path, files), path)
+    if any(re.fullmatch(r'refs\(\w+\)\.p|instances_refcoco[+g]?_\w+\.json', name) for name in others):
+        yield Part('refcoco', _refcoco_name(path, others), path)
     youtube = [name for name in folders if re.fullmatch('[0-9a-f]{10}', name)]
     if youtube:
         kind = _kind_of_videos(path, youtube)
@@ -237,12 +261,13 @@ def _folder_parts(path: pathlib.Path, folders: list[str], files: list[str],
     actions = sorted(JHMDB_ACTIONS.intersection(folders))
     for action in actions[:3]:
         for video in common.listing(path / action)[0][:3]:
-            images = common.listing(path / action / video)[1]
-            if 'puppet_mask.mat' in images or '00001.png' in images:
+            images = {name.lower() for name in common.listing(path / action / video)[1]}
+            if images & {'puppet_mask.mat', '00001.png'}:
                 yield Part('jhmdb_sentences', 'puppet_mask' if 'puppet_mask.mat' in images else 'Rename_Images', path)
                 return
     for video in folders[:3]:
-        if re.fullmatch('.{11}', video) and any(name.endswith('.h5') for name in common.listing(path / video)[1]):
+        if re.fullmatch('.{11}', video) and any(
+                name.lower().endswith('.h5') for name in common.listing(path / video)[1]):
             yield Part('a2d_sentences', 'text_annotations/a2d_annotation_with_instances', path)
             return
 
@@ -250,12 +275,12 @@ def _folder_parts(path: pathlib.Path, folders: list[str], files: list[str],
 def _kind_of_videos(path: pathlib.Path, videos: list[str]) -> str:
     """'JPEGImages' or 'Annotations', by what the folders of videos hold; '' for neither."""
     for video in videos[:5]:
-        folders, files = common.listing(path / video)
-        if any(name.lower().endswith(('.jpg', '.jpeg')) for name in files):
+        folders, others = common.listing(path / video)
+        if any(name.lower().endswith(('.jpg', '.jpeg')) for name in others):
             return 'JPEGImages'
-        if any(name.endswith('.png') for name in files):
+        if any(name.lower().endswith('.png') for name in others):
             return 'JPEGImages' if path.name == 'JPEGImages' else 'Annotations'
-        if folders and any(name.endswith('.png') for name in common.listing(path / video / folders[0])[1]):
+        if folders and any(name.lower().endswith('.png') for name in common.listing(path / video / folders[0])[1]):
             return 'Annotations'
     return ''
 
@@ -283,16 +308,17 @@ def _davis_place(path: pathlib.Path, kind: str, videos: set[str]) -> str:
     return DAVIS_MASKS[0 if 'Annotations_unsupervised' in path.parts else 1]
 
 
-def _refcoco_name(path: pathlib.Path, files: list[str]) -> str:
+def _refcoco_name(path: pathlib.Path, others: list[str]) -> str:
     if path.name in REFCOCO:
         return path.name
-    for name in files:
+    for name in others:
         match = re.fullmatch(r'instances_(refcoco[+g]?)_\w+\.json', name)
         if match or name == 'refs(umd).p':
             return match[1] if match else 'refcocog'
-    if 'refs(unc).p' not in files:
+    try:
+        text = files.read_bytes(path / 'refs(unc).p', LARGEST_LIST)
+    except (OSError, ValueError):
         return 'refcocog'  # Google's split of the others always comes with that of UNC.
-    text = (path / 'refs(unc).p').read_bytes()
     # Words of location were forbidden in RefCOCO+, and every eighth sentence of RefCOCO has one.
     return 'refcoco' if 50 * text.count(b'left') > text.count(b'sent_id') else 'refcoco+'
 
@@ -300,10 +326,13 @@ def _refcoco_name(path: pathlib.Path, files: list[str]) -> str:
 def _file_parts(file: pathlib.Path) -> Iterator[Part]:
     """The parts that a file of text is, by its first bytes."""
     try:
+        files.check_regular(file)
         with open(file, 'rb') as stream:
-            head = stream.read(4096).decode('latin-1')
-    except OSError:
+            head = stream.read(4096)
+    except (OSError, ValueError):
         return
+    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    head = head.removeprefix(codecs.BOM_UTF8).decode('utf-16' if wide else 'latin-1', errors='ignore')
     line = head.splitlines()[0] if head.strip() else ''
     if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
@@ -322,7 +351,7 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
 def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
     """The part that an expressions file is, with its videos; nothing where it cannot be read."""
     try:
-        videos = json.loads(file.read_text(encoding='utf-8'))['videos']
+        videos = files.read_json(file, LARGEST_LIST)['videos']
         first = next(iter(videos))
         hidden = not any('obj_id' in expression for expression in videos[first]['expressions'].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):

@@ -1,9 +1,13 @@
 """What a whole copy of Ref-YouTube-VOS and of Ref-DAVIS17 looks like, and what differs in somebody's."""
+import dataclasses
 import pathlib
 
+from sgmg_jax import files
+from sgmg_jax.data.records import VOID, check_sentence, parse_object_id
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Copy, Finding, counted
-from sgmg_jax.doctor.places import DAVIS_FRAMES, DAVIS_MASKS, DAVIS_TRAIN, DAVIS_VALID
+from sgmg_jax.doctor.places import DAVIS_FRAMES, DAVIS_MASKS, DAVIS_TRAIN, DAVIS_VALID, LARGEST_LIST
+from sgmg_jax.raw import davis, youtube
 
 EXPRESSIONS = 'meta_expressions/{}/meta_expressions.json'
 CHALLENGE = 'valid/meta_expressions_challenge.json'
@@ -14,24 +18,26 @@ YOUTUBE_PLACES = (*map(EXPRESSIONS.format, ('train', 'valid', 'test')), CHALLENG
 # Videos, expressions, frames of the released files; None is not known.
 YOUTUBE_COUNTS = {'train': (3471, 12_913, None), 'valid and test': (507, 2096, 13_710), 'valid': (202, 834, 5486),
                   'test': (305, 1262, 8224)}
-DAVIS_TEXTS = tuple(f'davis_text_annotations/Davis17_annot{annotator}{kind}.txt'
-                    for annotator in (1, 2) for kind in ('', '_full_video'))
-DAVIS_LISTS = {split: f'DAVIS/ImageSets/2017/{name}.txt' for split, name in (('train', 'train'), ('valid', 'val'))}
+DAVIS_TEXTS = {f'{davis.TEXTS}/{name}': encoding for name, encoding in davis.TEXT_FILES.items()}
+DAVIS_LISTS = {split: f'DAVIS/ImageSets/2017/{name}' for split, name in davis.SPLITS.items()}
 DAVIS_PLACES = (*map(EXPRESSIONS.format, ('train', 'valid')), *DAVIS_FRAMES, *DAVIS_MASKS, *DAVIS_TEXTS,
                 *DAVIS_LISTS.values())
 DAVIS_SOURCE = 'Unpack DAVIS-2017-Unsupervised-trainval-480p.zip (davischallenge.org) in the root.'
 TEXT_SOURCE = 'Unpack davis_text_annotations.zip (Khoreva et al., 2018; Max Planck Institute) in the root.'
-TYPOS = {'clasic-car': 'classic-car', 'dog-scale': 'dogs-scale', 'motor-bike': 'motorbike'}  # Of the text files.
 
 
-def check_youtube(copy: Copy, pixels: bool) -> list[Finding]:
+def check_youtube(copy: Copy) -> list[Finding]:
     """Findings of a copy of Ref-YouTube-VOS."""
     findings, videos = [], {}
     challenge = CHALLENGE in copy.found and 'valid/Annotations' in copy.found
     for split in ('train', 'valid', 'test'):
         place = EXPRESSIONS.format(split)
         if place in copy.found:
-            videos[split] = read_expressions(copy.found[place], split == 'train', findings, split == 'test')
+            found = []
+            videos[split] = read_expressions(copy.found[place], split == 'train', found, split == 'test')
+            if split == 'valid' and challenge:  # Another file is taken.
+                found = [dataclasses.replace(finding, level='note') for finding in found]
+            findings += found
         elif split != 'test':
             findings.append(copy.lacks(place, YOUTUBE_SOURCE.format('meta_expressions.zip'),
                                        'note' if split == 'valid' and challenge else 'missing'))
@@ -40,6 +46,7 @@ def check_youtube(copy: Copy, pixels: bool) -> list[Finding]:
                 place, 'Without it the videos of valid are told by their folders. The official archive has lacked it '
                 'since 2022; issue 6 of github.com/wjn922/ReferFormer has a link.', 'note'))
     valid, test = videos.get('valid'), videos.get('test')
+    all_valid = valid
     if valid and test and test.keys() <= valid.keys():
         _count(findings, copy.found[EXPRESSIONS.format('valid')], 'valid and test', valid)
         valid = {name: video for name, video in valid.items() if name not in test}
@@ -52,11 +59,16 @@ def check_youtube(copy: Copy, pixels: bool) -> list[Finding]:
         valid = {name: video for name, video in valid.items() if name in there}
     if challenge:
         hidden, valid = valid, read_expressions(copy.found[CHALLENGE], True, findings)
+        all_valid = valid
+        valid = {name: video for name, video in valid.items() if name not in (test or ())}
         findings.append(Finding('ok', 'the public ground truth of valid is here, and is built instead of the hidden '
                                 f'one of {len(hidden or ()):,} videos', str(copy.found[CHALLENGE])))
     elif CHALLENGE in copy.found:
         findings.append(copy.lacks('valid/Annotations', 'The ground truth of valid needs it: unpack it from the '
                                    'same archive.'))
+    if all_valid and not valid:
+        findings.append(Finding('wrong', 'lists no video that is not one of test, or whose frames are here',
+                                str(copy.root / 'valid'), 'Take all files from the same release.'))
     for split, listed in (('train', videos.get('train')), ('valid', valid), ('test', test)):
         frames, masks = f'{split}/JPEGImages', f'{split}/Annotations'
         if listed:
@@ -67,28 +79,29 @@ def check_youtube(copy: Copy, pixels: bool) -> list[Finding]:
                 findings.append(copy.lacks(frames, 'Only for the test phase of the benchmark.', 'note'))
             else:
                 findings.append(copy.lacks(frames, YOUTUBE_SOURCE.format(f'{split}.zip')))
-        if split == 'train' and masks not in copy.found:
-            findings.append(copy.lacks(masks, YOUTUBE_SOURCE.format('train.zip')))
+        binary = split == 'valid' and challenge
+        known = not binary and (split == 'train' or any(_known(video) for video in (listed or {}).values()))
+        if known and masks not in copy.found:
+            findings.append(copy.lacks(masks, YOUTUBE_SOURCE.format(f'{split}.zip')))
         if listed and frames in copy.found:
-            binary = split == 'valid' and challenge
-            truth = copy.found.get(masks) if split == 'train' else None
-            findings += check_split(listed, copy.found[frames], truth, pixels)
+            truth = [copy.found[masks]] if known and masks in copy.found else None
+            findings += check_split(listed, [copy.found[frames]], truth, copy.root)
             if binary:
-                findings += _check_binary(listed, copy.found[masks], pixels)
+                findings += _check_binary(listed, copy.found[masks], copy.root)
             others = {name: other for other, there in videos.items() if other != split and there for name in there}
             findings += _unlisted(listed, copy.found[frames], {} if split == 'valid' and not test else others)
     return findings
 
 
-def check_davis(copy: Copy, pixels: bool) -> list[Finding]:
+def check_davis(copy: Copy) -> list[Finding]:
     """Findings of a copy of Ref-DAVIS17, converted or as downloaded."""
     if any(EXPRESSIONS.format(split) in copy.found for split in ('train', 'valid')):
-        return _check_converted_davis(copy, pixels)
+        return _check_converted_davis(copy)
     findings = [Finding('note', 'the original downloads (no meta_expressions/)', str(copy.root))]
     texts = {}
     for place in DAVIS_TEXTS:
         if place in copy.found:
-            texts[place] = _read_davis_text(copy.found[place], findings)
+            texts[place] = _read_davis_text(copy.found[place], DAVIS_TEXTS[place], findings)
         else:
             findings.append(copy.lacks(place, TEXT_SOURCE))
     frames, masks = copy.first(DAVIS_FRAMES[0]), copy.first(DAVIS_MASKS[0])
@@ -103,27 +116,44 @@ def check_davis(copy: Copy, pixels: bool) -> list[Finding]:
         findings += _compare_davis_texts(copy, texts)
     for split, place in DAVIS_LISTS.items():
         names = DAVIS_VALID if split == 'valid' else DAVIS_TRAIN
-        if place not in copy.found:
+        of_class = copy.root / 'DAVIS/ImageSets/2017/class' / davis.SPLITS[split]  # in old releases
+        file = copy.found.get(place, of_class)
+        if place not in copy.found and not of_class.is_file():
             findings.append(copy.lacks(place, DAVIS_SOURCE))
             continue
-        listed = _read_davis_list(copy.found[place], findings)
-        findings.append(counted(f'{split}: videos', copy.found[place], len(listed), len(names),
-                                mend=_lacking(names, listed)))
+        listed = common.read(davis.read_list, file, findings) or []
+        findings.append(counted(f'{split}: videos', file, len(listed), len(names), mend=_lacking(names, listed)))
         for text in texts:
             silent = sorted(set(listed) - {video for video, _ in texts[text]})
             if silent:
                 findings.append(Finding('wrong', f'has no sentence for {len(silent)} videos of {split} '
                                         f'({common.some(silent)})', str(copy.found[text]), common.AGAIN))
         if frames:
-            there = {video: [name[:-4] for name in common.listing(frames / video)[1] if name.endswith('.jpg')]
-                     for video in listed}
-            findings += check_split({video: (tuple(there[video]), {}) for video in listed}, frames, masks, pixels)
+            there = {video: _frame_names(frames / video, masks / video if masks else None) for video in listed}
+            findings += check_split({video: (there[video], {}) for video in listed}, [frames],
+                                    [masks] if masks else None, copy.root)
+            bare = [video for video in listed if not there[video]]
+            if bare:
+                findings.append(Finding('missing', f'{len(bare)} folders of {split} without a frame '
+                                        f'({common.some(bare)})', str(frames), common.AGAIN))
             findings.append(counted(f'{split}: frames', frames, sum(map(len, there.values())),
                                     1999 if split == 'valid' else 4209))
     return findings
 
 
-def _check_converted_davis(copy: Copy, pixels: bool) -> list[Finding]:
+def _frame_names(frames: pathlib.Path, masks: pathlib.Path | None) -> tuple[str, ...]:
+    """Of frames and masks alike, as the builder takes them."""
+    names = [name for folder, endings in ((frames, youtube.FRAME_ENDINGS), (masks, ('.png',))) if folder
+             for name in common.listing(folder)[1] if name.lower().endswith(endings)]
+    return tuple(sorted({name.rpartition('.')[0] for name in names}))
+
+
+def _known(video: tuple) -> bool:
+    """Whether it is said which objects the sentences refer to."""
+    return any(value > 0 for value in video[1].values())
+
+
+def _check_converted_davis(copy: Copy) -> list[Finding]:
     findings = [Finding('note', 'converted to the layout of Ref-YouTube-VOS', str(copy.root))]
     for split, names, frames_known, known, about in (('train', DAVIS_TRAIN, 4209, 576, True),
                                                      ('valid', DAVIS_VALID, 1999, 244, False)):
@@ -150,8 +180,14 @@ def _check_converted_davis(copy: Copy, pixels: bool) -> list[Finding]:
                                 mend=_lacking(names, listed)))
         _count(findings, copy.found[place], split, listed, (None, known, frames_known), about)
         if frames:
-            findings += check_split(listed, frames, masks, pixels)
+            findings += check_split(listed, _candidates(copy, (*frame_places, DAVIS_FRAMES[0])),
+                                    _candidates(copy, (*mask_places, DAVIS_MASKS[0])) if masks else None, copy.root)
     return findings
+
+
+def _candidates(copy: Copy, places: tuple[str, ...]) -> list[pathlib.Path]:
+    """The folders that hold videos, in the order in which the builder looks for one."""
+    return [copy.found.get(place, copy.root / place) for place in places]
 
 
 def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Finding],
@@ -161,7 +197,7 @@ def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Fin
     known_objects: whether every expression must name its object. may_be_empty: without test videos valid is whole.
     Videos whose frames or expressions cannot be read are left out, with findings.
     """
-    content = common.read_json(file, findings)
+    content = common.read(files.read_json, file, findings, LARGEST_LIST)
     if content is None:
         return {}
     videos = content.get('videos') if isinstance(content, dict) else None
@@ -174,9 +210,12 @@ def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Fin
         problems.add('wrong', what, file, mend, example)
 
     for name, video in videos.items():
+        if not _is_name(name):
+            wrong('videos whose name cannot be that of a folder', ascii(name)[:80])
+            continue
         frames = video.get('frames') if isinstance(video, dict) else None
         expressions = video.get('expressions') if isinstance(video, dict) else None
-        if not isinstance(frames, list) or not frames or not all(isinstance(f, str) and f for f in frames):
+        if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
             wrong('videos whose field "frames" is no list of names', name)
             continue
         if len(set(frames)) < len(frames):
@@ -186,53 +225,59 @@ def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Fin
             continue
         objects = {}
         for key, expression in expressions.items():
-            where = f'video {name}, expression {key}'
+            where = files.printable(f'video {name}, expression {key}')
             if not key.isdecimal():
                 wrong('expressions whose id is no whole number', where)
             text = expression.get('exp') if isinstance(expression, dict) else None
-            if not isinstance(text, str) or not text.strip():
+            if not _is_sentence(text):
                 wrong('expressions whose field "exp" is missing or empty', where,
                       'Write a sentence, or remove the expression.')
                 continue
             value = expression.get('obj_id', 0)
-            objects[key] = int(value) if str(value).isdecimal() else -1
-            if not 0 < objects[key] < 255 and (known_objects or 'obj_id' in expression):
-                wrong('expressions whose field "obj_id" is no whole number from 1 to 254', f'{where}: {value!r}')
+            objects[key] = parse_object_id(value) or 0
+            if not objects[key] and (known_objects or 'obj_id' in expression):
+                wrong(f'expressions whose field "obj_id" is no whole number from 1 to {VOID - 1}',
+                      f'{where}: {value!a:.80}')
         read[name] = tuple(sorted(frames)), objects
     findings += problems.findings()
     return read
 
 
-def check_split(videos: dict, frames: pathlib.Path, masks: pathlib.Path | None, pixels: bool) -> list[Finding]:
+def check_split(videos: dict, frames: list[pathlib.Path], masks: list[pathlib.Path] | None, root: pathlib.Path
+                ) -> list[Finding]:
     """Looks at the frames and the palette masks of the videos of `read_expressions`."""
-    problems = common.Problems()
-
-    def compare(video: str, ids: set[int]):
-        for key, value in videos[video][1].items():
-            if value > 0 and value not in ids:
-                problems.add('wrong', 'expressions whose "obj_id" is in no mask of the video', masks,
-                             'Take expressions and masks of the same release.',
-                             f'video {video}, expression {key}: {value} is not among {sorted(ids - {0, 255})}')
-
-    found = common.check_frames({name: names for name, (names, _) in videos.items()}, frames, masks, pixels,
-                                on_masks=compare) + problems.findings()
+    found = common.check_frames({name: names for name, (names, _) in videos.items()}, frames, masks, root)
     if not any(finding.level in ('missing', 'wrong') for finding in found):
         what = 'frames and masks' if masks else 'frames'
-        how = 'decoded' if pixels else 'are there'
+        where = next((folder for folder in frames if folder.is_dir()), frames[0])
         found.append(Finding('ok', f'all {sum(len(names) for names, _ in videos.values()):,} {what} of {len(videos):,} '
-                             f'videos {how}', str(frames)))
+                             'videos are there', str(where)))
     return found
 
 
-def _check_binary(videos: dict, masks: pathlib.Path, pixels: bool) -> list[Finding]:
+def _is_name(name) -> bool:
+    try:
+        return bool(files.check_name(name, ''))
+    except ValueError:
+        return False
+
+
+def _is_sentence(text) -> bool:
+    try:
+        return bool(check_sentence(text, ''))
+    except ValueError:
+        return False
+
+
+def _check_binary(videos: dict, masks: pathlib.Path, root: pathlib.Path) -> list[Finding]:
     """Looks at the public ground truth of valid, one folder an expression."""
-    flat = [name for name in videos if any(file.endswith('.png') for file in common.listing(masks / name)[1])]
+    flat = [name for name in videos if any(file.lower().endswith('.png') for file in common.listing(masks / name)[1])]
     if flat:
         return [Finding('wrong', f'holds index masks ({common.some(flat)}) where the ground truth has one folder an '
                         'expression', str(masks), 'These are of YouTube-VOS, not of Ref-YouTube-VOS. Take those of '
                         'the archive that holds meta_expressions_challenge.json.')]
     expressions = {f'{name}/{key}': frames for name, (frames, objects) in videos.items() for key in objects}
-    return common.check_frames(expressions, masks, None, pixels, '.png') or [
+    return common.check_frames(expressions, [masks], None, root, 'PNG') or [
         Finding('ok', f'the masks of all {len(expressions):,} expressions are there', str(masks))]
 
 
@@ -265,36 +310,29 @@ def _lacking(names: frozenset[str], there) -> str:
     return f'{common.PART} It is without {common.some(lacking, 6)}.' if lacking else ''
 
 
-def _read_davis_list(file: pathlib.Path, findings: list[Finding]) -> list[str]:
-    """Names of videos, one a line; old releases list the paths of every frame."""
-    lines = file.read_text(encoding='latin-1').split('\n')
-    names = list(dict.fromkeys(line.split()[0].split('/')[-2] if '/' in line else line.strip()
-                               for line in lines if line.strip()))
-    if not names:
-        findings.append(Finding('wrong', 'lists no video', str(file), common.AGAIN))
-    return names
-
-
-def _read_davis_text(file: pathlib.Path, findings: list[Finding]) -> dict[tuple[str, str], str]:
+def _read_davis_text(file: pathlib.Path, encoding: str, findings: list[Finding]) -> dict[tuple[str, str], str]:
     """{(video, object id): sentence} of lines such as: blackswan 1 "a black swan"."""
     problems, sentences = common.Problems(), {}
-    try:
-        text = file.read_text(encoding='utf-8' if 'annot1' in file.name else 'latin-1')  # As they were released.
-    except ValueError as error:
-        findings.append(Finding('wrong', f'is not utf-8 ({error})', str(file), common.AGAIN))
-        return {}
-    for number, line in enumerate(text.split('\n'), 1):
+    text = common.read(files.read_text, file, findings, encoding)
+    for number, line in enumerate((text or '').split('\n'), 1):
         words = line.split()
         if not words:
             continue
-        quoted = ' '.join(words[2:])
-        if len(words) < 3 or not words[1].isdecimal() or len(quoted) < 3 or quoted[0] + quoted[-1] != '""':
+        quoted, example = ' '.join(words[2:]), f'line {number}: {line.strip()[:60]!a}'
+        object_id = parse_object_id(words[1]) if len(words) > 2 else None
+        if object_id is None or len(quoted) < 2 or not _is_sentence(quoted.removeprefix('"').removesuffix('"')):
             problems.add('wrong', 'lines that are not: video, object id, sentence in quotes', file, common.AGAIN,
-                         f'line {number}: {line.strip()[:60]!r}')
+                         example)
             continue
-        sentences[TYPOS.get(words[0], words[0]), words[1]] = quoted[1:-1]
+        key = davis.MISSPELT.get(words[0], words[0]), str(object_id)
+        if key in sentences:
+            problems.add('wrong', 'lines about an object that another line is about', file, 'Remove one of them.',
+                         example)
+        if quoted[0] + quoted[-1] != '""':
+            problems.add('note', 'sentences without their quotes', file, '', example)
+        sentences[key] = quoted
     findings += problems.findings()
-    if not sentences:
+    if text is not None and not sentences:
         findings.append(Finding('wrong', 'holds no sentence', str(file), common.AGAIN))
     return sentences
 

@@ -16,6 +16,7 @@ import re
 import numpy as np
 import scipy.optimize
 
+from sgmg_jax import files
 from sgmg_jax.evaluation import region_boundary, scoring
 
 TASKS = 'unsupervised', 'semi-supervised'
@@ -85,45 +86,83 @@ def find_truth(root, split: str, task: str = 'unsupervised') -> tuple[pathlib.Pa
 
     Args:
         root: the folder that holds Annotations_unsupervised/ or Annotations/ (with or without a level 480p/), or
-          the one above, whose parts may also be called DAVIS or as the split.
-        split: 'valid' or 'train', read from ImageSets/2017/; without such a list, every sequence with a folder.
+          the one above, whose parts may also be called DAVIS or as the split; or one above that, if it holds one alone.
+        split: 'valid' or 'train', read from ImageSets/2017/; where no list is there, every sequence with a folder.
 
     Raises:
         FileNotFoundError: there are no index PNGs in any of these places, or not of each listed sequence.
+        ValueError: several folders in `root` hold them; the list is damaged, or there are lists of other splits alone.
     """
     root = pathlib.Path(root)
-    parts = root, root / split, root / 'DAVIS'
-    lists = [part / 'ImageSets/2017' / f'{"val" if split == "valid" else split}.txt' for part in parts]
+    found = _truth_below(root, split, task)
+    if found is None:
+        deeper = {name: _truth_below(root / name, split, task) for name in _listing(root)[0]}
+        deeper = {name: found for name, found in deeper.items() if found}
+        if len(deeper) > 1:
+            raise ValueError(f'{root}: holds several copies of the data set, in {", ".join(deeper)}. Give one of them.')
+        found = next(iter(deeper.values()), None)
+    if found is None:
+        looked = ', '.join(str(folder) for folder in _places(root, split, task))
+        raise FileNotFoundError(f'{root}: no index PNGs <sequence>/<frame>.png; looked in {looked}. Give the folder '
+                                'that holds one of these, or built records.')
+    folder, names, missing = found
+    if missing:
+        raise FileNotFoundError(f'{folder}: no <frame>.png of {len(missing)} sequences that ImageSets/2017 lists, '
+                                f'such as {missing[0]}. Complete the folder, or shorten the list.')
+    return folder, names
+
+
+def _truth_below(root: pathlib.Path, split: str, task: str) -> tuple[pathlib.Path, list[str], list[str]] | None:
+    """The folder of index PNGs, the sequences, and which of these are missing; None if there is no PNG."""
+    lists = [part / 'ImageSets' / folder / f'{"val" if split == "valid" else split}.txt'
+             for part in _parts(root, split) for folder in ('2017', '2017/class')]
     listed = next((_sequences(file) for file in lists if file.exists()), None)
+    others = [f'{file.parent}/{name}' for file in lists for name in _listing(file.parent)[1] if name.endswith('.txt')]
+    if listed is None and others:
+        raise ValueError(f'{root}: has no list of the sequences of split {split!r}, {lists[0].name}, but '
+                         f'{", ".join(others[:4])}. Name one of these splits, or add the list.')
+    best = None
+    for folder in _places(root, split, task):
+        there = {name for name in _listing(folder)[0] if any(
+            file.endswith('.png') for file in _listing(folder / name)[1])}
+        missing = [name for name in listed or () if name not in there]
+        if there and (best is None or len(missing) < len(best[2])):
+            best = folder, listed or sorted(there), missing
+    return best
+
+
+def _parts(root: pathlib.Path, split: str) -> tuple[pathlib.Path, ...]:
+    return root, root / split, root / 'DAVIS'
+
+
+def _places(root: pathlib.Path, split: str, task: str) -> list[pathlib.Path]:
+    """Where index PNGs may lie, the likeliest place first."""
     kinds = ['Annotations_unsupervised/480p', 'Annotations_unsupervised', 'Annotations/480p', 'Annotations']
     if task != 'unsupervised':
         kinds = kinds[2:] + kinds[:2]
-    candidates = [part / kind for part in parts for kind in kinds]
-    there = {folder: {file.parent.name for file in folder.glob('*/*.png')} for folder in candidates}
-    for folder, found in there.items():
-        if found and found.issuperset(listed or ()):
-            return folder, listed or sorted(found)
-    folder, found = max(there.items(), key=lambda item: len(item[1]))
-    if found:
-        missing = [name for name in listed if name not in found]
-        raise FileNotFoundError(f'{folder}: no <frame>.png of {len(missing)} sequences that ImageSets/2017 lists, '
-                                f'such as {missing[0]}. Complete the folder, or shorten the list.')
-    raise FileNotFoundError(f'{root}: no index PNGs <sequence>/<frame>.png; looked in '
-                            f'{", ".join(str(folder) for folder in candidates)}. Give the folder that holds one of '
-                            'these, or built records.')
+    return [part / kind for part in _parts(root, split) for kind in kinds]
+
+
+def _listing(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    return files.listing(folder) if folder.is_dir() else ([], [])
 
 
 def _sequences(file: pathlib.Path) -> list[str]:
     # Old releases list the paths of frames and masks: /JPEGImages/480p/bear/00000.jpg ...
-    words = (line.split()[0] for line in file.read_text().splitlines() if line.strip())
-    return list(dict.fromkeys(word.split('/')[-2] if '/' in word else word for word in words))
+    words = (line.split()[0] for line in files.read_text(file).splitlines() if line.strip())
+    names = list(dict.fromkeys(word.split('/')[-2] if '/' in word else word for word in words))
+    if not names:
+        raise ValueError(f'{file}: lists no sequence. Take it from the original archive again.')
+    for name in names:
+        files.check_name(name, f'{file}: the name of a sequence')
+    return names
 
 
-def find_predictions(files: Sequence[str], sequences: Iterable[str]) -> dict[str, str]:
+def find_predictions(names: Sequence[str], sequences: Iterable[str]) -> dict[str, str]:
     """The folders that hold <sequence>/<frame>.png: annotator -> folder, with a final '/' if it is not empty.
 
     Args:
-        files: the names of all files of a submission.
+        names: of all files of a submission.
         sequences: the names of the benchmark's sequences.
 
     Returns:
@@ -132,14 +171,14 @@ def find_predictions(files: Sequence[str], sequences: Iterable[str]) -> dict[str
     Raises:
         ValueError: there is no such folder, there are several, or some of the annotators' are missing.
     """
-    folders = sorted(set(_prediction_folders(files, set(sequences))))
+    folders = sorted(set(_prediction_folders(names, set(sequences))))
     of_annotators = [folder for folder in folders if re.search(r'(^|/)anno_\d+/$', folder)]
     if of_annotators:
-        names, above = zip(*(reversed(folder[:-1].rpartition('/')[::2]) for folder in of_annotators))
-        if names != ANNOTATORS or len(set(above)) > 1:
-            raise ValueError(f'annotators are {", ".join(of_annotators)}: there must be anno_0 to anno_3, side by '
+        annotators, above = zip(*(reversed(folder[:-1].rpartition('/')[::2]) for folder in of_annotators))
+        if annotators != ANNOTATORS or len(set(above)) > 1:
+            raise ValueError(f'annotators are {", ".join(of_annotators[:8])}: there must be anno_0 to anno_3, side by '
                              'side and once; to score one alone, give its folder')
-        return dict(zip(names, of_annotators))
+        return dict(zip(annotators, of_annotators))
     if len(folders) != 1:
         kind = f'several folders ({", ".join(folder or "." for folder in folders[:3])})' if folders else 'no folder'
         raise ValueError(f'{kind} with <sequence>/<frame>.png of this split: give the one folder that has them, or '
@@ -147,10 +186,11 @@ def find_predictions(files: Sequence[str], sequences: Iterable[str]) -> dict[str
     return {'results': folders[0]}
 
 
-def _prediction_folders(files: Sequence[str], sequences: set[str]) -> Iterator[str]:
-    for file in files:
-        *above, name = file.split('/')
-        if name.endswith('.png') and name[0] != '.' and '__MACOSX' not in above and above and above[-1] in sequences:
+def _prediction_folders(names: Sequence[str], sequences: set[str]) -> Iterator[str]:
+    for path in names:
+        *above, name = path.split('/')
+        if (name.endswith('.png') and not name.startswith('.') and not any(map(files.is_junk, above))
+                and above and above[-1] in sequences):
             yield ''.join(f'{part}/' for part in above[:-1])
 
 

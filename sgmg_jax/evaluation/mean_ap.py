@@ -7,22 +7,38 @@ import collections
 import contextlib
 import io
 import math
-import numbers
 import re
+import reprlib
+import sys
 
 import numpy as np
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from sgmg_jax import files
+from sgmg_jax.evaluation import segmentations
+
 THRESHOLDS = 0.5, 0.6, 0.7, 0.8, 0.9
 STATISTICS = 'mAP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L'  # in pycocotools' order
 EPSILON = 1e-6
+AREAS = (0, 32 ** 2), (32 ** 2, 96 ** 2), (96 ** 2, math.inf)  # pixels of small, medium and large objects
+LONGEST_ID = 500  # characters; NumPy pads all ids to the longest
+LONGEST_RUNS = 2 ** 22  # characters of a compressed segmentation, or numbers of one that is not
 IMAGE_ID = re.compile(r'v_(?P<video>.+)_f_(?P<frame>\d+)(?:_i_(?P<sentence>.+))?')
 
 
 def image_id(benchmark: str, video: str, frame_name: str, expression_id: str) -> str | int:
-    """The id of the image of a sentence and a frame, as in the ground truth of 'a2d', 'jhmdb' or 'refcoco'."""
+    """The id of the image of a sentence and a frame, as in the ground truth of 'a2d', 'jhmdb' or 'refcoco'.
+
+    Raises:
+        ValueError: the frame, or for 'refcoco' the expression, is not named by a number.
+    """
+    number = expression_id if benchmark == 'refcoco' else frame_name
+    if not (number.isdecimal() and len(number) < 16):
+        what = 'expression' if benchmark == 'refcoco' else 'frame'
+        raise ValueError(f'video {video}: {what} {number!r:.40} must be named by a whole number for {benchmark}. Use '
+                         'the config.evaluation.protocol of the data set.')
     if benchmark == 'refcoco':
         return int(expression_id)
     name = f'v_{video}_f_{int(frame_name)}'
@@ -30,30 +46,110 @@ def image_id(benchmark: str, video: str, frame_name: str, expression_id: str) ->
 
 
 def check_truth(truth: dict):
-    """Raises ValueError, naming the field, if `truth` is not COCO ground truth with one annotation an image."""
+    """Raises ValueError, naming the field, if `truth` is not COCO ground truth with one annotation an image.
+
+    pycocotools refuses nothing of it. It takes an object with the id 0 for one that is never found, forgets one with
+    the id of another or without a category, and leaves out of the count one that covers more than 10 ** 10 pixels.
+    """
     for field in ('images', 'annotations', 'categories'):
         if not isinstance(truth, dict) or not isinstance(truth.get(field), list) or not truth[field]:
-            raise ValueError(f'no list {field!r} with something in it, so not COCO ground truth')
-    for field, key, needed in (('images', 'id', {'id', 'height', 'width'}),
-                               ('annotations', 'image_id', {'id', 'image_id', 'category_id', 'segmentation', 'area'})):
+            hint = '; a list is what results are: are ground truth and predictions swapped?' * isinstance(truth, list)
+            raise ValueError(f'no list {field!r} with something in it, so not COCO ground truth{hint}')
+        needed = {'images': ('id', 'height', 'width'), 'categories': ('id',),
+                  'annotations': ('id', 'image_id', 'category_id', 'segmentation', 'area')}[field]
         for number, entry in enumerate(truth[field]):
-            if needed - set(entry):
-                raise ValueError(f'{field}[{number}] has no {sorted(needed - set(entry))[0]!r}')
-        ids = collections.Counter(entry[key] for entry in truth[field])
-        twice = [name for name, count in ids.items() if count > 1]
-        if twice:
-            raise ValueError(f'{field}: {key} {twice[0]!r} is there {ids[twice[0]]} times, once is right')
-        if field == 'images':
-            images = ids
-    differing = images.keys() ^ ids.keys()
+            if not isinstance(entry, dict):
+                raise ValueError(f'{field}[{number}] must be an object with {", ".join(needed)}, is {_shown(entry)}')
+            for key in needed:
+                if key not in entry:
+                    raise ValueError(f'{field}[{number}] has no {key!r}')
+    for number, image in enumerate(truth['images']):
+        _check(_is_image_id(image['id']), image['id'], f'images[{number}].id',
+               f'a printable string of at most {LONGEST_ID} characters, or a whole number')
+        segmentations.check_size(image['height'], image['width'], f'images[{number}]')
+        _check(isinstance(image.get('file_name', ''), str), image.get('file_name'), f'images[{number}].file_name',
+               'a string')
+    if len({type(image['id']) for image in truth['images']}) > 1:
+        raise ValueError("images: some of the 'id' are strings and some are numbers; only one of these is right")
+    for number, category in enumerate(truth['categories']):
+        _check(_is_number(category['id'], 0), category['id'], f'categories[{number}].id', 'a whole number')
+    for number, entry in enumerate(truth['annotations']):
+        _check(_is_number(entry['id'], 1), entry['id'], f'annotations[{number}].id', 'a whole number from 1')
+        _check(_is_image_id(entry['image_id']), entry['image_id'], f'annotations[{number}].image_id',
+               "one of the images' ids")
+    images = _once(truth, 'images', 'id')
+    categories = _once(truth, 'categories', 'id')
+    differing = images.keys() ^ _once(truth, 'annotations', 'image_id').keys()
+    _once(truth, 'annotations', 'id')
     if differing:
         raise ValueError(f'image {min(differing, key=str)!r} is not in both images and annotations')
-    sizes = {image['id']: image['height'] * image['width'] for image in truth['images']}
     for number, entry in enumerate(truth['annotations']):
-        segmentation = entry['segmentation']
-        if isinstance(segmentation, dict) and not isinstance(segmentation.get('counts'), list) and not _is_whole(
-                segmentation.get('counts'), sizes[entry['image_id']]):
-            raise ValueError(f'annotations[{number}].segmentation is a damaged RLE, or not of its image\'s size')
+        where, image = f'annotations[{number}]', images[entry['image_id']]
+        category, crowd = entry['category_id'], entry.get('iscrowd', 0)
+        _check(_is_number(category, 0) and category in categories, category, f'{where}.category_id',
+               f'one of the categories, such as {next(iter(categories))}')
+        _check(_is_number(crowd, 0) and crowd < 2, crowd, f'{where}.iscrowd', '0 or 1')
+        ignored = entry.get('ignore', crowd)
+        _check(_is_number(ignored, 0) and ignored in (0, crowd), ignored, f'{where}.ignore',
+               '0 or as "iscrowd", which pycocotools takes instead')
+        _check_segmentation(entry['segmentation'], image, where)
+        _check_area(entry, image, where)
+
+
+def _once(truth: dict, field: str, key: str) -> dict:
+    """The entries of a list by a key, of which each is there once."""
+    entries = {entry[key]: entry for entry in truth[field]}
+    if len(entries) < len(truth[field]):
+        name, count = collections.Counter(entry[key] for entry in truth[field]).most_common(1)[0]
+        raise ValueError(f'{field}: {key} {name!r} is there {count} times, once is right')
+    return entries
+
+
+def _check(right: bool, value, where: str, must: str):
+    if not right:
+        raise ValueError(f'{where} must be {must}, is {_shown(value)}')
+
+
+def _shown(value) -> str:
+    return files.one_line(reprlib.repr(value), 100)
+
+
+def _is_number(value, least: int) -> bool:
+    """Whether it is a whole number, and one that NumPy and floats hold exactly; neither True nor 1.0 is."""
+    return type(value) is int and least <= value < 2 ** 53
+
+
+def _is_image_id(value) -> bool:
+    return _is_number(value, 0) or isinstance(value, str) and 0 < len(value) <= LONGEST_ID and value.isprintable()
+
+
+def _check_segmentation(segmentation, image: dict, where: str):
+    counts = segmentation.get('counts') if isinstance(segmentation, dict) else None
+    if isinstance(counts, str | list) and len(counts) > LONGEST_RUNS:
+        raise ValueError(f'{where} has runs of {len(counts):,} characters or numbers, at most {LONGEST_RUNS:,} are '
+                         'read')
+    segmentations.check_segmentation(segmentation, image['height'], image['width'],
+                                     f'{where} has a damaged segmentation')
+    if isinstance(segmentation, list) and not _enclosing(segmentation):
+        raise ValueError(f'{where} has no polygon of at least three points, so nothing is segmented, in '
+                         f'{_shown(segmentation)}')
+
+
+def _enclosing(polygons: list) -> list:
+    """Polygons of less than three points enclose nothing; pycocotools would take four numbers for a box."""
+    return [polygon for polygon in polygons if len(polygon) > 4]
+
+
+def _check_area(annotation: dict, image: dict, where: str):
+    """An area decides whether an object is small, medium or large, or counts at all."""
+    area, pixels = annotation['area'], image['height'] * image['width']
+    # Of polygons it may differ from the pixels that are drawn.
+    _check(type(area) in (int, float) and 0 <= area <= pixels + 1, area, f'{where}.area',
+           f'a number of pixels, at most {pixels} of its image')
+    if isinstance(annotation['segmentation'], dict) and not annotation.get('iscrowd'):
+        covered = int(rle.area(_encoded(annotation['segmentation'], image)))
+        if any((least <= area <= most) != (least <= covered <= most) for least, most in AREAS):
+            raise ValueError(f'{where}.area is {area}, though its segmentation covers {covered} pixels')
 
 
 def check_results(truth: dict, results) -> dict[tuple[str, str], list[str]]:
@@ -62,59 +158,53 @@ def check_results(truth: dict, results) -> dict[tuple[str, str], list[str]]:
     Args:
         truth: COCO ground truth that passes `check_truth`.
         results: what should be a list of {'image_id', 'category_id', 'segmentation', 'score'}, the segmentation a
-          compressed RLE. A damaged RLE would make pycocotools read foreign memory: only what passes may be scored.
+          compressed RLE; other fields do not count. A damaged RLE would make pycocotools read foreign memory: only
+          what passes may be scored.
     """
-    if not isinstance(results, list) or not all(isinstance(result, dict) for result in results):
-        return {('not COCO results', 'write a list of {"image_id", "category_id", "segmentation", "score"}'):
-                [type(results).__name__]}
+    others = [f'entry {number}: {_shown(result)}' for number, result in enumerate(results)
+              if not isinstance(result, dict)] if isinstance(results, list) else [_shown(results)]
+    if others:
+        hint = '; this is what ground truth is: are the two swapped?' * isinstance(results, dict)
+        return {('not COCO results', f'write a list of {{"image_id", "category_id", "segmentation", "score"}}{hint}'):
+                others}
     found = collections.defaultdict(list)
-    sizes = {image['id']: (image['height'], image['width']) for image in truth['images']}
-    categories = [category['id'] for category in truth['categories']]
-    seen = set()
+    sizes = {image['id']: [image['height'], image['width']] for image in truth['images']}
+    categories = {category['id'] for category in truth['categories']}
+    seen, counts = set(), collections.Counter()
     for number, result in enumerate(results):
-        image, score = result.get('image_id'), result.get('score')
-        where = f'result {number}, image_id {image!r}'
-        if not isinstance(image, str | int) or image not in sizes:
+        image, score, category = (result.get(key) for key in ('image_id', 'score', 'category_id'))
+        where = f'result {number}, image_id {_shown(image)}'
+        if not _is_image_id(image) or image not in sizes:
             found['unknown image_id', "use the ids of the ground truth's images (strings are not numbers), and the "
                   'right split'].append(where)
             continue
         seen.add(image)
-        if result.get('category_id') not in categories:
+        if not _is_number(category, 0) or category not in categories:
             found['unknown category_id', f'write one of the ground truth, such as {min(categories)}: which one does '
-                  'not matter, but pycocotools leaves out others'].append(f'{where}: {result.get("category_id")!r}')
-        if not isinstance(score, numbers.Real) or not math.isfinite(score):
-            found['no score', 'a score is a finite number'].append(f'{where}: {score!r}')
+                  'not matter, but pycocotools leaves out others'].append(f'{where}: {_shown(category)}')
+        scored = type(score) in (int, float) and abs(score) <= sys.float_info.max
+        if not scored:
+            found['no score', 'a score is a finite number'].append(f'{where}: {_shown(score)}')
         segmentation = result.get('segmentation')
         if not isinstance(segmentation, dict) or {'size', 'counts'} - segmentation.keys():
             found['no RLE', 'a segmentation is {"size": [H, W], "counts": ..}, of pycocotools.mask.encode'
                   ].append(where)
-        elif segmentation['size'] != list(sizes[image]):
+            continue
+        size, runs = segmentation['size'], segmentation['counts']
+        if size != sizes[image] or {type(side) for side in size} != {int}:
             found['wrong size', 'resize the logits to the size of the frame before the threshold'].append(
-                f'{where}: H x W is {segmentation["size"]}, of its image {list(sizes[image])}')
-        elif not _is_whole(segmentation['counts'], math.prod(sizes[image])):
+                f'{where}: H x W is {_shown(size)}, of its image {sizes[image]}')
+        elif not isinstance(runs, str) or len(runs) > LONGEST_RUNS or not segmentations.is_whole(runs, math.prod(size)):
             found['damaged RLE', 'counts are the compressed string that pycocotools.mask.encode gives'].append(where)
-    for image in sizes.keys() - seen:
+        elif scored:
+            counts[image, score, runs] += 1
+    if counts and min(counts.values()) > 1 and not found:
+        found['everything twice', 'write each result once: pycocotools counts the second as a mistake'].append(
+            f'each of the {len(counts):,} different results is there at least {min(counts.values())} times')
+    for image in sorted(sizes.keys() - seen):
         found['image without result', 'predict every sentence of every annotated frame; a mask may be empty'
               ].append(f'image_id {image!r}')
-    return {key: sorted(where) if key[0] == 'image without result' else where for key, where in found.items()}
-
-
-def _is_whole(counts, size: int) -> bool:
-    """Whether the runs of a compressed RLE add up to `size` pixels."""
-    if not isinstance(counts, str) or not counts or not counts.isascii():
-        return False
-    # 5 bits a character, the lowest first; bit 5 says that more follow, bit 4 of the last is the sign. From the fourth
-    # run on, differences to the run before the last one.
-    codes = np.frombuffer(counts.encode(), np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes < 32)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if codes.min() < 0 or codes.max() > 63 or codes[-1] >= 32 or (ends - starts).max() > 6:
-        return False
-    place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    runs = np.add.reduceat((codes & 31) << 5 * place, starts)
-    runs -= np.where(codes[ends] & 16, np.int64(1) << 5 * (ends - starts + 1), 0)
-    runs[1::2], runs[2::2] = np.cumsum(runs[1::2]), np.cumsum(runs[2::2])
-    return bool(runs.min() >= 0 and runs.max() <= size and runs.sum() == size)
+    return dict(found)
 
 
 def evaluate(truth: dict, results: list[dict]) -> dict:
@@ -130,6 +220,9 @@ def evaluate(truth: dict, results: list[dict]) -> dict:
     Raises:
         ValueError: an image has no result.
     """
+    # Without other fields: pycocotools takes another way where the first result has a 'bbox' or a 'caption'.
+    results = [{key: result[key] for key in ('image_id', 'category_id', 'segmentation')}
+               | {'score': float(result['score'])} for result in results]
     of_image = collections.defaultdict(list)
     for result in results:
         of_image[result['image_id']].append(result)
@@ -140,7 +233,7 @@ def evaluate(truth: dict, results: list[dict]) -> dict:
     best = {image: sorted(of_this, key=lambda result: result['score'])[-1] for image, of_this in of_image.items()}
     coco = _coco(truth)
     annotations = {annotation['image_id']: annotation for annotation in coco.dataset['annotations']}
-    rows = [(image, *_overlap(coco.annToRLE(annotations[image['id']]), best[image['id']]['segmentation']))
+    rows = [(image, *_overlap(annotations[image['id']]['segmentation'], best[image['id']]['segmentation']))
             for image in truth['images']]
     ious = np.array([iou for *_, iou in rows])
     summary = _average_precision(coco, results)
@@ -151,12 +244,27 @@ def evaluate(truth: dict, results: list[dict]) -> dict:
 
 
 def _coco(truth: dict) -> COCO:
+    images = {image['id']: {key: image[key] for key in ('id', 'height', 'width')} for image in truth['images']}
     coco = COCO()
-    # pycocotools writes into the annotations.
-    coco.dataset = truth | {'annotations': [{'iscrowd': 0} | entry for entry in truth['annotations']]}
+    # What is copied alone: pycocotools writes into the annotations, and copies what it does not know at any depth.
+    coco.dataset = {
+        'images': list(images.values()), 'categories': [{'id': category['id']} for category in truth['categories']],
+        'annotations': [{key: entry[key] for key in ('id', 'image_id', 'category_id', 'area')}
+                        | {'iscrowd': entry.get('iscrowd', 0),
+                           'segmentation': _encoded(entry['segmentation'], images[entry['image_id']])}
+                        for entry in truth['annotations']]}
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
+
+
+def _encoded(segmentation: list | dict, image: dict) -> dict:
+    """A compressed RLE of what passes `check_truth`, as pycocotools draws it."""
+    if isinstance(segmentation, list):
+        return rle.merge(rle.frPyObjects(_enclosing(segmentation), image['height'], image['width']))
+    if isinstance(segmentation['counts'], list):
+        return rle.frPyObjects(segmentation, image['height'], image['width'])
+    return segmentation
 
 
 def _average_precision(coco: COCO, results: list[dict]) -> dict:

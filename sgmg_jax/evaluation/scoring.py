@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from sgmg_jax import files
 from sgmg_jax.evaluation import region_boundary
 
 VOID = 255
@@ -125,13 +126,13 @@ def format_summary(summary: dict) -> str:
 
 
 def format_table(rows_of_means: dict[str, dict], columns: Iterable[str]) -> str:
-    """A table for people: a row for each entry; '-' where a number is None."""
+    """A table for people: a row for each entry, of these columns; '-' where a number is None."""
     columns = tuple(columns)
     rows = [('', *columns)]
     for name, means in rows_of_means.items():
         cells = ('-' if means[key] is None else means[key] if isinstance(means[key], int)
                  else f'{means[key]:.4f}' if key.endswith('variance') else f'{means[key]:.2f}' for key in columns)
-        rows.append((name, *map(str, cells)))
+        rows.append((files.one_line(name, 80), *map(str, cells)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []
     for name, *cells in rows:

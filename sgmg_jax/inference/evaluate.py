@@ -129,6 +129,11 @@ def open_split(config, split):
     opened, protocol = records.open_records(directories, split), protocols.choose(config.evaluation.protocol)
     for video in opened.videos:
         protocol.check(video)
+    name = pathlib.Path(opened.directory).parent.name
+    usual = protocols.USUAL.get(name, config.evaluation.protocol)
+    if usual != config.evaluation.protocol:
+        logging.warning('config.evaluation.protocol = %r, but %s is a benchmark of the protocol %r: the files will not '
+                        'be those that it takes, nor the scores comparable', config.evaluation.protocol, name, usual)
     return opened, protocol
 
 

@@ -17,6 +17,7 @@ import dataclasses
 import io
 import os
 import pathlib
+import stat
 import struct
 import typing
 import zipfile
@@ -25,12 +26,14 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from sgmg_jax.files import replacing
+from sgmg_jax import files, pictures
 from sgmg_jax.processes import for_each
 
 TOP = 'Annotations'
 EXAMPLES = 3  # shown for each kind of problem
-JUNK = ('.DS_Store', 'Thumbs.db', 'desktop.ini')  # files that operating systems leave in folders
+LARGEST_PNG = 2 ** 26  # bytes of a mask; without compression, one of pictures.MOST_PIXELS has half of it
+LARGEST_INDEX = 2 ** 25  # bytes of the list of files in a zip: of some 400,000 masks
+LARGEST_SUBMISSION = 2 ** 34  # bytes of all files in a zip
 
 def _palette() -> list[int]:
     """PASCAL VOC's 256 colours: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first."""
@@ -40,9 +43,9 @@ def _palette() -> list[int]:
 
 PALETTE = _palette()
 
-# What Pillow and zipfile raise on a damaged file.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error,
-              zipfile.BadZipFile, Image.DecompressionBombError)
+# What zipfile raises on a damaged file.
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError, struct.error, zlib.error,
+               zipfile.BadZipFile)
 
 
 class ExpectedVideo(typing.NamedTuple):
@@ -60,7 +63,8 @@ class Submission:
     path: where it lies.
     files: every file's name relative to the submission, '/' between its parts. Of a folder that has
       Annotations/ only what is in there: nothing beside it is ever zipped.
-    read: the bytes of one of `files`.
+    read: the bytes of one of `files`. Raises OSError or ValueError, which says why, for one that is not there or
+      damaged, larger than LARGEST_PNG, encrypted, a pipe, or a link that leads out of the submission.
     """
     path: str
     files: tuple[str, ...]
@@ -100,8 +104,8 @@ def write_masks(root, video: str, expression_id: str, frame_names: Sequence[str]
     if masks.dtype != bool or masks.ndim != 3:
         raise ValueError(f'video {video!r}, expression {expression_id!r}: masks must be bool [T H W], got '
                          f'{masks.dtype} {masks.shape}')
-    pictures = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
-    _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, pictures)
+    images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+    _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
 
 
 def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
@@ -117,25 +121,26 @@ def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
     maps = np.asarray(maps)
     if maps.dtype != np.uint8 or maps.ndim != 3:
         raise ValueError(f'video {video!r}: maps must be uint8 [T H W], got {maps.dtype} {maps.shape}')
-    pictures = [Image.fromarray(index) for index in maps]
-    for picture in pictures:
-        picture.putpalette(PALETTE)
-    _write_pngs(pathlib.Path(root), (video,), frame_names, pictures)
+    images = [Image.fromarray(index) for index in maps]
+    for image in images:
+        image.putpalette(PALETTE)
+    _write_pngs(pathlib.Path(root), (video,), frame_names, images)
 
 
-def _write_pngs(root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], pictures: list[Image.Image]):
+def _write_pngs(root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], images: list[Image.Image]):
+    for part in parts:
+        files.check_name(part, 'the name of a folder of masks')
     where = '/'.join(parts)
-    if len(pictures) != len(frame_names) or len(set(frame_names)) != len(frame_names):
-        raise ValueError(f'{where}: {len(pictures)} masks for {len(set(frame_names))} distinct frame names '
+    for name in frame_names:
+        files.check_name(name, f'{where}: the name of a frame')
+    if len(images) != len(frame_names) or len(set(frame_names)) != len(frame_names):
+        raise ValueError(f'{where}: {len(images)} masks for {len(set(frame_names))} distinct frame names '
                          f'of {len(frame_names)}: each frame needs one')
-    for name in (*parts, *frame_names):
-        if not name or name.startswith('.') or '/' in name or '\\' in name:
-            raise ValueError(f'{where}: {name!r} cannot name a file of a submission')
     folder = root.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in zip(frame_names, pictures):
-        with replacing(folder / f'{name}.png') as partial:
-            picture.save(partial, 'PNG')
+    for name, image in zip(frame_names, images):
+        with files.replacing(folder / f'{name}.png') as partial:
+            image.save(partial, 'PNG')
 
 
 def zip_submission(root, zip_path, tops: Sequence[str] = (TOP,)) -> int:
@@ -151,70 +156,156 @@ def zip_submission(root, zip_path, tops: Sequence[str] = (TOP,)) -> int:
 
     Raises:
         FileNotFoundError: there is no mask in these folders.
+        ValueError: there is a link to a folder, or a mask is no file, or a link that leads out of `root`.
         OSError: the disk is full or not writable; nothing is left behind.
     """
     root, zip_path = pathlib.Path(root), pathlib.Path(zip_path)
-    files = sorted(path.relative_to(root).as_posix() for top in tops for path in root.glob(f'{top}/**/*.png')
-                   if not path.name.startswith('.'))
-    if not files:
+    names = [name for top in tops for name in _files_below(root, root / top)
+             if name.endswith('.png') and not name.rpartition('/')[2].startswith('.')]
+    if not names:
         raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}; give the folder that holds them')
-    with replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
-        for name in files:
+    with files.replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
+        for name in sorted(names):
             # ZipInfo's own date is fixed: the time of writing would change the bytes.
             info = zipfile.ZipInfo(name)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3
             info.external_attr = 0o644 << 16
-            archive.writestr(info, (root / name).read_bytes())
-    return len(files)
+            archive.writestr(info, files.read_bytes(root / name, LARGEST_PNG, below=root))
+    return len(names)
 
 
 @contextlib.contextmanager
-def open_submission(path) -> Iterator[Submission]:
+def open_submission(path, top: str = TOP) -> Iterator[Submission]:
     """Opens a submission, be it a folder or a zip.
+
+    Args:
+        top: of a folder that holds this one, only what is in there counts; '' for all.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: it is neither a folder nor a zip, or the zip is damaged.
+        ValueError: it is neither a folder nor a zip, the zip is damaged or too large, or the folder has a link to
+            another.
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        yield Submission(str(path), tuple(_files_of_folder(path)), lambda name: (path / name).read_bytes())
+        names = _files_below(path, path / top if (path / top).is_dir() else path)
+        there = set(names)
+
+        def read(name):
+            if name not in there:
+                raise FileNotFoundError('there is no such file')
+            return files.read_bytes(path / name, LARGEST_PNG, below=path)
+
+        yield Submission(str(path), tuple(names), read)
         return
     if not path.exists():
         raise FileNotFoundError(f'{path}: there is no such submission; give a zip, or a folder that '
                                 f'holds {TOP}/')
+    with open_zip(path) as archive:
+        infos = [info for info in archive.infolist() if not info.filename.endswith('/')]
+        size = sum(info.file_size for info in infos)
+        if size > LARGEST_SUBMISSION:
+            raise ValueError(f'{path}: its files have {size:,} bytes when unpacked, at most {LARGEST_SUBMISSION:,} are '
+                             'read. Is it the right zip?')
+        yield Submission(str(path), tuple(info.filename for info in infos),
+                         lambda name: read_member(archive, name, LARGEST_PNG))
+
+
+def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
+    """Names, relative to `root`, of all files below one of its folders. ValueError for a link to a folder."""
+    def check(folder):
+        if os.path.islink(folder):
+            raise ValueError(f'{folder}: is a link to another folder, which is not followed. Copy that folder here.')
+
+    def fail(error):
+        raise error
+
+    names = []
+    if top != root:
+        check(top)
+    for folder, folders, others in os.walk(top, onerror=fail) if top.is_dir() else ():
+        for name in folders:
+            check(os.path.join(folder, name))
+        names += [pathlib.Path(folder, name).relative_to(root).as_posix() for name in others]
+    return sorted(names)
+
+
+class _BoundedFile(io.FileIO):
+    """A zip whose list of files is bounded: zipfile takes as much memory for it as the zip says."""
+    opening = True
+
+    def read(self, size=-1):
+        if self.opening and size is not None and size > LARGEST_INDEX:
+            raise zipfile.BadZipFile(f'its list of files has {size:,} bytes, at most {LARGEST_INDEX:,} are read')
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip to be read by `read_member`. Raises OSError, and ValueError if it is none, or damaged."""
+    files.check_regular(path)
     with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_BoundedFile(path))
         try:
-            archive = stack.enter_context(zipfile.ZipFile(path))
-        except zipfile.BadZipFile as error:
+            archive = stack.enter_context(zipfile.ZipFile(file))
+            file.opening = False
+        except _UNREADABLE as error:
             raise ValueError(f'{path}: neither a folder nor a readable zip ({error}); '
                              f'zip the masks again') from error
-        files = tuple(info.filename for info in archive.infolist() if not info.is_dir())
-        yield Submission(str(path), files, archive.read)
+        yield archive
 
 
-def _files_of_folder(root: pathlib.Path) -> list[str]:
-    top = root / TOP if (root / TOP).is_dir() else root
-    return sorted(pathlib.Path(folder, name).relative_to(root).as_posix()
-                  for folder, _, names in os.walk(top) for name in names)
-
-
-def read_mask(submission: Submission, video: str, expression_id: str, frame_name: str) -> np.ndarray:
-    """One mask of a submission: bool [H W], True where the PNG is above 127.
+def read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
+    """A file in a zip, of at most `largest` bytes, packed and unpacked.
 
     Raises:
-        ValueError: the file is missing, unreadable or not 8-bit single-channel; the message names it.
+        FileNotFoundError: there is no such file in it.
+        ValueError: it cannot be read; says why, without the name.
+    """
+    try:
+        info = archive.getinfo(name)
+    except KeyError as error:
+        raise FileNotFoundError('there is no such file in the zip') from error
+    if info.flag_bits & 1:
+        raise ValueError('it is encrypted; zip without a password')
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # The others' memory has no bound.
+        raise ValueError('it is not compressed by deflate, the usual way; zip again with it')
+    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
+        raise ValueError('it is a link or a device, not a file; zip what it leads to')
+    if max(info.file_size, info.compress_size) > largest:
+        raise ValueError(f'it has {max(info.file_size, info.compress_size):,} bytes, at most {largest:,} are read')
+    try:
+        with archive.open(info) as file:
+            data = file.read(info.file_size + 1)  # Without a number, all that unpacks is held before it is cut off.
+    except _UNREADABLE as error:
+        raise ValueError(str(error) or type(error).__name__) from error
+    if len(data) != info.file_size:
+        raise ValueError(f'it has {len(data):,} bytes, though the zip says {info.file_size:,}')
+    return data
+
+
+def read_mask(submission: Submission, video: str, expression_id: str, frame_name: str,
+              size: tuple[int, int] | None = None) -> np.ndarray:
+    """One mask of a submission: bool [H W], True where the PNG is above 127.
+
+    Args:
+        size: (H, W) that it must have; None: any.
+
+    Raises:
+        ValueError: the file is missing, unreadable, not 8-bit single-channel or of another size; the message names it.
     """
     name = mask_path(video, expression_id, frame_name)
     try:
-        with Image.open(io.BytesIO(submission.read(name)), formats=['PNG']) as image:
-            if image.mode != 'L':
-                raise ValueError(f'mode {image.mode}, not L')
-            return np.asarray(image) > 127
-    except (KeyError, *UNREADABLE) as error:
+        data = submission.read(name)
+        header = pictures.read_header(data, [pictures.PNG])
+        if size is None or (header.height, header.width) == tuple(size):
+            return pictures.read_pixels(data, [pictures.PNG], modes=['L']) > 127
+    except (OSError, ValueError) as error:
         raise ValueError(f'{submission.path}: cannot read {name} ({error}); '
                          f'check the submission, then write it again') from error
+    raise ValueError(f'{submission.path}: {name} is {header.height, header.width} (H, W), its frame {tuple(size)}: '
+                     'write masks at the size of the frames')
 
 
 def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1,
@@ -239,26 +330,36 @@ def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1
     expected = [ExpectedVideo(*row) for row in expected]
     found = collections.defaultdict(list)  # (kind, mend) -> where
     with open_submission(path) as submission:
-        files = _under_top(submission, {video.name for video in expected}, found)
+        there = _under_top(submission, {video.name for video in expected}, found)
+    find_duplicates(submission, found)
+    _check_files(set(there), expected, found)
+    for of_video in for_each(_open_masks, (path, there, expected), len(expected), processes, 'checking', progress):
+        for key, where in of_video.items():
+            found[key] += where
+    return problems_of(found)
+
+
+def find_duplicates(submission: Submission, found: dict[tuple[str, str], list[str]]):
+    """Adds to what is found the names that a zip has more than once: only the last of them is ever read."""
     for name, count in collections.Counter(submission.files).items():
         if count > 1:
             found['file twice in the zip', 'zip the folder anew'].append(name)
-    _check_files(set(files), expected, found)
-    for of_video in for_each(_open_masks, (path, files, expected), len(expected), processes, 'checking', progress):
-        for key, where in of_video.items():
-            found[key] += where
-    return [Problem(kind, len(where), tuple(where[:EXAMPLES]), mend) for (kind, mend), where in found.items()]
+
+
+def problems_of(found: dict[tuple[str, str], list[str]]) -> list[Problem]:
+    """Problems from (kind, how to mend it) -> where."""
+    return [Problem(kind, len(where), tuple(where[:EXAMPLES]), mend) for (kind, mend), where in found.items() if where]
 
 
 def format_problems(problems: Sequence[Problem]) -> str:
-    """The problems for people: kind and count, the first examples, how to mend it."""
+    """The problems for people: kind and count, the first examples, how to mend it; names are escaped for terminals."""
     lines = []
     for problem in problems:
         lines.append(f'{problem.kind}: {problem.count:,}')
-        lines.extend(f'    {example}' for example in problem.examples)
+        lines.extend(f'    {files.one_line(example)}' for example in problem.examples)
         if problem.count > len(problem.examples):
             lines.append(f'    ... and {problem.count - len(problem.examples):,} more')
-        lines.append(f'    to mend: {problem.mend}')
+        lines.append(f'    to mend: {files.one_line(problem.mend, 1000)}')
     return '\n'.join(lines)
 
 
@@ -267,9 +368,12 @@ def _under_top(submission: Submission, videos: set[str], found) -> dict[str, str
     names = []
     for name in submission.files:
         parts = name.split('/')
-        if '__MACOSX' in parts or parts[-1].startswith('._') or parts[-1] in JUNK:
+        if any(map(files.is_junk, parts)):
             found["operating system's junk", f"delete it; zip with: zip -r -X submission.zip {TOP} "
                   "-x '*/.*' '__MACOSX*'"].append(name)
+        elif '\\' in name or {'', '.', '..'} & set(parts):
+            found['path that leads elsewhere', 'names in a zip are relative, with / between their parts and without '
+                  f'. or ..; zip with: zip -r -X submission.zip {TOP}'].append(name)
         else:
             names.append(name)
 
@@ -288,7 +392,7 @@ def _under_top(submission: Submission, videos: set[str], found) -> dict[str, str
         found[kind, f'rename it to {TOP}/'].append(top)
     for name in names:
         if not name.startswith(top):
-            found[f'file outside {top}', f'only {TOP}/ may be in the zip: delete the rest'].append(name)
+            found[f'file outside {files.one_line(top)}', f'only {TOP}/ may be in the zip: delete the rest'].append(name)
     return {f'{TOP}/{name.removeprefix(top)}': name for name in names if name.startswith(top)}
 
 
@@ -307,31 +411,31 @@ def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
     return None
 
 
-def _check_files(files: set[str], expected: list[ExpectedVideo], found):
+def _check_files(there: set[str], expected: list[ExpectedVideo], found):
     """Missing and unexpected files, each at the highest level that is whole missing or unexpected."""
-    if not files:
+    if not there:
         return
-    there = {'/'.join(name.split('/')[:depth]) for name in files for depth in (2, 3)}
+    folders = {'/'.join(name.split('/')[:depth]) for name in there for depth in (2, 3)}
     wanted_folders, wanted_files = set(), set()
     for video in expected:
         folder = f'{TOP}/{video.name}'
         wanted_folders.add(folder)
-        if folder not in there:
+        if folder not in folders:
             found['missing video', 'predict it: the benchmark counts every video of the split'].append(folder)
         for expression_id in video.expression_ids:
             expression = f'{folder}/{expression_id}'
             wanted_folders.add(expression)
-            if folder in there and expression not in there:
+            if folder in folders and expression not in folders:
                 found['missing expression', 'predict it: every expression of a video needs a folder named '
                       'as its key in meta_expressions.json'].append(expression)
             for frame in video.frame_names:
                 name = mask_path(video.name, expression_id, frame)
                 wanted_files.add(name)
-                if expression in there and name not in files:
+                if expression in folders and name not in there:
                     found['missing frame', 'write a PNG for every frame that meta_expressions.json lists; '
                           'all black where the object is absent'].append(name)
     seen = set()
-    for name in sorted(files - wanted_files):
+    for name in sorted(there - wanted_files):
         parts = name.split('/')
         for depth, kind in ((2, 'unexpected video'), (3, 'unexpected expression')):
             folder = '/'.join(parts[:depth])
@@ -347,7 +451,7 @@ def _check_files(files: set[str], expected: list[ExpectedVideo], found):
 
 
 @contextlib.contextmanager
-def _open_masks(path, files: dict[str, str], expected: list[ExpectedVideo]) -> Iterator[Callable[[int], dict]]:
+def _open_masks(path, there: dict[str, str], expected: list[ExpectedVideo]) -> Iterator[Callable[[int], dict]]:
     with open_submission(path) as submission:
         def work(index):
             """What is wrong with the masks of one video."""
@@ -355,29 +459,40 @@ def _open_masks(path, files: dict[str, str], expected: list[ExpectedVideo]) -> I
             for expression_id in video.expression_ids:
                 for frame in video.frame_names:
                     name = mask_path(video.name, expression_id, frame)
-                    if name in files:
-                        _check_png(submission, files[name], video.size, found)
+                    if name in there:
+                        _check_png(submission, there[name], video.size, found)
             return dict(found)
         yield work
 
 
 def _check_png(submission: Submission, name: str, size: tuple[int, int], found):
+    pixels = read_png(submission, name, size, ['L'], "save 8-bit single-channel PNGs: Pillow's mode L, no palette, no "
+                      'colour', found)
+    if pixels is not None:
+        counts = np.bincount(pixels.ravel(), minlength=256)
+        values = [value for value in range(1, 255) if counts[value]]
+        if values:
+            found['values other than 0 and 255', 'write 0 for background and 255 for the object: '
+                  '(logits > 0).astype(uint8) * 255'].append(f'{name}: {len(values)} others, from {values[0]} on')
+
+
+def read_png(submission: Submission, name: str, size: tuple[int, int], modes: Sequence[str], mend_mode: str,
+             found: dict[tuple[str, str], list[str]]) -> np.ndarray | None:
+    """The pixels of a PNG of a submission, uint8 [H W]; None, and what is wrong with it added to `found`.
+
+    Args:
+        size: (H, W) that it must have. modes: Pillow's, that it may have. mend_mode: what to do about another.
+    """
     try:
-        with Image.open(io.BytesIO(submission.read(name)), formats=['PNG']) as image:
-            width, height = image.size
-            if (height, width) != tuple(size):
-                found['wrong size', "resize the logits to the size of the video's frames before the threshold"
-                      ].append(f'{name}: H x W is {height} x {width}, of its frames {size[0]} x {size[1]}')
-            if image.mode != 'L':
-                found['wrong mode', "save 8-bit single-channel PNGs: Pillow's mode L, no palette, no colour"
-                      ].append(f'{name}: mode {image.mode}, not L')
-                image.load()
-                return
-            counts = image.histogram()
-    except UNREADABLE as error:
+        data = submission.read(name)
+        header = pictures.read_header(data, [pictures.PNG])
+        if (header.height, header.width) != tuple(size):
+            found['wrong size', "resize the logits to the size of the video's frames before the threshold"].append(
+                f'{name}: H x W is {header.height} x {header.width}, of its frames {size[0]} x {size[1]}')
+        if header.mode not in modes:
+            found['wrong mode', mend_mode].append(f'{name}: mode {header.mode}, not {" or ".join(modes)}')
+        elif (header.height, header.width) == tuple(size):
+            return pictures.read_pixels(data, [pictures.PNG], size, modes)
+    except (OSError, ValueError) as error:
         found['unreadable PNG', 'write it again: the file is damaged or not a PNG'].append(f'{name}: {error}')
-        return
-    values = [value for value in range(1, 255) if counts[value]]
-    if values:
-        found['values other than 0 and 255', 'write 0 for background and 255 for the object: '
-              '(logits > 0).astype(uint8) * 255'].append(f'{name}: {len(values)} others, from {values[0]} on')
+    return None

@@ -11,10 +11,9 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from pycocotools import mask as rle
 
-from sgmg_jax import files
+from sgmg_jax import files, pictures
 from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference import leaderboard
@@ -68,17 +67,21 @@ def annotator_groups(video):
     Raises:
         ValueError: if they are not so.
     """
-    try:
-        groups = [sorted((e for e in video.expressions if int(e.id) % ANNOTATORS == annotator),
+    groups, objects = (), [[]]
+    if all(e.id.isdecimal() for e in video.expressions):
+        groups = [sorted((e for e in video.expressions if _annotator(e) == annotator),
                          key=lambda e: e.object_id) for annotator in range(ANNOTATORS)]
         objects = [[e.object_id for e in group] for group in groups]
-    except ValueError:  # an id that is no number
-        objects = [[], [-1]]
-    if any(ids != sorted(set(objects[0])) or ids[:1] < [1] for ids in objects):
+    wanted = sorted(set(objects[0]))
+    if not wanted or not 0 < wanted[0] <= wanted[-1] <= davis.MAX_PREDICTED or any(ids != wanted for ids in objects):
         raise ValueError(f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects are not '
-                         f'those of Ref-DAVIS17, one of each object by each of {ANNOTATORS} annotators. For other data '
-                         "use config.evaluation.protocol = 'ytvos'.")
+                         f'those of Ref-DAVIS17, one of each object by each of {ANNOTATORS} annotators, objects from 1 '
+                         f"to {davis.MAX_PREDICTED}. For other data use config.evaluation.protocol = 'ytvos'.")
     return groups
+
+
+def _annotator(expression):
+    return int(expression.id[-2:]) % ANNOTATORS  # The last two digits decide it.
 
 
 def predict_annotated(predictor, record, benchmark):
@@ -99,6 +102,28 @@ def predict_annotated(predictor, record, benchmark):
     return results
 
 
+def _check_whole(video):
+    """Raises ValueError for a video with masks of single frames."""
+    if video.mask_places is not None:
+        raise ValueError(f'video {video.name}: has masks of single frames, which are not scored by J and F. Use '
+                         f'config.evaluation.protocol = {" or ".join(map(repr, ANNOTATED))}, as the data set has it.')
+
+
+def _check_davis(video):
+    _check_whole(video)
+    annotator_groups(video)
+
+
+def _check_annotated(video, benchmark):
+    """Raises ValueError if two of the images that are asked for have one id, or an id cannot be told."""
+    ids = [image_id(benchmark, video.name, video.frame_names[frame], expression.id)
+           for expression in video.expressions for frame in video.annotated_frames(expression.object_id)]
+    if len(set(ids)) < len(ids):
+        twice = next(name for number, name in enumerate(ids) if name in ids[:number])
+        raise ValueError(f'video {video.name}: several images of a sentence and a frame have the image_id {twice!r} of '
+                         f'{benchmark}. Use the config.evaluation.protocol of the data set.')
+
+
 def _write_results(predictor, record, folder, benchmark):
     results = json.dumps(predict_annotated(predictor, record, benchmark))
     with files.replacing(_results(folder, record.video)) as partial:
@@ -106,36 +131,41 @@ def _write_results(predictor, record, folder, benchmark):
 
 
 def _results(folder, video):
-    return pathlib.Path(folder) / RESULTS / f'{video.name}.json'
+    return _path(folder, RESULTS, video.name, suffix='.json')
+
+
+def _path(folder, *names, suffix):
+    """A path below `folder`, of names that come from the data set."""
+    for name in names:
+        files.check_name(name, 'a name in the data set')
+    return pathlib.Path(folder, *names[:-1], f'{names[-1]}{suffix}')
 
 
 def _read_result(folder, video, expression, frame, benchmark):
     """Of the best query, the last one on ties."""
     wanted = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
-    results = [row for row in json.loads(_results(folder, video).read_text()) if row['image_id'] == wanted]
+    results = [row for row in files.read_json(_results(folder, video)) if row['image_id'] == wanted]
     return rle.decode(sorted(results, key=lambda row: row['score'])[-1]['segmentation']) > 0
 
 
 def _join_results(folder, videos):
     """One JSON of the results of all videos."""
     path = pathlib.Path(folder) / 'predictions.json'
-    results = [row for video in videos for row in json.loads(_results(folder, video).read_text())]
+    results = [row for video in videos for row in files.read_json(_results(folder, video))]
     with files.replacing(path) as partial:
         partial.write_text(json.dumps(results))
     return path
 
 
 def _read_expression(folder, video, expression, frame):
-    path = pathlib.Path(folder) / leaderboard.mask_path(video.name, expression.id, video.frame_names[frame])
-    with Image.open(path) as image:
-        return np.asarray(image) > 0
+    path = _path(folder, leaderboard.TOP, video.name, expression.id, video.frame_names[frame], suffix='.png')
+    return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['L']) > 127
 
 
 def _read_object(folder, video, expression, frame):
-    annotator = int(expression.id) % ANNOTATORS
-    path = pathlib.Path(folder) / davis.ANNOTATORS[annotator] / video.name / f'{video.frame_names[frame]}.png'
-    with Image.open(path) as image:
-        return np.asarray(image) == expression.object_id
+    path = _path(folder, davis.ANNOTATORS[_annotator(expression)], video.name, video.frame_names[frame],
+                 suffix='.png')
+    return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['P']) == expression.object_id
 
 
 def _zip_expressions(folder, videos):
@@ -156,11 +186,15 @@ def _zip_objects(folder, videos):
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
+# Of the data sets that the builders make.
+USUAL = {'ref_youtube_vos': 'ytvos', 'ref_davis': 'davis', 'a2d_sentences': 'a2d', 'jhmdb_sentences': 'jhmdb',
+         'refcoco': 'refcoco', 'refcoco_plus': 'refcoco', 'refcocog': 'refcoco'}
 PROTOCOLS = {
-    'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression),
-    'davis': Protocol(write_objects, _zip_objects, _read_object, check=annotator_groups),
+    'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression, check=_check_whole),
+    'davis': Protocol(write_objects, _zip_objects, _read_object, check=_check_davis),
     **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
-                      functools.partial(_read_result, benchmark=name), annotated=True) for name in ANNOTATED},
+                      functools.partial(_read_result, benchmark=name), True,
+                      functools.partial(_check_annotated, benchmark=name)) for name in ANNOTATED},
 }
 
 

@@ -19,8 +19,16 @@ def half_resolution(masks):
     return masks[..., 1::2, 1::2]
 
 
-def matching_cost(proposals, targets):
+def totals_of(targets):
+    """types.Targets of a whole batch -> the terms.Totals of SgMg: frames are those that show the object."""
+    return terms.Totals(frames=jnp.maximum(targets.present.sum(where=targets.asked[:, None]), 1),
+                        sentences=jnp.maximum(targets.asked.sum(), 1), size=targets.size.max(axis=0))
+
+
+def matching_cost(proposals, targets, totals=None):
     """types.Proposals, types.Targets -> [D N Q] (SgMg, section 3.5; masks before refinement).
+
+    totals: terms.Totals of the batch that the targets are a part of; None where they are the whole of it.
 
     The class is compared on frames where the object is present, the boxes on all frames (an absent
     object's is all zeros), the masks on all frames and counted pixels together.
@@ -32,7 +40,8 @@ def matching_cost(proposals, targets):
 
     logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.patch_masks), 2, 3)  # D N Q T H/2 W/2
     logits = logits.astype(jnp.float32)
-    masks, counted = half_resolution(targets.masks)[:, None], half_resolution(terms.counted_pixels(targets))
+    counted = half_resolution(terms.counted_pixels(targets, totals or totals_of(targets)))
+    masks = half_resolution(targets.masks)[:, None]
     mask_cost = terms.mean_focal(logits, masks, counted)
     # Only the Dice coefficient itself, without the loss's 1.
     dice_cost = terms.dice(logits, masks, counted) - 1
@@ -49,9 +58,9 @@ def class_cost(probability, seen):
     return jnp.einsum('dntq,nt->dnq', positive - negative, seen) / jnp.maximum(seen.sum(1), 1)[:, None]
 
 
-def match(proposals, targets):
-    """The cheapest query of every layer [D N]; the first on ties. No gradient."""
-    return jnp.argmin(jax.lax.stop_gradient(matching_cost(proposals, targets)), axis=-1)
+def match(proposals, targets, totals=None):
+    """The cheapest query of every layer [D N]; the first on ties. No gradient. Arguments: see matching_cost."""
+    return jnp.argmin(jax.lax.stop_gradient(matching_cost(proposals, targets, totals)), axis=-1)
 
 
 def assign(cost, real):

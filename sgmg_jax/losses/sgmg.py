@@ -11,7 +11,7 @@ from sgmg_jax.ops import dynamic_conv, queries
 WEIGHTS = matching.WEIGHTS | {'mask_low': 2.0, 'dice_low': 5.0}
 
 
-def loss_terms(proposals, query, predictions, low_masks, targets):
+def loss_terms(proposals, query, predictions, low_masks, targets, totals=None):
     """Every term of every layer, unweighted: name -> [D] (SgMg, section 3.5).
 
     Args:
@@ -20,23 +20,24 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
       predictions: types.Predictions of the matched queries [D N T ...].
       low_masks: their masks before refinement [D N T H/2 W/2].
       targets: types.Targets.
+      totals: terms.Totals of the batch that the targets are a part of; None where they are the whole of it.
 
-    All are sums over the sentences that are asked, divided by the number of their frames that show the object.
+    All are sums over the sentences that are asked, divided by the number of the batch's frames that show the object.
     Mask terms are means over a clip's frames and counted pixels before that, so they weigh a factor T
     less than the others, as in the released code.
     """
-    count = jnp.maximum(targets.present.sum(where=targets.asked[:, None]), 1)
+    totals = totals or matching.totals_of(targets)
     indices = jnp.arange(proposals.scores.shape[-1])
     positive = (indices == query[:, :, None, None]) & targets.present[:, :, None]
 
     def total(x):
         asked = targets.asked.reshape(-1, *[1] * (x.ndim - 2))
-        return jnp.where(asked, x, 0).sum(tuple(range(1, x.ndim))) / count
+        return jnp.where(asked, x, 0).sum(tuple(range(1, x.ndim))) / totals.frames
 
     corners = box_ops.to_corners(predictions.boxes), box_ops.to_corners(targets.boxes)
     low_targets = matching.half_resolution(targets.masks)
     low_masks = low_masks.astype(jnp.float32)
-    counted = terms.counted_pixels(targets)
+    counted = terms.counted_pixels(targets, totals)
     low_counted = matching.half_resolution(counted)
     return {
         'class': total(terms.focal(proposals.scores, positive)),
@@ -49,8 +50,8 @@ def loss_terms(proposals, query, predictions, low_masks, targets):
     }
 
 
-def loss(model_outputs, targets):
-    """What SgMg returns, types.Targets -> what terms.weighted says."""
+def loss(model_outputs, targets, totals=None):
+    """What SgMg returns, types.Targets, totals as of loss_terms -> what terms.weighted says."""
     proposals, query, predictions = model_outputs
     low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query))
-    return terms.weighted(loss_terms(proposals, query, predictions, low, targets), WEIGHTS)
+    return terms.weighted(loss_terms(proposals, query, predictions, low, targets, totals), WEIGHTS)

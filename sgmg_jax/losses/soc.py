@@ -47,6 +47,16 @@ def of_targets(targets):
                         none, terms.inside(targets.size, targets.masks.shape[-2:]))
 
 
+def totals_of(targets):
+    """types.Targets of a whole batch -> the terms.Totals of SOC: frames are all those of the sentences asked."""
+    return _totals(of_targets(targets))
+
+
+def _totals(trajectories):
+    real, frames = trajectories.real, trajectories.boxes.shape[2]
+    return terms.Totals(frames=jnp.maximum(real.sum() * frames, 1), sentences=jnp.maximum(real.any(-1).sum(), 1))
+
+
 def costs(scores, boxes, masks, trajectories):
     """What it costs to take a query for a trajectory: the terms, unweighted, name -> [D N Q M] (class: M = 1).
 
@@ -86,26 +96,27 @@ def match_trajectories(scores, boxes, masks, trajectories):
     return matching.assign(cost, trajectories.real), cost
 
 
-def match(proposals, targets):
-    """types.Proposals, types.Targets -> the query of each sentence's object [D N]."""
+def match(proposals, targets, totals=None):
+    """types.Proposals, types.Targets -> the query of each sentence's object [D N]. `totals` makes no difference, as
+    each clip's own pixels count."""
     query, _ = match_trajectories(proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0],
                                   of_targets(targets))
     return query[..., 0]
 
 
-def loss_terms(scores, boxes, masks, alignment, query, trajectories):
+def loss_terms(scores, boxes, masks, alignment, query, trajectories, totals=None):
     """Every term of every layer, unweighted: name -> [D].
 
     Args:
       scores, boxes, masks: as of `costs`.
       alignment: of video queries and guidance [D N Q].
       query: of each trajectory [D N M].
+      totals: terms.Totals of the batch that the trajectories are a part of; None where they are the whole of it.
 
-    Sums divided by the number of target masks, empty ones included; the contrastive term is a mean over sentences. A
-    mask's terms are of a frame by itself (the paper's dice is "across frames").
+    Sums divided by the batch's number of target masks, empty ones included; the contrastive term is a mean over its
+    sentences. A mask's terms are of a frame by itself (the paper's dice is "across frames").
     """
-    frames, asked = scores.shape[2], trajectories.real.any(-1)
-    count = jnp.maximum(trajectories.real.sum() * frames, 1)
+    totals, asked = totals or _totals(trajectories), trajectories.real.any(-1)
 
     def of_queries(x):
         """[D N T Q ...] -> [D N M T ...]"""
@@ -114,7 +125,7 @@ def loss_terms(scores, boxes, masks, alignment, query, trajectories):
 
     def total(x):
         """Over [D N M T], of real trajectories."""
-        return jnp.where(trajectories.real[..., None], x, 0).sum((1, 2, 3)) / count
+        return jnp.where(trajectories.real[..., None], x, 0).sum((1, 2, 3)) / totals.frames
 
     referred = jnp.take_along_axis(query, trajectories.referred[None, :, None], axis=2)  # D N 1
     chosen = jnp.arange(scores.shape[3]) == referred  # D N Q
@@ -126,17 +137,18 @@ def loss_terms(scores, boxes, masks, alignment, query, trajectories):
     logits = resize.bilinear(of_queries(masks)[..., None].astype(jnp.float32), trajectories.masks.shape[-2:])[..., 0]
     counted = trajectories.counted[:, None, None]
     return {
-        'class': of_class.sum((1, 2, 3, 4)) / count,
+        'class': of_class.sum((1, 2, 3, 4)) / totals.frames,
         'box': total(terms.l1(boxes, targets)),
         'giou': total(1 - box_ops.generalised_iou(box_ops.to_corners(boxes), box_ops.to_corners(targets))),
         'mask': total(terms.mean_focal(logits, trajectories.masks, counted, terms.FRAME)),
         'dice': total(terms.dice(logits, trajectories.masks, counted, terms.FRAME)),
-        'contrast': jnp.where(asked, of_contrast, 0).sum(1) / jnp.maximum(asked.sum(), 1),
+        'contrast': jnp.where(asked, of_contrast, 0).sum(1) / totals.sentences,
     }
 
 
-def loss(model_outputs, targets, weights: Literal['released', 'paper'] = 'released'):
-    """What SOC returns, types.Targets -> what terms.weighted says. weights: of WEIGHTS, config.loss.weights.
+def loss(model_outputs, targets, weights: Literal['released', 'paper'] = 'released', totals=None):
+    """What SOC returns, types.Targets -> what terms.weighted says. weights: of WEIGHTS, config.loss.weights; totals: as
+    of loss_terms.
 
     Raises:
       ValueError: for other weights.
@@ -145,7 +157,7 @@ def loss(model_outputs, targets, weights: Literal['released', 'paper'] = 'releas
         raise ValueError(f'config.loss.weights = {weights!r}: there is only {", ".join(WEIGHTS)}.')
     proposals, query, _ = model_outputs
     named = loss_terms(proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0], proposals.alignment,
-                       query[..., None], of_targets(targets))
+                       query[..., None], of_targets(targets), totals)
     return terms.weighted(named, WEIGHTS[weights])
 
 

@@ -1,11 +1,28 @@
 """One function a term. Axis letters: T frames, H W pixels; `...` are sentences, layers or queries."""
+from flax import struct
 import jax
 import jax.numpy as jnp
+
+from sgmg_jax.types import ArrayLike
 
 ALPHA = 0.25
 # What is taken together: frames and pixels of a clip, or the pixels of a frame.
 CLIP = (-3, -2, -1)
 FRAME = (-2, -1)
+
+
+@struct.dataclass
+class Totals:
+    """What a loss needs to know of the whole batch. Where a batch goes through the model in parts, each part is given
+    those of the whole; losses and gradients of the parts then sum to those of the batch.
+
+    frames: what sums over sentences and frames are divided by, at least 1.
+    sentences: how many are asked, at least 1.
+    size: height and width of the largest clip [2]; None where the loss does not depend on it.
+    """
+    frames: ArrayLike
+    sentences: ArrayLike
+    size: ArrayLike | None = None
 
 
 def focal(logits, targets, alpha=ALPHA):
@@ -18,13 +35,13 @@ def focal(logits, targets, alpha=ALPHA):
     return weight * cross_entropy * miss ** 2
 
 
-def counted_pixels(targets):
-    """[H W] bool: the pixels of a batch of types.Targets that the mask losses of SgMg count.
+def counted_pixels(targets, totals):
+    """[H W] bool: the pixels of types.Targets that the mask losses of SgMg count; totals: Totals of their batch.
 
     The release pads a batch to its largest clip, in multiples of 32, and counts this padding as background. What our
     static shape adds beyond it would only dilute the means over pixels, and does not count.
     """
-    return inside(-(-targets.size.max(axis=0) // 32) * 32, targets.masks.shape[-2:])
+    return inside(-(-totals.size // 32) * 32, targets.masks.shape[-2:])
 
 
 def inside(size, shape):

@@ -1,7 +1,139 @@
-"""Runs `python -m sgmg_jax.score`."""
+"""Runs `python -m sgmg_jax.score`: reads its arguments, and imports what it works with after."""
+import argparse
+from collections.abc import Sequence
+import os
 import sys
 
-from sgmg_jax import score
+from sgmg_jax import commands, files, score
+
+TASKS = 'unsupervised', 'semi-supervised'  # evaluation.davis.TASKS, which takes a second to import
+DAVIS = '''\
+PRED is a folder or a zip of index PNGs (0 background, else the object's number; palette or grey), of the four
+annotators or of one, below any other folders:
+
+    anno_0/<sequence>/<frame>.png .. anno_3/<sequence>/<frame>.png
+    <sequence>/<frame>.png
+
+GT is a copy of DAVIS-2017 with Annotations_unsupervised/480p/<sequence>/<frame>.png (or Annotations/, for the
+semi-supervised task) and ImageSets/2017/val.txt, in GT itself, in GT/DAVIS or in GT/valid; or the built records.
+
+The numbers are those of davis2017-evaluation: J, F and J&F in percent, means over all objects. Ref-DAVIS17 is scored
+by the task "unsupervised": all frames, void left out, ids free (the best assignment counts). Published numbers
+are the plain average over the four annotators. J_variance, F_variance and J&F_variance, over an
+object's frames, are a measure of temporal consistency of our own.
+
+examples:
+    python -m sgmg_jax.score davis --gt=refer_davis --pred=DVS_Annotations
+    python -m sgmg_jax.score davis --gt=DAVIS --pred=results.zip --task=semi-supervised --processes=4
+'''
+YTVOS = '''\
+PRED is what a leaderboard takes, as a zip or as the folder that was zipped:
+
+    Annotations/<video>/<expression id>/<frame name>.png    8-bit, one channel, 0 and 255
+
+First it is checked for all that an evaluation server would choke on: missing videos, expressions and
+frames, unexpected files, wrong sizes and modes, other values, damaged PNGs, a wrong top folder. Each kind of
+problem is listed once, with its count, examples and how to mend it, and the exit status is 1.
+
+GT is a built data set (the records of Ref-YouTube-VOS, or of anything in its layout), or the folder valid/ of the
+ground truth that its authors published (meta_expressions_challenge.json, Annotations/<video>/<expression id>/).
+
+Then every expression with ground truth is scored: J (region similarity), F (boundary accuracy) and their mean
+J&F in percent; each expression's mean over its frames, then the mean over expressions; also for each tag where
+the data set has tags. Recall is the share of frames above 0.5, decay the loss from the first quarter of a video
+to its last. J_variance, F_variance and J&F_variance, over an expression's frames, are a measure of temporal
+consistency of our own (numbers in [0, 1], less is better).
+
+examples:
+    python -m sgmg_jax.score ytvos --gt=runs/demo/records \\
+        --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
+    python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
+    python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
+'''
+COCO = '''\
+PRED is COCO results, as JSON or as a zip with one .json in it:
+
+    [{"image_id": .., "category_id": 1, "segmentation": {"size": [H, W], "counts": ".."}, "score": 0.9}, ..]
+
+with one or more results for each image of the ground truth; an "image" is one sentence about one frame. Other fields
+do not count.
+
+GT is ground truth in COCO's format (%(truth)s), or the built records. The image ids are %(ids)s.
+
+mAP, AP50, AP75 and by area (S, M, L) are pycocotools'; P@K (IoU above K), overall IoU and mean IoU are of each
+image's result with the best score; all in percent. The row "best" has mAP of these results alone.
+
+examples:
+    python -m sgmg_jax.score %(name)s --gt=%(gt)s --pred=results.json
+    python -m sgmg_jax.score %(name)s --gt=data/tfds/%(records)s --pred=results.zip --split=%(split)s --json=scores.json
+'''
+COCO_BENCHMARKS = {
+    'a2d': dict(title='A2D-Sentences', truth='a2d_sentences_test_annotations_in_coco_format.json',
+                split='test', records='a2d_sentences', gt='a2d_sentences_test_annotations_in_coco_format.json',
+                name='a2d', ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
+    'jhmdb': dict(title='JHMDB-Sentences', truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
+                  split='test', records='jhmdb_sentences', gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
+                  name='jhmdb', ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
+    'refcoco': dict(title='RefCOCO, RefCOCO+, RefCOCOg', truth='instances_<name>_<split>.json with an image a sentence',
+                    split='val', records='refcoco', gt='instances_refcoco_val.json',
+                    name='refcoco', ids="the sentences' running numbers, integers")}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = commands.make_parser('python -m sgmg_jax.score', score.__doc__)
+    benchmarks = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
+    rows = [('davis', 'Ref-DAVIS17: index PNGs', DAVIS, 'valid'),
+            ('ytvos', 'Ref-YouTube-VOS: leaderboard zip', YTVOS, 'valid'),
+            *((name, f'{about["title"]}: COCO results', COCO % about, about['split'])
+              for name, about in COCO_BENCHMARKS.items())]
+    for name, title, epilog, split in rows:
+        command = benchmarks.add_parser(name, help=title, description=f'Checks and scores {title}.', epilog=epilog,
+                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+        command.add_argument('--gt', required=True, metavar='GT', help='the ground truth, see below')
+        command.add_argument('--pred', required=True, metavar='PRED', help='the predictions, see below')
+        command.add_argument('--json', default='scores.json', metavar='FILE',
+                             help='where to write all numbers (default: %(default)s)')
+        command.add_argument('--split', default=split, help='split of the ground truth (default: %(default)s)')
+        command.add_argument('--check-only', action='store_true', help='check the files, score nothing')
+        command.add_argument('--processes', type=_count, default=os.cpu_count(), metavar='N',
+                             help='processes that score (default: all cores, here %(default)s)'
+                             + (' (pycocotools runs in one)' if name in COCO_BENCHMARKS else ''))
+        if name == 'davis':
+            command.add_argument('--task', choices=TASKS, default=TASKS[0],
+                                 help='default: %(default)s, what Ref-DAVIS17 is scored by')
+        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
+                             help='show the traceback of an error')
+    return parser
+
+
+def _count(word: str) -> int:
+    number = int(word)
+    if number < 1:
+        raise ValueError  # argparse says the rest.
+    return number
+
+
+def _work(options: argparse.Namespace) -> int:
+    for given in (options.gt, options.pred):
+        if os.path.exists(options.json) and os.path.exists(given) and os.path.samefile(options.json, given):
+            raise ValueError(f'--json={options.json}: is what is to be scored. Name another file.')
+    from sgmg_jax.score import coco, common, davis, ytvos
+    try:
+        summary = {'davis': davis, 'ytvos': ytvos}.get(options.benchmark, coco).run(options)
+    except common.WrongPredictions as error:
+        print(f'{error}\n\n{files.printable(options.pred)}: not fit for upload, and not scored.')
+        return 1
+    if summary is not None:
+        print(f'\n{score.format_scores(summary)}', flush=True)  # first, lest it be lost if the file cannot be written
+        score.write_scores(options.json, summary)
+        print(f'\nwritten: {files.printable(options.json)}')
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    return commands.exit_with(_work, _parser(), argv)
+
 
 if __name__ == '__main__':
-    sys.exit(score.main())
+    sys.exit(main())

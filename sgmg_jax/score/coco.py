@@ -1,6 +1,5 @@
 """A2D-Sentences, JHMDB-Sentences and RefCOCO/+/g: COCO results against COCO ground truth or records."""
 from collections.abc import Sequence
-import json
 import pathlib
 import zipfile
 
@@ -8,37 +7,14 @@ import numpy as np
 from pycocotools import mask as rle
 import tqdm
 
+from sgmg_jax import files
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import common
 
-HELP = '''\
-PRED is COCO results, as JSON or as a zip with one .json in it:
-
-    [{"image_id": .., "category_id": 1, "segmentation": {"size": [H, W], "counts": ".."}, "score": 0.9}, ..]
-
-with one or more results for each image of the ground truth; an "image" is one sentence about one frame.
-
-GT is ground truth in COCO's format (%(truth)s), or the built records. The image ids are %(ids)s.
-
-mAP, AP50, AP75 and by area (S, M, L) are pycocotools'; P@K (IoU above K), overall IoU and mean IoU are of each
-image's result with the best score; all in percent. The row "best" has mAP of these results alone.
-
-examples:
-    python -m sgmg_jax.score %(name)s --gt=%(gt)s --pred=results.json
-    python -m sgmg_jax.score %(name)s --gt=data/tfds/%(records)s --pred=results.zip --split=%(split)s --json=scores.json
-'''
-BENCHMARKS = {
-    'a2d': dict(title='A2D-Sentences', truth='a2d_sentences_test_annotations_in_coco_format.json',
-                split='test', records='a2d_sentences', gt='a2d_sentences_test_annotations_in_coco_format.json',
-                name='a2d', ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
-    'jhmdb': dict(title='JHMDB-Sentences', truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
-                  split='test', records='jhmdb_sentences', gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
-                  name='jhmdb', ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
-    'refcoco': dict(title='RefCOCO, RefCOCO+, RefCOCOg', truth='instances_<name>_<split>.json with an image a sentence',
-                    split='val', records='refcoco', gt='instances_refcoco_val.json',
-                    name='refcoco', ids="the sentences' running numbers, integers")}
+BENCHMARKS = 'a2d', 'jhmdb', 'refcoco'
+LARGEST_MEMBER = 2 ** 28  # bytes of results in a zip, unpacked; it takes four times that
 
 
 def truth_of_records(benchmark: str, split: Sequence[records.Record], progress: bool = False) -> dict:
@@ -72,28 +48,37 @@ def _read_results(path: pathlib.Path):
     if not path.exists():
         raise FileNotFoundError(f'{path}: there are no such results; give COCO results as .json or .zip')
     try:
+        files.check_regular(path)
         if not zipfile.is_zipfile(path):
-            return json.loads(path.read_text())
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith('.json') and '__MACOSX' not in name]
+            return files.read_json(path)
+        with leaderboard.open_zip(path) as archive:
+            names = [name for name in archive.namelist()
+                     if name.endswith('.json') and not any(map(files.is_junk, name.split('/')))]
             if len(names) != 1:
-                raise ValueError(f'{len(names)} .json files in the zip, one is right')
-            return json.loads(archive.read(names[0]))
-    except leaderboard.UNREADABLE as error:
-        raise common.WrongPredictions([leaderboard.Problem('unreadable results', 1, (f'{path}: {error}',),
+                raise ValueError(f'{path}: {len(names)} .json files in the zip, one is right')
+            try:
+                data = leaderboard.read_member(archive, names[0], LARGEST_MEMBER)
+            except ValueError as error:
+                raise ValueError(f'{path}: {names[0]}: {error}') from error
+        return files.parse_json(data, f'{path}: {names[0]}')
+    except (OSError, ValueError) as error:
+        raise common.WrongPredictions([leaderboard.Problem('unreadable results', 1, (str(error),),
                                                     'give one JSON file, or a zip with one in it')]) from error
 
 
 def run(options) -> dict | None:
+    """Does the command's work, see the package's help."""
     gt = pathlib.Path(options.gt)
-    truth = common.read_json(gt) if gt.is_file() else truth_of_records(
+    truth = files.read_json(gt) if gt.exists() and not gt.is_dir() else truth_of_records(
         options.benchmark, records.open_records(gt, options.split), progress=True)
-    try:
-        mean_ap.check_truth(truth)
-    except ValueError as error:
-        raise ValueError(f'{gt}: {error}') from error
+    _check_truth(truth, gt)
     results = _checked_results(truth, options.pred)
-    print(f'{options.pred}: complete and well-formed, {len(truth["images"]):,} images, {len(results):,} results.')
+    print(f'{files.printable(options.pred)}: complete and well-formed, {len(truth["images"]):,} images, '
+          f'{len(results):,} results.')
+    different = {(result['image_id'], result['score'], result['segmentation']['counts']) for result in results}
+    if len(different) < len(results):
+        print(f'{len(results) - len(different):,} results say again what another says; pycocotools counts them as '
+              'mistakes.')
     if options.check_only:
         return None
     return mean_ap.evaluate(truth, results)
@@ -102,13 +87,20 @@ def run(options) -> dict | None:
 def score_submission(benchmark: str, path, split: Sequence[records.Record], progress: bool) -> dict:
     """See the package's."""
     truth = truth_of_records(benchmark, split, progress)
-    mean_ap.check_truth(truth)
+    _check_truth(truth, getattr(split, 'directory', 'the records'))
     return mean_ap.evaluate(truth, _checked_results(truth, path))
+
+
+def _check_truth(truth: dict, where):
+    try:
+        mean_ap.check_truth(truth)
+    except ValueError as error:
+        raise ValueError(f'{where}: {error}') from error
 
 
 def _checked_results(truth: dict, path) -> list[dict]:
     results = _read_results(pathlib.Path(path))
-    problems = common.problems_of(mean_ap.check_results(truth, results))
+    problems = leaderboard.problems_of(mean_ap.check_results(truth, results))
     if problems:
         raise common.WrongPredictions(problems)
     return results
@@ -116,6 +108,6 @@ def _checked_results(truth: dict, path) -> list[dict]:
 
 def format_scores(summary: dict) -> str:
     """See the package's."""
-    best = [*(key for key in summary if key.startswith('P@')), 'overall_IoU', 'mean_IoU', 'images', 'results']
+    best = [*(f'P@{threshold}' for threshold in mean_ap.THRESHOLDS), 'overall_IoU', 'mean_IoU', 'images', 'results']
     return '\n\n'.join([scoring.format_table({'all': summary, 'best': summary['best']}, mean_ap.STATISTICS),
                         scoring.format_table({'best': summary}, best)])

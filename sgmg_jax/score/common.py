@@ -1,12 +1,13 @@
-"""What scoring all benchmarks needs: problems, ground truth's files."""
+"""What scoring all benchmarks needs: wrong predictions, the files of ground truth."""
 from collections.abc import Sequence
-import json
 import pathlib
 
 import numpy as np
-from PIL import Image
 
+from sgmg_jax import files, pictures
 from sgmg_jax.inference import leaderboard
+
+MOST_PIXELS = 2 ** 30  # of all masks of a sequence, or of an expression
 
 
 class WrongPredictions(ValueError):
@@ -17,36 +18,42 @@ class WrongPredictions(ValueError):
         self.problems = problems
 
 
-def problems_of(found: dict[tuple[str, str], list[str]]) -> list[leaderboard.Problem]:
-    """Problems from (kind, how to mend it) -> where."""
-    return [leaderboard.Problem(kind, len(where), tuple(where[:leaderboard.EXAMPLES]), mend)
-            for (kind, mend), where in found.items() if where]
+def check_folder(path: pathlib.Path):
+    """Raises ValueError for ground truth that is a file where it must be a folder."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f'{path}: is a file; the ground truth is a folder, see --help. Are --gt and --pred swapped?')
 
 
-def read_json(path: pathlib.Path):
-    """What a file of the ground truth holds; ValueError, naming it, if it is not JSON."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f'{path}: not JSON ({error})') from error
+def listing(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """As files.listing; nothing for what is no folder."""
+    return files.listing(folder) if folder.is_dir() else ([], [])
 
 
-def read_pngs(paths: Sequence[pathlib.Path]) -> np.ndarray:
-    """Masks or index maps of the ground truth, uint8 [T H W]; ValueError, naming the file, if one is none or differs
-    in size."""
-    masks = [_read_png(path) for path in paths]
-    for path, mask in zip(paths, masks):
-        if mask.shape != masks[0].shape:
-            raise ValueError(f'{path}: is {mask.shape} (H, W), but {paths[0].name} beside it {masks[0].shape}; take '
-                             'both from the original archive again')
+def read_pngs(paths: Sequence[pathlib.Path], modes: Sequence[str]) -> np.ndarray:
+    """Masks or index maps of the ground truth, uint8 [T H W].
+
+    Args:
+        modes: Pillow's, that they may have.
+
+    Raises:
+        ValueError: naming the file, if one is none, is of another mode or size, or all are larger than MOST_PIXELS.
+    """
+    first, masks = None, []
+    for path in paths:
+        try:
+            header = pictures.read_header(path, [pictures.PNG])
+            if header.mode not in modes:
+                raise ValueError(f'mode {header.mode}, a mask has {" or ".join(modes)}')
+            size = header.height, header.width
+            first = first or size
+            if size == first and len(paths) * size[0] * size[1] <= MOST_PIXELS:
+                masks.append(pictures.read_pixels(path, [pictures.PNG], size).astype(np.uint8))
+        except (OSError, ValueError) as error:
+            raise ValueError(f'{path}: cannot read ({error}); take it from the original archive again') from error
+        if size != first:
+            raise ValueError(f'{path}: is {size} (H, W), but {paths[0].name} beside it {first}; take both from the '
+                             'original archive again')
+        if not masks:
+            raise ValueError(f'{path.parent}: {len(paths):,} masks of {size[1]}x{size[0]} pixels, at most '
+                             f'{MOST_PIXELS:,} pixels are read together. Scale them down.')
     return np.stack(masks)
-
-
-def _read_png(path: pathlib.Path) -> np.ndarray:
-    try:
-        with Image.open(path, formats=['PNG']) as image:
-            if image.mode not in ('P', 'L', '1'):
-                raise ValueError(f'mode {image.mode}, a mask has one 8-bit channel')
-            return np.asarray(image if image.mode == 'P' else image.convert('L'))
-    except leaderboard.UNREADABLE as error:
-        raise ValueError(f'{path}: cannot read ({error}); take it from the original archive again') from error

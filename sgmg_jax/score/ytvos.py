@@ -8,8 +8,8 @@ import pathlib
 import typing
 
 import numpy as np
-from PIL import Image
 
+from sgmg_jax import files, pictures
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.inference import leaderboard
@@ -17,30 +17,7 @@ from sgmg_jax.processes import for_each
 from sgmg_jax.score import common
 
 CHALLENGE = 'meta_expressions_challenge.json'
-HELP = '''\
-PRED is what a leaderboard takes, as a zip or as the folder that was zipped:
-
-    Annotations/<video>/<expression id>/<frame name>.png    8-bit, one channel, 0 and 255
-
-First it is checked for all that an evaluation server would choke on: missing videos, expressions and
-frames, unexpected files, wrong sizes and modes, other values, damaged PNGs, a wrong top folder. Each kind of
-problem is listed once, with its count, examples and how to mend it, and the exit status is 1.
-
-GT is a built data set (the records of Ref-YouTube-VOS, or of anything in its layout), or the folder valid/ of the
-ground truth that its authors published (meta_expressions_challenge.json, Annotations/<video>/<expression id>/).
-
-Then every expression with ground truth is scored: J (region similarity), F (boundary accuracy) and their mean
-J&F in percent; each expression's mean over its frames, then the mean over expressions; also for each tag where
-the data set has tags. Recall is the share of frames above 0.5, decay the loss from the first quarter of a video
-to its last. J_variance, F_variance and J&F_variance, over an expression's frames, are a measure of temporal
-consistency of our own (numbers in [0, 1], less is better).
-
-examples:
-    python -m sgmg_jax.score ytvos --gt=runs/demo/records \\
-        --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
-    python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
-    python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
-'''
+MOST_OBJECTS = 254  # of a video, in its index maps
 
 
 class Truth(typing.NamedTuple):
@@ -69,37 +46,73 @@ def open_public_truth(folder) -> Truth:
         FileNotFoundError: a video has neither annotations nor frames, so that its size is unknown.
     """
     folder = pathlib.Path(folder)
-    listed = common.read_json(folder / CHALLENGE)
-    if not isinstance(listed, dict) or not isinstance(listed.get('videos'), dict):
+    listed = files.read_json(folder / CHALLENGE)
+    if not isinstance(listed, dict) or not isinstance(listed.get('videos'), dict) or not listed['videos']:
         raise ValueError(f'{folder / CHALLENGE}: has no "videos"; take it from the original archive again')
     videos = [_public_video(folder, name, content) for name, content in sorted(listed['videos'].items())]
 
     def read(index):
-        masks = folder / 'Annotations' / videos[index].name
-        return lambda expression: (common.read_pngs([
-            masks / expression.id / f'{name}.png' for name in videos[index].frame_names]) > 0, None)
+        video = videos[index]
+
+        def of_expression(expression):
+            paths = [folder / 'Annotations' / video.name / expression.id / f'{name}.png' for name in video.frame_names]
+            masks = common.read_pngs(paths, ['P', 'L', '1'])
+            if masks.shape[1:] != (video.height, video.width):
+                raise ValueError(f'{paths[0]}: is {masks.shape[1:]} (H, W), others of its video '
+                                 f'{video.height, video.width}; take both from the original archive again')
+            for path, mask in zip(paths, masks):
+                if ((mask != 0) & (mask != mask.max())).any():
+                    raise ValueError(f'{path}: has several values besides 0, as maps of several objects or blurred '
+                                     'masks have. Take it from the original archive again')
+            return masks > 0, None
+
+        return of_expression
 
     return Truth(videos, read)
 
 
 def _public_video(folder: pathlib.Path, name: str, content: dict) -> records.Video:
-    masks = folder / 'Annotations' / name
-    try:
-        expressions = tuple(
-            records.Expression(key, value['exp'], int(value['obj_id']) if masks.is_dir() else -1, ())
-            for key, value in content['expressions'].items())
-        frames = tuple(sorted(content['frames'] if 'frames' in content else
-                              {file.stem for file in masks.glob('*/*.png')}))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{folder / CHALLENGE}: videos.{name} needs "frames" and "expressions", each with "exp" '
-                         f'and "obj_id" ({error!r})') from error
-    sources = [*masks.glob('*/*.png'), *(folder / 'JPEGImages' / name).glob('*.jpg')]
+    where, masks = f'{folder / CHALLENGE}: videos.{name:.80}', folder / 'Annotations' / name
+    files.check_name(name, f'{folder / CHALLENGE}: the name of a video')
+    of_expressions = [masks / key for key in common.listing(masks)[0]]
+    expressions, frames = (content.get(field) if isinstance(content, dict) else None
+                           for field in ('expressions', 'frames'))
+    if isinstance(content, dict) and 'frames' not in content:
+        frames = sorted({file[:-4] for one in of_expressions for file in common.listing(one)[1] if file[-4:] == '.png'})
+    if not isinstance(expressions, dict) or not isinstance(frames, list) or not all(
+            isinstance(value, dict) and isinstance(value.get('exp'), str) and 'obj_id' in value
+            for value in expressions.values()):
+        raise ValueError(f'{where} needs "frames", a list, and "expressions", each with "exp" and "obj_id"; take the '
+                         'file from the original archive again')
+    for frame in frames:
+        files.check_name(frame, f'{where}.frames, a frame')
+    if len(set(frames)) < len(frames):
+        raise ValueError(f'{where}.frames: has a frame twice; take the file from the original archive again')
+    for key in expressions:
+        files.check_name(key, f'{where}.expressions, a key')
+    objects = {key: _object_id(value['obj_id'], f'{where}.expressions.{key}') for key, value in expressions.items()}
+    pictured = folder / 'JPEGImages' / name
+    sources = [path / file for path in (*of_expressions, pictured) for file in common.listing(path)[1]
+               if file.endswith('.jpg' if path == pictured else '.png')]
     if not sources or not frames:
         raise FileNotFoundError(f'{masks}: no PNG of this video, nor a frame in JPEGImages/ to take its size from; '
                                 'complete the folder')
-    with Image.open(sources[0]) as image:
-        width, height = image.size
-    return records.Video(name, frames, height, width, expressions, masks.is_dir())
+    try:
+        header = pictures.read_header(sources[0])
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{sources[0]}: cannot read ({error}); take it from the original archive again') from error
+    return records.Video(name, tuple(sorted(frames)), header.height, header.width, tuple(
+        records.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
+        for key, value in expressions.items()), masks.is_dir())
+
+
+def _object_id(value, where: str) -> int:
+    if isinstance(value, str) and value.isdecimal() and len(value) < 9:
+        value = int(value)
+    if type(value) is not int or not 0 < value <= MOST_OBJECTS:
+        raise ValueError(f'{where}.obj_id must be a whole number from 1 to {MOST_OBJECTS}, is {value!r:.80}; take the '
+                         'file from the original archive again')
+    return value
 
 
 def _records_truth(split: Sequence[records.Record]) -> Truth:
@@ -108,16 +121,27 @@ def _records_truth(split: Sequence[records.Record]) -> Truth:
         return lambda expression: (masks, expression.object_id)
 
     videos = getattr(split, 'videos', None) or [record.video for record in split]
-    if any(video.mask_places is not None for video in videos):
-        raise ValueError(f'video {videos[0].name}: has masks of single frames; give records of Ref-YouTube-VOS')
+    sparse = [video.name for video in videos if video.mask_places is not None]
+    if sparse:
+        raise ValueError(f'video {sparse[0]}: has masks of single frames; give records of Ref-YouTube-VOS')
     return Truth(videos, read)
 
 
 def open_truth(folder, split: str) -> Truth:
-    """Ground truth of `ytvos`: built records, or the published folder valid/ or the one above it."""
-    for public in (pathlib.Path(folder), pathlib.Path(folder) / 'valid'):
-        if (public / CHALLENGE).exists():
-            return open_public_truth(public)
+    """Ground truth of `ytvos`: built records, or the published folder valid/, the one above it, or the one above that.
+    """
+    folder = pathlib.Path(folder)
+    common.check_folder(folder)
+    for level in ([folder], [folder / name for name in common.listing(folder)[0]]):
+        found = [public for above in level for public in [next(
+            (part for part in (above, above / 'valid') if (part / CHALLENGE).exists()), None)] if public]
+        if len(found) > 1:
+            raise ValueError(f'{folder}: holds several copies of the ground truth, in {", ".join(map(str, found))}. '
+                             'Give one of them.')
+        if found and split != 'valid':
+            raise ValueError(f'{found[0]}: is the ground truth of the split valid, not of {split!r}')
+        if found:
+            return open_public_truth(found[0])
     return _records_truth(records.open_records(folder, split))
 
 
@@ -138,37 +162,50 @@ def _open_work(path, open_source, arguments) -> Iterator[Callable[[int], list[di
     with leaderboard.open_submission(path) as submission:
         def work(index):
             video = truth.videos[index]
-            known = [e for e in video.expressions if e.object_id > 0 and video.has_masks]
+            known = _known(video)
             truth_of = truth.read(index) if known else None
-            return [scoring.score_expression(*truth_of(e), _read_expression(submission, video, e.id))
-                    | {'video': video.name, 'expression': e.id, 'tags': e.tags} for e in known]
+            return [_score_expression(submission, video, e, *truth_of(e)) for e in known]
         yield work
+
+
+def _score_expression(submission, video: records.Video, expression: records.Expression, truth, object_id) -> dict:
+    prediction = _read_expression(submission, video, expression.id)
+    try:
+        score = scoring.score_expression(truth, object_id, prediction)
+    except ValueError as error:
+        raise ValueError(f'video {video.name}, expression {expression.id}: {error}') from error
+    return score | {'video': video.name, 'expression': expression.id, 'tags': expression.tags}
+
+
+def _known(video: records.Video) -> list[records.Expression]:
+    """The expressions whose object is known."""
+    return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
 
 
 def _read_expression(submission, video: records.Video, expression_id: str) -> np.ndarray:
     """Masks of one expression, bool [T H W]."""
     masks = []
     for frame_name in video.frame_names:
-        mask = leaderboard.read_mask(submission, video.name, expression_id, frame_name)
-        if mask.shape != (video.height, video.width):
-            name = leaderboard.mask_path(video.name, expression_id, frame_name)
-            raise ValueError(f'{submission.path}: {name} is {mask.shape} (H, W), its frame '
-                             f'{video.height, video.width}: write masks at the size of the frames')
-        masks.append(mask)
+        masks.append(leaderboard.read_mask(submission, video.name, expression_id, frame_name,
+                                           (video.height, video.width)))
     return np.stack(masks)
 
 
 def run(options) -> dict | None:
+    """Does the command's work, see the package's help."""
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
     problems = leaderboard.check_submission(options.pred, expected, options.processes, progress=True)
     if problems:
         raise common.WrongPredictions(problems)
     masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)
-    print(f'{options.pred}: complete and well-formed, {len(expected):,} videos, {masks:,} masks.')
+    print(f'{files.printable(options.pred)}: complete and well-formed, {len(expected):,} videos, {masks:,} masks.')
     if options.check_only:
         return None
-    if not any(e.object_id > 0 and video.has_masks for video in truth.videos for e in video.expressions):
+    hidden = sum(not _known(video) for video in truth.videos)
+    if 0 < hidden < len(expected):
+        print(f'{hidden:,} videos have no ground truth: checked, not scored.')
+    if hidden == len(expected):
         print(f'There is no ground truth in split {options.split!r}: checked, not scored.')
         return None
     return _score(options.pred, (open_truth, (options.gt, options.split)), len(truth.videos), options.processes, True)

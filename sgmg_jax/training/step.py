@@ -52,21 +52,23 @@ def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0)
     follows from the seed and the step. A step whose gradient is not finite changes nothing but its own number.
 
     Args:
-        accumulate: parts of the batch that go through one after the other; gradient and metrics are the means of
-            theirs. Every device has its share of each part, so this many times its number must divide the batch.
+        accumulate: parts of the batch that go through one after the other. Loss, terms and gradient are those of the
+            whole batch, however many sentences or frames a part has; but each part draws its own dropout. Every
+            device has its share of each part, so this many times its number must divide the batch.
         ema_decay: of the parameters' moving average; 0 for none.
 
     Metrics are scalars: the loss, its terms for every decoder layer, the gradient's norm, the share of sentences
     whose best-scored query is the matched one; `skipped`, steps skipped so far, and `skipped_in_a_row`.
     """
-    def objective(trainable, frozen, key, batch):
+    def objective(trainable, frozen, key, batch, totals):
+        """Of a part of a batch, whose sum over the parts is that of the batch; totals are the whole batch's."""
         outputs = model.apply(
             {'params': optimizers.merge(trainable, frozen)}, batch.clip, batch.text,
-            lambda proposals: system.match(proposals, batch.targets), train=True, rngs={'dropout': key})
-        total, named = system.loss(outputs, batch.targets)
+            lambda proposals: system.match(proposals, batch.targets, totals), train=True, rngs={'dropout': key})
+        total, named = system.loss(outputs, batch.targets, totals=totals)
         proposals, query, _ = outputs
         best = jax.nn.sigmoid(proposals.scores[-1]).mean(axis=1).argmax(axis=-1)
-        accuracy = (best == query[-1]).mean(where=batch.targets.asked)
+        accuracy = (best == query[-1]).sum(where=batch.targets.asked) / totals.sentences
         return total, {'loss': total, **named, 'query_accuracy': accuracy}
 
     gradient_of = jax.grad(objective, has_aux=True)
@@ -74,18 +76,18 @@ def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0)
     def train_step(state, batch):
         trainable, frozen = sharding.gathered((state.trainable, state.frozen))
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        totals = system.totals(batch.targets)
         if accumulate == 1:
-            gradients, metrics = gradient_of(trainable, frozen, key, batch)
+            gradients, metrics = gradient_of(trainable, frozen, key, batch, totals)
         else:
             def add_part(total, part):
-                of_part = gradient_of(trainable, frozen, jax.random.fold_in(key, part[0]), part[1])
+                of_part = gradient_of(trainable, frozen, jax.random.fold_in(key, part[0]), part[1], totals)
                 return jax.tree.map(jnp.add, total, of_part), None
 
             parts = jnp.arange(accumulate), split_batch(batch, accumulate)
             zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
-                gradient_of, trainable, frozen, key, jax.tree.map(lambda x: x[0], parts[1])))
-            total, _ = jax.lax.scan(add_part, zeros, parts)
-            gradients, metrics = jax.tree.map(lambda x: x / accumulate, total)
+                gradient_of, trainable, frozen, key, jax.tree.map(lambda x: x[0], parts[1]), totals))
+            (gradients, metrics), _ = jax.lax.scan(add_part, zeros, parts)
         gradients = sharding.gathered(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)

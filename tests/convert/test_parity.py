@@ -2,11 +2,13 @@
 import json
 import pathlib
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 
 from sgmg_jax.convert import cases, parity
+from sgmg_jax.convert.__main__ import main
 
 GOLDENS = pathlib.Path(__file__).parent.parent / 'goldens'
 
@@ -89,10 +91,10 @@ def test_components_equal_the_release(case, capsys):
 
 
 @pytest.mark.parametrize('case, count', [
-    ('full_tiny_eval_ytvos_b2', 6), ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
-    ('soc/full_tiny_eval_b2_mixing', 12), ('soc/full_tiny_train_a2d_multi', 439)])
+    ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
+    ('soc/full_tiny_train_a2d_multi', 439)])
 def test_whole_models_equal_the_release(case, count, capsys):
-    """Padded together, of annotated clips, in training: losses, matches, every gradient's norm."""
+    """Of annotated clips, in training: losses, matches, every gradient's norm. Others: test_default_optimisation.py."""
     assert parity.run([GOLDENS / f'{case}.npz'])
     assert f'1 cases, {count} arrays, 0 failed' in capsys.readouterr().out
 
@@ -267,3 +269,44 @@ def test_fill_checks(tmp_path, capsys):
     assert not parity.run([path])
     line, = failing(capsys)
     assert 'manifest_*_some.json' in line
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('out/masks.npy', bytes(2 ** 20))
+    whole = bytearray(path.read_bytes())
+    at = whole.index(b'PK\1\2') + 24
+    whole[at:at + 4] = (2 ** 30 + 1).to_bytes(4, 'little')
+    path.write_bytes(whole)
+
+
+def claims(path):
+    np.savez(path, **{'out/masks': np.zeros(7)})
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"'shape': (7,), }" + b' ' * 20, b"'shape': (7" + b'0' * 20 + b',), }'))
+
+
+@pytest.mark.parametrize('damage, reason', [
+    (lambda npz, text: npz.write_bytes(npz.read_bytes()[:1000]), 'comp_cpk.npz: is no npz of a case, or damaged'),
+    (lambda npz, text: npz.write_bytes(b''), 'comp_cpk.npz: is no npz'),
+    (lambda npz, text: bomb(npz), 'unpacks to 1,073'), (lambda npz, text: claims(npz), 'is no npz'),
+    (lambda npz, text: npz.write_bytes(b'\x93NUMPY'), 'is no npz'),
+    (lambda npz, text: np.savez(npz, **{'out/masks': np.array([{}])}), 'is no npz'),
+    (lambda npz, text: text.write_text('{'), 'comp_cpk.json: is not JSON'),
+    (lambda npz, text: text.write_text('[1]'), 'comp_cpk.json: holds a list, not an object'),
+    (lambda npz, text: text.write_text('{"a": NaN}'), 'NaN is no number'),
+    (lambda npz, text: text.write_text('{"case": "\\u001b[31m"}'), r'[31m'),
+    (lambda npz, text: (text.unlink(), text.mkdir()), 'comp_cpk.json: is a folder')])
+def test_damaged_cases_are_named(damage, reason, tmp_path, capsys):
+    copy('comp_cpk', tmp_path)
+    damage(tmp_path / 'comp_cpk.npz', tmp_path / 'comp_cpk.json')
+    assert main(['parity', str(tmp_path / 'comp_cpk.npz')]) == 1
+    line, = failing(capsys)
+    assert reason in line and '\x1b' not in line
+
+
+def test_the_command_ends_with_what_is_wrong(tmp_path, capsys):
+    assert main(['parity', str(GOLDENS / 'comp_posenc.npz')]) == 0
+    capsys.readouterr()
+    assert main(['parity', str(tmp_path / 'nowhere')]) == 2
+    assert capsys.readouterr().err == f'error: {tmp_path / "nowhere"}: there is no such file or folder\n'

@@ -1,40 +1,30 @@
 """Checkpoints of every known kind, to ours and back."""
-import runpy
-
 from flax import traverse_util
 import golden_cases
 from golden_cases import TINY
 import jax
 import numpy as np
+from official import kinetics, sgmg, shapes_of, soc, written
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from configs import common, ytvos_soc
 from sgmg_jax import systems
-from sgmg_jax.convert import cases, names, sources, weights
-from sgmg_jax.convert.__main__ import main
+from sgmg_jax.convert import names, sources, weights
 from sgmg_jax.models import multi_instance, video_swin
-from sgmg_jax.systems import parameter_shapes
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture
 def official():
-    """A whole official state dict, buffers and both names of the box heads included."""
-    tensors = {name: cases.fill(name, shape) for name, shape in golden_cases.official_shapes().items()}
-    tensors |= {f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')}
-    for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
-        tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)
-    tensors[sources.ROBERTA + 'embeddings.position_ids'] = np.arange(40)[None]
-    return tensors
+    return sgmg()
 
 
-def written(tensors, path):
-    save_file({name: np.ascontiguousarray(x) for name, x in tensors.items()}, path)
-    return path
+@pytest.fixture
+def official_soc():
+    return soc()
 
 
 def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
-    found, report = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
+    found, report = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     assert '(SgMg)' in report[0]
     back = weights.released(found)
     assert set(back) == set(official)
@@ -44,17 +34,8 @@ def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
     assert {name: x.dtype for name, x in back.items()} == {name: x.dtype for name, x in official.items()}
 
 
-@pytest.fixture(scope='module')
-def official_soc():
-    tensors = {name: cases.fill(name, shape, spreads=cases.SOC_SPREADS)
-               for name, shape in golden_cases.official_shapes('soc/manifest_soc_tiny').items()}
-    for name in [n for n in tensors if n.endswith('relative_position_bias_table')]:
-        tensors[name.replace('bias_table', 'index')] = np.zeros((392, 392), np.int64)
-    return tensors | {'text_encoder.embeddings.position_ids': np.arange(40)[None]}
-
-
 def test_soc_to_the_official_names_and_back_changes_no_bit(official_soc, tmp_path):
-    shapes = parameter_shapes(golden_cases.TINY_SOC)
+    shapes = shapes_of(golden_cases.TINY_SOC)
     found, report = weights.load([written(official_soc, tmp_path / 'soc.safetensors')], shapes)
     assert '(SOC)' in report[0] and set(found) == set(traverse_util.flatten_dict(shapes, sep='/'))
     back = weights.released(found)
@@ -69,7 +50,7 @@ def test_soc_and_sgmg_are_told_apart(official, official_soc, tmp_path):
                                   (official_soc, TINY, 'SOC, the config says SgMg')):
         path = tmp_path / f'{words[:4].strip(",")}.safetensors'
         with pytest.raises(ValueError, match=f'Probably: this is a checkpoint with {words}'):
-            weights.load([written(tensors, path)], parameter_shapes(model))
+            weights.load([written(tensors, path)], shapes_of(model))
 
 
 def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
@@ -77,7 +58,7 @@ def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
     model = multi_instance.FastSgMg(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__
                                        if name not in ('parent', 'name')})
     path = written(official, tmp_path / 'official.safetensors')
-    shapes = parameter_shapes(model)
+    shapes = shapes_of(model)
     found, _ = weights.load([path], shapes)
     own = set(traverse_util.flatten_dict(shapes, sep='/')) - set(found)
     assert own and all(name.startswith('decouple/') for name in own)
@@ -102,7 +83,7 @@ def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter
     config = config.get_config().model
     config.backbone = backbone
     zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
-                         parameter_shapes(systems.build_model(config)))
+                         shapes_of(systems.build_model(config)))
     rename, folder = (names.soc_name, 'soc/') if system == 'soc' else (str, '')
     manifest = golden_cases.read_json(f'{folder}manifest_{system}_video_swin_{letter}')
     ours = {rename(name): list(x.shape) for name, x in names.to_official(zeros).items()}
@@ -112,10 +93,10 @@ def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter
 def test_a_checkpoint_of_another_size_is_named(official):
     config = common.get_config().model
     tensors = names.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
-                                            parameter_shapes(systems.build_model(config))))
+                                            shapes_of(systems.build_model(config))))
     config.update(backbone='base', queries=1)
     with pytest.raises(ValueError) as caught:
-        names.from_official(tensors, parameter_shapes(systems.build_model(config)))
+        names.from_official(tensors, shapes_of(systems.build_model(config)))
     message = str(caught.value)
     assert 'Probably: this is a checkpoint with Video-Swin-T, the config says Video-Swin-B.' in message
     assert 'Probably: this is a checkpoint with 5 queries, the config says 1 queries.' in message
@@ -123,19 +104,19 @@ def test_a_checkpoint_of_another_size_is_named(official):
     incomplete = {n: x for n, x in official.items() if not n.startswith('text_proj') and 'index' not in n}
     incomplete['extra.weight'] = np.zeros(3)
     with pytest.raises(ValueError) as caught:
-        names.from_official(incomplete, parameter_shapes(TINY))
+        names.from_official(incomplete, shapes_of(TINY))
     assert 'is not in the checkpoint' in str(caught.value) and 'word_projection/linear/kernel' in str(caught.value)
     assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
 
 
 def test_class_heads_can_be_left_out(official, tmp_path):
     path = written(official, tmp_path / 'official.safetensors')
-    found, _ = weights.load([path], parameter_shapes(TINY), skip='class_heads_.*')
-    wanted = traverse_util.flatten_dict(parameter_shapes(TINY), sep='/')
+    found, _ = weights.load([path], shapes_of(TINY), skip='class_heads_.*')
+    wanted = traverse_util.flatten_dict(shapes_of(TINY), sep='/')
     assert set(wanted) - set(found) == {p for p in wanted if p.startswith('class_heads_')} != set()
     # Of what was written here as well, also where they are of another size.
     weights.save(found | {'class_heads_0/kernel': np.zeros((64, 7), np.float32)}, tmp_path / 'ours.safetensors')
-    again, _ = weights.load([tmp_path / 'ours.safetensors'], parameter_shapes(TINY),
+    again, _ = weights.load([tmp_path / 'ours.safetensors'], shapes_of(TINY),
                             skip='class_heads_.*')
     assert set(again) == set(found)
 
@@ -154,25 +135,10 @@ def test_an_absurd_tensor():
         sources.recognise({'some.weight': np.zeros(3)})
 
 
-def kinetics(official):
-    """The backbone as the Video Swin of action recognition has it."""
-    rng = np.random.default_rng(0)
-    tensors = {'backbone.norm.weight': np.ones(192, np.float32), 'cls_head.fc_cls.bias': np.ones(400, np.float32)}
-    for name, x in official.items():
-        if name.startswith(sources.SWIN):
-            name = name.removeprefix(sources.SWIN)
-            if name.startswith('downsamples.'):
-                _, stage, rest = name.split('.', 2)
-                name = f'layers.{stage}.downsample.{rest}'
-            tensors[f'backbone.{name}'] = x
-    tensors['backbone.patch_embed.proj.weight'] = rng.standard_normal((24, 3, 2, 4, 4), dtype=np.float32)
-    return tensors
-
-
 def test_video_swin_of_kinetics(official, tmp_path):
-    tensors = kinetics(official)
-    found, report = weights.load([written(tensors, tmp_path / 'swin.safetensors')], parameter_shapes(TINY))
-    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
+    tensors = kinetics()
+    found, report = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     assert set(found) == {path for path in whole if path.startswith('video_encoder/')}
     for path, x in found.items():
         if path != 'video_encoder/patch_embedding/kernel':
@@ -185,14 +151,14 @@ def test_video_swin_of_kinetics(official, tmp_path):
 
 def test_swin_of_images_is_inflated(official, tmp_path):
     """On any two tokens of a window the bias is that of their places, however far apart in time."""
-    tensors = {n.removeprefix('backbone.'): x for n, x in kinetics(official).items() if n.startswith('backbone.')}
+    tensors = {n.removeprefix('backbone.'): x for n, x in kinetics().items() if n.startswith('backbone.')}
     rng = np.random.default_rng(0)
     tensors['patch_embed.proj.weight'] = patch = rng.standard_normal((24, 3, 4, 4), dtype=np.float32)
     flat = {n: rng.standard_normal((169, x.shape[1]), dtype=np.float32)
             for n, x in tensors.items() if n.endswith('bias_table')}
     tensors |= flat | {'head.weight': np.ones((10, 192), np.float32),
                        'layers.0.blocks.1.attn_mask': np.ones((4, 49, 49), np.float32)}
-    found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], parameter_shapes(TINY))
+    found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
     np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'], patch.transpose(2, 3, 1, 0))
     bias = found['video_encoder/stage0_block0/attention/relative_position_bias'][video_swin.relative_position_index()]
     rows, columns = np.divmod(np.arange(392) % 49, 7)
@@ -206,8 +172,8 @@ def test_roberta_of_hugging_face(official, tmp_path, prefix):
                if n.startswith(sources.ROBERTA)}
     if prefix:
         tensors['lm_head.bias'] = np.zeros(120, np.float32)
-    found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], parameter_shapes(TINY))
-    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
+    found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], shapes_of(TINY))
+    whole, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     assert set(found) == {path for path in whole if path.startswith('text_backbone/')} and 'RoBERTa' in report[0]
     for path, x in found.items():
         np.testing.assert_array_equal(x, whole[path])
@@ -215,43 +181,20 @@ def test_roberta_of_hugging_face(official, tmp_path, prefix):
 
 @pytest.mark.parametrize('out', ['ours.safetensors', 'ours'])
 def test_what_is_saved_is_loaded(official, tmp_path, out):
-    found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], parameter_shapes(TINY))
+    found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     weights.save(found, tmp_path / out)
-    again, report = weights.load([tmp_path / out], parameter_shapes(TINY))
+    again, report = weights.load([tmp_path / out], shapes_of(TINY))
     assert set(again) == set(found) and '(sgmg_jax)' in report[0]
     for path in found:
         np.testing.assert_array_equal(again[path], found[path])
     part = {path: x for path, x in found.items() if path.startswith('video_encoder/')}
     weights.save(part, tmp_path / f'part_{out}')
-    assert set(weights.load([tmp_path / f'part_{out}'], parameter_shapes(TINY))[0]) == set(part)
+    assert set(weights.load([tmp_path / f'part_{out}'], shapes_of(TINY))[0]) == set(part)
     part.pop('video_encoder/patch_norm/bias')
     weights.save(part, tmp_path / f'hole_{out}')
     with pytest.raises(ValueError, match=rf'hole_{out}: these weights do not .*\n.*1 x video_encoder/patch_norm/bias'):
-        weights.load([tmp_path / f'hole_{out}'], parameter_shapes(TINY))
+        weights.load([tmp_path / f'hole_{out}'], shapes_of(TINY))
     with pytest.raises(FileExistsError, match='exists already. Remove it or give another --out'):
         weights.save(found, tmp_path / out)
 
 
-def test_the_commands(tmp_path, capsys):
-    config = tmp_path / 'config.py'
-    config.write_text('from configs import common\n\n\ndef get_config():\n    config = common.get_config()\n'
-                      "    config.model.update(backbone='demo', text_encoder='demo', hidden=32, heads=2, mlp=32,\n"
-                      '                        encoder_layers=1, decoder_layers=1)\n    return config\n')
-    model = systems.build_model(runpy.run_path(str(config))['get_config']().model)
-    rng = np.random.default_rng(0)
-    ours = jax.tree.map(lambda x: rng.standard_normal(x.shape, dtype=np.float32), parameter_shapes(model))
-    path = written(weights.released(traverse_util.flatten_dict(ours, sep='/')), tmp_path / 'official.safetensors')
-    assert main(['from-official', str(path), f'--config={config}', f'--out={tmp_path / "ours"}']) == 0
-    assert 'SgMg' in capsys.readouterr().out
-    assert main(['to-official', str(tmp_path / 'ours'), f'--out={tmp_path / "back.safetensors"}']) == 0
-    there, back = load_file(path), load_file(tmp_path / 'back.safetensors')
-    assert set(there) == set(back)
-    for name in there:
-        np.testing.assert_array_equal(there[name], back[name])
-    assert main(['from-official', str(tmp_path / 'none.pth'), f'--config={config}', f'--out={tmp_path / "x"}']) == 2
-    assert 'none.pth: no such file' in capsys.readouterr().err
-    (tmp_path / 'half.safetensors').write_bytes(path.read_bytes()[:1000])
-    half = str(tmp_path / 'half.safetensors')
-    assert main(['from-official', half, f'--config={config}', f'--out={tmp_path / "x"}']) == 2
-    assert 'half.safetensors: not a whole safetensors file' in capsys.readouterr().err
-    assert not (tmp_path / 'x').exists()

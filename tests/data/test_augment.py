@@ -14,7 +14,7 @@ def make_sample(height=54, width=97, frames=3, seed=0, sentence='the cat on the 
     small = rng.integers(0, 256, (frames, 6, 9, 3), dtype=np.uint8)
     images = np.stack([cv2.resize(image, (width, height)) for image in small])
     masks = np.zeros((frames, height, width), bool)
-    masks[0, 10:30, 20:50] = masks[1, 12:32, 25:55] = True  # Absent in the last frame.
+    masks[0, 10:30, 20:50] = masks[1:2, 12:32, 25:55] = True  # Absent in the last frame.
     return clips.Sample(images, masks, *clips.boxes_of_masks(masks), (sentence,))
 
 
@@ -128,6 +128,94 @@ def test_order_is_that_of_the_field(monkeypatch):
     assert seen == ['b', 'a', 'c']
     with pytest.raises(ValueError, match="augmentation.order: there is no 'd', only a, b, c"):
         augment.Augmentation(order=('a', 'd'))
+
+
+SIZE = 'must be a whole number from 16 to 8192'
+
+
+@pytest.mark.parametrize('field, value, words', [
+    ('order', ('mirror',), "there is no 'mirror', only select, flip, photometric"),
+    ('order', 'flip', 'must be a tuple'), ('order', None, 'must be a tuple'),
+    ('order', ('flip', ['select']), r"there is no \['select'\]"),
+    ('scales', (), 'must be a tuple of one size or more'), ('scales', 288, 'must be a tuple of one size or more'),
+    ('crop_scales', None, 'must be a tuple of one size or more'), ('cropped_scales', '288', 'must be a tuple'),
+    ('scales', (288, 0), SIZE), ('cropped_scales', (8193,), SIZE), ('crop_scales', (15, 400), SIZE),
+    ('max_size', 0, SIZE), ('max_size', None, SIZE), ('cropped_max_size', -1, SIZE), ('max_size', 640.5, SIZE),
+    ('cropped_max_size', (640,), SIZE), ('max_size', True, SIZE),
+    ('crop_size', (384,), 'must be the least and the greatest side'), ('crop_size', (600, 384), 'must be the least'),
+    ('crop_size', (384, 500, 600), 'must be the least'), ('crop_size', (384, 10 ** 9), SIZE),
+    ('crop_probability', -0.01, 'must be a number from 0 to 1'), ('crop_probability', None, 'must be a number'),
+    ('flip_probability', 1.01, 'must be a number from 0 to 1'), ('flip_probability', float('nan'), 'must be a number'),
+    ('flip_probability', '1', 'must be a number from 0 to 1')])
+def test_fields_out_of_range(field, value, words):
+    with pytest.raises(ValueError, match=rf'^config\.data\.augmentation\.{field}\b.*{words}'):
+        augment.Augmentation(**{field: value})
+
+
+def test_fields_at_the_ends_of_their_ranges():
+    augment.Augmentation(order=(), scales=[16], max_size=8192, crop_probability=1, crop_scales=(8192,),
+                         crop_size=(16, 16), flip_probability=0.0, cropped_scales=np.array([16, 17]).tolist())
+
+
+@pytest.mark.parametrize('height, width, narrow', [
+    (200, 640, False), (199, 640, True), (640, 200, False), (640, 199, True), (100, 320, False), (100, 321, True),
+    (480, 640, False), (5, 5, False)])
+def test_pictures_too_narrow(height, width, narrow):
+    """A short side below 200 pixels once the long one has 640, as released."""
+    assert augment.too_narrow(height, width) == narrow
+
+
+def crops(monkeypatch, height, width, count=400, bounds=(30, 50)):
+    """What `select` crops from clips of a size: [N 4], top, left, height and width."""
+    seen = []
+    monkeypatch.setattr(augment, 'crop', lambda sample, *window: seen.append(window) or sample)
+    always = dataclasses.replace(SMALL, crop_probability=1, crop_scales=(min(height, width),), crop_size=bounds)
+    sample, rng = make_sample(height, width, frames=1), np.random.default_rng(0)
+    for _ in range(count):
+        augment.select(sample, rng, always)
+    return np.array(seen)
+
+
+@pytest.mark.parametrize('height, width', [(40, 80), (80, 40)])
+def test_a_crop_is_bounded_by_the_sides_of_its_own_clip(monkeypatch, height, width):
+    """Each side by itself: from the least, or the whole side, to the greatest, or the whole side; anywhere."""
+    top, left, tall, wide = crops(monkeypatch, height, width).T
+    for side, start, extent in ((height, top, tall), (width, left, wide)):
+        assert extent.min() == 30 and extent.max() == min(50, side)
+        assert start.min() == 0 and (start + extent).max() == side
+    assert set(tall - 30) >= set(range(min(height, 50) - 29)) and len(set(zip(tall, wide))) > 100
+
+
+def test_a_crop_of_a_clip_below_the_least_side_is_as_large_as_it(monkeypatch):
+    top, left, tall, wide = crops(monkeypatch, 25, 80, 100).T
+    assert (tall == 25).all() and (top == 0).all() and (wide.min(), wide.max()) == (30, 50)
+
+
+def test_a_quarter_of_the_copies_of_a_picture_is_blurred_along_a_line(monkeypatch):
+    kernels, calls = [], cv2.filter2D
+
+    def filter2d(frame, depth, kernel):
+        kernels.append(kernel)
+        return calls(frame, depth, kernel)
+
+    monkeypatch.setattr(cv2, 'filter2D', filter2d)
+    frame = make_sample(40, 50, frames=1)
+    frame = dataclasses.replace(frame, boxes=frame.boxes[:1], present=frame.present[:1])
+    count = 800
+    augment.pseudo_clip(frame, np.random.default_rng(0), count + 1)
+    np.testing.assert_allclose(len(kernels) / count, 0.25, atol=0.03)
+    sizes = [len(kernel) for kernel in kernels]
+    np.testing.assert_allclose([sizes.count(9) / len(sizes), sizes.count(11) / len(sizes)], 0.5, atol=0.07)
+    angles = []
+    for kernel in kernels:
+        assert kernel.shape == (len(kernel),) * 2 and kernel.min() >= 0
+        np.testing.assert_allclose(kernel.sum(), 1, rtol=1e-5)  # it stays as bright
+        y, x = np.indices(kernel.shape) - len(kernel) // 2
+        np.testing.assert_allclose([(kernel * x).sum(), (kernel * y).sum()], 0, atol=0.35)  # and where it is
+        along = np.linalg.eigh([[(kernel * x * x).sum(), (kernel * x * y).sum()], [0, (kernel * y * y).sum()]], 'U')
+        assert along.eigenvalues[1] > 8 * along.eigenvalues[0] > 0 or along.eigenvalues[0] < 1e-6
+        angles.append(np.arctan2(*along.eigenvectors[:, 1]) % np.pi)
+    np.testing.assert_allclose(np.histogram(angles, 6, (0, np.pi))[0] / len(angles), 1 / 6, atol=0.07)
 
 
 class Scripted:

@@ -80,6 +80,19 @@ def test_resized_size(size, short, longest, expected):
     assert clips.resized_size(*size, short, longest) == expected
 
 
+@pytest.mark.parametrize('size', [(0, 5), (5, 0), (0, 0), (-4, 5), (1, 17), (17, 1), (1, 2000), (2000, 3), (100, 1601)])
+def test_frames_that_no_size_fits(size):
+    """Resized to a short side of 360, 1x2000 pixels would be 360x720,000."""
+    with pytest.raises(ValueError, match=f'frames of {size[1]}x{size[0]} pixels: .* at most 16 times the short one'):
+        clips.resized_size(*size, 360)
+    with pytest.raises(ValueError, match='at most 16 times'):
+        clips.prepare_clip(np.zeros((1, *np.maximum(size, 0), 3), np.uint8), 360, 640)
+
+
+def test_the_most_stretched_frames():
+    assert clips.resized_size(1, 16, 20) == (20, 320) and clips.resized_size(1600, 100, 360, 640) == (640, 40)
+
+
 def test_prepare_clip_is_pillow_and_imagenet():
     frames = np.random.default_rng(0).integers(0, 256, (2, 50, 81, 3), dtype=np.uint8)
     prepared, size = clips.prepare_clip(frames, 20)

@@ -3,12 +3,14 @@ import itertools
 import multiprocessing
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 
+import cv2
 import jax
 import numpy as np
 import pytest
@@ -137,6 +139,142 @@ def test_a_bad_clip_can_be_skipped_with_a_counted_warning(source, tokenizer, cap
         take(1, Spoilt(source, cut=(0, 1)), tokenizer, on_bad_clip='skip')
 
 
+def bad_records(change):
+    """Videos 'good' and 'bad', of one mask of each object a frame; `change` gets the second's entry and video."""
+    places = tuple((frame, number) for frame in range(3) for number in (1, 2))
+    source = small.made_up([small.video_of('good', 3, places), small.video_of('bad', 3, places)])
+    entry, video = source._sources[0][1], source.videos[1]
+    video = change(entry, video) or video
+    return records.Records('memory', 'train', (source.videos[0], video), source._sources)
+
+
+OF_BAD = 4  # row of the index
+
+
+def load_clip(source, tokenizer, on_bad_clip):
+    index = np.array([(number, number, centre) for number in (0, 1) for centre in (0, 1, 2)] * 4, np.int32)
+    return pipeline.LoadClip(source, index, tokenizer, 3, (64, 96), 24, 1, augment.Augmentation(order=()), 0.3, False,
+                             on_bad_clip)
+
+
+def changed(**fields):
+    return lambda entry, video: dataclasses.replace(video, **fields)
+
+
+def spoken(*sentences):
+    return lambda entry, video: dataclasses.replace(video, expressions=tuple(
+        dataclasses.replace(e, text=sentence) for e, sentence in zip(video.expressions, sentences)))
+
+
+def put(name, data):
+    def change(entry, video):
+        entry[name] = [data] * len(entry[name])
+    return change
+
+
+@pytest.mark.parametrize('change', [
+    put('frames', b''), put('frames', b'%!PS-Adobe'), put('frames', 5),
+    put('frames', small.encoded(np.zeros((8, 8, 3), np.uint8), 'PNG')),  # of another size
+    put('masks', b'broken'), put('masks', small.encoded(np.zeros((8, 8), np.uint8), 'PNG')),
+    put('masks', small.encoded(np.zeros((54, 96, 3), np.uint8), 'PNG')),
+    lambda entry, video: entry['masks'].clear(), lambda entry, video: entry['frames'].clear(),
+    lambda entry, video: entry.__delitem__('masks'), lambda entry, video: entry.update(video=b'another')])
+def test_every_kind_of_bad_record(tokenizer, caplog, change):
+    """'raise' names the video and its frame, 'skip' draws another clip and counts."""
+    load, words = load_clip(bad_records(change), tokenizer, 'raise'), 'video bad, (around )?frame [012]: .'
+    with pytest.raises(ValueError, match=f'^{words}'):
+        load.random_map(OF_BAD, np.random.default_rng(0))
+    load.on_bad_clip, rng = 'skip', np.random.default_rng(0)
+    assert {int(load.random_map(OF_BAD, rng).origin[0]) for _ in range(3)} == {0}
+    # Threads of other tests may still be skipping theirs.
+    skipped = [message for message in caplog.messages if 'video bad' in message]
+    assert load.skipped == len(skipped) >= 3
+    assert all(re.match(f'Skipped a bad clip, number {i} of this process: {words}', message)
+               for i, message in enumerate(skipped, 1))
+
+
+@pytest.mark.parametrize('error', [cv2.error('no size'), MemoryError(), OverflowError('too large'), OSError('gone')])
+def test_whatever_a_library_raises_is_a_bad_clip(tokenizer, monkeypatch, error):
+    decode = records.Record.decode_frames
+
+    def decode_frames(record, indices=None):
+        if record.video.name == 'bad':
+            raise error
+        return decode(record, indices)
+
+    monkeypatch.setattr(records.Record, 'decode_frames', decode_frames)
+    load = load_clip(bad_records(changed()), tokenizer, 'raise')
+    with pytest.raises(ValueError, match=f'^video bad, around frame .: (cv2.)?{type(error).__name__}: .*{error}'):
+        load.random_map(OF_BAD, np.random.default_rng(0))
+    load.on_bad_clip = 'skip'
+    assert load.random_map(OF_BAD, np.random.default_rng(0)).origin[0] == 0
+
+
+LONG = 'word ' * 30
+
+
+@pytest.mark.parametrize('change, words, count', [
+    (changed(height=0), 'video bad: frames of 96x0 pixels', 1), (changed(width=-96), 'video bad: frames of -96x54', 1),
+    (changed(height=1, width=2000), 'video bad: frames of 2000x1 pixels: the long side', 1),
+    (changed(height=1601, width=100), 'video bad: frames of 100x1601 pixels', 1),
+    (changed(mask_places=((0, 1), (3, 2))), 'video bad: has a mask of frame 3 of 3', 1),
+    (changed(mask_places=((-1, 1),)), 'video bad: has a mask of frame -1 of 3', 1),
+    (spoken('a cat', ' \n'), 'video bad, expression 1: sentence 0 of 1 is empty', 1),
+    (spoken(LONG, LONG + 'b'), 'video bad, expression 0: the sentence .* has .* tokens', 2),
+    (spoken('a' * 10 ** 6, 'dogs'), 'video bad, expression 0: .*1,000,000 characters', 1),
+    (spoken(None, 'dogs'), 'video bad, expression 0: .*must be a string, is None', 1),
+    (spoken('a\0b', 'dogs'), 'video bad, expression 0: .*no text', 1)])
+def test_videos_and_sentences_that_cannot_be_used(tokenizer, caplog, change, words, count):
+    """'raise' stops before the first step, 'skip' leaves them out and counts."""
+    source = bad_records(change)
+    with pytest.raises(ValueError, match=f'^memory: {words}'):
+        pipeline.train_batches(source, tokenizer, **SETTINGS)
+    pipeline.train_batches(source, tokenizer, **SETTINGS, on_bad_clip='skip').close()
+    left_out = [message for message in caplog.messages if 'Left out' in message]
+    assert len(left_out) == count
+    assert all(message.startswith(f'Left out, number {i}: memory: video bad') for i, message in enumerate(left_out, 1))
+    left = pipeline.usable(source, tokenizer, 24, augment.Augmentation(), 'skip')
+    assert [len(video.expressions) for video in left.videos] == [2, 2 - count if 'expression' in words else 0]
+    assert [len(video.expressions) for video in source.videos] == [2, 2]
+
+
+def test_nothing_usable(tokenizer):
+    source = bad_records(changed(height=0))
+    bad = records.Records('memory', 'train', source.videos[1:], source._sources)
+    with pytest.raises(ValueError, match="memory: split 'train' has no clips to train on"):
+        pipeline.train_batches(bad, tokenizer, **SETTINGS, on_bad_clip='skip')
+
+
+def test_a_mirrored_sentence_may_have_more_tokens():
+    """'left' is one token here, 'right' are five."""
+    tokenizer = text.train_tokenizer(['the cat on the left'] * 5, 300)
+    source = small.made_up([small.video_of('a', 1, ((0, 1), (0, 2)))])
+    length = len(tokenizer.encode('the cat on the left').ids)
+    with pytest.raises(ValueError, match="video a, expression 0: the sentence 'the cat on the right' has"):
+        pipeline.train_batches(source, tokenizer, **SETTINGS | {'text_length': length})
+    for never in (dict(flip_probability=0), dict(order=('select',))):
+        changes = {'text_length': length, 'augmentation': dataclasses.replace(SETTINGS['augmentation'], **never)}
+        pipeline.train_batches(source, tokenizer, **SETTINGS | changes).close()
+
+
+def test_pictures_too_narrow_to_be_copied(tokenizer):
+    """The released code makes no clip of them; alone, as in pretraining, they are used."""
+    def picture(name, width):
+        return dataclasses.replace(small.video_of(name, 1, ((0, 1), (0, 2))), height=50, width=width)
+
+    both = small.made_up([picture('narrow', 161), picture('wide', 160)])
+    settings = dict(frame_size=(64, 208), augmentation=augment.Augmentation(order=()))
+    origins = [{int(number) for batch in take(4, both, tokenizer, num_frames=count, **settings)
+                for number in batch.origin[:, 0]} for count in (2, 1)]
+    assert origins == [{1}, {0, 1}]
+    narrow = records.Records('memory', 'train', both.videos[:1], both._sources)
+    with pytest.raises(ValueError, match='in 100 draws no clip .* nor pictures too narrow'):
+        take(1, narrow, tokenizer, **settings)
+    # A film is no picture.
+    film = small.made_up([dataclasses.replace(small.video_of('film', 3, ((0, 1), (1, 2))), height=50, width=161)])
+    assert take(1, film, tokenizer, **settings)
+
+
 def test_an_object_that_is_never_there_does_not_hang(source, tokenizer):
     videos = tuple(dataclasses.replace(video, expressions=video.expressions[2:]) for video in source.videos)
     only_second = records.Records(source.directory, source.split, videos, source._sources)
@@ -154,6 +292,36 @@ def test_wrong_arguments(source, tokenizer, records_folder):
         take(1, records.open_records(records_folder, 'valid'), tokenizer)
     with pytest.raises(ValueError, match='text_length=4'):
         take(1, source, tokenizer, text_length=4)
+
+
+@pytest.mark.parametrize('name, least, most', [
+    ('num_frames', 1, 1000), ('text_length', 3, 16384), ('batch_size', 1, 2 ** 20), ('sentences', 1, 1000),
+    ('seed', 0, 2 ** 32 - 1), ('start_step', 0, 10 ** 9), ('num_workers', 0, 1000), ('process_count', 1, 2 ** 20),
+    ('process_index', 0, 0)])
+def test_whole_numbers_out_of_range(tokenizer, name, least, most):
+    for value in (least - 1, most + 1, -10 ** 30, 1.5, float('nan'), '2', None, True):
+        with pytest.raises(ValueError, match=rf'{name} = {value!r}: must be a whole number from {least} to {most}\.'):
+            pipeline.train_batches(None, tokenizer, **SETTINGS | {name: value})
+
+
+@pytest.mark.parametrize('size', [(0, 72), (40, -1), (40, 10 ** 6), (40.0, 72), (15, 72), (40, 8193)])
+def test_frame_sizes_out_of_range(tokenizer, size):
+    with pytest.raises(ValueError, match='frame_size = .*: must be a whole number from 16 to 8192'):
+        pipeline.train_batches(None, tokenizer, **SETTINGS | {'frame_size': size})
+
+
+def test_other_arguments_out_of_range(tokenizer):
+    for size in (64, (64,), (64, 64, 3), '64', None):
+        with pytest.raises(ValueError, match=r'frame_size = .*: must be \(height, width\)'):
+            pipeline.train_batches(None, tokenizer, **SETTINGS | {'frame_size': size})
+    for value in (-0.1, 1.1, float('nan'), '0', None):
+        with pytest.raises(ValueError, match='reverse_probability = .*: must be a number from 0 to 1'):
+            pipeline.train_batches(None, tokenizer, **SETTINGS, reverse_probability=value)
+
+
+def test_the_largest_arguments(source, tokenizer):
+    [batch] = take(1, source, tokenizer, seed=2 ** 32 - 1, start_step=10 ** 9, reverse_probability=1)
+    assert batch.clip.frames.shape == (4, 3, 40, 72, 3)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the death signal is a service of Linux')

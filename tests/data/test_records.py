@@ -1,13 +1,23 @@
 import dataclasses
 import io
+import json
+import os
 import pickle
+import re
 import shutil
+import zlib
 
+from array_record.python import array_record_module
 import av
+import cv2
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
+import PIL.EpsImagePlugin
 import pytest
 import raw_tree
+from tensorflow_datasets.proto import tf_example_pb2
 
 from sgmg_jax.data import records
 
@@ -87,7 +97,7 @@ def test_broken_records_name_video_and_frame(records_folder):
     Image.fromarray(raw_tree.mask(0)[:40]).save(buffers[1], 'PNG')
     with pytest.raises(ValueError, match=where + 'image is 96x40 pixels, not 96x54'):
         spoilt(record, frames=buffers[0].getvalue()).decode_frames([0])
-    with pytest.raises(ValueError, match=where + r'mask has the shape \(40, 96\)'):
+    with pytest.raises(ValueError, match=where + r'mask is broken \(is 96x40 pixels, not 96x54'):
         spoilt(record, masks=buffers[1].getvalue()).decode_masks([0])
 
 
@@ -211,3 +221,225 @@ def test_a_damaged_record_is_named(records_folder, tmp_path):
     source = records.open_records(folder, 'train')
     with pytest.raises(ValueError, match=f'copy: split train, video {source.videos[0].name}: its record cannot be'):
         source[0]
+
+
+# What strangers may have written
+
+
+@pytest.fixture
+def folder(records_folder, tmp_path):
+    return shutil.copytree(records_folder, tmp_path / 'copy')
+
+
+def read_all(folder, split='train'):
+    """Everything that can be read of a split."""
+    for record in records.open_records(folder, split):
+        record.decode_frames()
+        record.decode_masks()
+
+
+def edit(name, change):
+    def spoil(folder):
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+    return spoil
+
+
+def in_video(**fields):
+    return edit('metadata.json', lambda content: content['videos']['train'][0].update(fields))
+
+
+def in_expression(**fields):
+    return edit('metadata.json', lambda content: content['videos']['train'][0]['expressions'][0].update(fields))
+
+
+def in_split(**fields):
+    return edit('dataset_info.json', lambda content: content['splits'][0].update(fields))
+
+
+WHERE = 'metadata.json: split train, number 0'
+FRAMES = raw_tree.TRAIN['aaa0000001']
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (in_video(video='../up'), f'{WHERE}: field "video" must be one name, not a path'),
+    (in_video(video='/abs'), f'{WHERE}: field "video" must be one name'),
+    (in_video(video='..'), f'{WHERE}: field "video" must not begin with a dot'),
+    (in_video(video='a\x1b[31m'), f'{WHERE}: field "video" must have printable characters'),
+    (in_video(video='\ud800'), f'{WHERE}: field "video" must have printable characters'),
+    (in_video(video='x' * 201), f'{WHERE}: field "video" must have at most 200 bytes'),
+    (in_video(video=None), f'{WHERE}: field "video" is missing or of the wrong type'),
+    (in_video(video='bbb0000002'), 'metadata.json: split train has a video twice'),
+    (in_video(video='zzz'), 'its record cannot be read .it is of video .aaa0000001., but metadata.json says zzz'),
+    (in_video(frame_names=[]), f'{WHERE}, video aaa0000001: field "frame_names" is empty'),
+    (in_video(frame_names=FRAMES[:-1] + FRAMES[:1]), 'field "frame_names" is empty, or has a name twice'),
+    (in_video(frame_names=[*FRAMES[:-1], '../x']), 'field "frame_names", a name must be one name'),
+    (in_video(frame_names=[*FRAMES[:-1], 3]), 'field "frame_names", a name must be a string'),
+    (in_video(frame_names=FRAMES[:-1]), 'its record cannot be read .it has 6 masks, metadata.json says 5'),
+    (in_video(height=-54), 'height and width must be whole numbers from 1'),
+    (in_video(height=True), 'field "height" is missing or of the wrong type'),
+    (in_video(height=54.0), 'field "height" is missing or of the wrong type'),
+    (in_video(height=10 ** 9), '96x1000000000 pixels; a frame has at most'),
+    (in_video(height=2000, width=1), '1x2000 pixels; .* its long side is at most 32 times the short one'),
+    (in_video(height=55), 'frame 00020: the image is 96x54 pixels, not 96x55'),
+    (in_video(has_masks=1), 'field "has_masks" is missing or of the wrong type'),
+    (in_video(has_masks=False), 'it has 6 masks, metadata.json says 0'),
+    (in_video(mask_places=3), 'field "mask_places" must be a list'),
+    (in_video(mask_places=[[0, 0]]), 'field "mask_places" must be a list'),
+    (in_video(mask_places=[[6, 1]]), 'field "mask_places" must be a list'),
+    (in_video(mask_places=[[0, 1], [0, 1]]), 'field "mask_places" has a place twice'),
+    (in_video(mask_places=[[0, 1]]), 'it has 6 masks, metadata.json says 1'),
+    (in_video(expressions=[]), 'field "expressions" is empty'),
+    (in_video(expressions=[3]), 'an expression: field "id" is missing'),
+    (in_expression(id='../0'), 'an expression: field "id" must be one name'),
+    (in_expression(id='1'), 'field "expressions" is empty, or has an id twice'),
+    (in_expression(text=' \n'), 'expression 0: field "text" is an empty sentence'),
+    (in_expression(text='\udc80'), 'expression 0: field "text" must have at most 10,000 characters, all of Unicode'),
+    (in_expression(text='a' * 10_001), 'expression 0: field "text" must have at most 10,000 characters'),
+    (in_expression(object_id=0), 'expression 0: field "object_id" is 0'),
+    (in_expression(object_id=255), 'expression 0: field "object_id" is 255'),
+    (in_expression(object_id='1'), 'field "object_id" is missing or of the wrong type'),
+    (in_expression(tags=['a']), 'field "tags" is missing or of the wrong type'),
+    (edit('metadata.json', lambda c: c['videos']['train'].pop()), "split 'train' has 2 records, metadata.json lists 1"),
+    (edit('metadata.json', lambda c: c['videos'].pop('train')), "split 'train' has 2 records, metadata.json lists 0"),
+    (edit('metadata.json', lambda c: c.update(videos=[])), 'metadata.json: field "videos" is missing or wrong'),
+    (in_split(name='../x'), "dataset_info.json: field 'splits.name' is missing or wrong"),
+    (in_split(name='valid'), "dataset_info.json: field 'splits.name' is missing or wrong"),
+    (in_split(shardLengths=['-1']), "dataset_info.json: field 'splits.shardLengths'"),
+    (in_split(shardLengths=[2]), "dataset_info.json: field 'splits.shardLengths'"),
+    (in_split(shardLengths=[]), "dataset_info.json: field 'splits.shardLengths'"),
+    (in_split(shardLengths=['1']), "split 'train' has 1 records, metadata.json lists 2 videos"),
+    (in_split(shardLengths=['1', '1']), 'train.array_record-00000-of-00002: missing, though'),
+    (in_split(filepathTemplate='{SPLIT}/../x'), "dataset_info.json: field 'splits.filepathTemplate'"),
+    (edit('dataset_info.json', lambda c: c.update(name='../..')), "dataset_info.json: field 'name' is missing"),
+    (edit('dataset_info.json', lambda c: c.update(splits=3)), "dataset_info.json: field 'splits' is missing or wrong"),
+    (edit('dataset_info.json', lambda c: c.update(fileFormat='riegeli')), "dataset_info.json: field 'fileFormat'"),
+    (edit('features.json', lambda c: c.update(featuresDict=[])), 'features.json: does not have the features'),
+    *((lambda folder, name=name: (folder / name).write_text('[' * 100_000), f'{name}: is JSON of too many levels')
+      for name in ('dataset_info.json', 'features.json', 'metadata.json')),
+    *((lambda folder, name=name: (folder / name).write_bytes(b''), f'{name}: is not JSON .it is empty')
+      for name in ('dataset_info.json', 'features.json', 'metadata.json')),
+])
+def test_hostile_descriptions_are_refused_by_file_and_field(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        read_all(folder)
+    assert str(folder) in str(caught.value) or 'video aaa0000001, frame' in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def shard(folder):
+    return next(folder.glob('*-train.array_record*'))
+
+
+def test_record_files_that_are_not_as_counted(folder):
+    data = shard(folder).read_bytes()
+    next(folder.glob('*-valid.array_record*')).unlink()
+    with pytest.raises(FileNotFoundError, match='valid.array_record-00000-of-00001: missing, though'):
+        records.open_records(folder, 'valid')
+    read_all(folder)  # Which needs nothing of the other split.
+    for damaged in (b'', data[:100], data[:len(data) // 2], b'\x00' * len(data)):
+        shard(folder).write_bytes(damaged)
+        with pytest.raises(ValueError, match='train.array_record-00000-of-00001: is damaged'):
+            read_all(folder)
+    shard(folder).unlink()
+    os.mkfifo(folder / 'ref_youtube_vos-train.array_record-00000-of-00001')
+    with pytest.raises(ValueError, match='is a pipe, not a file'):
+        records.open_records(folder, 'train')
+
+
+def test_a_record_file_with_other_records(folder):
+    writer = array_record_module.ArrayRecordWriter(str(shard(folder)), 'group_size:1')
+    for data in (b'no example', tf_example_pb2.Example().SerializeToString()):
+        writer.write(data)
+    writer.close()
+    source = records.open_records(folder, 'train')
+    for index, message in ((0, '.*00001: is damaged: '), (1, '.*00001: is damaged: a record is empty')):
+        with pytest.raises(ValueError, match=f'{source.videos[index].name}: its record cannot be read .{message}'):
+            source[index]
+    writer = array_record_module.ArrayRecordWriter(str(shard(folder)), 'group_size:1')
+    writer.write(b'one')
+    writer.close()
+    with pytest.raises(ValueError, match='has 1 records, dataset_info.json says 2'):
+        records.open_records(folder, 'train')
+
+
+def huge_png():
+    """A PNG that says that it has 3.6 billion pixels."""
+    data = bytearray(png(np.zeros((2, 2), np.uint8)))
+    data[16:24] = (60_000).to_bytes(4) * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    return bytes(data)
+
+
+POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 54\n%%EndComments\nshowpage\n'
+
+
+@pytest.mark.parametrize('data', [POSTSCRIPT, huge_png(), b'', b'GIF89a', b'BM' + bytes(100)])
+def test_only_jpeg_and_png_are_decoded(records_folder, monkeypatch, data):
+    monkeypatch.setattr(PIL.EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('OpenCV was called'))
+    record = records.open_records(records_folder, 'train')[0]
+    with pytest.raises(ValueError, match='frame 00020: the image is broken or truncated'):
+        spoilt(record, frames=data).decode_frames([0])
+    with pytest.raises(ValueError, match='frame 00020: the mask is broken'):
+        spoilt(record, masks=data).decode_masks([0])
+
+
+@pytest.mark.parametrize('film', [
+    b'ffconcat version 1.0\nfile /etc/passwd\n', b'#EXTM3U\n#EXTINF:1,\n/etc/passwd\n',
+    b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n', POSTSCRIPT])
+def test_films_that_name_other_files_or_the_network_are_refused(film):
+    record, _ = film_record()
+    with pytest.raises(ValueError, match='video -film, frame 00001: the film is broken'):
+        dataclasses.replace(record, film=film).decode_frames([0])
+
+
+def test_a_film_of_another_size_than_it_is_said_to_have():
+    record, _ = film_record()
+    other = dataclasses.replace(record, video=dataclasses.replace(record.video, height=48))
+    with pytest.raises(ValueError, match='film is broken .its frames are 96x54 pixels, not 96x48'):
+        other.decode_frames([0])
+
+
+def mutated(data, rng):
+    """Some bytes are others, or gone, or there twice."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 4, 30])):
+        place = int(rng.integers(len(data) + 1))
+        kind = rng.integers(3)
+        if kind == 0:
+            data[place:place + 1] = rng.bytes(1)
+        elif kind == 1:
+            del data[place:place + int(rng.integers(1, 200))]
+        else:
+            data[place:place] = data[place:place + int(rng.integers(1, 200))]
+    return bytes(data)
+
+
+@given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['metadata.json', 'dataset_info.json', 'features.json', 'shard']))
+def test_damaged_folders_end_in_an_error_that_names_them(records_folder, tmp_path_factory, seed, name):
+    folder = tmp_path_factory.getbasetemp() / 'mutated'
+    shutil.copytree(records_folder, folder, dirs_exist_ok=True)
+    file = shard(folder) if name == 'shard' else folder / name
+    file.write_bytes(mutated(file.read_bytes(), np.random.default_rng(seed)))
+    try:
+        read_all(folder)
+    except (ValueError, OSError) as error:
+        assert str(folder) in str(error) or re.match(r'video \S+, frame \S+: the ', str(error)), error
+
+
+@given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['frames', 'masks', 'film']))
+def test_damaged_pictures_and_films_end_in_an_error_that_names_the_video(records_folder, seed, field):
+    rng = np.random.default_rng(seed)
+    if field == 'film':
+        record, _ = film_record('mpeg4', 3)
+        record = dataclasses.replace(record, film=mutated(record.film, rng))
+    else:
+        record = records.open_records(records_folder, 'train')[0]
+        record = spoilt(record, **{field: mutated(getattr(record, field)[0], rng)})
+    try:
+        (record.decode_masks if field == 'masks' else record.decode_frames)([0, 1])
+    except ValueError as error:
+        assert re.match(r'video \S+, frame \S+: the ', str(error)), error

@@ -1,6 +1,7 @@
 """The procedural world: every sentence checked against the pixels, and the layout on disk."""
 import collections
 import json
+import os
 import re
 import subprocess
 import sys
@@ -250,12 +251,54 @@ def test_same_seed_same_bytes_in_any_order():
     assert not np.array_equal(first[0].masks, first[2].masks)
 
 
-@pytest.mark.parametrize('arguments, named', [
-    ({'seed': -1}, 'seed=-1'), ({'seed': 0, 'num_frames': 4}, 'num_frames=4'),
-    ({'seed': 0, 'size': (63, 128)}, r'size=\(63, 128\)')])
-def test_arguments_out_of_range(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        synthetic.make_video(**arguments)
+WRONG = [('seed', -1), ('seed', 0.5), ('seed', None), ('num_frames', 4), ('num_frames', 1001), ('num_frames', '8'),
+         ('num_frames', 10 ** 30), ('size', (63, 128)), ('size', (128, 63)), ('size', (2049, 128)), ('size', 128),
+         ('size', None), ('size', (128,)), ('size', (128, 128, 3)), ('size', (128.0, 128)),
+         ('size', (10 ** 9, 10 ** 9)), ('size', '64x64')]
+
+
+@pytest.mark.parametrize('name, value', WRONG)
+def test_arguments_out_of_range(tmp_path, name, value):
+    with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}: must be')):
+        synthetic.make_video(**{'seed': 0, name: value})
+    with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}: must be')):
+        synthetic.write_dataset(tmp_path / 'world', 1, 1, **{name: value})
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_videos_and_pixels_out_of_range(tmp_path):
+    for value in (-1, 100_001, 10 ** 30, 1.5, None, '3'):
+        for name in ('num_train', 'num_valid'):
+            with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}: must be a whole number from 0 to')):
+                synthetic.write_dataset(tmp_path / 'world', **{'num_train': 0, 'num_valid': 0, name: value})
+    with pytest.raises(ValueError, match='a video of more than 134,217,728 pixels'):
+        synthetic.make_video(0, 33, (2048, 2048))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_that_cannot_be_laid_out():
+    with pytest.raises(ValueError, match=r'No layout found for seed=0, num_frames=5, size=\(64, 128\), unseen=True'):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(synthetic, '_lay_out', lambda *arguments: None)
+            synthetic.make_video(0, 5, (64, 128), unseen=True)
+
+
+@pytest.mark.parametrize('mask, mode', [(0o022, 0o755), (0o077, 0o700), (0o002, 0o775)])
+def test_what_is_written_has_the_usual_modes(tmp_path, mask, mode):
+    before = os.umask(mask)
+    try:
+        synthetic.write_dataset(tmp_path / 'world', 1, 0, num_frames=5, size=(64, 64))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / 'world', *(tmp_path / 'world').rglob('*')):
+        assert path.stat().st_mode & 0o777 == (mode if path.is_dir() else mode & 0o666), path
+
+
+def test_a_link_to_an_empty_folder(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'disk')
+    synthetic.write_dataset(tmp_path / 'link', 0, 0)
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'disk/train/meta.json').exists()
 
 
 def test_layout_on_disk_reads_back(tmp_path):
@@ -336,8 +379,6 @@ def test_existing_target_is_refused_and_failure_leaves_nothing(tmp_path, monkeyp
     with pytest.raises(FileExistsError, match='world'):
         synthetic.write_dataset(root, 1, 1)
     assert [p.name for p in tmp_path.rglob('*')] == ['world', 'mine.txt']
-    with pytest.raises(ValueError, match='num_valid=-1'):
-        synthetic.write_dataset(tmp_path / 'other', 1, -1)
 
     def save_json(path, videos):
         raise OSError('No space left on device')

@@ -1,7 +1,9 @@
+from fractions import Fraction
 import pathlib
 import shutil
 
 import av
+import h5py
 import numpy as np
 import pytest
 import raw_a2d
@@ -123,7 +125,7 @@ def test_wrong_lines(raw, file, old, new, message):
 
 def test_text_of_another_encoding(raw):
     (raw / SENTENCES).write_bytes(raw_a2d.ANNOTATION.replace('dog', 'café').encode('latin-1'))
-    with pytest.raises(ValueError, match=r'a2d_annotation.txt: is no CSV in UTF-8'):
+    with pytest.raises(ValueError, match=r'a2d_annotation.txt: is not text in utf-8'):
         a2d.read_annotations(raw / SENTENCES)
 
 
@@ -139,17 +141,16 @@ def truncate(file):
 
 
 def two_sizes(file):
-    """MPEG-4 frames of one size in a container after those of another."""
-    small = file.with_name('small.mp4')
-    raw_a2d.write_film(file, 3, 'mpeg4')
-    raw_a2d.write_film(small, 3, 'mpeg4', size=(48, 64))
-    # Raw MPEG-4 video is a stream of its own, so the two can stand one behind the other.
-    raw = b''
-    for part in (file, small):
-        with av.open(str(part)) as container:
-            extra = container.streams.video[0].codec_context.extradata
-            raw += extra + b''.join(bytes(packet) for packet in container.demux(video=0) if packet.size)
-    file.write_bytes(raw)
+    """Frames of two sizes in one stream, each a JPEG of its own."""
+    with av.open(str(file), 'w', format='matroska') as container:
+        stream = container.add_stream('mjpeg', rate=10)
+        stream.height, stream.width, stream.pix_fmt = 64, 96, 'yuvj420p'
+        for number, size in enumerate([(64, 96), (48, 64)]):
+            encoder = av.CodecContext.create('mjpeg', 'w')
+            encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *size, 'yuvj420p', Fraction(1, 10)
+            packet, = encoder.encode(av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8), format='rgb24'))
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
+            container.mux(packet)
 
 
 def only_sound(file):
@@ -243,3 +244,99 @@ def test_broken_and_missing_h5(raw):
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError, match=rf'{raw_a2d.FIRST}: missing, or without h5 files'):
         a2d.read_masks(*arguments)
+
+
+@pytest.mark.parametrize('file, text, message', [
+    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a dog'), 'a2d_annotation.txt: line 3: is no CSV'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a "dog'), 'a2d_annotation.txt: line 3: is no CSV'),
+    (SENTENCES, raw_a2d.ANNOTATION.partition('\n')[0], 'a2d_annotation.txt: has no sentence'),
+    (SENTENCES, '', "a2d_annotation.txt: the first line must be .* is ''"),
+    (SUBSETS, '', 'videoset.csv: has no line'), (SUBSETS, '\n\n', 'videoset.csv: has no line'),
+    (SUBSETS, raw_a2d.VIDEOSET.replace(',3,1', ',3,0'), "no sentence of a video that .*csv has in the split 'test'"),
+    (SUBSETS, raw_a2d.VIDEOSET.replace(raw_a2d.MISSED, '../up'), 'videoset.csv: line 3: the video must be one name'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace(raw_a2d.TEST, '/abs'), 'a2d_annotation.txt: line 5: the video must be one'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace('car on', '\x1b[31m' * 2001), 'a2d_annotation.txt: line 5: query must have'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace(',5,', ',123456,'), "line 4: instance_id must be a whole number, is '1"),
+])
+def test_text_that_is_cut_or_hostile(raw, file, text, message):
+    (raw / file).write_text(text)
+    with pytest.raises(ValueError, match=message) as caught:
+        a2d.splits(raw)
+    assert str(caught.value).isprintable()
+
+
+def test_text_of_other_systems_and_files_they_leave_behind(raw):
+    before = list(built(raw, 'train'))
+    for file in (SENTENCES, SUBSETS, pathlib.Path('text_annotations/a2d_missed_videos.txt')):
+        (raw / file).write_bytes(b'\xef\xbb\xbf' + (raw / file).read_bytes().replace(b'\n', b'\r\n'))
+    for folder in [path for path in raw.rglob('*') if path.is_dir()]:
+        (folder / '._00003.h5').write_bytes(b'\x00\x05')
+        (folder / f'._{raw_a2d.FIRST}.mp4').write_bytes(b'\x00\x05')
+        (folder / '.DS_Store').write_bytes(b'\x00')
+    for file in [*raw.rglob('0*.h5'), *raw.rglob('[!.]*.mp4')]:
+        file.rename(file.with_suffix(file.suffix.upper()))
+    assert list(built(raw, 'train')) == before
+
+
+def test_a_clip_that_is_there_twice(raw):
+    clip = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
+    shutil.copy(clip, clip.with_suffix('.MP4'))
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.MP4 and .*{raw_a2d.FIRST}.mp4 are the same clip'):
+        built(raw, 'train')
+
+
+H5 = pathlib.Path('text_annotations/a2d_annotation_with_instances', raw_a2d.FIRST, '00003.h5')
+
+
+def claim(shape):
+    def spoil(content):
+        del content['reMask']
+        content.create_dataset('reMask', shape, np.uint8, chunks=(1, 64, 64))  # Takes no place in the file.
+    return spoil
+
+
+def replace(name, make):
+    def spoil(content):
+        del content[name]
+        make(content)
+    return spoil
+
+
+NO_ARRAY = 'reMask must be an array of numbers'
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (claim((2, 2 ** 20, 2 ** 20)), r'reMask has the shape \(2, 1048576, 1048576\); at most 33,554,432 values'),
+    (replace('instance', lambda h5: h5.create_dataset('instance', (2 ** 40,), np.uint8, chunks=(64,))),
+     r'instance has the shape \(1099511627776,\); at most'),
+    (replace('reMask', lambda h5: h5.create_group('reMask')), NO_ARRAY),
+    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=['a', 'b'])), NO_ARRAY),
+    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=h5py.Empty('u1'))), NO_ARRAY),
+    (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.ExternalLink('other.h5', '/x'))), NO_ARRAY),
+    (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.SoftLink('/none'))), NO_ARRAY),
+    (replace('reMask', lambda h5: h5.create_dataset('reMask', (2, 96, 64), 'u1', external=[('/etc/passwd', 0, 12288)])),
+     NO_ARRAY),
+    (replace('instance', lambda h5: h5.create_dataset('instance', data=[np.nan, 1])), 'instance must hold whole'),
+    (replace('instance', lambda h5: h5.create_dataset('instance', data=[1e300, 1])), 'instance must hold whole'),
+])
+def test_h5_that_claims_gigabytes_or_leads_elsewhere(raw, spoil, message):
+    with h5py.File(raw / H5, 'a') as content:
+        spoil(content)
+    with pytest.raises(ValueError, match=f'00003.h5: ({message})'):
+        built(raw, 'train')
+    assert [record.video.name for record in built(raw, 'train', skip_bad_videos=True)] == [raw_a2d.SECOND]
+
+
+@pytest.mark.parametrize('content', [
+    b'ffconcat version 1.0\nfile ccccccccccc.mp4\n', b'#EXTM3U\n#EXTINF:1,\nccccccccccc.mp4\n',
+    b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n'])
+def test_films_that_name_other_films_or_the_network(raw, content):
+    (raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4').write_bytes(content)
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: broken mp4'):
+        built(raw, 'train')
+
+
+def test_a_film_of_one_line(raw):
+    raw_a2d.write_film(raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4', 2, 'mpeg4', size=(2, 800))
+    with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: 800x2 pixels; a frame has at most .* 32 times'):
+        built(raw, 'train')

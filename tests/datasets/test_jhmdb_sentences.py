@@ -2,6 +2,8 @@ import io
 import json
 import pathlib
 import shutil
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -9,7 +11,8 @@ import pytest
 import scipy.io
 
 from datasets import build
-from datasets.jhmdb_sentences import jhmdb_sentences as jhmdb
+from datasets.jhmdb_sentences import raw as jhmdb
+from sgmg_jax import arrays
 from sgmg_jax.data import records
 
 HEIGHT, WIDTH, FRAMES, MASKS = 24, 33, 6, 5
@@ -111,7 +114,7 @@ def test_bad_videos_can_be_skipped_with_a_counted_warning(raw, caplog):
     (0, 1, 'Rename_Images/pullup/x/00007.png', r'sample 0: .*00007.png must be named after a frame from 1 to 6'),
     (0, 1, 'Rename_Images/pullup/x/00000.png', r'sample 0: .*00000.png must be named after a frame from 1 to 6'),
     (0, 1, 'Rename_Images/pullup/x/first.png', r'sample 0: .*first.png must be named after a frame from 1 to 6'),
-    (0, 4, ' ', r'sample 0: the sentence is empty'),
+    (0, 4, ' ', r'sample 0: the sentence is an empty sentence'),
     (2, 4, 'man', r'sample 2: says of video @20_pull_up_1 .* an earlier sample has other paths'),
     (2, 3, 7, r'sample 2: says of video @20_pull_up_1'),
     (2, 2, 'puppet_mask/other/puppet_mask.mat', r'sample 2: says of video @20_pull_up_1'),
@@ -184,3 +187,75 @@ def test_missing_masks(raw):
     shutil.rmtree(raw / 'puppet_mask')
     with pytest.raises(FileNotFoundError, match=f'{FIRST}.puppet_mask.mat: missing, though {jhmdb.METADATA} names it'):
         built(raw)
+
+
+def compressed(data):
+    """A variable of a MATLAB file."""
+    packed = zlib.compress(data)
+    return struct.pack('<II', 15, len(packed)) + packed
+
+
+def header(file):
+    return file.read_bytes()[:128]
+
+
+def test_masks_that_claim_or_unpack_to_gigabytes(raw, monkeypatch):
+    monkeypatch.setattr(arrays, 'MOST_VALUES', 10_000)
+    file = raw / 'puppet_mask' / 'pullup' / FIRST / 'puppet_mask.mat'
+    save_mat(raw, FIRST, part_mask=part_mask(FIRST))
+    video = next(video for video in jhmdb.read_videos(raw / jhmdb.METADATA) if video.name == FIRST)
+    data, shape = file.read_bytes(), part_mask(FIRST).shape
+    claimed = data.replace(struct.pack('<3i', *shape), struct.pack('<3i', 2 ** 15, 2 ** 15, 2 ** 15))
+    assert claimed != data
+    bomb = header(file) + compressed(struct.pack('<II', 14, 2 ** 31 - 8) + bytes(80_001))
+    for content, message in ((claimed, r'part_mask must be an array of at most .* shape \(32768, 32768, 32768\)'),
+                             (bomb, 'broken MATLAB file .a variable unpacks to gigabytes'),
+                             (b'\x89HDF\r\n\x1a\n' + bytes(600), 'broken MATLAB file')):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f'puppet_mask.mat: {message}'):
+            jhmdb.read_masks(raw, video, HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize('value', [np.array(['a']), {'a': 1.0}, scipy.sparse.eye_array(24).tocsc(),
+                                   np.zeros((HEIGHT, WIDTH, 6, 2)), np.array([[1, 'a']], object)])
+def test_masks_that_are_no_array_of_numbers(raw, value):
+    save_mat(raw, FIRST, part_mask=value)
+    with pytest.raises(ValueError, match='puppet_mask.mat: part_mask (must be an array|is 33x24 pixels)'):
+        built(raw)
+    assert [record.video.name for record in built(raw, skip_bad_videos=True)] == [SECOND]
+
+
+@pytest.mark.parametrize('position, value, message', [
+    (0, '../up', 'sample 0: the video must be one name'), (0, '\ud800', 'sample 0: the video must have printable'),
+    (1, 'Rename_Images/../../x/00001.png', 'sample 0: the path .* a part must not begin with a dot'),
+    (2, 'puppet_mask/\x1b[31m/puppet_mask.mat', 'sample 0: the path .* a part must have printable'),
+    (3, 10 ** 9, 'sample 0: the number of frames must be from 1 to 1,000'),
+    (3, True, r'sample 0: must be \[video'), (4, '\udc80', 'sample 0: the sentence must have'),
+    (1, 'Rename_Images/pullup/x/٠٠٠٠١.png', 'sample 0: .* must be named after a frame')])
+def test_hostile_samples(raw, position, value, message):
+    edit(raw, 0, position, value)
+    with pytest.raises(ValueError, match=f'{jhmdb.METADATA}: {message}') as caught:
+        jhmdb.splits(raw)
+    assert len(str(caught.value)) < 800
+
+
+def test_odd_but_good_names(raw):
+    """As the release has them."""
+    name = '#20_(Rhythm)_clap!_u-nm_np1_fr_goo_0'
+    samples = json.loads((raw / jhmdb.METADATA).read_text())
+    for row in samples:
+        if row[0] == SECOND:
+            row[:3] = name, *(path.replace(SECOND, name) for path in row[1:3])
+    (raw / jhmdb.METADATA).write_text(json.dumps(samples))
+    for folder in ('Rename_Images', 'puppet_mask'):
+        (raw / folder / 'pullup' / SECOND).rename(raw / folder / 'pullup' / name)
+    assert name in [video.name for video in built(raw).videos]
+
+
+def test_files_of_other_systems(raw):
+    before = list(built(raw))
+    (raw / jhmdb.METADATA).write_bytes(b'\xef\xbb\xbf' + (raw / jhmdb.METADATA).read_bytes())
+    for file in [*raw.rglob('0*.png'), *raw.rglob('*.mat')]:
+        file.with_name('._' + file.name).write_bytes(b'\x00\x05')
+        file.rename(file.with_suffix(file.suffix.upper()))
+    assert list(records.open_records(build.build('jhmdb_sentences', raw, raw.parent / 'again'), 'test')) == before

@@ -1,16 +1,20 @@
 import io
+import json
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 from PIL import Image
+import PIL.EpsImagePlugin
 import pytest
 import raw_tree
 
 from datasets import build
+from datasets.ref_youtube_vos import raw as youtube
 from sgmg_jax.data import records
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -273,4 +277,133 @@ def test_command(raw):
     source = records.open_records(raw.parent / 'tfds', 'train')
     assert [source[number].video.name for number in range(2)] == sorted(raw_tree.TRAIN)
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
-    assert again.returncode == 1 and again.stderr.splitlines()[-1].startswith('error: ')
+    assert again.returncode == 2 and again.stderr.splitlines()[-1].startswith('error: ')
+
+
+NAMES = ['../up', '/abs', '..', '.', '.hidden', '', ' a', 'a\x1b[31m', 'a\u202eb', '\udc80', 'a\\b', 'x' * 201]
+
+
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('kind', ['video', 'frame', 'expression'])
+def test_names_that_cannot_be_those_of_files(raw, kind, name):
+    def edit(videos):
+        video = videos['aaa0000001']
+        if kind == 'video':
+            videos[name] = videos.pop('aaa0000001')
+        elif kind == 'frame':
+            video['frames'][2] = name
+        else:
+            video['expressions'][name] = video['expressions'].pop('1')
+
+    raw_tree.edit_json(raw / TRAIN_JSON, edit)
+    with pytest.raises(ValueError, match=r'train.meta_expressions.json: .* must ') as caught:
+        youtube.splits(raw)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize('value', [True, 1.0, [1], '１', ' 1', '1_0', '+1', '01e0', 255, 10 ** 300, '9' * 5000])
+def test_object_ids_that_are_no_small_numbers(value):
+    assert records.parse_object_id(value) is None
+
+
+@pytest.mark.parametrize('sentence', ['\ud800', 'a' * 10_001, '\u3000\n'])
+def test_sentences_that_are_none(raw, sentence):
+    raw_tree.edit_json(raw / TRAIN_JSON, change('exp', sentence))
+    with pytest.raises(ValueError, match='video aaa0000001, expression 1: field "exp" ') as caught:
+        youtube.splits(raw)
+    assert len(str(caught.value)) < 500
+
+
+def test_files_that_systems_rename_or_leave_behind(raw):
+    before = list(built(raw, 'train'))
+    for folder in [raw, *(path for path in raw.rglob('*') if path.is_dir())]:
+        for name in ('._00000.jpg', '._aaa', '.DS_Store', 'Thumbs.db', 'desktop.ini', 'notes.txt'):
+            (folder / name).write_bytes(b'\x00\x05\x16\x07')
+        (folder / 'stray').mkdir()
+        (folder / '__MACOSX').mkdir()
+    for number, file in enumerate(sorted(raw.glob('train/*/*/0*'))):
+        file.rename(file.with_suffix(('.JPG', '.jpeg', '.Jpg')[number % 3] if file.suffix == '.jpg' else '.PNG'))
+    for file in raw.glob('meta_expressions/*/*.json'):
+        file.write_bytes(b'\xef\xbb\xbf' + json.dumps(json.loads(file.read_text()), indent=1).replace(
+            '\n', '\r\n').encode())
+    folder = build.build('ref_youtube_vos', raw, raw.parent / 'again')
+    assert list(records.open_records(folder, 'train')) == before
+
+
+def replace(path, data):
+    return lambda raw: (raw / path).write_bytes(data)
+
+
+def thin_frames(raw):
+    for file in (raw / 'train/JPEGImages/aaa0000001').iterdir():
+        Image.new('RGB', (2000, 1)).save(file)
+
+
+def without_end(raw):
+    data = (raw / FRAME).read_bytes()
+    (raw / FRAME).write_bytes(data[:-2])
+
+
+def huge(raw):
+    """A PNG that says that it has 3.6 billion pixels."""
+    data = bytearray((raw / MASK).read_bytes())
+    data[16:24] = (60_000).to_bytes(4) * 2
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
+    (raw / MASK).write_bytes(data)
+
+
+def second_ending(raw):
+    shutil.copy(raw / FRAME, (raw / FRAME).with_suffix('.jpeg'))
+
+
+def linked_out(raw):
+    shutil.move(raw / FRAME, raw.parent / 'outside.jpg')
+    (raw / FRAME).symlink_to(raw.parent / 'outside.jpg')
+
+
+def pipe(raw):
+    (raw / FRAME).unlink()
+    os.mkfifo(raw / FRAME)
+
+
+POSTSCRIPT = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 96 54\n%%EndComments\nshowpage\n'
+BAD_FILES = [
+    (replace(FRAME, POSTSCRIPT), 'bbb0000002.00015.jpg: broken JPEG .is not JPEG'),
+    (replace(MASK, POSTSCRIPT), 'bbb0000002.00015.png: broken PNG .is not PNG'),
+    (thin_frames, 'aaa0000001.00020.jpg: 2000x1 pixels; a frame has at most'),
+    (without_end, 'bbb0000002.00015.jpg: broken JPEG'), (huge, '00015.png: broken PNG .*3600000000 pixels'),
+    (second_ending, '00015.jpeg and 00015.jpg differ in their ending alone'), (pipe, '00015.jpg: is a pipe'),
+    (linked_out, '00015.jpg: is a link to .*outside.jpg, outside of')]
+
+
+@pytest.mark.parametrize('spoil, message', BAD_FILES)
+def test_bad_files_are_refused_or_skipped(raw, spoil, message, monkeypatch):
+    monkeypatch.setattr(PIL.EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
+    spoil(raw)
+    with pytest.raises(ValueError, match=message):
+        built(raw, 'train')
+    folder = build.build('ref_youtube_vos', raw, raw.parent / 'tfds', skip_bad_videos=True)
+    assert len(records.open_records(folder, 'train')) == 1
+
+
+def test_folders_may_be_linked_from_elsewhere(raw):
+    before = list(built(raw, 'train'))
+    for folder in (raw / 'train', raw / 'meta_expressions' / 'valid'):
+        shutil.move(folder, raw.parent / f'disk-{folder.name}')
+        folder.symlink_to(raw.parent / f'disk-{folder.name}')
+    folder = build.build('ref_youtube_vos', raw, raw.parent / 'again')
+    assert list(records.open_records(folder, 'train')) == before
+
+
+def test_a_test_file_without_videos_makes_no_split(raw):
+    raw_tree.write_json(raw / 'meta_expressions/test/meta_expressions.json', {})
+    (raw / 'test/JPEGImages').mkdir(parents=True)
+    shutil.copytree(raw / 'valid/JPEGImages/ccc0000003', raw / 'valid/JPEGImages/ddd0000004')
+    assert len(built(raw, 'valid')) == 3
+    assert records.describe(raw.parent / 'tfds')[1] == {'train': 2, 'valid': 3}
+
+
+def test_videos_of_more_bytes_than_a_record_can_have(raw, monkeypatch):
+    monkeypatch.setattr(records, 'LARGEST_RECORD', 5000)
+    with pytest.raises(ValueError, match='aaa0000001: has more than 5,000 bytes for one video'):
+        built(raw, 'train')

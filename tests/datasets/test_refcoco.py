@@ -231,10 +231,10 @@ def test_lists_that_share_parts_are_not_printed_in_full(raw):
 
 
 @pytest.mark.parametrize('name, module, limit', [('refs(unc).p', plain_pickle, 'LARGEST'),
-                                                 ('instances.json', refcoco_raw, '_LARGEST_JSON')])
+                                                 ('instances.json', refcoco_raw, 'LARGEST_JSON')])
 def test_large_files_are_refused(name, module, limit, raw, monkeypatch):
     monkeypatch.setattr(module, limit, 100)
-    with pytest.raises(ValueError, match='has .* bytes, 100 at most are read') as caught:
+    with pytest.raises(ValueError, match='has .* bytes, at most 100 are read') as caught:
         read(raw)
     assert str(raw / 'refcoco' / name) in str(caught.value)
 
@@ -275,12 +275,12 @@ def lone_image(raw):
     (edit_refs(ann_id=81), r'entry 1: .*instances.json has no image_id 7 with the ann_id 81'),
     (edit_refs(sentences=[{'raw': 'x'}]), 'entry 1: field "sent" is missing or of the wrong type, is None'),
     (edit_instances('images', 1, id=7), 'instances.json: field "images" is empty or has a "id" twice'),
-    (edit_instances('images', 0, file_name='../secret.jpg'), "image 7: field \"file_name\" must be a name without"),
+    (edit_instances('images', 0, file_name='../secret.jpg'), 'image 7: field "file_name" must be one name'),
     (edit_instances('images', 0, height='47'), "instances.json: image 7: field \"height\" .* is '47'"),
     (edit_instances('annotations', 0, iscrowd=None), 'image 7, object 71: field "iscrowd"'),
     (edit_instances('annotations', 0, segmentation='x'), 'image 7, object 71: field "segmentation"'),
     (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('{'), 'instances.json: is not JSON'),
-    (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('[' * 10 ** 5), 'instances.json: is not JSON'),
+    (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('[' * 10 ** 5), 'is JSON of too many levels'),
     (lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'}.'), r'refs\(unc\).p: holds a dict, not a list'),
     (lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'].'), 'none of its 0 entries has a "split" of train'),
     (empty_annotations, 'instances_refcoco_val.json: field "annotations" is empty'),
@@ -354,3 +354,113 @@ def test_bad_pictures(spoil, message, raw):
         build.build('refcocog', raw, raw.parent / 'tfds')
     folder = build.build('refcocog', raw, raw.parent / 'tfds', skip_bad_videos=True)
     assert [record.video.name[-1] for record in records.open_records(folder, 'train')] == ['8']
+
+
+def blank(number):
+    def edit(raw):
+        content = refs('testA')
+        content[number]['sentences'][0]['sent'] = ' \n'
+        (raw / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps(content, 2))
+    return edit
+
+
+def test_blank_sentences_are_left_out_and_counted(raw, caplog):
+    blank(1)(raw)
+    folder = build.build('refcoco', raw, raw.parent / 'tfds')
+    crowd, several = records.open_records(folder, 'train')
+    # The others keep their numbers; 72 is still the first of the picture's objects, by its second sentence.
+    assert [(e.id, e.object_id) for e in several.video.expressions] == [('3', 1), ('4', 2), ('5', 1), ('6', 3)]
+    assert 'left out 1 empty sentences of train, numbers [2].' in caplog.text
+
+
+def test_a_picture_and_a_split_of_blank_sentences_alone(raw):
+    blank(0)(raw)
+    assert [picture.name[-1] for picture in read(raw)['train']] == ['7']
+    content = refs('testA')
+    for ref in content:
+        if ref['split'] == 'val':
+            ref['sentences'] = [{'sent': ''}]
+    (raw / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps(content, 2))
+    with pytest.raises(ValueError, match="instances.json: has no sentence of the split 'val'"):
+        read(raw)
+
+
+@pytest.mark.parametrize('spoil, message', [
+    (edit_instances('images', 0, height=True), 'image 7: field "height" is missing or of the wrong type, is True'),
+    (edit_instances('images', 0, height=10 ** 9), 'image 7: "height" and "width" must be whole numbers from 1'),
+    (edit_instances('images', 0, width=-61), 'image 7: "height" and "width" must be whole numbers from 1'),
+    (edit_instances('images', 0, width=0), 'image 7: "height" and "width" must be whole numbers from 1'),
+    (edit_instances('images', 0, file_name='\x1b[2J.jpg'), 'image 7: field "file_name" must have printable'),
+    (edit_instances('images', 0, id=7.0), 'images 0: field "id" is missing or of the wrong type'),
+    (edit_instances('annotations', 0, iscrowd=True), 'image 7, object 71: field "iscrowd"'),
+    (edit_refs(sentences=[{'sent': '\udc80'}]), 'image 7: sentence 2 must have at most'),
+    (edit_refs(ann_id=[72]), 'entry 1: field "ann_id" is missing or of the wrong type'),
+    (edit_refs(sentences=[[]]), 'entry 1: field "sent" is missing')])
+def test_hostile_fields(spoil, message, raw):
+    spoil(raw)
+    with pytest.raises(ValueError, match=message) as caught:
+        read(raw)
+    assert str(raw) in str(caught.value)
+
+
+def test_two_pictures_of_one_file(raw):
+    edit_instances('images', 1, file_name=file_name(7), height=47, width=61)(raw)
+    content = json.loads((raw / 'refcoco' / 'instances.json').read_text())
+    content['annotations'][3].update(segmentation=[rectangle(1, 1, 9, 9)])  # That of the other had another size.
+    (raw / 'refcoco' / 'instances.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="split 'train' has the picture COCO_train2014_000000000007 twice"):
+        build.build('refcoco', raw, raw.parent / 'tfds')
+
+
+def test_sentences_that_many_references_share(raw, monkeypatch):
+    """A few bytes for each reference, all of whose sentences count."""
+    monkeypatch.setattr(refcoco_raw, 'MOST_SENTENCES', 1000)
+    ref = {**refs('testA')[0], 'sentences': [{'sent': 'a'}] * 50}
+    (raw / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps([ref] * 21, 2))
+    with pytest.raises(ValueError, match=r"refs\(unc\).p: entry 20: the split 'train' has more than 1,000 sentences"):
+        read(raw)
+
+
+@pytest.mark.parametrize('program', [
+    pickle.dumps({2 ** 61 - 1: 1}, 2), pickle.dumps({k * (2 ** 61 - 1): k for k in range(1, 5)}, 0),
+    b'}G' + bytes(8) + b'K\x01s.', b'(F1.5\nI1\nd.', b'}(]K\x01u.', b'}NK\x01s.', b'(I01\nI1\nd.',
+    b'L' + b'9' * 50 + b'L\n.', b'I0x' + b'f' * 5000 + b'\n.'])
+def test_keys_and_numbers_that_would_take_long(program, raw):
+    (raw / 'refcoco' / 'refs(unc).p').write_bytes(program)
+    with pytest.raises(ValueError, match=r'refs\(unc\).p: is no pickle of plain data'):
+        plain_pickle.read(raw / 'refcoco' / 'refs(unc).p')
+
+
+def test_plain_keys_and_numbers(raw):
+    content = {'a': [1, -2 ** 31, 2.5, True, None, 'caf\xe9'], 5: {'b': {}}, -(2 ** 59): []}
+    for protocol in range(3):
+        (raw / 'x').write_bytes(pickle.dumps(content, protocol))
+        assert plain_pickle.read(raw / 'x') == content
+
+
+def test_the_number_of_containers_is_bounded(raw, monkeypatch):
+    monkeypatch.setattr(plain_pickle, 'MOST_CONTAINERS', 100)
+    for program in (b']' * 101, b'}' * 101, b'(' * 101, b'(l' * 51, b'(d' * 51):
+        (raw / 'x').write_bytes(program + b'.')
+        with pytest.raises(ValueError, match='has more than 100 lists and dictionaries'):
+            plain_pickle.read(raw / 'x')
+
+
+def test_only_what_makes_plain_data_is_known():
+    """Pinned: whoever adds an instruction must know that nothing can be called by it."""
+    refuse = plain_pickle._PlainUnpickler._refuse
+    known = {bytes([code]) for code, load in plain_pickle._PlainUnpickler.dispatch.items() if load is not refuse}
+    assert known == set(map(bytes, zip(b'(.IJKMLFGSTUVX]la}d\x80N\x88\x89\x8aepqrghjsu')))
+
+
+def test_pictures_of_other_endings_and_files_left_behind(raw):
+    before = build.build('refcoco', raw, raw.parent / 'before')
+    folder = raw / 'train2014'
+    for file in list(folder.iterdir()):
+        file.rename(file.with_suffix('.JPEG'))
+        (folder / f'._{file.name}').write_bytes(b'\x00\x05')
+    (raw / 'refcoco' / '.DS_Store').write_bytes(b'\x00')
+    instances_file = raw / 'refcoco' / 'instances.json'
+    instances_file.write_bytes(b'\xef\xbb\xbf' + instances_file.read_bytes())
+    after = build.build('refcoco', raw, raw.parent / 'after')
+    assert list(records.open_records(after, 'train')) == list(records.open_records(before, 'train'))

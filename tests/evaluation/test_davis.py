@@ -205,6 +205,18 @@ def test_finds_truth(tmp_path, part, level):
     assert davis.find_truth(tmp_path, 'valid')[1] == ['dog']
 
 
+def test_truth_without_a_list_of_the_split(tmp_path):
+    touch(tmp_path, 'DAVIS/Annotations/480p/bear/00000.png', 'DAVIS/Annotations/480p/cow/._00000.png')
+    assert davis.find_truth(tmp_path, 'tarin')[1] == ['bear']
+    for place in ('2017/class/train.txt', '2017/train.txt'):
+        touch(tmp_path, f'DAVIS/ImageSets/{place}')
+        (tmp_path / 'DAVIS/ImageSets' / place).write_text('bear\n')
+        assert davis.find_truth(tmp_path, 'train')[1] == ['bear']
+        for split in ('tarin', 'valid'):
+            with pytest.raises(ValueError, match=f'no list of the sequences of split {split!r}, .*{place}'):
+                davis.find_truth(tmp_path, split)
+
+
 def test_truth_that_is_not_whole(tmp_path):
     # A folder kept for its palette is passed over.
     touch(tmp_path, 'valid/Annotations/blackswan/00000.png')

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 import pytest
 
-from sgmg_jax.evaluation import mean_ap
+from sgmg_jax.evaluation import mean_ap, segmentations
 
 
 def encode(mask):
@@ -160,42 +160,102 @@ def test_whole_rle(shape):
     for share in (0, 0.001, 0.5, 1):
         for mask in (rng.random(shape) < share, np.indices(shape)[1] < share * shape[1]):
             counts = encode(mask)['counts']
-            assert mean_ap._is_whole(counts, size)
-            assert not mean_ap._is_whole(counts, size + 1) and not mean_ap._is_whole(counts, size - 1)
+            assert segmentations.is_whole(counts, size)
+            assert not segmentations.is_whole(counts, size + 1) and not segmentations.is_whole(counts, size - 1)
             for damaged in (counts[:-1], counts + '1', counts + 'o', 'o' * 9 + counts, '', '\x00', 'é', None, [size]):
-                assert not mean_ap._is_whole(damaged, size)
+                assert not segmentations.is_whole(damaged, size)
 
 
 def test_every_fault_of_results():
     truth, results, _ = make(1, 5, 1, size=(6, 7))
     good = results[1]
-    faults = [
-        {'image_id': 7},
-        {'image_id': None},
-        {'category_id': 0},
-        {'score': float('nan')},
-        {'score': '0.5'},
-        {'segmentation': [[1, 2, 3, 4, 5, 6]]},
-        {'segmentation': encode(np.ones((7, 6)))},
-        {'segmentation': {'size': [6, 7], 'counts': encode(np.ones((7, 7)))['counts']}},
-    ]
-    found = mean_ap.check_results(truth, results[1:] + [good | fault for fault in faults] + [{}])
-    counts = {kind: len(where) for (kind, _), where in found.items()}
-    assert counts == {
-        'unknown image_id': 3,
-        'unknown category_id': 1,
-        'no score': 2,
-        'no RLE': 1,
-        'wrong size': 1,
-        'damaged RLE': 1,
-        'image without result': 1,
+    whole = good['segmentation']
+    faults = {
+        'unknown image_id': [{'image_id': value} for value in (7, None, True, ['x'], {}, 2.0, 'x' * 600, 2 ** 61)],
+        'unknown category_id': [{'category_id': value} for value in (0, 2, True, 1.0, '1', None, [1], {})],
+        'no score': [{'score': value} for value in (
+            float('nan'), float('inf'), -float('inf'), '0.5', True, None, [1], 10 ** 400, -10 ** 400)],
+        'no RLE': [{'segmentation': value} for value in (
+            [[1, 2, 3, 4, 5, 6]], None, 'x', {}, {'size': [6, 7]}, {'counts': whole['counts']})],
+        'wrong size': [{'segmentation': whole | {'size': value}} for value in (
+            [7, 6], [6, 8], [5, 7], [6.0, 7], [6, 7, 1], '67', None, 42)],
+        'damaged RLE': [{'segmentation': whole | {'counts': value}} for value in (
+            encode(np.ones((7, 7)))['counts'], whole['counts'][:-1], '', [42], 42, None)],
     }
+    for kind, of_kind in faults.items():
+        for fault in of_kind:
+            found = mean_ap.check_results(truth, [*results, good | fault])
+            assert [(name, len(where)) for (name, _), where in found.items()] == [(kind, 1)], fault
+            assert all(where.startswith('result 5, image_id') for where in found.popitem()[1])
+    everything = [good | fault for of_kind in faults.values() for fault in of_kind]
+    found = mean_ap.check_results(truth, results[1:] + everything + [{}])
+    counts = {kind: len(where) for (kind, _), where in found.items()}
+    expected = {kind: len(of_kind) for kind, of_kind in faults.items()} | {'image without result': 1}
+    assert counts == expected | {'unknown image_id': expected['unknown image_id'] + 1}
     (missing,) = [where for (kind, _), where in found.items() if kind == 'image without result']
     assert missing == [f'image_id {results[0]["image_id"]!r}']
-    for nonsense in ({}, [[]], 'x', None):
-        assert [kind for kind, _ in mean_ap.check_results(truth, nonsense)] == ['not COCO results']
     with pytest.raises(ValueError, match='has no result'):
         mean_ap.evaluate(truth, results[1:])
+
+
+@pytest.mark.parametrize('results, where', [
+    ({}, '{}'), ({'images': []}, "{'images': []}"), ('x', "'x'"), (None, 'None'), (3, '3'), ([[]], 'entry 0: []'),
+    ([{}, None], 'entry 1: None')])
+def test_what_is_no_list_of_results(results, where):
+    truth, _, _ = make(1, 2, 1)
+    ((kind, mend), found), = mean_ap.check_results(truth, results).items()
+    assert kind == 'not COCO results' and found == [where]
+    assert ('are the two swapped' in mend) == isinstance(results, dict)
+
+
+def test_results_that_are_all_there_twice():
+    truth, results, _ = make(2, 4, 2)
+    kinds = [kind for kind, _ in mean_ap.check_results(truth, results + results)]
+    assert kinds == ['everything twice']
+    # Two queries may agree.
+    assert mean_ap.check_results(truth, results + results[:3]) == {}
+    for result in results[::2]:
+        result['segmentation'] = next(annotation['segmentation'] for annotation in truth['annotations']
+                                      if annotation['image_id'] == result['image_id'])
+    assert 0 < mean_ap.evaluate(truth, results + results)['mAP'] < mean_ap.evaluate(truth, results)['mAP']
+
+
+def test_missing_images_are_in_order():
+    truth, results, _ = make(1, 12, 1, 'refcoco')
+    found = mean_ap.check_results(truth, results[2:9])
+    assert [*found.values()] == [[f'image_id {number}' for number in (1, 2, 10, 11, 12)]]
+
+
+def test_other_fields_of_results_do_not_count():
+    """With a 'bbox' in the first result pycocotools would take the areas of boxes; with a 'caption', none."""
+    truth, results, _ = make(5, 9, 3)
+    expected = mean_ap.evaluate(truth, results)
+    nested = []
+    for _ in range(500):
+        nested = [nested]
+    for other in ({'bbox': [0, 0, 900, 900]}, {'bbox': 3}, {'caption': 'x'}, {'id': 7, 'area': 1, 'iscrowd': 1},
+                  {'segmentation2': nested}):
+        more = [result | other for result in results]
+        assert mean_ap.check_results(truth, more) == {}
+        assert mean_ap.evaluate(truth, more) == expected
+    assert mean_ap.evaluate(truth | {'info': nested, 'licenses': nested}, results) == expected
+
+
+def test_scores_are_ordered_as_numbers():
+    truth, results, masks = make(0, 1, 2, size=(8, 8))
+    results[0]['segmentation'], results[1]['segmentation'] = truth['annotations'][0]['segmentation'], encode(
+        ~masks['v_-a_b0_f_1_i_0'][0])
+    results[0]['score'], results[1]['score'] = 10, 9.5
+    assert mean_ap.evaluate(truth, results)['mean_IoU'] == pytest.approx(100)
+    results[0]['score'], results[1]['score'] = 2, 10
+    assert mean_ap.evaluate(truth, results)['mean_IoU'] == pytest.approx(0, abs=1e-3)
+
+
+def edit(field, number, **values):
+    return lambda truth: truth[field][number].update(values)
+
+
+HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2 ** 61, 10 ** 400]
 
 
 @pytest.mark.parametrize(
@@ -203,10 +263,44 @@ def test_every_fault_of_results():
     [
         (lambda truth: truth.pop('categories'), "no list 'categories'"),
         (lambda truth: truth.update(images=[]), "no list 'images'"),
+        (lambda truth: truth.update(annotations={}), "no list 'annotations'"),
+        (lambda truth: truth['images'].append(3), r'images\[4\] must be an object with id, height, width, is 3'),
+        (lambda truth: truth['annotations'].insert(1, None), r'annotations\[1\] must be an object'),
+        (lambda truth: truth['categories'].append([]), r'categories\[1\] must be an object'),
+        (lambda truth: truth['categories'][0].pop('id'), r"categories\[0\] has no 'id'"),
+        (lambda truth: truth['images'][1].pop('height'), r"images\[1\] has no 'height'"),
         (lambda truth: truth['annotations'][2].pop('area'), r"annotations\[2\] has no 'area'"),
         (lambda truth: truth['annotations'].append(truth['annotations'][0]), 'image_id .* is there 2 times'),
+        (lambda truth: truth['images'].append(truth['images'][0]), 'images: id .* is there 2 times'),
+        (lambda truth: truth['categories'].append({'id': 1}), 'categories: id 1 is there 2 times'),
         (lambda truth: truth['annotations'].pop(), 'not in both'),
         (lambda truth: truth['annotations'][1]['segmentation'].update(counts='oo'), r'annotations\[1\].*damaged'),
+        (edit('annotations', 1, id=3), 'annotations: id 3 is there 2 times'),
+        (edit('annotations', 2, id=0), r'annotations\[2\]\.id must be a whole number from 1, is 0'),
+        *((edit('annotations', 2, id=value), r'annotations\[2\]\.id must be a whole number') for value in HOSTILE),
+        *((edit('annotations', 2, category_id=value), r'annotations\[2\]\.category_id must be one of the categories')
+          for value in [*HOSTILE, 0, 2]),
+        *((edit('annotations', 0, iscrowd=value), r'annotations\[0\]\.iscrowd must be 0 or 1')
+          for value in [*HOSTILE, 2]),
+        *((edit('annotations', 0, ignore=value), r'annotations\[0\]\.ignore must be 0 or as "iscrowd"')
+          for value in [*HOSTILE, 1]),
+        *((edit('annotations', 3, area=value), r'annotations\[3\]\.area must be a number of pixels') for value in [
+            None, True, '1', [], float('nan'), float('inf'), -1, -0.5, 10 ** 400, 140 * 140 + 2]),
+        *((edit('images', 1, id=value), r'images\[1\]\.id must be') for value in [
+            None, True, 1.0, [], {}, -1, 2 ** 61, '', 'x' * 501, 'a\0', 'a\x1b[2J', '\ud800', '\u202e']),
+        *((edit('annotations', 1, image_id=value), r'annotations\[1\]\.image_id must be') for value in [
+            None, True, 1.0, [], {}, '']),
+        (edit('images', 1, id=7), "some of the 'id' are strings and some are numbers"),
+        *((edit('images', 1, **{side: value}), r'images\[1\]: "height" and "width" must be') for value in [
+            *HOSTILE, 0, 2 ** 25 + 1] for side in ('height', 'width')),
+        *((edit('images', 1, file_name=value), r'images\[1\]\.file_name must be a string') for value in (None, 3, [])),
+        *((edit('categories', 0, id=value), r'categories\[0\]\.id must be a whole number') for value in HOSTILE),
+        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] has a damaged segmentation: ') for value in [
+            None, 3, 'x', {}, [3], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, float('nan')]], [[0, 0, 5, 0, 5]]]),
+        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] has no polygon of at least three points')
+          for value in ([], [[]], [[0, 0, 5, 5]], [[1, 1], [0, 0, 5, 5]])),
+        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': [1] * (2 ** 22 + 1)}), r'4,194,305 characters'),
+        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': '1' * (2 ** 22 + 1)}), r'4,194,305 characters'),
     ],
 )
 def test_wrong_truth(edit, match):
@@ -214,3 +308,103 @@ def test_wrong_truth(edit, match):
     edit(truth)
     with pytest.raises(ValueError, match=match):
         mean_ap.check_truth(truth)
+
+
+@pytest.mark.parametrize('truth', [None, [], [{}], 'x', 3, {}])
+def test_what_is_no_truth(truth):
+    with pytest.raises(ValueError, match="no list 'images' with something in it, so not COCO ground truth") as caught:
+        mean_ap.check_truth(truth)
+    assert ('are ground truth and predictions swapped' in str(caught.value)) == isinstance(truth, list)
+
+
+def test_sizes_that_are_swapped():
+    truth, _, _ = make(0, 3, 1, size=(20, 30))
+    truth['annotations'][1]['segmentation']['size'] = [30, 20]
+    with pytest.raises(ValueError, match=r'annotations\[1\] has a damaged segmentation: .* "size" \[20, 30\]'):
+        mean_ap.check_truth(truth)
+    truth['images'][1] |= {'height': 30, 'width': 20}
+    mean_ap.check_truth(truth)
+    truth['annotations'][1]['segmentation'] = {'size': [20, 30], 'counts': [600]}
+    with pytest.raises(ValueError, match=r'annotations\[1\] has a damaged segmentation: .* "size" \[30, 20\]'):
+        mean_ap.check_truth(truth)
+
+
+def test_an_area_must_be_in_the_range_of_its_mask():
+    """Objects are small up to 32 x 32 pixels, medium up to 96 x 96."""
+    mask = np.zeros((200, 200), bool)
+    mask[:32, :32] = True
+    truth, _, _ = make(0, 1, 1, size=(200, 200))
+    annotation = truth['annotations'][0]
+    for segmentation in (encode(mask), {'size': [200, 200], 'counts': runs(mask)}):
+        annotation['segmentation'] = segmentation
+        for area in (0, 5, 1023, 1025.0, 9000, 9217, 40_000):
+            annotation['area'] = area
+            with pytest.raises(ValueError, match=rf'annotations\[0\].area is {area}, though .* covers 1024 pixels'):
+                mean_ap.check_truth(truth)
+        annotation['area'] = 1024.0
+        mean_ap.check_truth(truth)
+    annotation |= {'area': 3, 'iscrowd': 1, 'ignore': 1}  # Has no size.
+    mean_ap.check_truth(truth)
+    annotation |= {'iscrowd': 0, 'ignore': 0, 'area': 1100, 'segmentation': [[0, 0, 32, 0, 32, 32, 0, 32]]}
+    mean_ap.check_truth(truth)  # A polygon's own area.
+    for area, right in ((40_001, True), (40_001.5, False)):
+        annotation['area'] = area
+        if right:
+            mean_ap.check_truth(truth)
+        else:
+            with pytest.raises(ValueError, match='at most 40000 of its image'):
+                mean_ap.check_truth(truth)
+
+
+def runs(mask):
+    flat = mask.ravel(order='F')
+    starts = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
+    return np.diff([0, *starts, flat.size]).tolist()
+
+
+@pytest.mark.parametrize('edit', [
+    edit('annotations', 0, id=0), edit('annotations', 0, id=2), edit('annotations', 0, category_id=7),
+    edit('annotations', 0, area=1e11)])
+def test_pycocotools_digests_it_in_silence(tmp_path, edit):
+    truth, _, _ = make(4, 4, 1, size=(40, 40))
+    mask = np.ones((40, 40), bool)
+    for annotation in truth['annotations']:
+        annotation |= {'segmentation': encode(mask), 'area': 1600.0}
+    results = [{'image_id': image['id'], 'category_id': 1, 'score': 0.5 + 0.1 * number,
+                'segmentation': encode(mask if number < 3 else ~mask)} for number, image in enumerate(truth['images'])]
+    right = as_the_authors_run_it(tmp_path, truth, results)[0]
+    assert 100 * right == pytest.approx(mean_ap.evaluate(truth, results)['mAP'])
+    edit(truth)
+    assert abs(as_the_authors_run_it(tmp_path, truth, results)[0] - right) > 0.01
+    with pytest.raises(ValueError):
+        mean_ap.check_truth(truth)
+
+
+def test_segmentations_of_every_kind_are_scored_alike(tmp_path):
+    truth, results, masks = make(6, 5, 2, size=(30, 40))
+    expected = mean_ap.evaluate(truth, results)
+    for annotation in truth['annotations']:
+        annotation['segmentation'] = {'size': [30, 40], 'counts': runs(masks[annotation['image_id']][0])}
+    mean_ap.check_truth(truth)
+    assert mean_ap.evaluate(truth, results) == expected
+    # Polygons of two points enclose nothing, neither here nor there.
+    for annotation in truth['annotations']:
+        annotation['segmentation'] = [[5, 5, 30.5, 7, 25, 20.2], [1, 2, 9, 9], [3, 3]]
+    mean_ap.check_truth(truth)
+    summary = mean_ap.evaluate(truth, results)
+    for annotation in truth['annotations']:
+        annotation['segmentation'] = annotation['segmentation'][:1]
+    assert summary == mean_ap.evaluate(truth, results)
+    stats = as_the_authors_run_it(tmp_path, truth, results)
+    assert [summary[name] or 0 for name in mean_ap.STATISTICS] == pytest.approx(100 * np.maximum(stats, 0))
+
+
+@pytest.mark.parametrize('benchmark, frame, expression', [
+    ('refcoco', '0', 'a'), ('refcoco', '0', '-1'), ('refcoco', '0', '9' * 5000), ('a2d', 'x', '0'), ('jhmdb', '', '0'),
+    ('jhmdb', '1' * 16, '0'), ('a2d', '-3', '0')])
+def test_image_ids_of_names_that_are_no_numbers(benchmark, frame, expression):
+    with pytest.raises(ValueError, match=f'video cat: .* must be named by a whole number for {benchmark}'):
+        mean_ap.image_id(benchmark, 'cat', frame, expression)
+    assert mean_ap.image_id('refcoco', 'cat', 'x', '010') == 10
+    assert mean_ap.image_id('a2d', 'cat', '00007', 'x') == 'v_cat_f_7_i_x'
+    assert mean_ap.image_id('jhmdb', 'cat', '00010', 'x') == 'v_cat_f_10'

@@ -4,11 +4,17 @@ import errno
 import os
 import pathlib
 import shutil
+import stat
+import struct
+import tracemalloc
 import zipfile
 
+from hypothesis import given
+from hypothesis import strategies as st
 import numpy as np
 from PIL import Image
 import pytest
+import small
 
 from sgmg_jax.inference import leaderboard
 
@@ -90,13 +96,37 @@ def test_maps_have_the_colours_of_davis(tmp_path):
         (('0', '1'), np.zeros((2, 4, 4), np.uint8), 'uint8'),
         (('0', '1'), np.zeros((3, 4, 4), bool), '3 masks for 2'),
         (('0', '0'), np.zeros((2, 4, 4), bool), '1 distinct'),
-        (('0', '../1'), np.zeros((2, 4, 4), bool), "'../1' cannot name"),
+        (('0', '../1'), np.zeros((2, 4, 4), bool), "must be one name, not a path, is '../1'"),
     ],
 )
 def test_write_refuses(tmp_path, names, masks, match):
     with pytest.raises(ValueError, match=match):
         leaderboard.write_masks(tmp_path / 'run', 'bear', '7', names, masks)
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    'name', ['', '.', '..', '../x', '/x', 'a/b', 'a\\b', '.x', 'a\n', '\x1b[2J', '\ud800', None, 3])
+def test_names_of_the_data_set_cannot_lead_elsewhere(tmp_path, name):
+    masks, maps = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), np.uint8)
+    for video, expression, frame in ((name, '0', '0'), ('bear', name, '0'), ('bear', '0', name)):
+        with pytest.raises(ValueError, match='must .*Rename it'):
+            leaderboard.write_masks(tmp_path / 'run', video, expression, [frame], masks)
+        if expression != name:
+            with pytest.raises(ValueError, match='must .*Rename it'):
+                leaderboard.write_maps(tmp_path / 'run', video, [frame], maps)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_files_are_readable_by_others(root):
+    before = os.umask(0o022)
+    try:
+        leaderboard.write_masks(root, 'bear', '9', ('0',), np.ones((1, 4, 4), bool))
+        leaderboard.zip_submission(root, root / 'a.zip')
+    finally:
+        os.umask(before)
+    for path in (root / 'Annotations/bear/9/0.png', root / 'a.zip'):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
 def fill_disk_after(monkeypatch, count):
@@ -158,6 +188,31 @@ def test_zip_of_nothing(tmp_path):
     assert everything_under(tmp_path) == []
 
 
+def test_links_are_not_zipped(root, tmp_path):
+    mask = root / 'Annotations/bear/0/00000.png'
+    mask.rename(mask.with_name('other'))
+    mask.symlink_to(mask.with_name('other'))  # within the submission
+    leaderboard.zip_submission(root, tmp_path / 'a.zip')
+    assert check(tmp_path / 'a.zip') == []
+    mask.unlink()
+    mask.symlink_to('/etc/passwd')
+    with pytest.raises(ValueError, match=r'00000\.png: is a link to .*passwd, outside of'):
+        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+    mask.unlink()
+    os.mkfifo(mask)
+    with pytest.raises(ValueError, match=r'00000\.png: is a pipe'):
+        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+    mask.unlink()
+    (root / 'Annotations/dog').symlink_to(root / 'Annotations/bear')
+    with pytest.raises(ValueError, match='Annotations/dog: is a link to another folder'):
+        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+    (root / 'Annotations').rename(root / 'elsewhere')
+    (root / 'Annotations').symlink_to(root / 'elsewhere')
+    with pytest.raises(ValueError, match='Annotations: is a link to another folder'):
+        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+    assert not (tmp_path / 'b.zip').exists()
+
+
 def test_folder_and_zip_read_alike(root, tmp_path):
     leaderboard.zip_submission(root, tmp_path / 'a.zip')
     (root / 'scores.json').write_text('{}')  # Beside Annotations/: no part of the submission.
@@ -185,6 +240,10 @@ def test_open_refuses(tmp_path):
     (tmp_path / 'text.zip').write_text('not a zip')
     with pytest.raises(ValueError, match='text.zip: neither a folder nor a readable zip'):
         with leaderboard.open_submission(tmp_path / 'text.zip'):
+            pass
+    os.mkfifo(tmp_path / 'pipe.zip')
+    with pytest.raises(ValueError, match='pipe.zip: is a pipe'):
+        with leaderboard.open_submission(tmp_path / 'pipe.zip'):
             pass
 
 
@@ -282,6 +341,82 @@ def test_each_fault_is_found(root, tmp_path, kind, fault, count, example, zipped
     assert example in problem.examples[0]
 
 
+def test_all_junk_is_reported(root):
+    for name in ('.DS_Store', 'Thumbs.db', 'desktop.ini', '0/._00020.png', '0/__MACOSX'):
+        (root / 'Annotations/cat' / name).write_bytes(b'')
+    problem = only(check(root))
+    assert problem.kind == "operating system's junk" and problem.count == 5
+
+
+def test_what_is_no_file_is_not_read(root):
+    """Neither waits for a pipe nor follows a link out of the submission."""
+    frames = [root / 'Annotations/bear/0' / f'{name}.png' for name in EXPECTED[0][1]]
+    secret = root.parent / 'secret.png'
+    frames[0].rename(secret)
+    frames[0].symlink_to(secret)
+    frames[1].unlink()
+    os.mkfifo(frames[1])
+    frames[2].unlink()
+    frames[2].symlink_to('nowhere')
+    problem = only(check(root))
+    assert problem.kind == 'unreadable PNG' and problem.count == 3
+    for example, words in zip(problem.examples, ('outside of', 'is a pipe', 'No such file')):
+        assert words in example
+    with leaderboard.open_submission(root) as submission:
+        for name in ('../secret.png', str(secret), 'Annotations/bear', ''):
+            with pytest.raises(FileNotFoundError, match='no such file'):
+                submission.read(name)
+        with pytest.raises(ValueError, match='cannot read Annotations/bear/0/00000.png .*outside of'):
+            leaderboard.read_mask(submission, 'bear', '0', '00000')
+    (root / 'Annotations/dog').symlink_to(root / 'Annotations')
+    with pytest.raises(ValueError, match='Annotations/dog: is a link to another folder'):
+        check(root)
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(root, monkeypatch):
+    scandir = os.scandir
+
+    def fail(path):
+        if os.fspath(path).endswith('bear/1'):
+            raise PermissionError(errno.EACCES, 'Permission denied', path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', fail)
+    with pytest.raises(PermissionError, match='bear/1'):
+        check(root)
+
+
+def test_a_folder_may_be_a_link_itself(root):
+    (root.parent / 'link').symlink_to(root)
+    assert check(root.parent / 'link') == []
+
+
+def test_grey_masks_are_read_at_127(tmp_path):
+    (tmp_path / 'Annotations/bear/0').mkdir(parents=True)
+    grey = np.array([[0, 1, 126, 127, 128, 129, 254, 255]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / 'Annotations/bear/0/00000.png')
+    with leaderboard.open_submission(tmp_path) as submission:
+        for size in (None, (1, 8)):
+            mask = leaderboard.read_mask(submission, 'bear', '0', '00000', size)
+            assert mask.dtype == bool and mask.tolist() == [[False] * 4 + [True] * 4]
+        with pytest.raises(ValueError, match=r'00000.png is \(1, 8\) \(H, W\), its frame \(8, 1\)'):
+            leaderboard.read_mask(submission, 'bear', '0', '00000', (8, 1))
+        Image.fromarray(grey).convert('P').save(tmp_path / 'Annotations/bear/0/00000.png')
+        with pytest.raises(ValueError, match='mode P, not L'):
+            leaderboard.read_mask(submission, 'bear', '0', '00000')
+
+
+def test_pixels_of_a_wrong_size_are_not_decoded(root, monkeypatch):
+    for frame, mode in (('00000', 'L'), ('00005', 'RGB')):
+        Image.new(mode, (3000, 2000)).save(root / f'Annotations/bear/0/{frame}.png')
+    Image.new('RGB', (37, 24)).save(root / 'Annotations/bear/0/00015.png')
+    expected = [('bear', EXPECTED[0][1], (24, 37), ('0',))]
+    shutil.rmtree(root / 'Annotations/cat')
+    shutil.rmtree(root / 'Annotations/bear/1')
+    monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: pytest.fail('pixels were decoded'))
+    assert {problem.kind: problem.count for problem in check(root, expected)} == {'wrong size': 2, 'wrong mode': 2}
+
+
 def zip_of(path, files):
     with zipfile.ZipFile(path, 'w') as archive:
         for name, data in files:
@@ -352,3 +487,145 @@ def test_many_faults_stay_few_lines(root):
     text = leaderboard.format_problems(problems)
     assert 'missing frame: 39,994' in text and '... and 39,991 more' in text and len(text.splitlines()) < 10
     assert leaderboard.format_problems([]) == ''
+
+
+def test_names_cannot_write_to_a_terminal():
+    problem = leaderboard.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
+    text = leaderboard.format_problems([problem])
+    assert text.splitlines() == [
+        'unexpected file: 4', r'    a\x1b[2Jb', r'    c\nd\te', rf'    \ud800{"x" * 292}..', '    ... and 1 more',
+        r'    to mend: \x1b]0;']
+    text.encode()
+
+
+def altered(path, offset, layout, *values):
+    """A zip of one file with other values in its list of files, and where they are repeated before the file."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(layout, data, data.rindex(b'PK\x01\x02') + offset, *values)
+    if offset < 30:
+        struct.pack_into(layout, data, data.index(b'PK\x03\x04') + offset - 2, *values)
+    path.write_bytes(data)
+    return path
+
+
+NAME = 'Annotations/cat/0/00020.png'
+ONE = [('cat', ('00020',), (9, 16), ('0',))]
+BLACK = small.encoded(np.zeros((9, 16), np.uint8), 'PNG')
+
+
+def one(path, data=BLACK, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, 'w', compression) as archive:
+        archive.writestr(NAME, data)
+    return path
+
+
+@pytest.mark.parametrize('make, reason', [
+    (lambda path: altered(one(path), 8, '<H', 1), 'it is encrypted'),
+    (lambda path: one(path, compression=zipfile.ZIP_BZIP2), 'not compressed by deflate'),
+    (lambda path: one(path, compression=zipfile.ZIP_LZMA), 'not compressed by deflate'),
+    (lambda path: altered(one(path), 10, '<H', 99), 'not compressed by deflate'),
+    (lambda path: altered(one(path), 24, '<I', 2 ** 32 - 2), 'it has 4,294,967,294 bytes, at most 67,108,864'),
+    (lambda path: altered(one(path), 20, '<I', 2 ** 32 - 2), 'it has 4,294,967,294 bytes, at most'),
+    (lambda path: altered(one(path), 24, '<I', len(BLACK) + 1), f'it has {len(BLACK)} bytes, though the zip says'),
+    (lambda path: altered(one(path), 24, '<I', len(BLACK) - 1), 'Bad CRC-32'),
+    (lambda path: altered(one(path), 38, '<I', (stat.S_IFLNK | 0o777) << 16), 'it is a link or a device'),
+    (lambda path: altered(one(path), 42, '<I', 10 ** 6), 'Truncated|magic|file header'),
+], ids=range(10))
+def test_members_that_lie(tmp_path, make, reason):
+    path = make(tmp_path / 'a.zip')
+    problem = only(check(path, ONE))
+    assert (problem.kind, problem.count) == ('unreadable PNG', 1)
+    assert problem.examples[0].startswith(f'{NAME}: ')
+    with pytest.raises(ValueError, match=reason):
+        with leaderboard.open_submission(path) as submission:
+            submission.read(NAME)
+    with leaderboard.open_submission(path) as submission:
+        with pytest.raises(FileNotFoundError, match='no such file in the zip'):
+            submission.read('x')
+
+
+def test_a_member_takes_no_more_memory_than_it_says(tmp_path):
+    path = altered(one(tmp_path / 'a.zip', bytes(2 ** 27)), 24, '<I', 100)
+    tracemalloc.start()
+    try:
+        with leaderboard.open_submission(path) as submission:
+            with pytest.raises(ValueError, match='CRC'):
+                submission.read(NAME)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+
+
+def test_limits_of_a_zip(tmp_path, monkeypatch):
+    path = one(tmp_path / 'a.zip')
+    assert check(path, ONE) == []
+    monkeypatch.setattr(leaderboard, 'LARGEST_SUBMISSION', len(BLACK) - 1)
+    with pytest.raises(ValueError, match=rf'a.zip: its files have {len(BLACK)} bytes when unpacked'):
+        check(path, ONE)
+    monkeypatch.setattr(leaderboard, 'LARGEST_SUBMISSION', len(BLACK))
+    assert check(path, ONE) == []
+    with path.open('ab') as file:
+        file.truncate(2 ** 26)
+        file.seek(2 ** 26)
+        file.write(struct.pack('<4s4H2LH', b'PK\x05\x06', 0, 0, 1, 1, 2 ** 26 - 1000, 0, 0))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match='a.zip: .*its list of files has 67,107,864 bytes'):
+            check(path, ONE)
+        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+    finally:
+        tracemalloc.stop()
+
+
+def test_only_the_list_of_files_is_bounded_by_its_limit(tmp_path, monkeypatch):
+    content = bytes(range(256)) * 2000
+    path = one(tmp_path / 'a.zip', content, zipfile.ZIP_STORED)
+    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 46 + len(NAME))
+    with leaderboard.open_submission(path) as submission:
+        assert submission.read(NAME) == content
+    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 45 + len(NAME))
+    with pytest.raises(ValueError, match='its list of files has 73 bytes, at most 72 are read'):
+        check(path, ONE)
+
+
+@pytest.mark.parametrize('name', ['../Annotations/cat/0/00020.png', '/Annotations/cat/0/00020.png',
+                                  'Annotations//cat/0/00020.png', 'Annotations/./cat/0/00020.png',
+                                  'Annotations\\cat\\0\\00020.png', 'Annotations/cat/../../x.png'])
+def test_paths_that_lead_elsewhere(tmp_path, name):
+    path = zip_of(tmp_path / 'a.zip', [(NAME, BLACK), (name, BLACK)])
+    problem = only(check(path, ONE))
+    assert problem.kind == 'path that leads elsewhere' and problem.examples == (name,)
+
+
+def test_a_name_of_nothing(tmp_path):
+    info = zipfile.ZipInfo('x')
+    info.filename = ''
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as archive:
+        archive.writestr(NAME, BLACK)
+        archive.writestr(info, b'')
+    assert only(check(tmp_path / 'a.zip', ONE)).kind == 'path that leads elsewhere'
+
+
+@given(st.data())
+def test_damaged_zips_are_named(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp('fuzz') / 'a.zip'
+    content = bytearray(one(path).read_bytes())
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=6)):
+        content[place] = data.draw(st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255))
+    path.write_bytes(content[:data.draw(st.integers(len(content) // 2, len(content)))])
+    try:
+        problems = check(path, ONE)
+    except ValueError as error:
+        assert str(error).startswith(str(path))
+    else:
+        leaderboard.format_problems(problems).encode()
+
+
+@given(st.data())
+def test_damaged_pngs_are_named(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp('fuzz') / 'a.zip'
+    content = bytearray(BLACK)
+    for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
+        content[place] = data.draw(st.integers(0, 255))
+    for problem in check(one(path, bytes(content[:data.draw(st.integers(0, len(content)))])), ONE):
+        assert all(example.startswith(NAME) for example in problem.examples)

@@ -1,6 +1,7 @@
 """What each benchmark's files hold, from a predictor whose answers are known."""
 import dataclasses
 import json
+import random
 
 import numpy as np
 from PIL import Image
@@ -103,6 +104,26 @@ def test_davis_objects_of_each_annotator_are_merged(tmp_path, objects):
     np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, 4), np.asarray(image) == e.object_id)
 
 
+def test_davis_objects_are_sorted_as_numbers(tmp_path):
+    """Expressions and objects of two digits, in any order; object 10 is neither before nor mistaken for 1 or 2."""
+    record = davis_record(11, 2)
+    shuffled = random.Random(0).sample(record.video.expressions, 44)
+    record.video = dataclasses.replace(record.video, expressions=tuple(shuffled))
+    for annotator, group in enumerate(protocols.annotator_groups(record.video)):
+        assert [e.object_id for e in group] == list(range(1, 12))
+        assert [e.id for e in group] == [str(4 * k + annotator) for k in range(11)]
+    protocol = protocols.choose('davis')
+    protocol.write(Known(4), record, tmp_path)
+    seen = set()
+    for annotator in range(4):
+        expected = brute_force(np.stack([Known.logits(f'object {k} by {annotator}', 1) for k in range(11)]))
+        seen |= set(expected.ravel().tolist())
+        for e in record.video.expressions:
+            if int(e.id) % 4 == annotator:
+                np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, 1), expected == e.object_id)
+    assert seen == set(range(12))
+
+
 def test_davis_ties_go_to_the_first_object():
     def merge(*logits):
         return masks.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][:len(logits)]).item()
@@ -117,10 +138,17 @@ def test_davis_wants_an_expression_of_each_annotator_for_each_object():
     gap = dataclasses.replace(video, expressions=tuple(
         dataclasses.replace(e, object_id=3 * e.object_id) for e in video.expressions))
     assert [e.object_id for e in check(gap)[3]] == [3, 6]
-    for wrong in (video.expressions[:-1], (), (dataclasses.replace(video.expressions[0], id='a'),),
-                  [dataclasses.replace(e, object_id=-1) for e in video.expressions]):
-        with pytest.raises(ValueError, match=r"video -a_b: has \d expressions, .*'ytvos'"):
+    last = video.expressions[-1]
+    names = 'a', '', '-1', '7.0', '\u00b2', '6'
+    for wrong in (video.expressions[:-1], (), [*video.expressions, last],
+                  *((*video.expressions[:-1], dataclasses.replace(last, id=name)) for name in names),
+                  [dataclasses.replace(e, object_id=-1) for e in video.expressions],
+                  [dataclasses.replace(e, object_id=0) for e in video.expressions],
+                  [dataclasses.replace(e, object_id=20 + e.object_id) for e in video.expressions]):
+        with pytest.raises(ValueError, match=r"video -a_b: has \d expressions, .* from 1 to 20.*'ytvos'"):
             check(dataclasses.replace(video, expressions=tuple(wrong)))
+    check(dataclasses.replace(video, expressions=tuple(
+        dataclasses.replace(e, object_id=10 * e.object_id, id='9' * 5000 + e.id.zfill(2)) for e in video.expressions)))
 
 
 def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
@@ -149,3 +177,82 @@ def test_image_ids_of_the_other_benchmarks():
 def test_unknown_protocol():
     with pytest.raises(ValueError, match="protocol = 'coco': there is only ytvos, davis, a2d, jhmdb, refcoco"):
         protocols.choose('coco')
+
+
+@pytest.mark.parametrize('benchmark', protocols.PROTOCOLS)
+@pytest.mark.parametrize('name', ['../outside', '/outside', 'a/b', '..', '', '\x1b[2J'])
+def test_names_of_videos_cannot_lead_elsewhere(tmp_path, benchmark, name):
+    """In their place stand files that must stay as they are."""
+    record = davis_record(1, 2)
+    if benchmark in protocols.ANNOTATED:
+        record = Record([expression(0, 'a dog', 1)], 2, ((1, 1),))
+    if name == '/outside':
+        name = str(tmp_path / 'outside')
+    record.video = dataclasses.replace(record.video, name=name)
+    (tmp_path / 'run' / 'results').mkdir(parents=True)
+    for place in ('outside.json', 'run/outside.json'):
+        (tmp_path / place).write_text('{}')
+    before = sorted(tmp_path.rglob('*'))
+    protocol = protocols.choose(benchmark)
+    with pytest.raises(ValueError, match='must '):
+        protocol.write(Known(3), record, tmp_path / 'run')
+    with pytest.raises(ValueError, match='must '):
+        protocol.read(tmp_path / 'run', record.video, record.video.expressions[0], 1)
+    if benchmark in protocols.ANNOTATED:
+        with pytest.raises(ValueError, match='must '):
+            protocol.finish(tmp_path / 'run', [record.video])
+    assert [path for path in sorted(tmp_path.rglob('*')) if path.is_file()] == [
+        path for path in before if path.is_file()]
+    assert (tmp_path / 'outside.json').read_text() == '{}'
+
+
+@pytest.mark.parametrize('benchmark', ['ytvos', 'davis'])
+def test_what_is_read_back_is_checked(tmp_path, benchmark):
+    """Pictures are drawn from files that others may have changed."""
+    record = davis_record(1, 2)
+    protocol = protocols.choose(benchmark)
+    protocol.write(Known(2), record, tmp_path)
+    e = record.video.expressions[0]
+    path = next(path for path in sorted(tmp_path.rglob('*.png')))
+    grey = np.tile(np.array([0, 1, 127, 128, 255, 1, 0, 0, 2], np.uint8), (6, 1))
+    image = Image.fromarray(grey)
+    if benchmark == 'davis':
+        image.putpalette(leaderboard.PALETTE)
+    image.save(path)
+    expected = grey > 127 if benchmark == 'ytvos' else grey == 1
+    np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, 0), expected)
+    Image.new('RGB', SIZE[::-1]).save(path)
+    with pytest.raises(ValueError, match='colour mode RGB'):
+        protocol.read(tmp_path, record.video, e, 0)
+    Image.new(image.mode, SIZE).save(path)
+    with pytest.raises(ValueError, match='is 6x9 pixels, not 9x6'):
+        protocol.read(tmp_path, record.video, e, 0)
+
+
+def test_image_ids_must_tell_images_apart():
+    dog, cat = expression(0, 'a dog', 1), expression(1, 'a cat', 2)
+    for benchmark, expressions, places, right in (
+            ('a2d', [dog, cat], ((1, 1), (1, 2)), True), ('jhmdb', [dog], ((1, 1), (2, 1)), True),
+            ('jhmdb', [dog, cat], ((1, 1), (1, 2)), False), ('refcoco', [dog], ((0, 1), (1, 1)), False),
+            ('refcoco', [dog, cat], ((0, 1), (0, 2)), True)):
+        check = protocols.choose(benchmark).check
+        video = Record(expressions, 3, places).video
+        if right:
+            check(video)
+        else:
+            with pytest.raises(ValueError, match=f'video -a_b: several images .* of {benchmark}'):
+                check(video)
+    with pytest.raises(ValueError, match='must be named by a whole number for refcoco'):
+        protocols.choose('refcoco').check(Record([dataclasses.replace(dog, id='x')], 1, ((0, 1),)).video)
+
+
+def test_scores_that_are_no_numbers_are_not_published(tmp_path):
+    class Broken(Known):
+        def annotated(self, read, length, index):
+            return lambda sentence: (np.array([np.nan], np.float32), np.ones((1, *SIZE), bool))
+
+    record = Record([expression(0, 'a dog', 1)], 2, ((1, 1),))
+    protocol = protocols.choose('a2d')
+    protocol.write(Broken(1), record, tmp_path)
+    with pytest.raises(ValueError, match='-a_b.json: is not JSON .NaN is no number'):
+        protocol.finish(tmp_path, [record.video])

@@ -15,9 +15,9 @@ def test_a_clip_that_never_shows_its_object():
                                 rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32))
     targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool),
                             np.array([[16, 32]]), np.ones(1, bool))
-    query = matching.match(proposals, targets)
     predictions = types.Predictions(None, np.full((2, 1, 3, 4), 0.5), np.zeros((2, 1, 3, 16, 32), np.float32))
-    total, named = sgmg.loss((proposals, query, predictions), targets)
+    total, named = jax.jit(lambda *x: sgmg.loss((proposals, matching.match(proposals, x[1]), x[0]), x[1]))(
+        predictions, targets)
     assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
     assert set(named) == {f'loss_{name}{layer}' for name in sgmg.WEIGHTS for layer in ('', '_0')}
 
@@ -39,8 +39,11 @@ def test_what_only_fills_the_static_shape_does_not_count():
         proposals = types.Proposals(scores, boxes, patches[cut[0]])
         targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size),
                                 np.ones(2, bool))
+        return loss_and_cost(proposals, types.Predictions(None, boxes[:, :, :, 0], full[cut[1]]), targets)
+
+    @jax.jit
+    def loss_and_cost(proposals, predictions, targets):
         query = matching.match(proposals, targets)
-        predictions = types.Predictions(None, boxes[:, :, :, 0], full[cut[1]])
         return (*sgmg.loss((proposals, query, predictions), targets), matching.matching_cost(proposals, targets))
 
     scores = rng.standard_normal((2, 2, 3, 5), dtype=np.float32)

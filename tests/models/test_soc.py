@@ -1,6 +1,7 @@
 """SOC where the golden cases (tests/convert/test_parity.py) do not go; on a small model with seeded weights."""
 import functools
 
+from flax import linen as nn
 import jax
 import numpy as np
 import pytest
@@ -96,6 +97,27 @@ def test_the_layer_that_answers():
     assert_close(first.alignment, last.alignment)
     trained, _ = run(clip, text, train=True)
     assert_close(jax.tree.map(lambda x: x[-1:], trained), last)
+
+
+@pytest.mark.parametrize('layer, index', [('first', 0), ('last', 2)])
+def test_only_the_heads_of_the_layer_that_answers_are_asked(layer, index):
+    """Of three layers. Their numbers are in the golden cases."""
+    class_heads, box_heads = [], []
+
+    def note(call, arguments, options, context):
+        if context.method_name == 'box':
+            box_heads.append(arguments[0])
+        if (context.module.name or '').startswith('class_heads'):
+            class_heads.append(context.module.name)
+        return call(*arguments, **options)
+
+    model = SOC.clone(decoder_layers=3, inference_layer=layer)
+    shapes = systems.parameter_shapes(model)
+    with nn.intercept_methods(note):
+        proposals, *_ = jax.eval_shape(
+            lambda p: model.apply({'params': p}, make_clip(1, 2), make_text([4]), queries.best_query), shapes)
+    assert proposals.scores.shape == (1, 1, 2, 3) and class_heads == [f'class_heads_{index}']
+    assert box_heads == [0, 1, 2, index]  # the decoder's own refine the boxes of every layer first
 
 
 def test_contrast_scales():

@@ -9,8 +9,8 @@ from sgmg_jax.training import optimizer
 
 CONFIG = ConfigDict(dict(
     batch_size=8, learning_rate=1e-2, groups=(('backbone/.*', 5e-3), ('.*/bias', 2e-3)), freeze=('text/.*',),
-    weight_decay=5e-4, clip_norm=0.1, warmup_steps=0, drop_steps=(3,)))
-PATHS = {'backbone/kernel': 5e-3, 'backbone/bias': 5e-3, 'head/kernel': 1e-2, 'head/bias': 2e-3}
+    weight_decay=0.5, clip_norm=0.1, warmup_steps=0, drop_steps=(3,)))
+PATHS = {'backbone/kernel': 5e-3, 'backbone/bias': 5e-3, 'head/kernel': 1e-2, 'head/bias': 2e-3, 'norm/scale': 1e-2}
 
 
 def adamw(parameters, gradients, rates, config, drops):
@@ -38,14 +38,34 @@ def test_groups_clipping_decay_and_schedule():
     gradients = [{k: (scale * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}
                  for scale in (10, 1, 1, 1, 1e-3)]
     transformation, schedule = optimizer.make_optimizer(CONFIG, start, batch_size=8)
-    state, ours = transformation.init(start), start
+    state, ours, update = transformation.init(start), start, jax.jit(transformation.update)
     for gradient in gradients:
-        updates, state = transformation.update(gradient, state, ours)
+        updates, state = update(gradient, state, ours)
         ours = jax.tree.map(jnp.add, ours, updates)
     expected = adamw(start, gradients, PATHS, CONFIG, drops=CONFIG.drop_steps)
     for k in ours:
         np.testing.assert_allclose(ours[k], expected[k], rtol=1e-5, atol=1e-7, err_msg=k)
     np.testing.assert_allclose([schedule(step) for step in range(6)], [1, 1, 1, 0.1, 0.1, 0.1], rtol=1e-6)
+
+
+def test_the_schedule_is_the_rate_of_the_update():
+    """In warm-up, at a drop, for another batch size, after a step that was skipped: as training.loop logs it, from the
+    steps done before and those skipped."""
+    config = CONFIG.copy_and_resolve_references()
+    config.update(groups=(), weight_decay=0.0, warmup_steps=2, drop_steps=(4,))
+    parameters = {'head/kernel': jnp.ones(3)}
+    transformation, schedule = optimizer.make_optimizer(config, parameters, batch_size=16)
+    state, rates, update = transformation.init(parameters), [], jax.jit(transformation.update)
+    for done in range(8):
+        gradient = {'head/kernel': jnp.full(3, np.nan if done == 3 else 1.0)}
+        updates, state = update(gradient, state, parameters)
+        rates.append(-updates['head/kernel'][0])
+        if done == 3:
+            assert state.total_notfinite == 1 and not any(updates['head/kernel'])
+        else:  # of a constant gradient Adam makes a step of the rate
+            logged = schedule(done - state.total_notfinite) * config.learning_rate
+            np.testing.assert_allclose(rates[-1], logged, rtol=1e-3)
+    np.testing.assert_allclose(rates, [0, 0.01, 0.02, 0, 0.02, 0.002, 0.002, 0.002], rtol=1e-3)
 
 
 def test_warm_up_rises_linearly_and_the_drops_stay_where_they_are():

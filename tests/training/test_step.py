@@ -1,38 +1,47 @@
-"""The step's arithmetic, on a model of four numbers: parts of a batch, moving average, gradients not finite."""
+"""The step on a model of four numbers: parts of a batch, dropout, moving average, gradients that are not finite."""
 import types as namespaces
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
-import optax
 import pytest
 
 from sgmg_jax import types
+from sgmg_jax.losses import terms
 from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
 
 CLIPS, EACH, CHANNELS = 6, 2, 3
+OTHER = 8.0, -4.0  # logits of query 1 in the two frames
 OPTIMIZER = ConfigDict(dict(batch_size=CLIPS, learning_rate=1e-2, groups=(), freeze=('frozen',), weight_decay=0.1,
                             clip_norm=10.0, warmup_steps=0, drop_steps=()))
 
 
 class Linear:
-    """Scores a sentence by its clip's features and the product of its parameters."""
+    """Query 0 scores a sentence by its clip's features and the product of its parameters, alike in both frames; query 1
+    is very likely in one frame alone."""
 
     @staticmethod
     def apply(variables, clip, text, select, train, rngs):
         parameters = variables['params']
         features = jnp.repeat(clip.frames, EACH, axis=0)  # N C
-        scores = (features @ parameters['kernel'] * parameters['frozen']).reshape(1, -1, 1, 1)
-        proposals = types.Proposals(scores, None, None)
-        return proposals, select(proposals), None
+        scores = features @ parameters['kernel'] * parameters['frozen']
+        scores = jnp.stack([jnp.stack([scores, scores], -1), jnp.zeros((len(scores), 2)) + jnp.array(OTHER)], -1)
+        proposals = types.Proposals(scores[None], None, None)  # D N T Q
+        return proposals, select(proposals), jax.random.uniform(rngs['dropout'])
+
+
+def loss(outputs, targets, totals):
+    """A mean over the sentences that are asked; named terms show what the model drew at random, and its square."""
+    proposals, _, draw = outputs
+    errors = (proposals.scores[0, :, 0, 0] - targets.boxes) ** 2
+    return errors.sum(where=targets.asked) / totals.sentences, {'loss_draw': draw, 'loss_square': draw ** 2}
 
 
 SYSTEM = namespaces.SimpleNamespace(
-    match=lambda proposals, targets: jnp.zeros((1, len(targets.asked)), int),
-    loss=lambda outputs, targets: (
-        ((outputs[0].scores[0, :, 0, 0] - targets.boxes) ** 2).mean(where=targets.asked), {'loss_box': 0.0}))
+    totals=lambda targets: terms.Totals(None, targets.asked.sum()),
+    match=lambda proposals, targets, totals: jnp.zeros((1, len(targets.asked)), int), loss=loss)
 
 
 def make_batch(seed=0):
@@ -44,42 +53,53 @@ def make_batch(seed=0):
         np.ones((CLIPS * EACH, 2)), np.ones(CLIPS * EACH, bool)))
 
 
-def start(ema_decay=0.0, **options):
+def start(ema_decay=0.0, seed=0, **options):
     trainable = {'kernel': jnp.array([1.0, -2.0, 0.5])}
     optimizer, _ = optimizers.make_optimizer(OPTIMIZER, trainable, CLIPS)
     average = dict(trainable) if ema_decay else {}
     state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, {'frozen': jnp.array(2.0)}, average,
                              optimizer.init(trainable))
-    return state, jax.jit(steps.make_train_step(Linear, SYSTEM, optimizer, 0, ema_decay=ema_decay, **options))
+    return state, jax.jit(steps.make_train_step(Linear, SYSTEM, optimizer, seed, ema_decay=ema_decay, **options))
 
 
 @pytest.mark.parametrize('parts', [2, 3, 6])
-def test_a_batch_in_parts_gives_the_mean_of_theirs(parts):
-    """Here that of the batch, as this loss is a mean over clips."""
-    (whole, step), (state, in_parts) = start(), start(accumulate=parts)
+def test_a_batch_in_parts_is_the_batch(parts):
+    """Also where more sentences are asked in one part than in another."""
+    (whole, step), (state, in_parts) = start(ema_decay=0.9), start(ema_decay=0.9, accumulate=parts)
     for seed in range(3):
-        whole, expected = step(whole, make_batch(seed))
-        state, metrics = in_parts(state, make_batch(seed))
-        for name in expected:
-            np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, atol=1e-7, err_msg=name)
-    np.testing.assert_allclose(state.trainable['kernel'], whole.trainable['kernel'], rtol=1e-5)
+        batch = make_batch(seed)
+        batch.targets.asked[[0, 1, 5]] = False  # clip 0, and a sentence of clip 2: both of part 0 of 2
+        whole, expected = step(whole, batch)
+        state, metrics = in_parts(state, batch)
+        for name in set(expected) - {'loss_draw', 'loss_square'}:
+            np.testing.assert_allclose(metrics[name], expected[name], rtol=1e-5, err_msg=name)
+    for name in ('trainable', 'average'):
+        np.testing.assert_allclose(getattr(state, name)['kernel'], getattr(whole, name)['kernel'], rtol=1e-5)
 
 
-def test_every_part_counts_the_same():
-    """Also where more sentences are asked in one than in the other, so that it is not the gradient of the batch."""
+def test_dropout_draws_anew_in_every_step_and_part():
+    """And follows from the seed and the step's number alone."""
+    (state, step), (_, in_parts) = start(), start(accumulate=3)
+    one, again, later = (step(state.replace(step=jnp.array(n)), make_batch())[1]['loss_draw'] for n in (5, 5, 6))
+    assert one == again != later
+    _, other = start(seed=1)
+    assert other(state.replace(step=jnp.array(5)), make_batch())[1]['loss_draw'] != one
+    draws = [in_parts(state.replace(step=jnp.array(n)), make_batch())[1] for n in (5, 6)]
+    assert draws[0]['loss_draw'] != draws[1]['loss_draw']
+    for metrics in draws:  # all alike, their mean squared would be the mean of their squares
+        assert metrics['loss_square'] / 3 > (metrics['loss_draw'] / 3) ** 2 + 1e-3
+
+
+def test_query_accuracy():
+    """The share of the sentences asked whose query of the highest mean score is the matched one, here query 0."""
+    state, step = start()
     batch = make_batch()
-    batch.targets.asked[[0, 1, 5]] = False  # clip 0, and a sentence of clip 2: both of part 0
-    before, _ = start()
-    optimizer = optax.apply_if_finite(optax.sgd(1.0), 1)
-    before = before.replace(optimizer_state=optimizer.init(before.trainable))
-
-    def step(batch, accumulate):
-        after, metrics = jax.jit(steps.make_train_step(Linear, SYSTEM, optimizer, 0, accumulate))(before, batch)
-        return [*(before.trainable['kernel'] - after.trainable['kernel']), metrics['loss']]  # the gradient, the loss
-
-    parts = [step(jax.tree.map(lambda x, i=i: x[i], steps.split_batch(batch, 2)), 1) for i in range(2)]
-    np.testing.assert_allclose(step(batch, 2), np.mean(parts, axis=0), rtol=1e-5)
-    assert not np.allclose(step(batch, 1), np.mean(parts, axis=0), rtol=1e-2)
+    batch.targets.asked[[0, 3, 4]] = False
+    scores = np.repeat(batch.clip.frames, EACH, axis=0) @ np.array([1.0, -2.0, 0.5]) * 2
+    right = 1 / (1 + np.exp(-scores)) > np.mean(1 / (1 + np.exp(-np.array(OTHER))))
+    expected = right[batch.targets.asked].mean()
+    assert 0 < expected < 1
+    np.testing.assert_allclose(step(state, batch)[1]['query_accuracy'], expected, rtol=1e-6)
 
 
 def test_the_clips_of_a_part_lie_on_every_device():

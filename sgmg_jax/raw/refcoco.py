@@ -9,18 +9,28 @@
 Both give the same.
 """
 import dataclasses
-import json
+import functools
 import pathlib
 import reprlib
 from typing import NamedTuple
 
 from absl import logging
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from sgmg_jax import plain_pickle
+from sgmg_jax import files, plain_pickle
+from sgmg_jax.data import records
+from sgmg_jax.evaluation import segmentations
+from sgmg_jax.raw import common
 
-_LARGEST_JSON = 2 ** 30
+# Sentences of each split as others report them; the log compares, nothing depends on it.
+REPORTED = {
+    'refcoco': {'train': 120624, 'val': 10834, 'testA': 5657, 'testB': 5095},
+    'refcoco+': {'train': 120191, 'val': 10758, 'testA': 5726, 'testB': 4889},
+    'refcocog': {'train': 80512, 'val': 4896, 'test': 9602},
+}
+REFS = {'refcoco': 'refs(unc).p', 'refcoco+': 'refs(unc).p', 'refcocog': 'refs(umd).p'}
+LARGEST_JSON = 2 ** 28  # bytes; the largest, a converted split of RefCOCO, has a third of it
+MOST_SENTENCES = 2 ** 20  # of a split; lists that share parts could have any number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +61,62 @@ class Picture:
         return pathlib.PurePath(self.file_name).stem
 
 
+def splits(root: pathlib.Path, name: str) -> common.Splits:
+    """The pictures of each split, and how one is read.
+
+    Args:
+        root: holds the folders of the three data sets and of the pictures.
+        name: 'refcoco', 'refcoco+' or 'refcocog'.
+
+    Raises:
+        OSError, ValueError: as `find_pictures` and `read_splits`.
+    """
+    found = find_pictures(root)
+    pictures = read_splits(root, name, REFS[name], tuple(REPORTED[name]))
+    for split, of_split in pictures.items():
+        logging.info('%s %s: %d pictures, %d sentences (reported: %d).', name, split, len(of_split),
+                     sum(len(picture.sentences) for picture in of_split), REPORTED[name][split])
+    return {split: (of_split, functools.partial(read_record, root, found)) for split, of_split in pictures.items()}
+
+
+def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
+                ) -> common.Parts:
+    """A picture, a video of one frame; `found` as `find_pictures` gives it.
+
+    Raises:
+        FileNotFoundError, ValueError: its file is missing, broken or of another size, or an outline is wrong.
+    """
+    data = read_jpeg(found, picture, root)
+    places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
+    masks = [common.encode_png(render(picture, number)) for _, number in places]
+    entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
+             'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
+                              'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
+    return entry, {'has_masks': True, 'mask_places': places}, {'frames': [data], 'masks': masks}
+
+
+def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture, root: pathlib.Path) -> bytes:
+    """The JPEG of a picture.
+
+    Args:
+        found: as `find_pictures` gives it.
+
+    Raises:
+        FileNotFoundError, ValueError: it is missing, broken or of another size.
+    """
+    folder, there = found
+    names = there.get(picture.name, [picture.file_name])
+    if len(names) > 1:
+        raise ValueError(f'{folder}: {" and ".join(names)} are the same picture. Remove all but one.')
+    file = folder / names[0]
+    (data,), height, width = common.read_frames(
+        [file], root, 'JPEG', records.check_jpeg, f', though {picture.where} needs it')
+    if (height, width) != (picture.height, picture.width):
+        raise ValueError(f'{file}: is {width}x{height} pixels, but "width" and "height" of {picture.where} are '
+                         f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')
+    return data
+
+
 def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str, ...]
                 ) -> dict[str, list[Picture]]:
     """The pictures of each split that is there, in the order of their first sentence.
@@ -67,12 +133,12 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
     """
     refs, instances = root / name / refs_name, root / name / 'instances.json'
     converted = {split: root / name / f'instances_{name}_{split}.json' for split in splits}
-    absent = [str(file) for file in (refs, instances) if not file.exists()]
+    absent = [str(file) for file in (refs, instances) if not common.there(file)]
     if not absent:
-        pictures = _read_release(refs, instances, splits)
-    elif any(file.exists() for file in converted.values()):
+        pictures = _read_release(refs, instances, splits, root)
+    elif any(common.there(file) for file in converted.values()):
         logging.info('%s: the converted files are read, as %s is missing.', root / name, ' and '.join(absent))
-        pictures = {split: _read_converted(file) for split, file in converted.items() if file.exists()}
+        pictures = {split: _read_converted(file, root) for split, file in converted.items() if common.there(file)}
     else:
         raise FileNotFoundError(
             f'{root}: no sentences of {name} are there. They are in {refs} and {instances}, or in the converted '
@@ -83,12 +149,15 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
     return pictures
 
 
-def find_pictures(root: pathlib.Path) -> pathlib.Path:
-    """The folder of COCO's training pictures of 2014. Raises FileNotFoundError."""
+def find_pictures(root: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[str]]]:
+    """The folder of COCO's training pictures of 2014, and its JPEGs by their names without ending.
+
+    Raises FileNotFoundError.
+    """
     folders = root / 'train2014', root / 'images' / 'train2014'
     for folder in folders:
         if folder.is_dir():
-            return folder
+            return folder, files.by_stem(folder, '.jpg', '.jpeg')
     raise FileNotFoundError(f'{" or ".join(map(str, folders))}: missing folder with the pictures. Unpack train2014.zip '
                             'of COCO there, or mend --raw.')
 
@@ -99,13 +168,7 @@ def render(picture: Picture, object_id: int) -> np.ndarray:
     Raises:
         ValueError: for polygons or runs that do not fit the picture.
     """
-    shape, segmentation = (picture.height, picture.width), picture.segmentations[object_id - 1]
-    if isinstance(segmentation, dict):
-        mask = _draw_runs(segmentation, picture)
-    elif polygons := _enclosing(segmentation, picture):
-        mask = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(polygons, *shape)))
-    else:
-        mask = np.zeros(shape, np.uint8)
+    mask = segmentations.draw(picture.segmentations[object_id - 1], picture.height, picture.width, picture.where)
     if not mask.any():
         logging.warning('%s: object %d covers no pixel.', picture.where, object_id)
     return mask
@@ -121,23 +184,9 @@ class _Row(NamedTuple):
     annotation: dict
 
 
-def _read_json(file: pathlib.Path):
-    _check_size(file, _LARGEST_JSON)
-    try:
-        return json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{file}: is not JSON ({error}). Copy it again from the archive.') from error
-
-
-def _check_size(file: pathlib.Path, largest: int) -> None:
-    size = file.stat().st_size
-    if size > largest:
-        raise ValueError(f'{file}: has {size} bytes, {largest} at most are read. Copy it again from the archive.')
-
-
-def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...]
-                  ) -> dict[str, list[Picture]]:
-    refs, content = plain_pickle.read(refs_file), _read_json(instances)
+def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...],
+                  root: pathlib.Path) -> dict[str, list[Picture]]:
+    refs, content = plain_pickle.read(refs_file, root), files.read_json(instances, LARGEST_JSON, root)
     if not isinstance(refs, list):
         raise ValueError(f'{refs_file}: holds a {type(refs).__name__}, not a list. Unpack it again from the archive.')
     images = _by_key(content, 'images', 'id', instances)
@@ -152,13 +201,17 @@ def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tupl
                 raise ValueError(f'{where}: {instances} has no image_id {image_id} with the ann_id {object_id}. Take '
                                  'files of the same release.')
             of_split = rows.setdefault(split, [])
-            for sentence in _field(ref, 'sentences', list, where):
+            sentences = _field(ref, 'sentences', list, where)
+            if len(of_split) + len(sentences) > MOST_SENTENCES:
+                raise ValueError(f'{where}: the split {split!r} has more than {MOST_SENTENCES:,} sentences. Unpack '
+                                 f'{refs_file.name} again from the archive.')
+            for sentence in sentences:
                 of_split.append(_Row(len(of_split) + 1, _field(sentence, 'sent', str, where), image_id,
                                      images[image_id], object_id, annotations[object_id]))
     if not rows:
         raise ValueError(f'{refs_file}: none of its {len(refs)} entries has a "split" of {", ".join(splits)}. Unpack '
                          'it again from the archive.')
-    return {split: _pictures(rows[split], instances) for split in splits if split in rows}
+    return {split: _pictures(rows[split], instances, split) for split in splits if split in rows}
 
 
 def _matches(split: str, of_ref: str) -> bool:
@@ -168,8 +221,8 @@ def _matches(split: str, of_ref: str) -> bool:
     return split in of_ref if split == 'test' else split == of_ref
 
 
-def _read_converted(file: pathlib.Path) -> list[Picture]:
-    content = _read_json(file)
+def _read_converted(file: pathlib.Path, root: pathlib.Path) -> list[Picture]:
+    content = files.read_json(file, LARGEST_JSON, root)
     annotations = _by_key(content, 'annotations', 'image_id', file)
     rows = []
     for number, image in _by_key(content, 'images', 'id', file).items():
@@ -179,31 +232,40 @@ def _read_converted(file: pathlib.Path) -> list[Picture]:
         rows.append(_Row(number, _field(image, 'caption', str, where), _field(image, 'original_id', int, where), image,
                          _field(annotations[number], 'original_id', int, f'{where}, its annotation'),
                          annotations[number]))
-    return _pictures(rows, file)
+    return _pictures(rows, file, file.stem)
 
 
-def _pictures(rows: list[_Row], file: pathlib.Path) -> list[Picture]:
-    grouped = {}
+def _pictures(rows: list[_Row], file: pathlib.Path, split: str) -> list[Picture]:
+    """Sentences that are blank are left out; the others keep their numbers."""
+    grouped, blank = {}, []
     for row in rows:
-        grouped.setdefault(row.image_id, []).append(row)
+        if row.text.strip():
+            records.check_sentence(row.text, f'{file}: image {row.image_id}: sentence {row.number}')
+            grouped.setdefault(row.image_id, []).append(row)
+        else:
+            blank.append(row.number)
+    if blank:
+        logging.warning('%s: left out %d empty sentences of %s, numbers %s.', file, len(blank), split,
+                        reprlib.repr(blank))
+    if not grouped:
+        raise ValueError(f'{file}: has no sentence of the split {split!r}. Copy the file again from the archive.')
     return [_picture(of_image, file) for of_image in grouped.values()]
 
 
 def _picture(rows: list[_Row], file: pathlib.Path) -> Picture:
     image, where = rows[0].image, f'{file}: image {rows[0].image_id}'
-    file_name = _field(image, 'file_name', str, where)
-    if not file_name or pathlib.PurePath(file_name).name != file_name:
-        raise ValueError(f'{where}: field "file_name" must be a name without folders, is {file_name!r:.80}.')
-    objects, sentences = {}, []
+    file_name = files.check_name(_field(image, 'file_name', str, where), f'{where}: field "file_name"')
+    height, width = _field(image, 'height', int, where), _field(image, 'width', int, where)
+    segmentations.check_size(height, width, where)
+    objects, numbers, sentences = [], {}, []
     for row in rows:
-        if not row.text.strip():
-            logging.warning('%s: sentence %d is empty.', where, row.number)
         annotated = f'{where}, object {row.object_id}'
-        objects.setdefault(row.object_id, _field(row.annotation, 'segmentation', (list, dict), annotated))
-        sentences.append(Sentence(str(row.number), row.text, list(objects).index(row.object_id) + 1,
+        if row.object_id not in numbers:
+            numbers[row.object_id] = len(numbers) + 1
+            objects.append(_field(row.annotation, 'segmentation', (list, dict), annotated))
+        sentences.append(Sentence(str(row.number), row.text, numbers[row.object_id],
                                   bool(_field(row.annotation, 'iscrowd', int, annotated))))
-    return Picture(file_name, _field(image, 'height', int, where), _field(image, 'width', int, where),
-                   tuple(sentences), tuple(objects.values()), where)
+    return Picture(file_name, height, width, tuple(sentences), tuple(objects), where)
 
 
 def _by_key(content, name: str, key: str, file: pathlib.Path) -> dict[int, dict]:
@@ -217,29 +279,8 @@ def _by_key(content, name: str, key: str, file: pathlib.Path) -> dict[int, dict]
 
 def _field(content, name: str, kind: type | tuple[type, ...], where: str):
     value = content.get(name) if isinstance(content, dict) else None
-    if not isinstance(value, kind):
+    if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
         # Lists that share parts could take forever to print in full.
         raise ValueError(f'{where}: field "{name}" is missing or of the wrong type, is {reprlib.repr(value)}. Copy the '
                          'file again from the archive.')
     return value
-
-
-def _enclosing(polygons: list, picture: Picture) -> list[list[float]]:
-    """The polygons of more than two points: less enclose nothing, and pycocotools takes four numbers for a box."""
-    reach = 2 * max(picture.height, picture.width)  # Pycocotools walks the outline pixel by pixel.
-    for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(
-                type(value) in (int, float) and abs(value) <= reach for value in polygon):
-            raise ValueError(f'{picture.where}: a polygon must be numbers [x0, y0, x1, y1, ...] in pixels, is '
-                             f'{polygon!r:.80}. Copy the file again from the archive.')
-    return [polygon for polygon in polygons if len(polygon) > 4]
-
-
-def _draw_runs(segmentation: dict, picture: Picture) -> np.ndarray:
-    """Runs of 0 and 1 by turns, down the columns. (pycocotools would not notice if they end early.)"""
-    counts, shape = segmentation.get('counts'), (picture.height, picture.width)
-    if segmentation.get('size') != list(shape) or not isinstance(counts, list) or not all(
-            type(count) is int and count >= 0 for count in counts) or sum(counts) != shape[0] * shape[1]:
-        raise ValueError(f'{picture.where}: an encoding of runs must be numbers that cover {shape[1]}x{shape[0]} '
-                         f'pixels, is {segmentation!r:.80}. Copy the file again from the archive.')
-    return np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8).reshape(shape, order='F')

@@ -10,18 +10,24 @@ Only annotated frames are shipped: names start anywhere and leave gaps, so they 
 expressions file, never made up. Checks are strict: whatever is wrong is an error that names file,
 video, expression and field.
 """
+from collections.abc import Iterator
 import dataclasses
-import json
+import functools
 import pathlib
+import reprlib
 
 from absl import logging
 import numpy as np
-from PIL import Image
 
-from datasets.video_records import encode_png
+from sgmg_jax import files, pictures
+from sgmg_jax.data.records import VOID, check_jpeg, check_sentence, parse_object_id
+from sgmg_jax.raw import common
 
-VOID = 255  # DAVIS marks pixels that are not scored so; it is never an object.
+LARGEST_JSON = 2 ** 26  # bytes of an expressions file; that of train has a fiftieth of it
+FRAME_ENDINGS = '.jpg', '.jpeg'
 SPLITS = ('train', 'valid', 'test')
+FRAME_FOLDERS = ('{split}/JPEGImages',)
+MASK_FOLDERS = ('{split}/Annotations',)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,13 +51,43 @@ class Video:
 class Split:
     """Where one split lies. Of the frame and mask folders the first that holds a video is taken.
 
+    root: of the raw data set, which no link to a file may lead out of.
     challenge: whether the expressions file is that of the public ground truth, which names objects.
     """
     name: str
+    root: pathlib.Path
     expressions_file: pathlib.Path
     frame_folders: tuple[pathlib.Path, ...]
     mask_folders: tuple[pathlib.Path, ...]
     challenge: bool
+
+
+def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
+           mask_folders: tuple[str, ...] = MASK_FOLDERS, hidden_test: bool = True) -> common.Splits:
+    """The videos of each split, and how one is read; every expressions file is checked.
+
+    Args:
+        root: of the raw data set.
+        frame_folders, mask_folders: as in `find_splits`.
+        hidden_test: as in `select_videos`.
+
+    Raises:
+        OSError, ValueError: as `find_splits`, `read_videos` and `select_videos`.
+    """
+    found = find_splits(root, frame_folders, mask_folders).values()
+    return {split.name: (select_videos(root, split, videos, hidden_test), functools.partial(read_record, split))
+            for split in found if (videos := read_videos(split))}
+
+
+def read_record(split: Split, video: Video) -> common.Parts:
+    """Raises FileNotFoundError and ValueError: a file of the video is missing or broken."""
+    frames, height, width = read_frames(split, video)
+    masks = read_masks(split, video, height, width)
+    expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id if masks else -1,
+                    'tags': ' '.join(expression.tags)} for expression in video.expressions]
+    entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
+             'height': height, 'width': width}
+    return entry, {'has_masks': bool(masks)}, {'frames': frames, 'masks': masks}
 
 
 def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders: tuple[str, ...]
@@ -71,14 +107,14 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
         frames = tuple(raw / folder.format(split=name) for folder in frame_folders)
         masks = tuple(raw / folder.format(split=name) for folder in mask_folders)
         challenge_file = raw / name / 'meta_expressions_challenge.json'
-        challenge = challenge_file.exists() and any(folder.is_dir() for folder in masks)
+        challenge = common.there(challenge_file) and any(folder.is_dir() for folder in masks)
         plain_file = raw / 'meta_expressions' / name / 'meta_expressions.json'
         expressions = challenge_file if challenge else plain_file
-        absent = [] if expressions.exists() else [str(expressions)]
+        absent = [] if common.there(expressions) else [str(expressions)]
         if not any(folder.is_dir() for folder in frames):
             absent.append(' or '.join(map(str, frames)))
         if not absent:
-            found[name] = Split(name, expressions, frames, masks, challenge)
+            found[name] = Split(name, raw, expressions, frames, masks, challenge)
         missing += absent
         # Half a split is more likely an accident than a choice, but the file of test has a use by itself.
         if len(absent) == 1 and name != 'test':
@@ -94,15 +130,15 @@ def read_videos(split: Split) -> list[Video]:
     """Every video of an expressions file, sorted by name.
 
     Raises:
-        ValueError: for a file that is no JSON, a missing field, an empty sentence, a bad object id.
+        OSError: the file cannot be read.
+        ValueError: for a file that is no JSON, a missing field, an empty sentence, a bad object id, a name that cannot
+            be one of a file.
     """
     file = split.expressions_file
-    try:
-        content = json.loads(file.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{file}: is not JSON ({error}). Copy it again from the archive.') from error
-    videos = _field(content, 'videos', dict, f'{file}')
-    if not videos and split.name != 'test':  # without test videos, valid is whole
+    videos = _field(files.read_json(file, LARGEST_JSON, split.root), 'videos', dict, f'{file}')
+    if not videos and split.name == 'test':
+        logging.warning('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid is whole.
+    elif not videos:
         raise ValueError(f'{file}: field "videos" is empty. Copy the file again from the archive.')
     return [_read_video(split, name, videos[name]) for name in sorted(videos)]
 
@@ -122,7 +158,7 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
     if split.name != 'valid' or not hidden_test:
         return videos
     test_file = raw / 'meta_expressions' / 'test' / 'meta_expressions.json'
-    if test_file.exists():
+    if common.there(test_file):
         test = {video.name for video in read_videos(
             dataclasses.replace(split, name='test', expressions_file=test_file, challenge=False))}
         kept = [video for video in videos if video.name not in test]
@@ -139,55 +175,19 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
     return kept
 
 
-def frame_files(split: Split, video: Video) -> list[pathlib.Path]:
-    """The JPEGs of a video in order. Raises FileNotFoundError when its folder is missing or empty."""
+def read_frames(split: Split, video: Video) -> tuple[list[bytes], int, int]:
+    """The JPEGs of a video in order, all of which are decoded, and their common height and width.
+
+    Raises:
+        FileNotFoundError: when its folder is missing or empty, or a frame that is listed is not there.
+        ValueError: for a broken or truncated JPEG, and for frames of different sizes.
+    """
     folder = _video_folder(split.frame_folders, video, split, 'frames')
     if not video.frames:
         raise FileNotFoundError(f'{folder}: holds no frames. Unpack them again.')
-    return [folder / f'{name}.jpg' for name in video.frames]
-
-
-def check_frames(files: list[pathlib.Path], split: Split) -> tuple[int, int]:
-    """Decodes every frame of a video and returns their common (height, width).
-
-    Raises:
-        FileNotFoundError: for a frame that is listed and not there.
-        ValueError: for a broken or truncated JPEG, and for frames of different sizes.
-    """
-    first = None
-    for file in files:
-        try:
-            size = check_jpeg(file)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f'{file}: missing, though listed in {split.expressions_file} or named by a '
-                                    'mask. Unpack the frames again.') from error
-        first = first or size
-        if size != first:
-            raise ValueError(f'{file}: is {size[1]}x{size[0]} pixels, but {files[0].name} of the same video '
-                             f'is {first[1]}x{first[0]}. Frames of one video have one size; '
-                             'unpack them again.')
-    return first
-
-
-def check_jpeg(file: pathlib.Path) -> tuple[int, int]:
-    """Decodes a JPEG and returns its (height, width) as stored, whatever a camera's orientation tag says.
-
-    Raises:
-        FileNotFoundError: when it is not there.
-        ValueError: for a broken or truncated one, and for another format.
-    """
-    try:
-        with Image.open(file) as image:
-            if image.format != 'JPEG':
-                raise ValueError(f'{file}: is {image.format}, not JPEG. Store the frame as JPEG.')
-            size = image.height, image.width
-            image.draft('RGB', (1, 1))  # Every byte is read, an eighth of the pixels is computed.
-            image.load()
-            return size
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ValueError(f'{file}: broken JPEG ({error}). Unpack this frame again.') from error
+    return common.read_frames(
+        common.find_files(folder, video.frames, *FRAME_ENDINGS), split.root, 'JPEG', check_jpeg,
+        f', though listed in {split.expressions_file} or named by a mask')
 
 
 def read_masks(split: Split, video: Video, height: int, width: int) -> list[bytes]:
@@ -208,14 +208,13 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
                         ' or '.join(map(str, split.mask_folders)))  # Part of the public ground truth is of use too.
         return []
     folder = _video_folder(split.mask_folders, video, split, 'masks')
-    if any(path.is_dir() for path in folder.iterdir()):
-        maps = _merge_expressions(folder, video, height, width)
-        masks = [encode_png(index) for index in maps]
-    else:
-        files = [folder / f'{name}.png' for name in video.frames]
-        maps = (_read_index_png(file, height, width) for file in files)
-        masks = [file.read_bytes() for file in files if file.exists()]  # A missing one is named just below.
-    counts = sum(np.bincount(index.ravel(), minlength=256) for index in maps)
+    binary = {expression.id for expression in video.expressions} & set(files.listing(folder)[0])
+    binary = binary and not files.by_stem(folder, '.png').keys() & set(video.frames)
+    masks, counts, total = [], np.zeros(256, np.int64), 0
+    for index, data in (_merge_expressions if binary else _index_masks)(split, folder, video, height, width):
+        masks.append(data)
+        counts += np.bincount(index.ravel(), minlength=256)
+        total = common.add_bytes(total, data, folder)
     ids = [value for value in np.flatnonzero(counts).tolist() if value not in (0, VOID)]
     for expression in video.expressions:
         if expression.object_id not in ids:
@@ -228,9 +227,12 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
 
 def _read_video(split: Split, name: str, content: dict) -> Video:
     where = f'{split.expressions_file}: video {name}'
+    files.check_name(name, f'{split.expressions_file}: field "videos", the name of a video')
     frames = _field(content, 'frames', list, where)
-    if not frames or not all(isinstance(frame, str) and frame for frame in frames):
-        raise ValueError(f'{where}: field "frames" must be a list of frame names, is {frames!r:.80}.')
+    if not frames:
+        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty.')
+    for frame in frames:
+        files.check_name(frame, f'{where}: field "frames", a name')
     if len(set(frames)) != len(frames):
         raise ValueError(f'{where}: field "frames" names a frame twice. Remove the second.')
     expressions = _field(content, 'expressions', dict, where)
@@ -246,22 +248,18 @@ def _read_video(split: Split, name: str, content: dict) -> Video:
 
 
 def _read_expression(split: Split, key: str, content: dict, where: str) -> Expression:
-    text = _field(content, 'exp', str, where)
-    if not text.strip():
-        raise ValueError(f'{where}: field "exp" is an empty sentence. Write one, or remove the expression.')
+    files.check_name(key, f'{where}: the id of an expression')
+    text = check_sentence(_field(content, 'exp', str, where), f'{where}: field "exp"')
     object_id = -1
     if split.name == 'train' or split.challenge or 'obj_id' in content:
-        value = _field(content, 'obj_id', (str, int), where)
-        try:
-            object_id = int(value)
-        except ValueError:
-            pass
-        if not 0 < object_id < VOID:
+        object_id = parse_object_id(_field(content, 'obj_id', (str, int), where))
+        if object_id is None:
             raise ValueError(f'{where}: field "obj_id" must be a whole number from 1 to {VOID - 1}, '
-                             f'is {value!r}.')
+                             f'is {reprlib.repr(content["obj_id"])}.')
     tags = content.get('tags', [])
-    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag.split() == [tag] for tag in tags):
-        raise ValueError(f'{where}: field "tags" must be a list of words, is {tags!r}.')
+    if not isinstance(tags, list) or not all(
+            isinstance(tag, str) and tag.split() == [tag] and tag.isprintable() for tag in tags):
+        raise ValueError(f'{where}: field "tags" must be a list of words, is {reprlib.repr(tags)}.')
     return Expression(key, text, object_id, tuple(tags))
 
 
@@ -284,47 +282,58 @@ def _video_folder(folders: tuple[pathlib.Path, ...], video: Video, split: Split,
                             'Unpack it there, or remove the video from the file.')
 
 
-def _read_index_png(file: pathlib.Path, height: int, width: int) -> np.ndarray:
+def _index_masks(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
+                 ) -> Iterator[tuple[np.ndarray, bytes]]:
+    for file in common.find_files(folder, video.frames, '.png'):
+        yield _read_index_png(split, file, height, width)
+
+
+def _read_index_png(split: Split, file: pathlib.Path, height: int, width: int) -> tuple[np.ndarray, bytes]:
+    """What a PNG holds, uint8 [H W], and its bytes."""
     try:
-        with Image.open(file) as image:
-            if image.mode not in ('P', 'L', '1'):
-                raise ValueError(f'{file}: has the colour mode {image.mode}; a mask holds object ids as '
-                                 'palette indices (mode P) or grey values (mode L). Save it so, not '
-                                 'as colours.')
-            index = np.asarray(image, np.uint8)
+        data = files.read_bytes(file, pictures.LARGEST, split.root)
+        header = pictures.read_header(data, (pictures.PNG,))
+        if header.mode not in ('P', 'L', '1'):
+            raise ValueError(f'{file}: has the colour mode {header.mode}; a mask holds object ids as '
+                             'palette indices (mode P) or grey values (mode L). Save it so, not '
+                             'as colours.')
+        if (header.height, header.width) != (height, width):
+            raise ValueError(f'{file}: the mask is {header.width}x{header.height} pixels, its frame '
+                             f'{width}x{height}. Take frames and masks of the same release, at the same size.')
+        return np.asarray(pictures.read_pixels(data, (pictures.PNG,)), np.uint8), data
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{file}: missing; every frame needs its mask, also an empty one. '
                                 'Unpack the masks again.') from error
-    except (OSError, SyntaxError) as error:  # Pillow raises both.
+    except pictures.BrokenPicture as error:
         raise ValueError(f'{file}: broken PNG ({error}). Unpack this mask again.') from error
-    if index.shape != (height, width):
-        raise ValueError(f'{file}: the mask is {index.shape[1]}x{index.shape[0]} pixels, its frame '
-                         f'{width}x{height}. Take frames and masks of the same release, at the same size.')
-    return index
 
 
-def _merge_expressions(folder: pathlib.Path, video: Video, height: int, width: int) -> list[np.ndarray]:
-    maps = []
-    for frame in video.frames:
+def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
+                       ) -> Iterator[tuple[np.ndarray, bytes]]:
+    paths = {expression.id: common.find_files(folder / expression.id, video.frames, '.png')
+             for expression in video.expressions if (folder / expression.id).is_dir()}
+    for number, frame in enumerate(video.frames):
         merged = np.zeros((height, width), np.uint8)
         drawn = {}
         for expression in video.expressions:
-            file = folder / expression.id / f'{frame}.png'
-            index = _read_index_png(file, height, width)
+            of_expression = paths.get(expression.id)
+            file = of_expression[number] if of_expression else folder / expression.id / f'{frame}.png'
+            index, _ = _read_index_png(split, file, height, width)
             strange = sorted(set(np.unique(index).tolist()) - {0, 1, 255})
             if strange:
                 raise ValueError(f'{file}: holds the values {strange}; a mask of one expression is '
                                  '0 and 255.')
             mask = index > 0
-            earlier = drawn.setdefault(expression.object_id, (expression.id, mask))
-            if not np.array_equal(earlier[1], mask):
-                raise ValueError(f'{file}: differs from the mask of expression {earlier[0]}, though both '
-                                 f'refer to obj_id {expression.object_id}. Mend "obj_id" or the masks.')
-            other = sorted(set(np.unique(merged[mask]).tolist()) - {0, expression.object_id})
+            earlier = drawn.setdefault(expression.object_id, expression.id)
+            if earlier != expression.id:
+                if not np.array_equal(merged == expression.object_id, mask):
+                    raise ValueError(f'{file}: differs from the mask of expression {earlier}, though both '
+                                     f'refer to obj_id {expression.object_id}. Mend "obj_id" or the masks.')
+                continue
+            other = sorted(set(np.unique(merged[mask]).tolist()) - {0})
             if other:
                 raise ValueError(f'{file}: obj_id {expression.object_id} claims pixels that obj_id '
-                                 f'{other[0]} has (expression {drawn[other[0]][0]}). Mend "obj_id" '
+                                 f'{other[0]} has (expression {drawn[other[0]]}). Mend "obj_id" '
                                  'or the masks.')
             merged[mask] = expression.object_id
-        maps.append(merged)
-    return maps
+        yield merged, common.encode_png(merged)

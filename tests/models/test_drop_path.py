@@ -1,0 +1,51 @@
+"""Stochastic depth of the backbone: a clip keeps or loses a branch of a block as a whole."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sgmg_jax.models import video_swin
+
+CLIPS = 24
+
+
+def test_a_branch_is_dropped_by_clip():
+    """Attention and MLP each by a draw of their own; what stays is scaled by 1 / (1 - rate)."""
+    block = video_swin.Block(heads=1, shifted=False, drop_path=0.25)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((CLIPS, 2, 3, 3, 4), dtype=np.float32)
+    weights = jax.tree.map(lambda w: rng.standard_normal(w.shape).astype(np.float32),
+                           jax.eval_shape(lambda key: block.init(key, x, None, False), jax.random.key(0))['params'])
+
+    @jax.jit
+    def run(weights, x, key):
+        return [block.apply({'params': weights}, x, None, train, rngs={'dropout': key}) for train in (False, True)]
+
+    def without(*names):
+        return weights | {name: jax.tree.map(np.zeros_like, weights[name]) for name in names}
+
+    key = jax.random.key(0)
+    attention = run(without('mlp_out'), x, key)[0] - x
+    outcomes = {}
+    for of_attention, of_mlp in np.ndindex(2, 2):
+        middle = x + of_attention * attention / 0.75
+        mlp = run(without('attention'), middle, key)[0] - middle
+        outcomes[of_attention, of_mlp] = middle + of_mlp * mlp / 0.75
+    ours = run(weights, x, key)[1]
+    kept = [choice for clip in range(CLIPS) for choice, expected in outcomes.items()
+            if np.allclose(ours[clip], expected[clip], atol=1e-4)]
+    assert len(kept) == CLIPS and set(kept) == set(outcomes)
+    assert 0.6 < np.mean(kept) < 0.9
+    assert not np.allclose(ours, run(weights, x, jax.random.key(1))[1])
+
+
+def test_rates_grow_from_0_to_that_of_the_last_block(monkeypatch):
+    rates, call = [], video_swin.Block.__call__
+
+    def noting(self, *args):
+        rates.append(self.drop_path)
+        return call(self, *args)
+
+    monkeypatch.setattr(video_swin.Block, '__call__', noting)
+    model = video_swin.VideoSwin(video_swin.Size(8, (2, 1, 3, 1), (1, 1, 2, 2)), drop_path=0.3)
+    jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1, 32, 32, 3)))
+    np.testing.assert_allclose(rates, np.linspace(0, 0.3, 7))
