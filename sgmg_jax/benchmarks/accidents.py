@@ -64,7 +64,8 @@ def run(command: Sequence[str], workdir: pathlib.Path, kill: Callable[[int | Non
     if process.returncode == 2:
         raise ValueError(f'train.py: {last.removeprefix("error: ")}')
     if process.returncode and not (killed and process.returncode == -signal.SIGKILL):
-        raise ChildProcessError(f'{log}: train.py ended by itself, with status {process.returncode}. Last line: {last}')
+        how = f'status {process.returncode}' if process.returncode > 0 else signal.Signals(-process.returncode).name
+        raise ChildProcessError(f'{log}: train.py ended by itself, with {how}. Last line: {last}')
     return last, process.returncode != 0
 
 
