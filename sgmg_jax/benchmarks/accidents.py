@@ -8,6 +8,9 @@ killed by SIGKILL after a random while, wherever it is then: starting, loading, 
 same command goes on, and after the last kill to the end. All arrays of the last checkpoint (parameters, optimizer,
 moving average) must be equal bit for bit, and so must every line of metrics.jsonl but for its timings, which tells that
 every step saw the same data.
+
+The runs of an earlier call in --out are removed. What is no training run there, or one that somebody is at, stays, and
+nothing begins.
 """
 import argparse
 from collections.abc import Callable, Sequence
@@ -61,7 +64,8 @@ def run(command: Sequence[str], workdir: pathlib.Path, kill: Callable[[int | Non
     if process.returncode == 2:
         raise ValueError(f'train.py: {last.removeprefix("error: ")}')
     if process.returncode and not (killed and process.returncode == -signal.SIGKILL):
-        raise ChildProcessError(f'{log}: train.py ended by itself, with status {process.returncode}. Last line: {last}')
+        how = f'status {process.returncode}' if process.returncode > 0 else signal.Signals(-process.returncode).name
+        raise ChildProcessError(f'{log}: train.py ended by itself, with {how}. Last line: {last}')
     return last, process.returncode != 0
 
 

@@ -118,7 +118,7 @@ def lines_of(command: Sequence[str]) -> Iterator[str]:
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         hint = ' Where nobody sent that, memory ran out: ask for less at once.' * (name == 'SIGKILL')
-        raise ChildProcessError(f'{" ".join(command)}: {name} has ended it.{hint}')
+        raise ChildProcessError(f'python {" ".join(command)}: {name} has ended it.{hint}')
     if process.returncode:
         sys.exit(process.returncode)
 
