@@ -59,6 +59,9 @@ def run(work: Callable[[], int | None], debug: bool = False) -> int:
     Args:
         debug: show the traceback of a user's error too.
     """
+    if not debug:
+        # XLA's C++ calls every compilation of two minutes a bug; what fails there is an exception here, too.
+        os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, 'reconfigure'):  # File names may hold bytes that are no text.
             stream.reconfigure(errors='backslashreplace')
