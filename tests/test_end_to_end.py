@@ -235,7 +235,8 @@ def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained,
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
-    released, own = evaluate.evaluate(config, tmp_path / 'new'), evaluate.evaluate(config, workdir, 'latest')
+    released, own = evaluate.evaluate(config, tmp_path / 'new'), evaluate.evaluate(
+        configs.read(workdir), workdir, 'latest')
     assert released.pop('weights').startswith(f'{path} (SgMg)') and own.pop('weights') == f'{workdir}, step 2'
     assert released == own and list((tmp_path / 'new').glob('evaluation/*/submission.zip'))
     half = tmp_path / 'swin.safetensors'
@@ -403,25 +404,31 @@ def test_an_evaluation_never_goes_on_with_other_masks(trained, tmp_path, monkeyp
             evaluate.evaluate(config, tmp_path / 'run', 2)
     assert sorted(folder.rglob('*')) == before
     # Another tokenizer, where no checksum says so.
-    tokenizer = tmp_path / 'run' / 'tokenizer.json'
     shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '1' / 'checksums')
-    tokenizer.write_text(tokenizer.read_text().replace('"Ġred"', '"Ġder"'))
+    swap_tokens(tmp_path / 'run' / 'tokenizer.json')
     assert interrupted(config, 1) == [first, second] and 'tokenizer' in caplog.records[-1].getMessage()
+
+
+def swap_tokens(path):
+    """Two tokens of a tokenizer.json get each other's number."""
+    content = json.loads(path.read_text())
+    vocabulary = content['model']['vocab']
+    one, other = list(vocabulary)[-2:]
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    path.write_text(json.dumps(content))
 
 
 def test_another_tokenizer_than_the_one_trained_with(trained, tmp_path):
     workdir, config = trained
     shutil.copytree(workdir, tmp_path / 'run')
     path = tmp_path / 'run' / 'tokenizer.json'
-    path.write_text(path.read_text().replace('"Ġred"', '"Ġder"'))
+    swap_tokens(path)
     for use in (lambda: Predictor.from_workdir(tmp_path / 'run'), lambda: loop.train(config, tmp_path / 'run')):
         with pytest.raises(ValueError, match='tokenizer.json: is not the tokenizer that the checkpoint of step 2'):
             use()
-    vocabulary = json.loads(path.read_text())
-    vocabulary['model']['vocab']['zzz'] = 10 ** 6
-    path.write_text(json.dumps(vocabulary))
-    with pytest.raises(ValueError, match='the token 1000000, config.model.text_encoder takes 512'):
-        predict.check_vocabulary(text.load_tokenizer(path), predict.systems.build_model(config.model).text_encoder)
+    larger = text.train_tokenizer([f'word{n}' for n in range(999)], 600)
+    with pytest.raises(ValueError, match='the token 599, config.model.text_encoder takes 512'):
+        predict.check_vocabulary(larger, predict.systems.build_model(config.model).text_encoder)
 
 
 @pytest.mark.parametrize('damage', [b'', b'{', b'\xff\xfe', b'null', b'[' * 10 ** 5])
