@@ -134,7 +134,7 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     evaluate.evaluate(config, workdir, progress=False)
     assert written == ['dog', 'killed', 'judo']
     assert (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes() == whole
-    assert not list((workdir / 'evaluation').glob('.*'))
+    assert {path.suffix for path in (workdir / 'evaluation').glob('.*')} == {'.lock'}  # no half-written folder
 
     # What was interrupted with other settings is begun anew.
     written[:] = ['another']

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import types
 
 from flax import traverse_util
@@ -175,20 +173,6 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(out, target, name, fail, num
     with monkeypatch.context() as patched:  # 32 bytes are enough
         patched.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=32))
         weights.save(SMALL, tmp_path / out)
-
-
-@pytest.mark.parametrize('command', [[], ['from-official'], ['to-official'], ['parity']])
-def test_help_imports_nothing_heavy(command):
-    program = f'''
-import sys
-from sgmg_jax.convert.__main__ import main
-try:
-    main({[*command, "--help"]})
-except SystemExit as error:
-    print(error.code, *{{'jax', 'flax', 'orbax', 'numpy', 'ml_collections'}} & set(sys.modules))
-'''
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == '0' and 'show the traceback of an error' in ' '.join(done.stdout.split())
 
 
 @pytest.mark.parametrize('arguments', [['--debug', 'to-official', 'x'], ['to-official', 'x', '--debug']])
