@@ -16,21 +16,23 @@ from absl import flags
 
 from sgmg_jax import commands
 
-flags.DEFINE_string('checkpoint', 'best', "'best' (by validation score; the latest where none has one), 'latest' or a "
-                                          'step.')
-flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.')
-commands.define_experiment_flags('The --workdir that train.py was run with.')
+
+def define_flags(values):
+    """Those that only this script has."""
+    flags.DEFINE_string('checkpoint', 'best', "'best' (by validation score; the latest where none has one), 'latest' "
+                                              'or a step.', values)
+    flags.DEFINE_bool('shuffle_sentences', False, 'Ask with the sentences of other objects.', values)
 
 
-def evaluate(flags):
+def evaluate(values):
     """Prints the table of scores, where there are any."""
     from sgmg_jax import hosts, score
     from sgmg_jax.inference import evaluate
-    hosts.initialize(flags.distributed, flags.coordinator, flags.process_count, flags.process_index)
-    summary = evaluate.evaluate(flags.config, flags.workdir, flags.checkpoint, flags.shuffle_sentences)
+    hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
+    summary = evaluate.evaluate(values.config, values.workdir, values.checkpoint, values.shuffle_sentences)
     if summary:
         print(score.format_scores(summary))
 
 
 if __name__ == '__main__':
-    sys.exit(commands.run_experiment(evaluate, __doc__))
+    sys.exit(commands.run_experiment(evaluate, __doc__, 'The --workdir that train.py was run with.', define_flags))

@@ -15,17 +15,15 @@ import sys
 
 from sgmg_jax import commands
 
-commands.define_experiment_flags('Where checkpoints and logs go; a run in there is resumed.')
 
-
-def train(flags):
+def train(values):
     """Returns the exit status: 0, or 128 and the number of the signal that stopped it."""
     from sgmg_jax import hosts
     from sgmg_jax.training import loop
-    hosts.initialize(flags.distributed, flags.coordinator, flags.process_count, flags.process_index)
-    stopped_by = loop.train(flags.config, flags.workdir)
+    hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
+    stopped_by = loop.train(values.config, values.workdir)
     return 128 + stopped_by if stopped_by else 0
 
 
 if __name__ == '__main__':
-    sys.exit(commands.run_experiment(train, __doc__))
+    sys.exit(commands.run_experiment(train, __doc__, 'Where checkpoints and logs go; a run in there is resumed.'))

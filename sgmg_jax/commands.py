@@ -126,11 +126,11 @@ def load_config(spec: str) -> ConfigDict:
     return found
 
 
-def define_experiment_flags(workdir_help: str, values: flags.FlagValues = flags.FLAGS) -> None:
-    """The flags of train.py and evaluate.py, for their top level: --config, --workdir, --debug, those of several
-    processes. What a script defines besides stands before them in --help."""
+def _define_experiment_flags(workdir_help: str, argv: list[str], values: flags.FlagValues) -> None:
+    """The flags that train.py and evaluate.py have in common."""
     config_flags.DEFINE_config_file('config', None, 'Experiment: a file of configs/, and a mode after a colon. Each of '
-                                    'its fields can be set: --config.data.batch_size=4', values, lock_config=True)
+                                    'its fields can be set: --config.data.batch_size=4', values,
+                                    lock_config=True, sys_argv=argv)
     flags.DEFINE_string('workdir', None, workdir_help, values)
     flags.DEFINE_bool('debug', False, 'Show the traceback of an error.', values)
     flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, or of this Slurm job, '
@@ -140,20 +140,25 @@ def define_experiment_flags(workdir_help: str, values: flags.FlagValues = flags.
     flags.DEFINE_integer('process_index', None, 'Which of them this is.', 0, None, values)
 
 
-def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str,
+def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, workdir_help: str,
+                   define: Callable[[flags.FlagValues], None] = lambda values: None,
                    argv: Sequence[str] | None = None, values: flags.FlagValues = flags.FLAGS) -> int:
-    """Parses the flags that `define_experiment_flags` and the script have defined, and does the work, as `run` does.
+    """Parses the flags of train.py or evaluate.py, and does the work, as `run` does.
 
     Args:
         work: a function of the parsed flags.
         script: the script's docstring, which --help shows.
+        workdir_help: what --help says of --workdir.
+        define: defines the flags that only this script has.
         argv: by default the command line.
-        values: where the flags are defined.
+        values: where the flags are defined; absl's own by default.
 
     Returns:
         the exit status: of `work`; 0 for --help; 2 for a mistake of the user's.
     """
     argv = list(sys.argv if argv is None else argv)
+    _define_experiment_flags(workdir_help, argv, values)
+    define(values)
     if {'-h', '--help', '-help', '--helpfull', '--helpshort'} & set(argv):
         print(_experiment_help(script, values))
         return 0

@@ -15,7 +15,7 @@ PATIENCE = 60  # seconds that a process which leaves waits for the others; they 
 
 def initialize(distributed: bool, coordinator: str | None, process_count: int | None,
                process_index: int | None) -> None:
-    """Joins the other processes, if one of the flags of commands.define_experiment_flags asks for it. To be called
+    """Joins the other processes, if one of the flags of commands.run_experiment asks for it. To be called
     before anything of JAX is used.
 
     Raises:
