@@ -59,7 +59,9 @@ class Roberta(nn.Module):
             y = nn.Dense(size.channels, dtype=self.dtype, name=f'layer{i}_mlp_out')(
                 nn.gelu(y, approximate=False))
             x = self._norm(f'layer{i}_mlp_norm')(x + dropout(y))
-        sentence = nn.Dense(size.channels, dtype=self.dtype, name='pooler')(x[:, 0])
+        # Starts as Hugging Face's does, as in the authors' code: files of the masked-language model have no pooler.
+        sentence = nn.Dense(size.channels, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02),
+                            name='pooler')(x[:, 0])
         return x, jnp.tanh(sentence)
 
     def _norm(self, name):

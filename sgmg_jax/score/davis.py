@@ -124,15 +124,18 @@ def _missing_maps(names: set[str], truth: Sequences, annotators: dict[str, str],
 def run(options) -> dict | None:
     """Does the command's work, see the package's help."""
     source = open_sequences, (options.gt, options.split, options.task)
-    return _check_and_score(options.pred, source, options.task, options.processes, options.check_only, progress=True)
+    said, summary = _check_and_score(options.pred, source, options.task, options.processes, options.check_only, True)
+    print(said)
+    return summary
 
 
 def score_submission(path, split: Sequence[records.Record], progress: bool) -> dict:
     """See the package's."""
-    return _check_and_score(path, (sequences_of_records, (split,)), 'unsupervised', 1, False, progress)
+    return _check_and_score(path, (sequences_of_records, (split,)), 'unsupervised', 1, False, progress)[1]
 
 
-def _check_and_score(path, source, task: str, processes: int, check_only: bool, progress: bool) -> dict | None:
+def _check_and_score(path, source, task: str, processes: int, check_only: bool,
+                     progress: bool) -> tuple[str, dict | None]:
     open_source, arguments = source
     truth = open_source(*arguments)
     for name, frames in zip(truth.names, truth.frame_names):
@@ -159,13 +162,13 @@ def _check_and_score(path, source, task: str, processes: int, check_only: bool, 
             found[key] += where
     if found:
         raise common.WrongPredictions(leaderboard.problems_of(found))
-    if progress:
-        print(f'{files.printable(str(path))}: complete and well-formed, {len(truth.names)} sequences, '
-              f'{", ".join(annotators)}.\nground truth: {files.printable(truth.where)}')
+    said = (f'{files.printable(str(path))}: complete and well-formed, {len(truth.names)} sequences, '
+            f'{", ".join(annotators)}.\nground truth: {files.printable(truth.where)}')
     if check_only:
-        return None
-    return davis.summarise({annotator: {name: scores[number] for name, (_, scores) in zip(truth.names, results)}
-                            for number, annotator in enumerate(annotators)}) | {'task': task}
+        return said, None
+    return said, davis.summarise({
+        annotator: {name: scores[number] for name, (_, scores) in zip(truth.names, results)}
+        for number, annotator in enumerate(annotators)}) | {'task': task}
 
 
 def format_scores(summary: dict) -> str:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 
 from sgmg_jax import types
 from sgmg_jax.convert import cases
@@ -144,6 +145,14 @@ def test_layers_start_as_pytorchs(layer, x):
     for start in jax.tree.leaves(layer.init(jax.random.key(0), x)):
         edges = np.quantile(start, [0, 0.25, 0.5, 0.75, 1])
         np.testing.assert_allclose(edges / bound, [-1, -0.5, 0, 0.5, 1], atol=0.12)
+
+
+def test_a_new_pooler_starts_as_hugging_faces():
+    module = roberta.Roberta(roberta.Size(vocabulary=10, channels=64, layers=0, heads=1, mlp=1, positions=9))
+    text = types.Text(np.ones((1, 3), np.int32), np.ones((1, 3), bool))
+    pooler = module.init(jax.random.key(0), text)['params']['pooler']
+    np.testing.assert_allclose(np.std(pooler['kernel']), transformers.RobertaConfig().initializer_range, rtol=0.05)
+    assert not pooler['bias'].any()
 
 
 def test_padding_does_not_drown_the_first_gradient():
