@@ -30,8 +30,8 @@ def for_each(opened: Callable, arguments: tuple, count: int, processes: int, des
     bar = dict(total=count, desc=desc, unit='video', disable=not progress)
     processes = min(processes, count)
     if processes <= 1:
-        with opened(*arguments) as work:
-            return [work(index) for index in tqdm.tqdm(range(count), **bar)]
+        with opened(*arguments) as work, tqdm.tqdm(range(count), **bar) as indices:
+            return [work(index) for index in indices]
     started = {}
     try:
         # Never a fork: the caller may be running JAX, whose threads a fork does not survive.

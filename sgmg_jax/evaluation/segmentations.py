@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 MOST_PIXELS = 2 ** 25  # of a picture
 MOST_POLYGONS = 1000  # of an object
 LONGEST_OUTLINE = 2 ** 20  # pixels, of all polygons of an object
+LONGEST_CODE = 2 ** 23  # characters of compressed runs; each takes some 50 bytes to check
 
 
 def check_size(height, width, where: str) -> None:
@@ -62,7 +63,7 @@ def draw(segmentation: list | dict, height: int, width: int, where: str) -> np.n
 
 def is_whole(counts, size: int) -> bool:
     """Whether the runs of a compressed encoding add up to `size` pixels, all but the first of at least one."""
-    if not isinstance(counts, str) or not counts or not counts.isascii():
+    if not isinstance(counts, str) or not 0 < len(counts) <= LONGEST_CODE or not counts.isascii():
         return False
     # 5 bits a character, the lowest first; bit 5 says that more follow, bit 4 of the last is the sign. From the fourth
     # run on, differences to the run before the last one.

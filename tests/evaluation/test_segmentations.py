@@ -70,6 +70,14 @@ def test_runs_of_no_pixels_end_a_union_early_in_pycocotools():
     assert not segmentations.is_whole(run['counts'].decode(), 16)
 
 
+def test_compressed_runs_are_measured_before_they_are_read(monkeypatch):
+    code = coco_mask.encode(np.asfortranarray(np.eye(9, dtype=np.uint8)))['counts'].decode()
+    monkeypatch.setattr(segmentations, 'LONGEST_CODE', len(code))
+    assert segmentations.is_whole(code, 81)
+    monkeypatch.setattr(segmentations, 'LONGEST_CODE', len(code) - 1)
+    assert not segmentations.is_whole(code, 81)
+
+
 @pytest.mark.parametrize('size', [(0, 9), (-7, 9), (True, 9), (7.0, 9), ('7', 9), (None, 9), (10 ** 9, 1),
                                   (2 ** 13, 2 ** 13)])
 def test_sizes_that_lie_are_refused(size):
