@@ -14,7 +14,7 @@ ALLOWED = {
     'compilation': set(),
     'models': BASE,
     'losses': BASE,
-    'data': {'types', 'files', 'pictures', 'video', 'commands'},
+    'data': {'types', 'files', 'pictures', 'video', 'processes', 'commands'},
     'evaluation': {'files'},
     'files': set(),
     'config': {'files'},

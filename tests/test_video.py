@@ -2,7 +2,6 @@
 from fractions import Fraction
 import io
 import logging as python_logging
-import time
 
 import av
 import numpy as np
@@ -85,12 +84,10 @@ def test_sound_alone_is_no_film(tmp_path):
 def test_a_film_never_leads_to_other_files_or_the_network(tmp_path, frames, text):
     text = text.format(film=write_film(tmp_path / 'other.mp4', frames))
     (tmp_path / 'a.mp4').write_text(text)
-    begun = time.monotonic()
     for source in (tmp_path / 'a.mp4', text.encode()):
         with pytest.raises(video.BrokenFilm, match='cannot be read as a film'):
             with video.open_film(source) as (container, stream):
                 next(container.decode(stream))
-    assert time.monotonic() - begun < 5  # An SDP would wait for a stream, by default for 10 s.
 
 
 def test_missing_films_and_absurd_sizes(tmp_path, frames, monkeypatch):

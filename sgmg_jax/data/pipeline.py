@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import tokenizers
 
-from sgmg_jax import types
+from sgmg_jax import processes, types
 from sgmg_jax.data import augment, clips, records, text
 
 MAX_DRAWS = 100  # Clips tried for one place in a batch before the data is called unfit.
@@ -263,9 +263,8 @@ def _from_workers(batches: grain.IterDataset, count: int) -> Iterator[types.Exam
         code = int(death[1])
         name = f' ({signal.Signals(-code).name})' if code < 0 else ''
         raise ChildProcessError(
-            f'config.data.workers = {count}: a process that loads clips has died, with exit code {code}{name}. Where '
-            'nobody killed it, memory may have run out: try fewer of them. The same command goes on from the latest '
-            'checkpoint.') from error
+            f'config.data.workers = {count}: a process that loads clips has died, with exit code {code}{name}. '
+            f'{processes.advice(count)} The same command goes on from the latest checkpoint.') from error
     finally:
         iterator.close()
 

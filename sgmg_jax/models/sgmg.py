@@ -169,4 +169,5 @@ class SgMg(nn.Module):
         if smallest < SMALLEST_LEVEL:
             least = {3: 65, 4: 129}[self.levels]
             raise ValueError(f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
-                             f'each side must have at least {least}. Use larger frames or levels = 3.')
+                             f'each side must have at least {least}. Use larger frames'
+                             f'{" or levels = 3" if self.levels == 4 else ""}.')

@@ -357,10 +357,8 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
         return [stat for stat in stats
                 if stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] != 'Z']
 
-    deadline = time.monotonic() + 10
-    while alive() and time.monotonic() < deadline:
+    while alive():  # Without an end if they outlive it: how slow a machine is decides nothing.
         time.sleep(0.1)
-    assert not alive()
 
 
 def test_a_worker_that_was_killed(source, tokenizer):
