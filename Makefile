@@ -26,7 +26,7 @@ demo: setup
 	@echo "Look at $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
-	$(RUN) -m pytest -q -n 2 --dist worksteal tests
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 lint: setup
 	$(VENV)/bin/ruff check .

@@ -1,117 +1,254 @@
-"""Each benchmark from raw files to scores, through the functions that the commands call."""
-import copy
-import dataclasses
+"""Every benchmark and system by its documented commands, to their end, on tiny data sets: train, evaluate, score.
+
+Sizes are all that differs from what README and the configs' docstrings say. Then what else happens to an evaluation.
+"""
+import importlib
 import json
+import pathlib
+import re
 import zipfile
 
+from absl import flags
 import numpy as np
 from PIL import Image
 import pytest
 import raw_a2d
 import raw_davis
+import scipy.io
 import small
 
-from configs import synthetic_soc
 from datasets import build
-from sgmg_jax import Predictor, checkpoints, score
-from sgmg_jax.data import records
-from sgmg_jax.inference import evaluate, protocols
-from sgmg_jax.training import loop
+import evaluate
+from sgmg_jax import Predictor, commands, score
+from sgmg_jax import config as configs
+from sgmg_jax.data import records, text
+from sgmg_jax.inference import evaluate as evaluation
+from sgmg_jax.inference import protocols
+import train
+
+ROOT = pathlib.Path(__file__).parent.parent
+EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
+# What a run begins with, and what is only evaluated: as the docstrings have it.
+BEGINS_WITH = {'ytvos_finetune': 'refcoco', 'a2d': 'refcoco',
+               'ytvos_finetune_soc': 'refcoco_soc', 'a2d_soc': 'refcoco_soc'}
+TRAINED_BY = {'davis': 'ytvos', 'davis_fast': 'ytvos_fast', 'davis_soc': 'ytvos_soc',
+              'jhmdb': 'a2d', 'jhmdb_soc': 'a2d_soc'}
+SIDE = 80
+
+
+def write_jhmdb(raw):
+    """Two videos of six frames; the sampled frames have masks."""
+    rng, samples = np.random.default_rng(0), []
+    for video, scored in (('@20_pull_up_1', (2, 5)), ('April_pull_up_0', (3,))):
+        frames, masks = raw / 'Rename_Images' / 'pullup' / video, raw / 'puppet_mask' / 'pullup' / video
+        frames.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(1, 7):
+            Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(frames / f'{number:05d}.png')
+        scipy.io.savemat(masks / 'puppet_mask.mat', {'part_mask': rng.integers(0, 2, (48, 64, 6), np.uint8)})
+        samples += [[video, f'x/Rename_Images/pullup/{video}/{number:05d}.png',
+                     f'x/puppet_mask/pullup/{video}/puppet_mask.mat', 6, f'man {video[-1]}'] for number in scored]
+    (raw / 'jhmdb_sentences_samples_metadata.json').write_text(json.dumps(samples))
+    return raw
+
+
+def write_refcoco(raw):
+    """Three pictures, two objects each, as converted; all three data sets alike."""
+    (raw / 'train2014').mkdir(parents=True)
+    rng, images, annotations = np.random.default_rng(1), [], []
+    for number in range(6):
+        name = f'COCO_train2014_{number // 2:012d}.jpg'
+        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(raw / 'train2014' / name)
+        images.append({'file_name': name, 'height': 48, 'width': 64, 'id': number + 1, 'original_id': number // 2,
+                       'caption': f'the thing number {number}'})
+        left = 4 + 30 * (number % 2)
+        annotations.append({'segmentation': [[left, 5, left + 20, 5, left + 20, 40, left, 40]], 'iscrowd': 0,
+                            'id': number + 1, 'image_id': number + 1, 'original_id': number + 1, 'category_id': 1,
+                            'area': 700.0, 'bbox': [left, 5, 20, 35]})
+    content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'thing'}]}
+    for name in ('refcoco', 'refcoco+', 'refcocog'):
+        (raw / name).mkdir()
+        for split in ('train', 'val'):
+            (raw / name / f'instances_{name}_{split}.json').write_text(json.dumps(content))
+    return raw
 
 
 @pytest.fixture(scope='module')
-def a2d_records(tmp_path_factory):
-    root = tmp_path_factory.mktemp('a2d')
-    return str(build.build('a2d_sentences', raw_a2d.write(root / 'raw'), root / 'tfds'))
+def built(tmp_path_factory, world_records):
+    """Name of a data set -> the folder of its records."""
+    raw, out = tmp_path_factory.mktemp('raw'), tmp_path_factory.mktemp('tfds')
+    written = {'ref_davis': raw_davis.write(raw / 'davis'), 'a2d_sentences': raw_a2d.write(raw / 'a2d'),
+               'jhmdb_sentences': write_jhmdb(raw / 'jhmdb'), 'refcoco': write_refcoco(raw / 'coco')}
+    written |= {name: written['refcoco'] for name in ('refcoco_plus', 'refcocog')}
+    return {'ref_youtube_vos': str(world_records)} | {
+        name: str(build.build(name, folder, out)) for name, folder in written.items()}
 
 
 @pytest.fixture(scope='module')
-def davis_records(tmp_path_factory):
-    root = tmp_path_factory.mktemp('davis')
-    return str(build.build('ref_davis', raw_davis.write(root / 'raw'), root / 'tfds'))
+def tokenizer(tmp_path_factory, built):
+    """vocab.json and merges.txt in a folder, as the README asks for them."""
+    sentences = [e.text for folder in built.values() for split in ('train', 'valid', 'test', 'val')
+                 for e in every_expression(folder, split)]
+    folder = tmp_path_factory.mktemp('roberta-base')
+    text.train_tokenizer(sentences, 400).model.save(str(folder))
+    return folder
 
 
-def a2d_config(config, folder):
-    """The demo's model on A2D-Sentences."""
-    config = copy.deepcopy(config)
-    config.update(steps=1, log_every=1, eval_every=1)
-    config.data.update(records=(folder,), train_split='train', valid_split='test', num_frames=3, frame_size=(80, 128))
-    config.data.augmentation.update(order=('flip', 'photometric', 'select'), max_size=128)
-    config.evaluation.update(protocol='a2d', split='test', clip_frames=3, max_side=128)
-    return config
+def every_expression(folder, split):
+    try:
+        return [e for video in records.open_records(folder, split).videos for e in video.expressions]
+    except ValueError:
+        return []  # no such split
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory, a2d_records, world_records):
-    """A run of one step on A2D-Sentences: workdir and config."""
-    config = a2d_config(small.small_config(world_records), a2d_records)
-    workdir = tmp_path_factory.mktemp('run')
-    loop.train(config, workdir)
-    return workdir, config
+def run(built, tokenizer, tmp_path_factory):
+    """function(script, experiment, run) -> its exit status, with the sizes of a toy."""
+    runs = tmp_path_factory.mktemp('runs')
+
+    def run(script, experiment, workdir, *more):
+        config = importlib.import_module(f'configs.{experiment}').get_config('smoke')
+        soc = config.model.name == 'soc'
+        sizes = {
+            'model.backbone': 'demo', 'model.text_encoder': 'demo', 'model.levels': 3, 'model.heads': 2,
+            'model.hidden': 128 if soc else 32, 'model.points': 1, 'model.queries': 2, 'model.mlp': 32,
+            'model.encoder_layers': 1, 'model.decoder_layers': 1,
+            'data.frame_size': (SIDE, 96), 'data.augmentation.scales': (SIDE,),
+            'data.augmentation.max_size': 96, 'data.augmentation.cropped_max_size': 96, 'data.text_length': 40,
+            'evaluation.short_side': SIDE, 'steps': 1, 'eval_every': 1}
+        if 'remat' in config.model:
+            sizes['model.remat'] = False  # compiles twice as much, for the same numbers
+        if soc:
+            sizes |= {'model.cluster_encoder_layers': 1, 'model.cluster_decoder_layers': 1, 'model.cluster_mlp': 32}
+        if config.data.tokenizer:
+            sizes['data.tokenizer'] = str(tokenizer)
+        for section in ('data', 'evaluation'):
+            names = [{'davis': 'ref_davis', 'records': 'ref_youtube_vos'}.get(name, name)
+                     for name in (pathlib.PurePath(path).name for path in config[section].records)]
+            sizes[f'{section}.records'] = tuple(built[name] for name in names)
+        # As many videos as a fixture has are not to be divided by ten.
+        for field in ('train_split', 'valid_split'):
+            sizes[f'data.{field}'] = re.sub(r'\[.*\]', '', config.data[field])
+        argv = [f'{script.__name__}.py', f'--config=configs/{experiment}.py:smoke', f'--workdir={runs / workdir}', *(
+            f'--config.{field}={value}' for field, value in sizes.items()), *more]
+        work, define = (train.train, lambda values: None) if script is train else (
+            evaluate.evaluate, evaluate.define_flags)
+        return commands.run_experiment(work, '', '', define, argv, flags.FlagValues())
+
+    run.workdirs = runs
+    return run
 
 
-def test_a2d_trains_and_validates_on_annotated_frames(trained):
-    workdir, _ = trained
-    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+@pytest.fixture(scope='module')
+def trained(run):
+    """function(experiment) trains it, and what it begins with, once."""
+    done = {}
+
+    def train_once(experiment):
+        if experiment not in done:
+            more = []
+            if experiment in BEGINS_WITH:
+                train_once(BEGINS_WITH[experiment])
+                more = [f'--config.init={run.workdirs / BEGINS_WITH[experiment]}']
+            done[experiment] = run(train, experiment, experiment, *more)
+        return done[experiment]
+
+    return train_once
+
+
+@pytest.mark.parametrize('experiment', EXPERIMENTS)
+def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys):
+    workdir = TRAINED_BY.get(experiment, experiment)
+    assert trained(workdir) == 0
+    capsys.readouterr()
+    assert run(evaluate, experiment, workdir) == 0
+    table = capsys.readouterr().out
+    config = importlib.import_module(f'configs.{experiment}').get_config()
+    annotated = config.evaluation.protocol in protocols.ANNOTATED
+    assert ('mAP' if annotated else 'J&F') in table.splitlines()[0]
+    assert ('anno_3' in table) == (config.evaluation.protocol == 'davis')
+
+    lines = [json.loads(line) for line in (run.workdirs / workdir / 'metrics.jsonl').read_text().splitlines()]
     assert np.isfinite(lines[0]['loss']) and lines[0]['gradient_norm'] > 0
-    assert {'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(lines[-1])
-    assert checkpoints.Checkpoints(workdir).best_step() == 1
+    assert ('loss_contrast_0' in lines[0]) == workdir.endswith('_soc')
+    assert ({'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(lines[-1])
+            or 'valid/J&F' in lines[-1])
+
+    folder = max((run.workdirs / workdir / 'evaluation').glob('[a-z]*'), key=lambda path: path.stat().st_mtime_ns)
+    assert Image.open(folder / 'overlays.png').width > 100
+    scores = json.loads((folder / 'scores.json').read_text())
+    assert scores['weights'] == f'{run.workdirs / workdir}, step 1'
+    name = next(name for name in built if folder.name.startswith(f'{name}_'))
+    predictions = folder / ('predictions.json' if annotated else 'submission.zip')
+    split = folder.name.removeprefix(f'{name}_')
+    assert score.main([config.evaluation.protocol, f'--gt={built[name]}', f'--pred={predictions}',
+                       f'--split={split}', '--processes=1', f'--json={tmp_path / "s.json"}']) == 0
+    assert table.strip() in capsys.readouterr().out
+    if annotated:
+        assert scores['images'] > 0 and scores['results'] == 2 * scores['images']  # of each query
+    if config.evaluation.protocol == 'davis':
+        with zipfile.ZipFile(predictions) as archive:
+            assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
+                                               for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
+        assert scores['J&F'] == pytest.approx(np.mean([scores['annotators'][f'anno_{a}']['J&F'] for a in range(4)]))
+    again = json.loads((tmp_path / 's.json').read_text())
+    assert again == {key: value for key, value in scores.items() if key != 'weights'}
 
 
-def test_a2d_evaluation(trained, tmp_path):
-    workdir, config = trained
-    summary = evaluate.evaluate(config, workdir, progress=False)
-    folder = workdir / 'evaluation' / 'a2d_sentences_test'
-    results = json.loads((folder / 'predictions.json').read_text())
-    video = raw_a2d.TEST
-    assert {row['image_id'] for row in results} == {f'v_{video}_f_2_i_0', f'v_{video}_f_5_i_0'}
-    assert len(results) == 2 * config.model.queries
-    assert json.loads((folder / 'scores.json').read_text()) == summary and summary['images'] == 2
-    assert Image.open(folder / 'overlays.png').width > 300
-    arguments = ['a2d', f'--gt={config.data.records[0]}', f'--pred={folder / "predictions.json"}']
-    assert score.main([*arguments, f'--json={tmp_path / "again.json"}']) == 0
-    assert json.loads((tmp_path / 'again.json').read_text()) == {k: v for k, v in summary.items() if k != 'weights'}
-    assert summary['weights'] == f'{workdir}, step 1'
-    with pytest.raises(ValueError, match="protocol = 'a2d': sentences can only be shuffled"):
-        evaluate.evaluate(config, workdir, shuffled=True)
+def test_the_documented_commands_are_these():
+    """What README and docstrings say that one can run with a config is what runs above."""
+    texts = {experiment: importlib.import_module(f'configs.{experiment}').__doc__ for experiment in EXPERIMENTS}
+    for experiment, words in texts.items():
+        for script, other in re.findall(r'python (train|evaluate)\.py +--config=configs/(\w+)\.py', words):
+            assert other in EXPERIMENTS and (script == 'evaluate' or other not in TRAINED_BY), experiment
+        start = re.search(r'--config.init=runs/(\w+)', words)
+        if experiment in BEGINS_WITH:
+            assert start and start[1] == BEGINS_WITH[experiment]
+        if experiment in TRAINED_BY:
+            assert f'--workdir=runs/{TRAINED_BY[experiment]}' in words
+    table = (ROOT / 'README.md').read_text().split('| config | what |')[1].split('\n\n')[0]
+    assert set(re.findall(r'`(\w+)`', table)) == set(EXPERIMENTS)
 
 
-def test_davis_evaluation_of_four_annotators(trained, davis_records, tmp_path):
-    workdir, config = trained
-    config = copy.deepcopy(config)
-    config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
-    summary = evaluate.evaluate(config, workdir, progress=False)
-    folder = workdir / 'evaluation' / 'ref_davis_valid'
-    with zipfile.ZipFile(folder / 'submission.zip') as archive:
-        assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
-                                           for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
-    assert set(summary['annotators']) == {f'anno_{a}' for a in range(4)} and summary['objects'] == 3
-    mean = np.mean([summary['annotators'][f'anno_{a}']['J&F'] for a in range(4)])
-    assert summary['J&F'] == pytest.approx(mean)
-    arguments = ['davis', f'--gt={davis_records}', f'--pred={folder}', f'--json={tmp_path / "again.json"}']
-    assert score.main(arguments) == 0
-    assert json.loads((tmp_path / 'again.json').read_text())['J&F'] == pytest.approx(summary['J&F'])
+def test_fast_sgmg_asks_together_what_belongs_together(run, trained, built, tmp_path):
+    """The sentences of an annotator; for a leaderboard those of a video."""
+    assert trained('ytvos_fast') == 0
+    config = configs.read(run.workdirs / 'ytvos_fast')
+    config.evaluation.sentences = 8
+    predictor = Predictor.from_workdir(run.workdirs / 'ytvos_fast', config=config)
+    tokens = predictor._tokens
+    predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
+    [record, *_] = records.open_records(built['ref_davis'], 'valid')
+    for benchmark, groups in (('davis', protocols.annotator_groups(record.video)),
+                              ('ytvos', [record.video.expressions])):
+        asked = []
+        protocols.choose(benchmark).write(predictor, record, tmp_path / benchmark)
+        assert asked == [[e.text for e in group] for group in groups]
 
 
-@pytest.mark.parametrize('benchmark, frames, places, images', [
-    ('jhmdb', 4, ((0, 1), (3, 1)), 2), ('refcoco', 1, ((0, 1), (0, 2)), 2)])
-def test_jhmdb_and_refcoco_are_scored_like_a2d(trained, benchmark, frames, places, images):
-    """A sampled frame of a video, one sentence; pictures, several sentences."""
-    workdir, config = trained
-    video = small.video_of('a', frames, places)
-    video = dataclasses.replace(video, expressions=video.expressions[:2 if benchmark == 'refcoco' else 1])
-    predictor = Predictor.from_workdir(workdir)
-    summary = evaluate.score_videos(predictor, small.made_up([video]), benchmark, progress=False)
-    assert summary['images'] == images and summary['results'] == images * config.model.queries
-    assert 0 <= summary['overall_IoU'] <= 100
+def test_soc_answers_by_another_layer_without_training(run, trained):
+    assert trained('ytvos_soc') == 0
+    config = configs.read(run.workdirs / 'ytvos_soc')
+    config.model.inference_layer = 'first'
+    predictor = Predictor.from_workdir(run.workdirs / 'ytvos_soc', config=config)
+    video = small.video_of('a', 9, ((2, 1), (6, 2)))
+    summary = evaluation.score_videos(predictor, small.made_up([video]), 'a2d', progress=False)
+    assert summary['images'] == 2 and summary['results'] == 2 * config.model.queries
 
 
-def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, monkeypatch):
+@pytest.fixture
+def on_davis(run, trained, built):
+    """A workdir, and its config as for Ref-DAVIS17."""
+    assert trained('ytvos') == 0
+    config = configs.read(run.workdirs / 'ytvos')
+    config.evaluation.update(protocol='davis', records=(built['ref_davis'],), split='valid', clip_frames=4)
+    return run.workdirs / 'ytvos', config
+
+
+def test_an_interrupted_evaluation_goes_on(on_davis, monkeypatch):
     """Killed in the second video: the first is not predicted again, and the files are those of a whole evaluation."""
-    workdir, config = trained
-    config = copy.deepcopy(config)
-    config.evaluation.update(protocol='davis', records=(davis_records,), split='valid', clip_frames=4, max_side=None)
-    evaluate.evaluate(config, workdir, progress=False)
+    workdir, config = on_davis
+    evaluation.evaluate(config, workdir, progress=False)
     whole = (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes()
 
     protocol, written = protocols.PROTOCOLS['davis'], []
@@ -128,10 +265,10 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
 
     monkeypatch.setitem(protocols.PROTOCOLS, 'davis', protocol._replace(write=write))
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(config, workdir, progress=False)
+        evaluation.evaluate(config, workdir, progress=False)
     # The one before stays until the end.
     assert (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes() == whole
-    evaluate.evaluate(config, workdir, progress=False)
+    evaluation.evaluate(config, workdir, progress=False)
     assert written == ['dog', 'killed', 'judo']
     assert (workdir / 'evaluation' / 'ref_davis_valid' / 'submission.zip').read_bytes() == whole
     assert {path.suffix for path in (workdir / 'evaluation').glob('.*')} == {'.lock'}  # no half-written folder
@@ -139,60 +276,10 @@ def test_an_interrupted_evaluation_goes_on(trained, davis_records, tmp_path, mon
     # What was interrupted with other settings is begun anew.
     written[:] = ['another']
     with pytest.raises(KeyboardInterrupt):
-        evaluate.evaluate(config, workdir, progress=False)
+        evaluation.evaluate(config, workdir, progress=False)
     config.evaluation.clip_frames = 5
-    evaluate.evaluate(config, workdir, progress=False)
+    evaluation.evaluate(config, workdir, progress=False)
     assert written == ['another', 'killed', 'dog', 'judo']
-
-
-def test_fast_sgmg_on_davis(tmp_path, davis_records, world_records):
-    """Trained on sentences of a clip together; asked by annotator, and then all at once for a leaderboard."""
-    config = small.small_config(world_records)
-    config.model.update(name='fast_sgmg', decoupling='residual')
-    config.update(steps=1, log_every=1, eval_every=1)
-    config.data.sentences = 3
-    config.evaluation.sentences = 8
-    loop.train(config, tmp_path)
-    step, *_ = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    assert np.isfinite(step['loss']) and step['gradient_norm'] > 0
-    assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
-
-    predictor = Predictor.from_workdir(tmp_path, config=config)
-    tokens = predictor._tokens
-    predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
-    [record, *_] = records.open_records(davis_records, 'valid')
-    for benchmark, groups in (('davis', protocols.annotator_groups(record.video)),
-                              ('ytvos', [record.video.expressions])):
-        asked = []
-        protocols.choose(benchmark).write(predictor, record, tmp_path / benchmark)
-        assert asked == [[e.text for e in group] for group in groups]
-
-    config.evaluation.update(protocol='davis', records=(davis_records,))
-    assert evaluate.evaluate(config, tmp_path, progress=False)['annotators'].keys() == {
-        'anno_0', 'anno_1', 'anno_2', 'anno_3'}
-
-
-def test_soc_by_the_config_alone(tmp_path, world_records):
-    """Trained, evaluated for a leaderboard and on annotated frames."""
-    config = synthetic_soc.get_config('smoke')
-    sgmg = small.small_config(world_records)
-    config.model.update(heads=2, points=2, encoder_layers=1, mlp=32, queries=3, cluster_encoder_layers=1,
-                        cluster_decoder_layers=1, cluster_mlp=32)
-    config.data.update(records=sgmg.data.records, num_frames=2, frame_size=(80, 80))
-    config.data.augmentation.update(scales=(80,), max_size=80)
-    config.evaluation.short_side = 80
-    config.update(steps=1, log_every=1, eval_every=1)
-    loop.train(config, tmp_path)
-    step, *_ = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
-    assert np.isfinite(step['loss']) and step['gradient_norm'] > 0 and 'loss_contrast_0' in step
-    assert evaluate.evaluate(config, tmp_path, progress=False)['expressions'] > 0
-    assert (tmp_path / 'evaluation' / 'ref_youtube_vos_valid' / 'submission.zip').exists()
-
-    config.model.inference_layer = 'first'  # needs no training
-    predictor = Predictor.from_workdir(tmp_path, config=config)
-    video = small.video_of('a', 9, ((2, 1), (6, 2)))
-    summary = evaluate.score_videos(predictor, small.made_up([video]), 'a2d', progress=False)
-    assert summary['images'] == 2 and summary['results'] == 6
 
 
 @pytest.mark.parametrize('moment', ['before', 'between', 'after'])
@@ -201,7 +288,7 @@ def test_killed_while_the_new_evaluation_takes_the_place_of_the_old(tmp_path, mo
     target, partial = tmp_path / 'evaluation' / 'a', tmp_path / 'evaluation' / '.a'
     target.mkdir(parents=True)
     (target / 'scores.json').write_text('old')
-    evaluate.begin(partial, target, {'n': 1})
+    evaluation.begin(partial, target, {'n': 1})
     (partial / 'files' / 'scores.json').write_text('new')
     calls = []
 
@@ -212,46 +299,44 @@ def test_killed_while_the_new_evaluation_takes_the_place_of_the_old(tmp_path, mo
         return source.rename(destination)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(evaluate.os, 'replace', killed)
+        patch.setattr(evaluation.os, 'replace', killed)
         if moment == 'after':
-            patch.setattr(evaluate.shutil, 'rmtree', lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
-        evaluate.publish(partial, target)
-    evaluate.begin(partial, target, {'n': 1})
+            patch.setattr(evaluation.shutil, 'rmtree', lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        evaluation.publish(partial, target)
+    evaluation.begin(partial, target, {'n': 1})
     assert (target / 'scores.json').read_text() == ('new' if moment == 'after' else 'old')
     assert not list((partial / 'files').iterdir()) and not list((partial / 'done').iterdir())
     (partial / 'files' / 'scores.json').write_text('newer')
-    evaluate.publish(partial, target)
+    evaluation.publish(partial, target)
     assert (target / 'scores.json').read_text() == 'newer' and not partial.exists()
 
 
-def test_one_data_set_is_evaluated_at_a_time(trained, davis_records):
-    workdir, config = trained
-    config = copy.deepcopy(config)
-    config.evaluation.records = (davis_records, davis_records)
+def test_one_data_set_is_evaluated_at_a_time(on_davis, built):
+    workdir, config = on_davis
+    config.evaluation.records *= 2
     with pytest.raises(ValueError, match='config.evaluation.records: .* are 2 data sets'):
-        evaluate.evaluate(config, workdir)
-    config.evaluation.update(records=config.data.records, protocol='davis')
+        evaluation.evaluate(config, workdir)
+    config.evaluation.update(records=(built['a2d_sentences'],), split='test')
     for protocol in ('davis', 'ytvos'):
         config.evaluation.protocol = protocol
         with pytest.raises(ValueError, match=f"video {raw_a2d.TEST}: has masks of single frames.*protocol = 'a2d'"):
-            evaluate.evaluate(config, workdir)
+            evaluation.evaluate(config, workdir)
 
 
-def test_a_protocol_that_is_not_the_data_sets_is_said(trained, davis_records, a2d_records, caplog):
-    _, config = trained
-    config = copy.deepcopy(config)
-    for folder, protocol, said in ((davis_records, 'davis', False), (davis_records, 'ytvos', True),
-                                   (a2d_records, 'a2d', False)):
-        config.evaluation.update(records=folder, protocol=protocol)
+def test_a_protocol_that_is_not_the_data_sets_is_said(on_davis, built, caplog):
+    _, config = on_davis
+    for name, protocol, said in (('ref_davis', 'davis', False), ('ref_davis', 'ytvos', True),
+                                 ('a2d_sentences', 'a2d', False)):
+        config.evaluation.update(records=(built[name],), protocol=protocol)
         caplog.clear()
-        evaluate.open_split(config, 'test' if protocol == 'a2d' else 'valid')
+        evaluation.open_split(config, 'test' if protocol == 'a2d' else 'valid')
         assert ("ref_davis is a benchmark of the protocol 'davis'" in caplog.text) == said
-    config.evaluation.update(records=davis_records, protocol='jhmdb')
+    config.evaluation.update(records=(built['ref_davis'],), protocol='jhmdb')
     with pytest.raises(ValueError, match='config.evaluation.protocol'):
-        evaluate.open_split(config, 'valid')
+        evaluation.open_split(config, 'valid')
 
 
-def test_pictures_among_videos_become_clips(a2d_records, world_records, tmp_path):
+def test_pictures_among_videos_become_clips(world_records, tmp_path):
     """Joint training: two data sets one after the other; of a picture every frame of the clip is annotated."""
     split = records.open_records((world_records, world_records), 'train')
     assert len(split) == 6 and split[4].video == split[1].video

@@ -112,8 +112,9 @@ def test_faults_of_ours_keep_their_traceback():
 
 
 SLEEPY = '''
-import sys, time
+import signal, sys, time
 from sgmg_jax import commands
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started in the background of a shell ignores it
 def work():
     print('begun', flush=True)
     time.sleep(60)

@@ -67,32 +67,6 @@ def test_a_run_leaves_its_logs_and_checkpoints(trained):
     saved.close()
 
 
-def test_an_interrupted_run_ends_like_one_that_was_not(trained, tmp_path):
-    """Two steps, then two more, against four at once: parameters bit for bit, logs line by line."""
-    _, config = trained
-    config.update(steps=4, eval_every=100, checkpoint_every=2)
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    loop.train(config, whole)
-    config.steps = 2
-    loop.train(config, parts)
-    halfway = parameters(parts)
-    # What a killed run may have left: numbers of a step that is not in any checkpoint, half a line.
-    with (parts / 'metrics.jsonl').open('a') as file:
-        file.write('{"step": 3, "loss": 0.0}\n{"step": 4, "lo')
-    config.steps = 4
-    loop.train(config, parts)
-    for ours, theirs in ((parameters(whole, '2'), halfway), (parameters(whole), parameters(parts))):
-        assert set(ours) == set(theirs)
-        for path in ours:
-            np.testing.assert_array_equal(ours[path], theirs[path], err_msg=path)
-
-    def losses(workdir):
-        return [(line['step'], line['loss'], line['gradient_norm']) for line in read_lines(workdir) if 'loss' in line]
-
-    assert losses(whole) == losses(parts)
-    assert [step for step, *_ in losses(whole)] == [1, 2, 3, 4]
-
-
 def test_evaluation_writes_what_a_leaderboard_takes(trained):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, progress=False)

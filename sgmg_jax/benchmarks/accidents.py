@@ -181,7 +181,7 @@ def _compare(theirs, options):
         tqdm.tqdm.write(f'kill {count}: {last[:110]}')
     run(command, killed)
     found = differences(quiet, killed)
-    print('\n'.join(found) or f'after {count} kills all is equal, bit for bit')
+    print('\n'.join(found) or f'after {count} {"kill" if count == 1 else "kills"} all is equal, bit for bit')
     return 1 if found else 0
 
 

@@ -210,6 +210,7 @@ def test_loader_says_what_the_builder_said(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='root of the repository'):
         loader.make_records(tmp_path / 'made', 1, 2)
     (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets/__init__.py').touch()
     (tmp_path / 'datasets/build.py').write_text('import sys; print("reading"); sys.exit("a\\nerror: the disk is full")')
     with pytest.raises(ChildProcessError, match='^datasets.build: error: the disk is full$'):
         loader.make_records(tmp_path / 'made', 1, 2)

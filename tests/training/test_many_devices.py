@@ -121,7 +121,7 @@ PROGRAM = '''
 
 
 @pytest.mark.parametrize('arguments', [
-    ('sgmg', '1', '1', '1', '2', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
+    ('sgmg', '1', '1', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
     ids=['sgmg', 'fast_sgmg in two parts', 'soc'])
 def test_every_mesh_computes_alike(arguments):
     result = subprocess.run(
@@ -205,7 +205,8 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     assert set(ours) == set(theirs)
     for path in ours:
         if path.startswith(('parameters', 'training/trainable')):
-            np.testing.assert_allclose(ours[path], theirs[path], rtol=0, atol=1e-5, err_msg=path)
+            # Of weights of about 0.1, in steps of AdamW, which divides small gradients by their own size.
+            np.testing.assert_allclose(ours[path], theirs[path], rtol=0, atol=2e-5, err_msg=path)
 
     # One evaluates, and goes on with, what two wrote; two evaluate what one wrote.
     run('evaluate.py', config, two, 1, [f'--checkpoint={STEPS}'])
