@@ -21,11 +21,12 @@ class Change(NamedTuple):
     names: set[str]
 
 
-LONG, DEEP, HUGE = '@long', '@deep', '@huge'  # stand for what no library writes
-RAW = {f'"{LONG}"': f'"{"a" * 10 ** 6}"', f'"{DEEP}"': '[' * 10 ** 5 + ']' * 10 ** 5, f'"{HUGE}"': '9' * 5000}
+LONG, HUGE, NESTED, DEEP = '@long', '@huge', '@nested', '@deep'  # stand for what no library writes
+RAW = {f'"{LONG}"': f'"{"a" * 10 ** 6}"', f'"{HUGE}"': '9' * 5000,
+       **{f'"{name}"': '[' * levels + ']' * levels for name, levels in ((NESTED, 950), (DEEP, 10 ** 5))}}
 HOSTILE = (None, True, -1, 0, 0.5, 255, 2 ** 31, 2 ** 63, 10 ** 30, -10 ** 300, 1e308, float('nan'), float('inf'), '',
            ' ', '0', '-1', 'a', '../x', '/etc/passwd', '.x', 'x/../..', '\x1b[2J', '\ud800', '\x00', 'a\nb', '\u202e',
-           'é' * 200, LONG, DEEP, HUGE, [], {}, [[]], [None], ['a'], {'a': 1}, [[1e400]], [[[[[[[[[1]]]]]]]]])
+           'é' * 200, LONG, HUGE, NESTED, DEEP, [], {}, [[]], [None], ['a'], {'a': 1}, [[1e400]], [[[[[[[[[1]]]]]]]]])
 
 
 def change_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -98,10 +99,11 @@ def change_structure(name: str, data: bytes, rng: random.Random) -> tuple[bytes,
         lines = data.split(b'\n')
         number, value = rng.randrange(len(lines)), rng.choice([x for x in HOSTILE if isinstance(x, str | int)])
         fields = re.split(rb'([, "]+)', lines[number])
-        fields[rng.randrange(0, len(fields), 2)] = str(value).encode(errors='surrogatepass')
+        value = RAW.get(f'"{value}"', str(value)).replace('"', '')
+        fields[rng.randrange(0, len(fields), 2)] = value.encode(errors='surrogatepass')
         new = b''.join(fields)
         lines[number:number + 1] = rng.choice(([new], [new], [], [lines[number]] * 2))
-        return b'\n'.join(lines), f'line {number}: {value!a} or dropped or doubled'
+        return b'\n'.join(lines), f'line {number}: {value!a:.40} or dropped or doubled'
     if data.startswith(b'\x89PNG'):
         header = bytearray(data[12:29])
         place, value = rng.choice(((4, 4), (8, 4), (12, 1), (13, 1), (16, 1))), rng.choice((0, 1, 3, 8, 16, 77, 9 ** 5))
