@@ -114,6 +114,17 @@ def test_a_folder_that_cannot_be_made_is_named(raw, capsys):
     assert error.startswith(f'error: {raw.parent / "file"}') and 'directory' in error
 
 
+def test_names_that_are_no_text(raw, capsys):
+    """Raw files may lie below one; array_record can write to none."""
+    odd = raw.rename(raw.parent / '\udcff')
+    command = ['ref_youtube_vos', f'--raw={odd}']
+    assert build.main([*command, f'--out={raw.parent / "tfds"}']) == 0
+    assert build.main([*command, f'--out={odd / "tfds"}']) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'error: {raw.parent}/\\udcff/tfds: has bytes that are no text in UTF-8. Rename the folder.')
+    assert not (odd / 'tfds').exists()
+
+
 def test_written_files_are_readable_by_others(raw):
     before = os.umask(0o022)
     try:

@@ -136,7 +136,8 @@ def _change_zip(data, rng):
 
 def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -> str:
     """Changes what lies at a path: a file or a folder."""
-    how = rng.choice('remove empty folder pipe outside nowhere itself junk deeper bom crlf rename upper twice'.split())
+    how = rng.choice(('remove', 'empty', 'pipe', 'outside', 'nowhere', 'itself', 'junk', 'deeper', 'rename', 'upper',
+                      'twice', 'folder', *(() if path.is_dir() else ('bom', 'crlf'))))
     if how == 'junk':
         for name in ('._' + path.name, '.DS_Store', 'Thumbs.db'):
             (path.parent / name).write_bytes(b'\x00\x05\x16\x07')
@@ -149,7 +150,7 @@ def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -
     elif how in ('upper', 'twice'):
         new = path.with_name(path.stem.upper() + path.suffix.upper() if how == 'upper' else '0' + path.name)
         path.rename(new) if how == 'upper' else (shutil.copytree if path.is_dir() else shutil.copy)(path, new)
-    elif how in ('bom', 'crlf') and path.is_file():
+    elif how in ('bom', 'crlf'):
         data = path.read_bytes()
         path.write_bytes(b'\xef\xbb\xbf' + data if how == 'bom' else data.replace(b'\n', b'\r\n'))
     else:
@@ -168,7 +169,7 @@ def change(root: pathlib.Path, outside: pathlib.Path, rng: random.Random) -> Cha
         kinds[path.is_dir(), len(parts), path.suffix or path.name, parts[0]].append(path)
     kinds = [kinds[key] for key in sorted(kinds) if not key[0] or rng.random() < 0.3] or list(kinds.values())
     path = rng.choice(rng.choice(kinds))
-    names = {path.name, path.stem, path.parent.name if path.parent != root else path.name}
+    names = {path.name, path.stem, path.parent.name if path.parent != root or path.is_dir() else path.name}
     what, chance = '', rng.random()
     if path.is_file() and chance < 0.75:
         data = path.read_bytes()

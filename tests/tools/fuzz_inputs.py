@@ -29,7 +29,8 @@ TARGETS = {
                                '--json={out}/x.json --processes=1'),
               ('ytvos', SCORE, 'ytvos --gt={}/gt --pred={}/{pred|pred/submission.zip} --json={out}/x.json '
                                '--processes=1'),
-              *((name, SCORE, name + ' --gt={}/gt.json --pred={}/{pred.json|pred.zip} --json={out}/x.json')
+              *((f'results of {name}', SCORE, name + ' --gt={}/gt.json --pred={}/{pred.json|pred.zip} '
+                                                     '--json={out}/x.json')
                 for name in ('a2d', 'jhmdb', 'refcoco'))],
     'doctor': [*((name, 'sgmg_jax.doctor.__main__', '{} --json={out}/x.json{| --pixels}')
                  for name in (*COPIES, *OTHERS, 'records', 'records of a2d'))],
@@ -108,7 +109,7 @@ def _write_scored(name, folder):
             video = records.Video(f'v{number}', ('00001', '00002'), *test_score.SIZE, (expression,), True, ((1, 1),))
             masks = test_score.png(np.eye(*test_score.SIZE, dtype=np.uint8)),
             split.append(records.Record(video, (), masks))
-        truth = score.truth_of_records(name, split)
+        truth = score.truth_of_records(name.removeprefix('results of '), split)
         results = [{'image_id': x['image_id'], 'category_id': 1, 'score': score, 'segmentation': x['segmentation']}
                    for x in truth['annotations'] for score in (0.3, 0.9)]
         (folder / 'gt.json').write_text(json.dumps(truth))
