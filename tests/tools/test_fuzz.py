@@ -28,6 +28,10 @@ def spin():
         pass
 
 
+def hold(size):
+    bytearray(b'x') * size
+
+
 def refuse(words):
     print(words)
     return 2
@@ -42,8 +46,8 @@ def write(path):
     (lambda: os.kill(os.getpid(), signal.SIGKILL), 'killed by SIGKILL'),
     (lambda: [][0], 'crashed: IndexError: list index out of range'),
     (spin, 'hung'), (lambda: time.sleep(60), 'hung'),
-    (lambda: len(b'x' * (fuzz.MEMORY + 2 ** 26)), 'took 2.1 GiB'),
-    (lambda: len(b'x' * (5 * fuzz.MEMORY)), 'crashed: MemoryError'),
+    (lambda: hold(fuzz.MEMORY + 2 ** 26), 'took 2.1 GiB'),
+    (lambda: hold(5 * fuzz.MEMORY), 'crashed: MemoryError'),
     (lambda: refuse('error: wrong'), 'names neither file nor field'),
     (lambda: refuse('error: a.json: \x1b[2J'), r"prints '\x1b'"),
     (lambda: write('../in/new'), 'changed in/new'), (lambda: write('new'), 'changed home/new'),
