@@ -49,6 +49,7 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
     if not raw.is_dir() or not any(raw.iterdir()):
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
                                 'data set.')
+    files.check_text(out)
     target = out / name / str(builder_class.VERSION)
     with files.locked(out / f'.{name}.lock', f'building {name}'):
         replaced = target.with_name(f'incomplete.replaced_{target.name}')

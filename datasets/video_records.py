@@ -29,6 +29,11 @@ def frames(encoding: str) -> dict:
     return {'frames': tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3), encoding_format=encoding))}
 
 
+class _Info(tfds.core.DatasetInfo):
+    def initialize_from_bucket(self):
+        """Asks nothing of the bucket of tfds, which has none of ours: that leaves a folder in /tmp each time."""
+
+
 class VideoRecords(dataset_builder.FileReaderBuilder):
     """Builds one record a video, or a picture. Subclasses say what the frames are kept as, and give the splits."""
     FRAMES = frames('jpeg')
@@ -51,7 +56,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict({

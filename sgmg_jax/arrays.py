@@ -35,7 +35,9 @@ def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathL
                 raise ValueError(f'{file}: must have the data sets {" and ".join(names)}, has '
                                  f'{sorted(content)[:20]!a:.200}. Unpack this file again.')
             return [_read_data_set(content, name, file) for name in names]
-    except (OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:  # all of them of damaged files
+    except Exception as error:  # Whatever damage makes h5py raise: of the built-in ones nearly all.
+        if isinstance(error, ValueError) and str(error).startswith(f'{file}: '):
+            raise
         raise ValueError(f'{file}: broken HDF5 ({files.printable(str(error))}). Unpack this file again.') from error
 
 

@@ -139,6 +139,14 @@ def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) 
     return path
 
 
+def check_text(path: str | os.PathLike) -> None:
+    """Raises ValueError for a path with bytes that are no UTF-8, which array_record cannot open."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'{path}: has bytes that are no text in UTF-8. Rename the folder.') from error
+
+
 def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> bytes:
     """The content of a file. Raises OSError, and as `check_regular`."""
     check_regular(path, largest, below)

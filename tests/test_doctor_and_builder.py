@@ -323,6 +323,30 @@ def test_an_expressions_file_of_other_types(copy_of, content):
     assert refused and faults
 
 
+@pytest.mark.parametrize('bad', ['\0', '..', '/etc', '\x1b[2J', 'x' * 200_000])
+@pytest.mark.parametrize('name, file, old', [
+    ('a2d_sentences', 'Release/videoset.csv', '_bcdefghijk'),
+    ('a2d_sentences', 'text_annotations/a2d_annotation.txt', '_bcdefghijk'),
+    ('jhmdb_sentences', 'jhmdb_sentences_samples_metadata.json', 'two_run_2'),
+    ('ref_youtube_vos', 'meta_expressions/train/meta_expressions.json', 'bbb0000002'),
+    ('ref_davis', 'DAVIS/ImageSets/2017/val.txt', 'dog')])
+def test_names_that_lead_elsewhere_are_never_looked_for(copy_of, name, file, old, bad):
+    root = copy_of(name)
+    text = (root / file).read_text().replace(old, json.dumps(bad)[1:-1] if file.endswith('.json') else bad)
+    (root / file).write_text(text)
+    refused, faults = verdicts(name, root)
+    assert faults and refused.isprintable()
+    assert not any('/etc/' in fault for fault in faults)
+
+
+def test_a_name_with_half_a_character(copy_of):
+    root = copy_of('jhmdb_sentences')
+    file = root / 'jhmdb_sentences_samples_metadata.json'
+    file.write_text(file.read_text().replace('two_run_2', r'\ud800'))
+    refused, faults = verdicts('jhmdb_sentences', root)
+    assert file.name in refused and any('cannot be that of a folder' in fault for fault in faults)
+
+
 def no_instance(root):
     for file in root.rglob('*.h5'):
         with h5py.File(file, 'a') as content:

@@ -337,6 +337,7 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
 
 def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], numbers: range) -> list[_Piece]:
     """Where the records of these numbers of a split lie. All of its files are looked at."""
+    files.check_text(folder)
     pieces, begin = [], 0
     for number, length in enumerate(lengths):
         file = folder / f'{name}-{split}.array_record-{number:05d}-of-{len(lengths):05d}'

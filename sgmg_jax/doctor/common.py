@@ -16,6 +16,7 @@ from sgmg_jax import commands, files, pictures
 
 PART = 'This copy is a part of the data set, which can be built too; for all of it unpack its archives again.'
 AGAIN = 'Unpack it again from its archive; if it stays so, download the archive again.'
+NO_NAME = 'videos whose name cannot be that of a folder'
 # What can be wrong with a file before it is opened, and how to mend it.
 FAULTS = {
     'dead links': 'Mend the links, or put the files in their place.',
@@ -63,6 +64,14 @@ def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
         return files.listing(folder)
     except OSError:
         return [], []
+
+
+def is_name(name) -> bool:
+    """Whether a name in a list can be that of a file or folder; only then may it be looked for."""
+    try:
+        return bool(files.check_name(name, ''))
+    except ValueError:
+        return False
 
 
 def quote(path: str | os.PathLike) -> str:

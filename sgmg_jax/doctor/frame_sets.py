@@ -73,10 +73,16 @@ def _read_videoset(file: pathlib.Path, findings: list[Finding]) -> dict[str, str
     problems, subsets = common.Problems(), {}
     text = common.read(files.read_text, file, findings) or ''
     for number, line in enumerate(text.rstrip('\n').split('\n'), 1):
-        row = next(csv.reader([line]), [])
+        try:
+            row = next(csv.reader([line]), [])
+        except csv.Error:  # A field has more than 131,072 characters.
+            row = []
+        example = f'line {number}: {line[:60]!a}'
         if len(row) != 9 or row[8].strip() not in ('0', '1'):
             problems.add('wrong', 'lines that are not nine columns of which the last is 0 (train) or 1 (test)', file,
-                         'Take the file of the release; it has no header.', f'line {number}: {",".join(row)[:60]!r}')
+                         'Take the file of the release; it has no header.', example)
+        elif not common.is_name(row[0]):
+            problems.add('wrong', common.NO_NAME, file, common.AGAIN, example)
         else:
             subsets[row[0]] = row[8].strip()
     findings += problems.findings()
@@ -95,6 +101,9 @@ def _read_sentences(file: pathlib.Path, findings: list[Finding]) -> set[str]:
         example = f'line {number}: {line[:60]!r}'
         if len(columns) != 3:
             problems.add('wrong', 'lines that are not: video_id,instance_id,query', file, common.AGAIN, example)
+            continue
+        if not common.is_name(columns[0]):
+            problems.add('wrong', common.NO_NAME, file, common.AGAIN, example)
             continue
         videos.add(columns[0])
         if columns[1] == '1 (copy)':
@@ -174,6 +183,9 @@ def _read_samples(file: pathlib.Path, findings: list[Finding]) -> dict[str, int]
                          f'entry {number}')
             continue
         video, frame = path[1], int(path[2])
+        if not all(map(common.is_name, video.split('/'))):
+            problems.add('wrong', common.NO_NAME, file, JHMDB_SOURCES[JHMDB_SAMPLES], f'entry {number}')
+            continue
         if not str(row[4]).strip():
             problems.add('wrong', 'empty sentences', file, JHMDB_SOURCES[JHMDB_SAMPLES], f'entry {number}')
         if not 1 <= frame <= row[3]:

@@ -210,12 +210,12 @@ def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Fin
         problems.add('wrong', what, file, mend, example)
 
     for name, video in videos.items():
-        if not _is_name(name):
-            wrong('videos whose name cannot be that of a folder', ascii(name)[:80])
+        if not common.is_name(name):
+            wrong(common.NO_NAME, ascii(name)[:80])
             continue
         frames = video.get('frames') if isinstance(video, dict) else None
         expressions = video.get('expressions') if isinstance(video, dict) else None
-        if not isinstance(frames, list) or not frames or not all(map(_is_name, frames)):
+        if not isinstance(frames, list) or not frames or not all(map(common.is_name, frames)):
             wrong('videos whose field "frames" is no list of names', name)
             continue
         if len(set(frames)) < len(frames):
@@ -253,13 +253,6 @@ def check_split(videos: dict, frames: list[pathlib.Path], masks: list[pathlib.Pa
         found.append(Finding('ok', f'all {sum(len(names) for names, _ in videos.values()):,} {what} of {len(videos):,} '
                              'videos are there', str(where)))
     return found
-
-
-def _is_name(name) -> bool:
-    try:
-        return bool(files.check_name(name, ''))
-    except ValueError:
-        return False
 
 
 def _is_sentence(text) -> bool:

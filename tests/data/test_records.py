@@ -84,6 +84,12 @@ def spoilt(record, **fields):
         record, **{name: (value, *getattr(record, name)[1:]) for name, value in fields.items()})
 
 
+def test_a_folder_whose_name_is_no_text(records_folder, tmp_path):
+    folder = shutil.copytree(records_folder, tmp_path / '\udcff')
+    with pytest.raises(ValueError, match='no text in UTF-8. Rename the folder'):
+        records.open_records(folder, 'train')
+
+
 def test_broken_records_name_video_and_frame(records_folder):
     record = records.open_records(records_folder, 'train')[0]
     where = 'video aaa0000001, frame 00020: the '

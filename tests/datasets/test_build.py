@@ -6,6 +6,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import raw_tree
@@ -113,6 +114,17 @@ def test_a_folder_that_cannot_be_made_is_named(raw, capsys):
     assert error.startswith(f'error: {raw.parent / "file"}') and 'directory' in error
 
 
+def test_names_that_are_no_text(raw, capsys):
+    """Raw files may lie below one; array_record can write to none."""
+    odd = raw.rename(raw.parent / '\udcff')
+    command = ['ref_youtube_vos', f'--raw={odd}']
+    assert build.main([*command, f'--out={raw.parent / "tfds"}']) == 0
+    assert build.main([*command, f'--out={odd / "tfds"}']) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f'error: {raw.parent}/\\udcff/tfds: has bytes that are no text in UTF-8. Rename the folder.')
+    assert not (odd / 'tfds').exists()
+
+
 def test_written_files_are_readable_by_others(raw):
     before = os.umask(0o022)
     try:
@@ -123,11 +135,14 @@ def test_written_files_are_readable_by_others(raw):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_a_build_says_nothing_but_its_result(raw, capsys):
+def test_a_build_says_nothing_but_its_result(raw, capsys, monkeypatch):
+    (raw.parent / 'tmp').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(raw.parent / 'tmp'))
     assert build.main(['ref_youtube_vos', f'--raw={raw}', f'--out={raw.parent / "tfds"}']) == 0
     captured = capsys.readouterr()
     assert captured.out == f'{raw.parent / "tfds/ref_youtube_vos/1.0.0"}: train 2 videos, valid 2 videos\n'
     assert captured.err == f'reading the lists of ref_youtube_vos in {raw}\n'
+    assert not list((raw.parent / 'tmp').iterdir())  # tfds would leave a folder there.
 
 
 @pytest.mark.parametrize('shards, skipped, lengths', [
