@@ -1,6 +1,7 @@
 """Every benchmark and system by its documented commands, to their end, on tiny data sets: train, evaluate, score.
 
-Sizes are all that differs from what README and the configs' docstrings say. Then what else happens to an evaluation.
+From what README and the configs' docstrings say only sizes differ, and how much is learned: the class heads, which
+compiles in a fifth of the time. Then what else happens to an evaluation.
 """
 import importlib
 import json
@@ -115,7 +116,8 @@ def run(built, tokenizer, tmp_path_factory):
             'model.encoder_layers': 1, 'model.decoder_layers': 1,
             'data.frame_size': (SIDE, 96), 'data.augmentation.scales': (SIDE,),
             'data.augmentation.max_size': 96, 'data.augmentation.cropped_max_size': 96, 'data.text_length': 40,
-            'evaluation.short_side': SIDE, 'steps': 1, 'eval_every': 1}
+            'evaluation.short_side': SIDE, 'steps': 1, 'eval_every': 1,
+            'optimizer.freeze': (r'(?!class_heads)',), 'optimizer.groups': ()}
         if 'remat' in config.model:
             sizes['model.remat'] = False  # compiles twice as much, for the same numbers
         if soc:
@@ -170,7 +172,7 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
 
     lines = [json.loads(line) for line in (run.workdirs / workdir / 'metrics.jsonl').read_text().splitlines()]
     assert np.isfinite(lines[0]['loss']) and lines[0]['gradient_norm'] > 0
-    assert ('loss_contrast_0' in lines[0]) == workdir.endswith('_soc')
+    assert ('loss_contrast' in lines[0]) == workdir.endswith('_soc')
     assert ({'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(lines[-1])
             or 'valid/J&F' in lines[-1])
 
@@ -214,7 +216,7 @@ def test_fast_sgmg_asks_together_what_belongs_together(run, trained, built, tmp_
     """The sentences of an annotator; for a leaderboard those of a video."""
     assert trained('ytvos_fast') == 0
     config = configs.read(run.workdirs / 'ytvos_fast')
-    config.evaluation.sentences = 8
+    config.evaluation.update(sentences=8, clip_frames=len(raw_davis.FRAMES))
     predictor = Predictor.from_workdir(run.workdirs / 'ytvos_fast', config=config)
     tokens = predictor._tokens
     predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
