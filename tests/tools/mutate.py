@@ -54,6 +54,7 @@ TESTS = {
     'sgmg_jax/ops': MODELS,
     'sgmg_jax/plain_pickle.py': ('tests/test_plain_pickle*.py', 'tests/convert/test_pth.py', 'tests/test_doctor*.py'),
     'sgmg_jax/processes.py': ('tests/test_processes*.py', 'tests/test_score*.py'),
+    'sgmg_jax/raw': ('tests/datasets', 'tests/test_doctor*.py'),
     'sgmg_jax/score': ('tests/test_score*.py', 'tests/evaluation'),
     'sgmg_jax/sharding.py': ('tests/test_sharding*.py', 'tests/training'),
     'sgmg_jax/training': ('tests/training', 'tests/test_end_to_end.py'),
