@@ -118,6 +118,14 @@ def test_the_commands_of_the_report_mend_the_tree(youtube, spoil):
     assert sorted(path.name for path in youtube.parent.rglob('*.*')) == files
 
 
+@pytest.mark.parametrize('videos, split', [(('ddd0000004',), 'test'), (('ccc0000003', 'ddd0000004'), 'valid')])
+def test_frames_belong_to_test_if_most_of_their_videos_do(youtube, videos, split):
+    shutil.rmtree(youtube / 'valid')
+    raw_tree.save_frames(youtube, 'unpacked', {video: raw_tree.VALID[video] for video in videos})
+    assert (f'wrong unpacked/JPEGImages: lies in the wrong place; it belongs at {youtube}/{split}/JPEGImages'
+            in bad(youtube, 'ref_youtube_vos'))
+
+
 def test_everything_a_level_too_deep(youtube):
     before = facts(youtube, 'ref_youtube_vos')
     for split in ('train', 'valid', 'meta_expressions'):
@@ -217,6 +225,7 @@ def test_other_endings_and_colours(youtube):
     (lambda v: v['aaa0000001'].pop('frames'), 'field "frames" is no list of names: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001'].update(expressions={}), '"expressions" is missing or empty: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001']['frames'].append('00020'), 'names a frame twice: 1 (aaa0000001)'),
+    (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "cannot be that of a folder: 1 ('../aaa0000001')"),
 ])
 def test_faults_of_the_expressions_file(youtube, edit, fault):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json', edit)
@@ -471,6 +480,16 @@ def test_refcoco_in_other_folders(tmp_path):
     assert not bad(root, 'refcoco')  # Each can be used without the others.
     displace('train2014', 'images/train2014')(root)
     assert not bad(root, 'refcoco')
+
+
+def test_refcoco_with_googles_split_alone(tmp_path):
+    root = write_refcoco(tmp_path / 'coco')
+    refs, note = root / 'refcoco/refs(unc).p', 'refs(google).p is another split, which is not used.'
+    for there in (True, False):
+        refs.rename(refs.with_name('refs(google).p')) if there else (root / 'refcoco/refs(google).p').unlink()
+        report, = doctor.diagnose(root)
+        mend, = (finding.mend for finding in report.findings if finding.where == str(refs))
+        assert 'Unpack refcoco.zip' in mend and (note in mend) == there
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):

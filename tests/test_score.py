@@ -1013,8 +1013,12 @@ def test_coco_ground_truth_that_pycocotools_would_take(tmp_path, coco_files, cap
 def test_records_without_ground_truth_are_named(tmp_path, pictures):
     hidden = [dataclasses.replace(record, video=dataclasses.replace(record.video, has_masks=False))
               for record in pictures]
-    with pytest.raises(ValueError, match="the records: no list 'images'"):
+    with pytest.raises(ValueError, match="^the records: no list 'images'"):
         score.score_submission('a2d', tmp_path / 'x.json', hidden, progress=False)
+    opened = Split(hidden)
+    opened.directory = 'built/a2d_sentences'
+    with pytest.raises(ValueError, match="^built/a2d_sentences: no list 'images'"):
+        score.score_submission('a2d', tmp_path / 'x.json', opened, progress=False)
 
 
 def test_objects_that_no_map_can_hold_are_named(tmp_path, split):

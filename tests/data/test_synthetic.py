@@ -155,6 +155,25 @@ def test_descriptions_are_what_the_pixels_show(videos):
             assert 16 <= extent <= 34 if words.size == 'small' else 31 <= extent <= 58
 
 
+def test_motions_are_what_the_masks_show(videos, unseen_videos):
+    kinds = set()
+    for video in videos + unseen_videos:
+        for k, words in enumerate(video.objects, 1):
+            measured = measured_motion(video, k)
+            assert measured in (None, words.motion)
+            kinds |= {(expression.tags[0], measured) for expression in video.expressions}
+    assert kinds >= {(kind, motion) for kind in ('attribute', 'motion', 'relation') for motion in synthetic.MOTIONS}
+
+
+@pytest.mark.parametrize('size', [(64, 96), (130, 70)])
+def test_the_background_fills_every_frame(size):
+    """No row or column at an edge is a copy of the next one."""
+    for seed in range(20):
+        frames = synthetic._background(np.random.default_rng(seed), 12, size)
+        for axis in (1, 2):
+            assert (frames.take([0, -1], axis) != frames.take([1, -2], axis)).any((3 - axis, 3)).all()
+
+
 def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos):
     covered = away = clear = total = 0
     for video in videos + unseen_videos:
