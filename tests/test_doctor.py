@@ -218,6 +218,13 @@ def test_other_endings_and_colours(youtube):
     assert 'files that are PNG, not JPEG: 1 (aaa0000001/00020.jpg)' in found
 
 
+@pytest.mark.parametrize('mode', ['1', 'L', 'P'])
+def test_masks_of_ids_are_taken_in_every_mode(youtube, mode):
+    mask = youtube / 'train' / 'Annotations' / 'aaa0000001' / '00020.png'
+    Image.fromarray(np.uint8(np.asarray(Image.open(mask)) == 1) * (255 if mode == '1' else 1)).convert(mode).save(mask)
+    assert Image.open(mask).mode == mode and not bad(youtube, 'ref_youtube_vos')
+
+
 @pytest.mark.parametrize('edit, fault', [
     (lambda v: v['aaa0000001']['expressions']['1'].update(exp=' '), '"exp" is missing or empty: 1 (video aaa0000001, '),
     (lambda v: v['aaa0000001']['expressions']['1'].update(obj_id='1.5'), "expression 1: '1.5')"),
@@ -527,6 +534,9 @@ def test_records(world_records, tmp_path, capsys):
     next(folder.glob('*train*')).unlink()
     report, = doctor.diagnose(folder)
     assert [finding.level for finding in report.findings] == ['missing', 'wrong']
+    (folder / 'dataset_info.json').write_text('{')
+    report, = doctor.diagnose(folder)
+    assert {(f.level, f.mend) for f in report.findings} == {('wrong', 'Build the data set again with --overwrite.')}
     (folder / 'metadata.json').unlink()
     report, = doctor.diagnose(folder)
     assert [(f.level, f.where) for f in report.findings] == [('missing', str(folder / 'metadata.json'))]

@@ -208,6 +208,16 @@ def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos)
     assert clear / total > .9
 
 
+@pytest.mark.parametrize('shared, asked', [({}, False), ({'size': 'small'}, True), ({'colour': 'red'}, True)])
+def test_attributes_are_asked_where_two_words_or_more_are_missed_by_one(shared, asked):
+    one = synthetic.ObjectDescription('small', 'plain', 'red', 'circle', 'still')
+    other = synthetic.ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
+                                           'motion': 'still'} | shared)
+    found = [synthetic._expressions(np.random.default_rng(seed), 'attribute', [one, other], None, (64, 64))
+             for seed in range(40)]
+    assert any(expressions is not None for expressions in found) == asked
+
+
 def test_shares_of_the_kinds(videos):
     tags = collections.Counter(e.tags[0] for v in videos for e in v.expressions)
     total = sum(tags.values())

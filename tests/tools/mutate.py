@@ -41,6 +41,7 @@ TESTS = {
     'datasets/build.py': ('tests/test_build*.py', 'tests/datasets'),
     'sgmg_jax': ('tests/test_{}*.py', 'tests/test_configs.py'),
     'sgmg_jax/benchmarks': ('tests/benchmarks', 'tests/test_benchmarks.py'),
+    'sgmg_jax/benchmarks/score.py': ('tests/test_score*.py', 'tests/benchmarks/test_benchmark_commands.py'),
     'sgmg_jax/checkpoints.py': ('tests/test_checkpoints*.py', 'tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/convert': ('tests/convert',),
     'sgmg_jax/data': ('tests/data/test_[!s]*.py',),  # without test_synthetic.py
