@@ -22,6 +22,7 @@ from sgmg_jax.doctor import frame_sets, places, video_sets
 def facts(folder, name, pixels=False):
     """The findings of a data set as text, without those of counts, which no small tree can have right."""
     report, = (report for report in doctor.diagnose(folder, pixels) if report.name == name)
+    assert {finding.level for finding in report.findings} <= {'ok', 'note', 'missing', 'wrong'}
     return [f'{f.level} {f.where.removeprefix(report.root + "/")}: {f.what}' for f in report.findings
             if ', known ' not in f.what]
 

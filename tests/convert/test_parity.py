@@ -250,6 +250,13 @@ def test_weights_that_are_not_known_fail(describe, words, tmp_path, capsys):
     assert words in line
 
 
+def test_a_row_shows_its_numbers_and_a_dash_for_what_was_not_measured():
+    row = parity.Row('case', 'out/x', True, (2, 3), error=1.25e-3, tolerance=2e-3, floors=1.5)
+    assert str(row).split() == ['case', 'out/x', '(2,', '3)', '1.25e-03', '-', '2.00e-03', '1.5', 'ok']
+    failed = parity.Row('case', 'out/x', False, remark='why')
+    assert str(failed).split() == ['case', 'out/x', '()', '-', '-', '-', '-', 'FAILED', 'why']
+
+
 def test_nothing_to_compare_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match='no case'):
         parity.run([tmp_path])

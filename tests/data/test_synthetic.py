@@ -218,6 +218,17 @@ def test_attributes_are_asked_where_two_words_or_more_are_missed_by_one(shared, 
     assert any(expressions is not None for expressions in found) == asked
 
 
+def test_across_a_relation_an_object_lies_on_either_side(videos):
+    sides = []
+    for video in videos:
+        for expression in video.expressions:
+            if relation := RELATION.search(expression.text):
+                anchor, = matching(video, attributes(expression.text[relation.end():]))
+                offset = np.nanmean(centroids(video, expression.object_id) - centroids(video, anchor), 0)
+                sides.append(offset[1 if relation.group(1) else 0])
+    assert len(sides) > 200 and .4 < np.mean(np.array(sides) > 0) < .6
+
+
 def test_shares_of_the_kinds(videos):
     tags = collections.Counter(e.tags[0] for v in videos for e in v.expressions)
     total = sum(tags.values())
