@@ -265,6 +265,11 @@ def test_a_file_that_is_no_json(youtube, text, fault):
     (youtube / 'meta_expressions/valid/meta_expressions.json').write_text(text)
     found, = bad(youtube, 'ref_youtube_vos')
     assert found.startswith('wrong meta_expressions/valid/meta_expressions.json: ' + fault)
+    raw_tree.add_ground_truth(youtube)  # It is taken instead of that file.
+    assert not bad(youtube, 'ref_youtube_vos')
+    (youtube / 'valid/meta_expressions_challenge.json').write_text(text)
+    found, = bad(youtube, 'ref_youtube_vos')
+    assert found.startswith('wrong valid/meta_expressions_challenge.json: ' + fault)
 
 
 def test_public_ground_truth(youtube):

@@ -50,6 +50,7 @@ TESTS = {
     'sgmg_jax/evaluation': ('tests/evaluation', 'tests/test_score*.py'),
     'sgmg_jax/hosts.py': ('tests/test_hosts*.py', 'tests/training/test_many_devices.py'),
     'sgmg_jax/inference': ('tests/inference', 'tests/test_score*.py', 'tests/test_end_to_end.py'),
+    'sgmg_jax/inference/evaluate.py': ('tests/inference', 'tests/test_benchmarks.py', 'tests/test_end_to_end.py'),
     'sgmg_jax/losses': ('tests/losses', 'tests/convert/test_parity.py'),
     'sgmg_jax/models': MODELS,
     'sgmg_jax/ops': MODELS,
