@@ -175,7 +175,7 @@ RULES = {
     'optimizer.batch_size': _count(2 ** 20),
     'optimizer.learning_rate': _RATE,
     'optimizer.groups': Several(Group()),
-    'optimizer.freeze': Several(Text(), single=True),
+    'optimizer.freeze': Several(Text()),
     'optimizer.weight_decay': _RATE,
     'optimizer.clip_norm': Number(1e-12, 1e12, whole=False),
     'optimizer.warmup_steps': Number(0, _STEPS),

@@ -158,7 +158,7 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _length(text: str | None, font) -> int:
-    return round(font.getlength(text)) if text else 0
+    return round(font.getlength(text or ''))
 
 
 def _wrap(text: str, font, width: int) -> list[str]:

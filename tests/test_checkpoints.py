@@ -1,5 +1,6 @@
 """Checkpoints of a small state: what is kept, what comes back, and that damage is found."""
 import contextlib
+import errno
 import json
 import shutil
 import types
@@ -117,6 +118,50 @@ def test_other_weights_under_the_same_names_are_noticed(tmp_path, opened, item):
                        'folder: training then goes on from step 1'):
         opened.restore(2, abstract(make_state(2)))
         opened.restore_config(2)
+
+
+def test_the_order_of_a_configs_fields_is_no_damage(tmp_path, opened):
+    save(tmp_path, make_state(1))
+    file = tmp_path / 'checkpoints' / '1' / 'config' / 'metadata'
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(content.items()))))
+    opened._manager.reload()
+    assert list(content) != list(reversed(content)) and opened.restore_config(1) == CONFIG
+
+
+def full_disk_of_orbax(*arguments, **options):
+    try:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    except OSError as error:
+        raise RuntimeError('a writer failed') from error
+
+
+def full_disk_of_tensorstore(*arguments, **options):
+    raise ValueError('RESOURCE_EXHAUSTED: Error writing: No space left on device')
+
+
+@pytest.mark.parametrize('full_disk', [full_disk_of_orbax, full_disk_of_tensorstore, None])
+def test_a_full_disk_leaves_the_whole_checkpoints_and_no_part_of_one(tmp_path, monkeypatch, full_disk):
+    save(tmp_path, make_state(1))
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved:
+        if full_disk:
+            monkeypatch.setattr(saved._manager, 'save', full_disk)
+        else:
+            monkeypatch.setattr(shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=100))
+        part = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
+        part.mkdir()
+        (part / 'parameters').touch()
+        with pytest.raises(OSError, match='no space left for a checkpoint .* last whole one .* step 1') as caught:
+            saved.save(make_state(2), CONFIG, TOKENIZER)
+        assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(tmp_path / 'checkpoints')
+        assert not part.exists() and saved.all_steps() == [1]
+
+
+def test_other_failures_of_a_save_come_through(tmp_path, monkeypatch):
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved:
+        monkeypatch.setattr(saved._manager, 'save', lambda *arguments, **options: {}['key'])
+        with pytest.raises(KeyError, match='key'):
+            saved.save(make_state(2), CONFIG, TOKENIZER)
 
 
 def test_a_checkpoint_of_before_checksums_is_read(tmp_path, opened, caplog):

@@ -1,4 +1,6 @@
-"""float32 is float32 on accelerators too, unless the user wants it otherwise."""
+"""float32 is float32 on accelerators too, unless the user wants it otherwise; where programs are kept."""
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -21,3 +23,56 @@ def test_products_are_of_full_precision_unless_told(set_by_user, expected):
     assert len(products) >= 5
     assert all(f'precision = [{expected}, {expected}]' in line or f'<precision {expected}>' in line
                for line in products)
+
+
+@pytest.fixture
+def cache_as_it_was():
+    names = 'jax_compilation_cache_dir', 'jax_compilation_cache_max_size'
+    before = {name: getattr(jax.config, name) for name in names}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize('set_by_user, expected', [
+    ({}, 'home/.cache/sgmg_jax'), ({'XDG_CACHE_HOME': ''}, 'home/.cache/sgmg_jax'),
+    ({'XDG_CACHE_HOME': 'fast'}, 'fast/sgmg_jax'), ({'JAX_COMPILATION_CACHE_DIR': 'mine'}, None),
+    ({'JAX_COMPILATION_CACHE_DIR': ''}, None)])
+def test_programs_are_kept_in_the_cache_folder_unless_told(tmp_path, monkeypatch, cache_as_it_was, set_by_user,
+                                                           expected):
+    monkeypatch.chdir(tmp_path)
+    for name in ('JAX_COMPILATION_CACHE_DIR', 'XDG_CACHE_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({'HOME': str(tmp_path / 'home')} | set_by_user).items():
+        monkeypatch.setenv(name, value)
+    jax.config.update('jax_compilation_cache_dir', 'before')
+    compilation.keep_programs()
+    if expected is None:  # JAX reads that by itself.
+        assert jax.config.jax_compilation_cache_dir == 'before' and not list(tmp_path.iterdir())
+    else:
+        folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
+        assert folder.is_dir() and (tmp_path / folder).parent == tmp_path / expected
+        assert jax.config.jax_compilation_cache_max_size == 8 * 2 ** 30  # bytes
+
+
+def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch, cache_as_it_was):
+    (tmp_path / 'file').touch()
+    monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+    jax.config.update('jax_compilation_cache_dir', 'before')
+    compilation.keep_programs()
+    assert jax.config.jax_compilation_cache_dir == 'before'
+
+
+def test_programs_for_cpus_need_little_memory():
+    """Of many products that could be computed side by side, only a few are held at a time."""
+    if jax.default_backend() != 'cpu':
+        pytest.skip('of CPUs alone')
+
+    def of_many(x):
+        return sum(jnp.sin(x @ (x + i)).sum() for i in range(16))
+
+    x = jnp.ones((256, 256))
+    ours, default = (compiled(of_many).lower(x).compile().memory_analysis().temp_size_in_bytes
+                     for compiled in (compilation.jit, jax.jit))
+    assert ours < default / 2

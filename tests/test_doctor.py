@@ -22,6 +22,7 @@ from sgmg_jax.doctor import frame_sets, places, video_sets
 def facts(folder, name, pixels=False):
     """The findings of a data set as text, without those of counts, which no small tree can have right."""
     report, = (report for report in doctor.diagnose(folder, pixels) if report.name == name)
+    assert {finding.level for finding in report.findings} <= {'ok', 'note', 'missing', 'wrong'}
     return [f'{f.level} {f.where.removeprefix(report.root + "/")}: {f.what}' for f in report.findings
             if ', known ' not in f.what]
 
@@ -118,6 +119,14 @@ def test_the_commands_of_the_report_mend_the_tree(youtube, spoil):
     assert sorted(path.name for path in youtube.parent.rglob('*.*')) == files
 
 
+@pytest.mark.parametrize('videos, split', [(('ddd0000004',), 'test'), (('ccc0000003', 'ddd0000004'), 'valid')])
+def test_frames_belong_to_test_if_most_of_their_videos_do(youtube, videos, split):
+    shutil.rmtree(youtube / 'valid')
+    raw_tree.save_frames(youtube, 'unpacked', {video: raw_tree.VALID[video] for video in videos})
+    assert (f'wrong unpacked/JPEGImages: lies in the wrong place; it belongs at {youtube}/{split}/JPEGImages'
+            in bad(youtube, 'ref_youtube_vos'))
+
+
 def test_everything_a_level_too_deep(youtube):
     before = facts(youtube, 'ref_youtube_vos')
     for split in ('train', 'valid', 'meta_expressions'):
@@ -210,6 +219,13 @@ def test_other_endings_and_colours(youtube):
     assert 'files that are PNG, not JPEG: 1 (aaa0000001/00020.jpg)' in found
 
 
+@pytest.mark.parametrize('mode', ['1', 'L', 'P'])
+def test_masks_of_ids_are_taken_in_every_mode(youtube, mode):
+    mask = youtube / 'train' / 'Annotations' / 'aaa0000001' / '00020.png'
+    Image.fromarray(np.uint8(np.asarray(Image.open(mask)) == 1) * (255 if mode == '1' else 1)).convert(mode).save(mask)
+    assert Image.open(mask).mode == mode and not bad(youtube, 'ref_youtube_vos')
+
+
 @pytest.mark.parametrize('edit, fault', [
     (lambda v: v['aaa0000001']['expressions']['1'].update(exp=' '), '"exp" is missing or empty: 1 (video aaa0000001, '),
     (lambda v: v['aaa0000001']['expressions']['1'].update(obj_id='1.5'), "expression 1: '1.5')"),
@@ -217,6 +233,7 @@ def test_other_endings_and_colours(youtube):
     (lambda v: v['aaa0000001'].pop('frames'), 'field "frames" is no list of names: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001'].update(expressions={}), '"expressions" is missing or empty: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001']['frames'].append('00020'), 'names a frame twice: 1 (aaa0000001)'),
+    (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "cannot be that of a folder: 1 ('../aaa0000001')"),
 ])
 def test_faults_of_the_expressions_file(youtube, edit, fault):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json', edit)
@@ -248,6 +265,11 @@ def test_a_file_that_is_no_json(youtube, text, fault):
     (youtube / 'meta_expressions/valid/meta_expressions.json').write_text(text)
     found, = bad(youtube, 'ref_youtube_vos')
     assert found.startswith('wrong meta_expressions/valid/meta_expressions.json: ' + fault)
+    raw_tree.add_ground_truth(youtube)  # It is taken instead of that file.
+    assert not bad(youtube, 'ref_youtube_vos')
+    (youtube / 'valid/meta_expressions_challenge.json').write_text(text)
+    found, = bad(youtube, 'ref_youtube_vos')
+    assert found.startswith('wrong valid/meta_expressions_challenge.json: ' + fault)
 
 
 def test_public_ground_truth(youtube):
@@ -473,6 +495,16 @@ def test_refcoco_in_other_folders(tmp_path):
     assert not bad(root, 'refcoco')
 
 
+def test_refcoco_with_googles_split_alone(tmp_path):
+    root = write_refcoco(tmp_path / 'coco')
+    refs, note = root / 'refcoco/refs(unc).p', 'refs(google).p is another split, which is not used.'
+    for there in (True, False):
+        refs.rename(refs.with_name('refs(google).p')) if there else (root / 'refcoco/refs(google).p').unlink()
+        report, = doctor.diagnose(root)
+        mend, = (finding.mend for finding in report.findings if finding.where == str(refs))
+        assert 'Unpack refcoco.zip' in mend and (note in mend) == there
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     root = write_refcoco(tmp_path / 'coco')
 
@@ -508,6 +540,9 @@ def test_records(world_records, tmp_path, capsys):
     next(folder.glob('*train*')).unlink()
     report, = doctor.diagnose(folder)
     assert [finding.level for finding in report.findings] == ['missing', 'wrong']
+    (folder / 'dataset_info.json').write_text('{')
+    report, = doctor.diagnose(folder)
+    assert {(f.level, f.mend) for f in report.findings} == {('wrong', 'Build the data set again with --overwrite.')}
     (folder / 'metadata.json').unlink()
     report, = doctor.diagnose(folder)
     assert [(f.level, f.where) for f in report.findings] == [('missing', str(folder / 'metadata.json'))]

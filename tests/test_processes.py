@@ -23,9 +23,12 @@ def opened(offset, fault=None):
     yield work
 
 
+@pytest.mark.parametrize('progress', [True, False])
 @pytest.mark.parametrize('count', [1, 2])
-def test_results_keep_their_order(count):
-    assert processes.for_each(opened, (10,), 5, count, 'adding', False) == [10, 11, 12, 13, 14]
+def test_results_keep_their_order_and_progress_is_shown_on_request(capsys, count, progress):
+    assert processes.for_each(opened, (10,), 5, count, 'adding', progress) == [10, 11, 12, 13, 14]
+    shown = capsys.readouterr().err
+    assert 'adding: 100%' in shown and '5/5' in shown if progress else not shown
 
 
 def test_what_the_work_raises_comes_through():

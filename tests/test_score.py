@@ -21,6 +21,7 @@ import raw_tree
 from sgmg_jax import files, score
 from sgmg_jax.benchmarks import score as benchmark_of_scores
 from sgmg_jax.data import records, synthetic
+from sgmg_jax.doctor import places as places_of_raw
 from sgmg_jax.evaluation import davis, mean_ap, scoring
 from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import __main__ as command
@@ -491,6 +492,19 @@ def test_command_teaches(capsys):
         assert caught.value.code == 2
 
 
+@pytest.mark.parametrize('benchmark, truth, folder', [
+    ('a2d', 'a2d_sentences_test_annotations_in_coco_format.json', 'a2d_sentences'),
+    ('jhmdb', 'jhmdb_sentences_gt_annotations_in_coco_format.json', 'jhmdb_sentences'),
+    ('refcoco', 'instances_refcoco_val.json', 'refcoco')])
+def test_the_examples_in_the_help_are_of_the_benchmark(capsys, benchmark, truth, folder):
+    with pytest.raises(SystemExit):
+        score.main([benchmark, '--help'])
+    examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith('    python')]
+    command = f'    python -m sgmg_jax.score {benchmark} '
+    assert len(examples) == 2 and all(line.startswith(command) for line in examples)
+    assert f'--gt={truth} ' in examples[0] and f'--gt=data/tfds/{folder} ' in examples[1]
+
+
 def test_end_to_end_on_built_records(tmp_path, capsys):
     build = pytest.importorskip('datasets.build')
     synthetic.write_dataset(tmp_path / 'raw', num_train=1, num_valid=2, seed=3, num_frames=5, size=(64, 64))
@@ -564,6 +578,12 @@ def test_scores_do_not_replace_what_is_scored(tmp_path, coco_files, capsys, opti
 
 def test_the_command_knows_the_tasks():
     assert command.TASKS == davis.TASKS
+
+
+def test_the_set_of_the_benchmark_is_as_large_as_davis():
+    frames, objects = (sum(row[field] for row in benchmark_of_scores.SEQUENCES) for field in (1, 3))
+    assert (len(benchmark_of_scores.SEQUENCES), frames, objects) == (30, 1999, 61)  # of DAVIS-2017's validation set
+    assert {row[0] for row in benchmark_of_scores.SEQUENCES} == places_of_raw.DAVIS_VALID
 
 
 def test_the_set_of_the_benchmark_can_be_scored(tmp_path):
@@ -1013,8 +1033,12 @@ def test_coco_ground_truth_that_pycocotools_would_take(tmp_path, coco_files, cap
 def test_records_without_ground_truth_are_named(tmp_path, pictures):
     hidden = [dataclasses.replace(record, video=dataclasses.replace(record.video, has_masks=False))
               for record in pictures]
-    with pytest.raises(ValueError, match="the records: no list 'images'"):
+    with pytest.raises(ValueError, match="^the records: no list 'images'"):
         score.score_submission('a2d', tmp_path / 'x.json', hidden, progress=False)
+    opened = Split(hidden)
+    opened.directory = 'built/a2d_sentences'
+    with pytest.raises(ValueError, match="^built/a2d_sentences: no list 'images'"):
+        score.score_submission('a2d', tmp_path / 'x.json', opened, progress=False)
 
 
 def test_objects_that_no_map_can_hold_are_named(tmp_path, split):

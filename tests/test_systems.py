@@ -54,3 +54,12 @@ def test_an_unknown_field():
     config.layers = 3
     with pytest.raises(ValueError, match='config.model.layers: SgMg has no such field; it has .*hidden'):
         systems.build_model(config)
+
+
+@pytest.mark.parametrize('weights', ['released', 'paper'])
+def test_the_loss_gets_the_options_of_config_loss(monkeypatch, weights):
+    monkeypatch.setitem(systems.SYSTEMS, 'soc', systems.SYSTEMS['soc']._replace(
+        loss=lambda outputs, targets, **options: (outputs, targets, options)))
+    config = ytvos_soc.get_config()
+    config.loss.weights = weights
+    assert systems.choose(config).loss('outputs', 'targets') == ('outputs', 'targets', {'weights': weights})

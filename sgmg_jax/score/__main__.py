@@ -70,13 +70,13 @@ examples:
 COCO_BENCHMARKS = {
     'a2d': dict(title='A2D-Sentences', truth='a2d_sentences_test_annotations_in_coco_format.json',
                 split='test', records='a2d_sentences', gt='a2d_sentences_test_annotations_in_coco_format.json',
-                name='a2d', ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
+                ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
     'jhmdb': dict(title='JHMDB-Sentences', truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
                   split='test', records='jhmdb_sentences', gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
-                  name='jhmdb', ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
+                  ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
     'refcoco': dict(title='RefCOCO, RefCOCO+, RefCOCOg', truth='instances_<name>_<split>.json with an image a sentence',
                     split='val', records='refcoco', gt='instances_refcoco_val.json',
-                    name='refcoco', ids="the sentences' running numbers, integers")}
+                    ids="the sentences' running numbers, integers")}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     benchmarks = parser.add_subparsers(dest='benchmark', required=True, metavar='BENCHMARK')
     rows = [('davis', 'Ref-DAVIS17: index PNGs', DAVIS, 'valid'),
             ('ytvos', 'Ref-YouTube-VOS: leaderboard zip', YTVOS, 'valid'),
-            *((name, f'{about["title"]}: COCO results', COCO % about, about['split'])
+            *((name, f'{about["title"]}: COCO results', COCO % (about | {'name': name}), about['split'])
               for name, about in COCO_BENCHMARKS.items())]
     for name, title, epilog, split in rows:
         command = benchmarks.add_parser(name, help=title, description=f'Checks and scores {title}.', epilog=epilog,

@@ -7,10 +7,12 @@ import pathlib
 import sys
 
 import jax
+import numpy as np
+from PIL import Image
 import pytest
 import small
 
-from sgmg_jax import files, systems
+from sgmg_jax import checkpoints, commands, compilation, files, systems
 from sgmg_jax.benchmarks import accidents, loader, machine, multi_object, profile, scaling, step
 from sgmg_jax.models import roberta, sgmg, video_swin
 
@@ -69,6 +71,22 @@ def test_a_mistake_is_one_line(capsys, tmp_path, command, arguments, flag, allow
     assert status == 2 and said.startswith('error: ') and said.count('\n') == 1
     assert flag.format(tmp=tmp_path) in said and allowed in said and len(said) < 400
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('command', [step, profile, scaling, multi_object, loader, accidents])
+def test_help_names_the_command_and_defaults_are_allowed(capsys, monkeypatch, command):
+    with pytest.raises(SystemExit):
+        command.main(['--help'])
+    assert capsys.readouterr().out.startswith(f'usage: python -m {command.__name__} [-h]')
+    parsers = []
+    monkeypatch.setattr(commands, 'exit_with', lambda work, parser, arguments: parsers.append(parser))
+    command.main([])
+    options = [action for action in parsers[0]._actions if action.type and action.default is not None]
+    assert options
+    for action in options:
+        for value in action.default if isinstance(action.default, list | tuple) else [action.default]:
+            assert action.type(str(value)) == action.type(value), action.dest
+            assert not action.choices or value in action.choices
 
 
 def test_what_help_lists_is_what_there_is():
@@ -216,6 +234,40 @@ def test_loader_says_what_the_builder_said(tmp_path, monkeypatch):
         loader.make_records(tmp_path / 'made', 1, 2)
 
 
+def test_loader_makes_videos_of_one_size_in_which_a_disc_moves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'datasets').mkdir()
+    (tmp_path / 'datasets/__init__.py').touch()
+    (tmp_path / 'datasets/build.py').touch()
+    assert loader.make_records(tmp_path / 'made', 2, 3) == tmp_path / 'made/tfds'
+    videos = json.loads((tmp_path / 'made/raw/meta_expressions/train/meta_expressions.json').read_text())['videos']
+    assert len(videos) == 2
+    for video, content in videos.items():
+        folders = [tmp_path / 'made/raw/train' / kind / video for kind in ('JPEGImages', 'Annotations')]
+        frames, masks = ([np.asarray(Image.open(folder / f'{name}.{ending}')) for name in content['frames']]
+                         for folder, ending in zip(folders, ('jpg', 'png')))
+        assert np.shape(frames) == (3, 360, 640, 3) and np.shape(masks) == (3, 360, 640)
+        left = [np.nonzero(mask)[1].min() for mask in masks]
+        assert left[0] < left[1] < left[2] and np.max(masks) == 1
+        # Over texture that moves as well: by 2 pixels up and 4 to the left.
+        np.testing.assert_allclose(frames[0][2:100, 4:], frames[1][:98, :-4], atol=40)
+        assert np.abs(frames[0][2:100, 4:] - np.float32(frames[1][:98, :-4])).mean() < 5
+
+
+def test_multi_object_writes_its_numbers_and_a_picture(tmp_path, monkeypatch, capsys):
+    rates = {way: {1: 2.0 * i, 4: 3.0 * i} for i, way in enumerate('abc', 1)}
+    monkeypatch.setattr(multi_object, 'measure', lambda options: (rates, 0.001))
+    monkeypatch.setattr(compilation, 'keep_programs', lambda: None)
+    assert multi_object.main(['--sentences', '1', '4', f'--out={tmp_path / "out"}']) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line[:4].strip().isdigit()]
+    assert rows == [['1', '2.000', '4.000', '6.000', '2.00', '3.00'], ['4', '3.000', '6.000', '9.000', '2.00', '3.00']]
+    written = json.loads((tmp_path / 'out/multi_object.json').read_text())
+    assert written['rates'] == {way: {'1': of[1], '4': of[4]} for way, of in rates.items()}
+    assert written['difference'] == 0.001 and written['together'] == 1
+    with Image.open(tmp_path / 'out/multi_object.png') as picture:
+        assert picture.format == 'PNG' and picture.size == (900, 600)  # 6 by 4 inches
+
+
 def run_of(folder, *names):
     folder.mkdir(parents=True)
     for name in names:
@@ -292,3 +344,52 @@ def test_accidents_tells_an_end_from_a_kill(tmp_path):
         accidents.run(train('import os; os.kill(os.getpid(), 9)'), workdir, lambda lines: False)
     with pytest.raises(ChildProcessError, match='with status 143'):
         accidents.run(train('import sys; sys.exit(143)'), workdir, lambda lines: False)
+
+
+def test_accidents_tells_every_difference_of_two_runs(tmp_path, monkeypatch):
+    stored = {'a': (3, {'w': np.ones(2), 'only a': np.ones(1)}), 'b': (3, {'w': np.zeros(2), 'only b': np.ones(1)}),
+              'c': (4, {})}
+
+    class Stored:
+        def __init__(self, workdir, read_only):
+            self.step, self.arrays = stored[workdir.name]
+
+        def latest_step(self):
+            return self.step
+
+        def read(self, step):
+            return self.arrays
+
+    monkeypatch.setattr(checkpoints, 'Checkpoints', Stored)
+    for name, loss in (('a', 1), ('b', 2), ('c', 1)):
+        run_of(tmp_path / name)
+        (tmp_path / name / 'metrics.jsonl').write_text(
+            f'{{"step": 1, "steps_per_second": {loss}}}\n{{"loss": {loss}}}\n{{"step": 3, "loss": {loss}}}\n')
+    a, b, c = (tmp_path / name for name in 'abc')
+    assert accidents.differences(a, a) == []
+    assert accidents.differences(a, b) == [
+        'only one of the checkpoints has only a', 'only one of the checkpoints has only b', 'w differs',
+        'metrics.jsonl differs from line 2 on']
+    assert accidents.differences(a, c) == ['last checkpoints are of the steps 3 and 4']
+
+
+@pytest.mark.parametrize('starts', [True, False])
+def test_accidents_kills_while_it_starts_or_after_more_steps(monkeypatch, starts):
+    class Rng:
+        random = staticmethod(lambda: 0.1 if starts else 0.9)
+        integers = staticmethod(lambda low, high: high - 1)
+        uniform = staticmethod(lambda low, high: high)
+
+    clock = [100.0]
+    monkeypatch.setattr(accidents.time, 'monotonic', lambda: clock[0])
+    kill = accidents.random_instant(Rng, steps=3, seconds=2.0)  # at most 20 s, or 3 steps and 2 * 2 s
+
+    def killed(lines, now):
+        clock[0] = now
+        return kill(lines)
+
+    if starts:
+        assert [killed(lines, now) for lines, now in ((None, 119), (50, 120), (50, 121))] == [False, False, True]
+    else:
+        seen = (None, 199), (10, 200), (12, 210), (13, 220), (13, 224), (13, 225)
+        assert [killed(lines, now) for lines, now in seen] == [False] * 5 + [True]

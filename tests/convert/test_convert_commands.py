@@ -2,6 +2,7 @@
 import errno
 import json
 import os
+import pathlib
 import re
 import shutil
 import stat
@@ -156,13 +157,18 @@ def no_space_in_tensorstore(self, path, tree):
     raise ValueError("RESOURCE_EXHAUSTED: Error writing: No space left on device [os_error_code='28' ]")
 
 
+def no_permission(*arguments, **options):
+    raise PermissionError(errno.EACCES, 'Permission denied')
+
+
 @pytest.mark.parametrize('out, target, name, fail, number', [
     ('ours.safetensors', weights, 'save_file', no_space_in_rust, errno.ENOSPC),
     ('ours.safetensors', weights, 'save_file', no_space, errno.ENOSPC),
     ('ours', ocp.StandardCheckpointer, 'save', no_space_in_tensorstore, errno.ENOSPC),
     ('ours', ocp.StandardCheckpointer, 'save', no_space, errno.ENOSPC),
     ('ours', shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=31), errno.ENOSPC),
-    ('ours', json, 'dumps', lambda x: {}[0], errno.EIO)])
+    ('ours', json, 'dumps', lambda x: {}[0], errno.EIO),
+    ('ours', pathlib.Path, 'mkdir', no_permission, errno.EACCES)])
 def test_a_full_disk_is_an_error_and_leaves_nothing(out, target, name, fail, number, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(target, name, fail)

@@ -2,6 +2,7 @@
 import json
 import pathlib
 import shutil
+import types
 import zipfile
 
 import numpy as np
@@ -109,6 +110,25 @@ def test_whole_model_and_its_stages_equal_the_release(tmp_path, capsys):
     (tmp_path / f'{case}_stages_masks.json').write_text('{}')
     assert parity.run([tmp_path])
     assert '2 cases, 9 arrays, 0 failed' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('of_case, annotated', [(2, True), (6, False)])
+def test_backbone_stages_of_the_annotated_frames_or_of_all(of_case, annotated):
+    """Two clips of three frames; the case has features of one frame a clip, or of each."""
+    features = np.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2, 1)
+    valid = np.ones((2, 3, 4, 4), bool)
+    valid[1, 2, 2:] = False
+    text = types.SimpleNamespace(words=0, valid=np.ones((2, 5), bool), sentence=0)
+    calls = {'transformer/encode': (((), (), ()), ()), 'transformer/decode': (None, (np.zeros((1, 2)), None, None)),
+             'encode_text': (None, text), 'transformer/reference_points': (None, np.zeros((1, 2))),
+             'video_encoder': (None, [features])}
+    clip = types.SimpleNamespace(valid=valid, annotated=np.array([0, 2]))
+    found = cases.stages(calls, clip, {'out/backbone0': np.zeros((of_case, 1, 2, 2))})
+    frames = [0, 5] if annotated else range(6)
+    np.testing.assert_array_equal(found['backbone0'], [4 * i + np.array([[[0, 1], [2, 3]]]) for i in frames])
+    padding = np.zeros((6, 2, 2), bool)
+    padding[5, 1] = True
+    np.testing.assert_array_equal(found['backbone_mask0'], padding[list(frames)])
 
 
 def add(name, much, index=0):
@@ -228,6 +248,13 @@ def test_weights_that_are_not_known_fail(describe, words, tmp_path, capsys):
     assert not parity.run([tmp_path])
     line, = failing(capsys)
     assert words in line
+
+
+def test_a_row_shows_its_numbers_and_a_dash_for_what_was_not_measured():
+    row = parity.Row('case', 'out/x', True, (2, 3), error=1.25e-3, tolerance=2e-3, floors=1.5)
+    assert str(row).split() == ['case', 'out/x', '(2,', '3)', '1.25e-03', '-', '2.00e-03', '1.5', 'ok']
+    failed = parity.Row('case', 'out/x', False, remark='why')
+    assert str(failed).split() == ['case', 'out/x', '()', '-', '-', '-', '-', 'FAILED', 'why']
 
 
 def test_nothing_to_compare_is_an_error(tmp_path):

@@ -142,6 +142,9 @@ def test_wrappers_within_names():
     assert set(sources.recognise(tensors).tensors) == set(sources.recognise(sgmg()).tensors)
     with pytest.raises(ValueError, match='module.query_embed.weight differs from query_embed.weight'):
         sources.recognise(sgmg() | {'module.query_embed.weight': np.zeros((5, 64), np.float32)})
+    damaged = np.full((5, 64), np.nan, np.float32)  # The same twice: what is wrong with it is told later.
+    twice = {'query_embed.weight': damaged, 'module.query_embed.weight': damaged.copy()}
+    assert set(sources.recognise(sgmg() | twice).tensors) == set(sources.recognise(sgmg()).tensors)
 
 
 def test_errors_call_tensors_as_the_file_does(tmp_path):

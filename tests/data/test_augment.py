@@ -72,6 +72,17 @@ def test_resize_scales_all_three(height, width):
     assert abs(resized.frames.mean() - sample.frames.mean()) < 2
 
 
+def test_frames_are_averaged_when_smaller_and_interpolated_when_larger():
+    sample = make_sample(64, 96)
+    fine = np.where(np.indices((64, 96)).sum(0) % 2, 255, 0).astype(np.uint8)  # a chequerboard of single pixels
+    smaller = augment.resize_to(dataclasses.replace(sample, frames=np.stack([fine] * 3, -1)[None]), 32, 48)
+    assert smaller.frames.min() >= 127 and smaller.frames.max() <= 128
+    edge = np.repeat(np.uint8([0, 240]), 48)[None, None, :, None] * np.ones((1, 64, 1, 3), np.uint8)
+    larger = augment.resize_to(dataclasses.replace(sample, frames=edge), 128, 192)
+    np.testing.assert_array_equal(larger.frames[0, :, 94:98], np.uint8([0, 60, 180, 240])[None, :, None].repeat(3, -1)
+                                  .repeat(128, 0))
+
+
 def test_crop_cuts_boxes_and_check_drops_those_without_extent():
     sample = make_sample()
     cropped = augment.check(augment.crop(sample, 5, 30, 10, 20))

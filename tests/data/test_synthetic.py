@@ -155,6 +155,25 @@ def test_descriptions_are_what_the_pixels_show(videos):
             assert 16 <= extent <= 34 if words.size == 'small' else 31 <= extent <= 58
 
 
+def test_motions_are_what_the_masks_show(videos, unseen_videos):
+    kinds = set()
+    for video in videos + unseen_videos:
+        for k, words in enumerate(video.objects, 1):
+            measured = measured_motion(video, k)
+            assert measured in (None, words.motion)
+            kinds |= {(expression.tags[0], measured) for expression in video.expressions}
+    assert kinds >= {(kind, motion) for kind in ('attribute', 'motion', 'relation') for motion in synthetic.MOTIONS}
+
+
+@pytest.mark.parametrize('size', [(64, 96), (130, 70)])
+def test_the_background_fills_every_frame(size):
+    """No row or column at an edge is a copy of the next one."""
+    for seed in range(20):
+        frames = synthetic._background(np.random.default_rng(seed), 12, size)
+        for axis in (1, 2):
+            assert (frames.take([0, -1], axis) != frames.take([1, -2], axis)).any((3 - axis, 3)).all()
+
+
 def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos):
     covered = away = clear = total = 0
     for video in videos + unseen_videos:
@@ -187,6 +206,27 @@ def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos)
     assert .1 < covered / count < .3
     assert .1 < away / count < .25
     assert clear / total > .9
+
+
+@pytest.mark.parametrize('shared, asked', [({}, False), ({'size': 'small'}, True), ({'colour': 'red'}, True)])
+def test_attributes_are_asked_where_two_words_or_more_are_missed_by_one(shared, asked):
+    one = synthetic.ObjectDescription('small', 'plain', 'red', 'circle', 'still')
+    other = synthetic.ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
+                                           'motion': 'still'} | shared)
+    found = [synthetic._expressions(np.random.default_rng(seed), 'attribute', [one, other], None, (64, 64))
+             for seed in range(40)]
+    assert any(expressions is not None for expressions in found) == asked
+
+
+def test_across_a_relation_an_object_lies_on_either_side(videos):
+    sides = []
+    for video in videos:
+        for expression in video.expressions:
+            if relation := RELATION.search(expression.text):
+                anchor, = matching(video, attributes(expression.text[relation.end():]))
+                offset = np.nanmean(centroids(video, expression.object_id) - centroids(video, anchor), 0)
+                sides.append(offset[1 if relation.group(1) else 0])
+    assert len(sides) > 200 and .4 < np.mean(np.array(sides) > 0) < .6
 
 
 def test_shares_of_the_kinds(videos):

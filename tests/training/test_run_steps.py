@@ -1,8 +1,10 @@
 """The loop's bookkeeping, on steps that compute nothing: what is logged, saved and scored, and when."""
 import contextlib
+import os
 import signal
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -66,8 +68,12 @@ class Run:
             self.saved[state.step] = score
 
         batches = iter([types.SimpleNamespace(origin=np.array([[0, 1]]))] * 100)
-        writer = types.SimpleNamespace(
-            write=lambda step, scalars, shown=(): self.lines.append({'step': step} | scalars))
+
+        def write(step, scalars, shown=()):
+            self.lines.append({'step': step} | scalars)
+            self.shown = shown
+
+        writer = types.SimpleNamespace(write=write)
         saved = types.SimpleNamespace(
             score=lambda step: self.saved.get(step), discard=lambda step: self.saved.pop(step, None),
             latest_step=lambda: max(self.saved, default=None), wait=lambda: None)
@@ -124,6 +130,16 @@ def test_a_benchmark_of_map_is_headed_by_it():
     assert run.go() and run.saved == {8: 33.0}
 
 
+@pytest.mark.parametrize('summary, shown', [
+    ({'J&F': 5.0, 'J': 4.0, 'F': 6.0}, ['valid/J&F', 'valid/J', 'valid/F']),
+    ({'P@0.5': 4.0, 'mean_IoU': 1.0, 'overall_IoU': 2.0, 'mAP': 3.0},
+     ['valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU'])])
+def test_a_validation_shows_the_scores_of_its_benchmark(summary, shown):
+    run = Run(scores={8: summary})
+    assert run.go() and run.shown == shown and run.lines[-1] == {'step': 8} | {
+        f'valid/{name}': value for name, value in summary.items()}
+
+
 def test_a_signal_stops_after_its_step_and_saves_it():
     run = Run(stop_at=3)
     assert not run.go() and run.saved == {3: None} and run.step == 0
@@ -154,3 +170,14 @@ def test_signals(monkeypatch):
         with loop.noting_signals():
             raise KeyboardInterrupt
     assert signal.getsignal(signal.SIGINT) == before[signal.SIGINT]
+
+
+@pytest.mark.parametrize('processes, sent', [(1, []), (2, [(os.getpid(), signal.SIGTERM)])])
+def test_ctrl_c_in_one_process_reaches_the_others_as_sigterm(monkeypatch, processes, sent):
+    """jax.distributed passes on that signal alone."""
+    killed = []
+    monkeypatch.setattr(jax, 'process_count', lambda: processes)
+    monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
+    with loop.noting_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT and killed == sent
