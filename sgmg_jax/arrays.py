@@ -1,6 +1,7 @@
 """Arrays in HDF5 and MATLAB files from strangers: kind and size are looked at before memory is taken."""
 from collections.abc import Sequence
 import io
+import math
 import os
 import struct
 import zlib
@@ -16,6 +17,7 @@ MOST_VALUES = 2 ** 25  # of an array; the masks of a frame or a video have at mo
 # Kinds of numbers in MATLAB, as scipy names them.
 _NUMBERS = ('logical', 'double', 'single', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
 _COMPRESSED = 15
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 
 def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathLike | None = None) -> list[np.ndarray]:
@@ -50,7 +52,27 @@ def _read_data_set(content: h5py.File, name: str, file: str | os.PathLike) -> np
     if array.size > MOST_VALUES:
         raise ValueError(f'{file}: {name} has the shape {array.shape}; at most {MOST_VALUES:,} values are read. '
                          'Unpack this file again.')
+    if array.chunks:
+        _check_chunks(array, f'{file}: {name}')
     return np.asarray(array)
+
+
+def _check_chunks(array: h5py.Dataset, where: str) -> None:
+    """Raises ValueError if the parts that an array is kept in unpack to more than they say: HDF5 takes that memory."""
+    largest = math.prod(array.chunks)
+    if array.id.get_num_chunks() * largest > MOST_VALUES:
+        raise ValueError(f'{where} is kept in {array.id.get_num_chunks()} parts of the shape {array.chunks}; at most '
+                         f'{MOST_VALUES:,} values are read. Unpack this file again.')
+    settings = array.id.get_create_plist()
+    filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
+    if not set(filters) <= _FILTERS:
+        raise ValueError(f'{where} is packed in a way that is not read. Unpack this file again.')
+    for i in range(array.id.get_num_chunks()):
+        skipped, data = array.id.read_direct_chunk(array.id.get_chunk_info(i).chunk_offset)
+        if h5py.h5z.FILTER_DEFLATE in filters and not skipped:
+            size = largest * array.dtype.itemsize
+            if len(zlib.decompressobj().decompress(data, size + 1)) > size:
+                raise ValueError(f'{where} unpacks to more than its size. Unpack this file again.')
 
 
 def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None = None) -> np.ndarray:

@@ -1,6 +1,7 @@
 from fractions import Fraction
 import pathlib
 import shutil
+import zlib
 
 import av
 import h5py
@@ -10,6 +11,7 @@ import raw_a2d
 
 from datasets import build
 from datasets.a2d_sentences import raw as a2d
+from sgmg_jax import arrays
 from sgmg_jax.data import records
 
 
@@ -302,6 +304,11 @@ def replace(name, make):
     return spoil
 
 
+def unpack_to_more(content):
+    array = content.create_dataset('reMask', (2, 96, 64), 'u1', chunks=(1, 96, 64), compression='gzip')
+    array.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(10 ** 7)))
+
+
 NO_ARRAY = 'reMask must be an array of numbers'
 
 
@@ -316,6 +323,12 @@ NO_ARRAY = 'reMask must be an array of numbers'
     (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.SoftLink('/none'))), NO_ARRAY),
     (replace('reMask', lambda h5: h5.create_dataset('reMask', (2, 96, 64), 'u1', external=[('/etc/passwd', 0, 12288)])),
      NO_ARRAY),
+    (replace('reMask', unpack_to_more), 'reMask unpacks to more than its size'),
+    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=np.zeros((2, 96, 64)), compression='lzf')),
+     'reMask is packed in a way that is not read'),
+    (replace('instance', lambda h5: h5.create_dataset(
+        'instance', data=np.ones(2, 'u1'), chunks=(2 ** 26,), maxshape=(None,), compression='gzip')),
+     r'instance is kept in 1 parts of the shape \(67108864,\); at most'),
     (replace('instance', lambda h5: h5.create_dataset('instance', data=[np.nan, 1])), 'instance must hold whole'),
     (replace('instance', lambda h5: h5.create_dataset('instance', data=[1e300, 1])), 'instance must hold whole'),
 ])
@@ -325,6 +338,16 @@ def test_h5_that_claims_gigabytes_or_leads_elsewhere(raw, spoil, message):
     with pytest.raises(ValueError, match=f'00003.h5: ({message})'):
         built(raw, 'train')
     assert [record.video.name for record in built(raw, 'train', skip_bad_videos=True)] == [raw_a2d.SECOND]
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'chunks': (7, 5)}, {'chunks': (30, 40), 'compression': 'gzip'},
+    {'chunks': (16, 16), 'compression': 'gzip', 'shuffle': True, 'fletcher32': True}])
+def test_h5_is_read_however_it_is_packed(tmp_path, options):
+    values = np.random.default_rng(0).integers(0, 2 ** 16, (30, 40)).astype(np.uint16)
+    with h5py.File(tmp_path / 'a.h5', 'w') as content:
+        content.create_dataset('x', data=values, **options)
+    np.testing.assert_array_equal(arrays.read_h5(tmp_path / 'a.h5', ['x'])[0], values)
 
 
 @pytest.mark.parametrize('content', [
