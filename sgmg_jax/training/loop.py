@@ -87,7 +87,7 @@ def train(config, workdir):
         hosts.wait('config and tokenizer are written')
         tokenizer = text.load_tokenizer(workdir / 'tokenizer.json')
         logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
-                     epoch, config.steps * config.data.batch_size / epoch, config.steps, state.step,
+                     epoch, config.steps * config.data.batch_size / epoch, config.steps, int(state.step),
                      jax.device_count(), jax.default_backend(), jax.process_count())
 
         batches = stack.enter_context(contextlib.closing(open_batches(config, source, tokenizer, int(state.step))))
@@ -220,7 +220,7 @@ def run_steps(config, state, train_step, schedule, source, batches, writer, save
     def stop(state):
         save_now(state)
         logging.warning('stopped by %s; step %d is saved, the same command goes on from there',
-                        'Ctrl-C' if stop_requested.signal == signal.SIGINT else 'SIGTERM', state.step)
+                        'Ctrl-C' if stop_requested.signal == signal.SIGINT else 'SIGTERM', int(state.step))
         return False
 
     # SIGTERM in the middle of a validation leaves a checkpoint without its score.
