@@ -596,7 +596,18 @@ def test_the_set_of_the_benchmark_can_be_scored(tmp_path):
         assert 30 < summary['J&F'] < 100
     with pytest.raises(SystemExit):
         benchmark_of_scores.main(['--annotators=2'])
-    assert benchmark_of_scores.main(['--runs=0']) == 2
+
+
+def test_the_benchmark_runs_the_command_on_its_set(monkeypatch, capsys):
+    write = benchmark_of_scores.write_set
+    monkeypatch.setattr(benchmark_of_scores, 'write_set',
+                        lambda root, annotators: write(root, [('a', 2, 64, 2)], annotators))
+    assert benchmark_of_scores.main(['--runs=1', '--processes=1']) == 0
+    machine, data, seconds = capsys.readouterr().out.splitlines()
+    assert 'using 1 processes' in machine and '2 objects, 1 annotator(s); J&F ' in data
+    assert len(seconds.split('(')[0].split()) == 2  # the word, and one run
+    for wrong in ('--runs=0', '--processes=0'):
+        assert benchmark_of_scores.main([wrong]) == 2
 
 
 def summaries(tmp_path, split, pictures):

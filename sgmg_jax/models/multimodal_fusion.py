@@ -15,7 +15,7 @@ from sgmg_jax.ops import positions
 class MultimodalFusion(nn.Module):
     """Both directions read what the other has not fused yet, and multiply what they read by what asks; shared by all
     levels. The released code adds sine positions to the keys, of which the paper says nothing."""
-    heads: int = 8
+    heads: int
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -33,7 +33,7 @@ class MultimodalFusion(nn.Module):
 
 class LanguageFusion(nn.Module):
     """Every word attends to the pixels of all frames; the answer multiplies the word."""
-    heads: int = 8
+    heads: int
     dtype: Any = jnp.float32
 
     @nn.compact

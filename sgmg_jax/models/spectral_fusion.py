@@ -57,7 +57,7 @@ class WordFusion(nn.Module):
     Of several sentences the answers are summed first (multi-instance fusion, section 3.5, eq. 4 and the product
     of eq. 5).
     """
-    heads: int = 8
+    heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -79,7 +79,7 @@ class Words:
 
 class WordAttention(nn.Module):
     """Every pixel attends to the words of each sentence of its clip by itself."""
-    heads: int = 8
+    heads: int
     dtype: Any = jnp.float32
 
     @nn.compact

@@ -313,6 +313,17 @@ def test_a_pseudo_clip_holds_the_picture_once_and_copies_whose_masks_moved_along
     np.testing.assert_array_equal(augment.pseudo_clip(picture, rng, 1).frames, frame)
 
 
+def test_copies_of_a_picture_move_to_either_side():
+    height, width = 60, 100
+    disc = cv2.circle(np.zeros((height, width), np.uint8), (50, 30), 8, 1, -1) > 0
+    rng = np.random.default_rng(0)
+    masks = [augment._warp(np.zeros((height, width, 3), np.uint8), disc, rng)[1] for _ in range(400)]
+    moved = np.array([np.argwhere(mask).mean(0) - (30, 50) for mask in masks]) / (height, width)
+    assert np.abs(moved.mean(0)).max() < 0.02
+    # Evenly drawn up to a tenth of the sides; perspective adds to that.
+    assert (0.05 < moved.std(0)).all() and (moved.std(0) < 0.1).all()
+
+
 # Whatever is drawn, masks and boxes move with the pixels: the object is painted on the frames, so that where it is can
 # be read off them.
 

@@ -1,4 +1,7 @@
 """Modules by themselves: what the golden cases (tests/convert/test_parity.py) leave open."""
+import re
+
+from flax import linen as nn
 from flax import traverse_util
 import golden_cases
 import jax
@@ -7,10 +10,12 @@ import numpy as np
 import pytest
 import transformers
 
-from sgmg_jax import types
+from configs import common, ytvos_fast, ytvos_soc
+from sgmg_jax import systems, types
 from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.models import deformable_transformer, layers, roberta, video_swin
+from sgmg_jax.ops import queries
 
 
 def channels_last(x):
@@ -145,6 +150,56 @@ def test_layers_start_as_pytorchs(layer, x):
     for start in jax.tree.leaves(layer.init(jax.random.key(0), x)):
         edges = np.quantile(start, [0, 0.25, 0.5, 0.75, 1])
         np.testing.assert_allclose(edges / bound, [-1, -0.5, 0, 0.5, 1], atol=0.12)
+
+
+def test_layers_start_as_they_are_told():
+    layer = layers.dense(3, 4, kernel_init=nn.initializers.constant(2), bias_init=nn.initializers.constant(3))
+    start = layer.init(jax.random.key(0), np.ones((1, 4), np.float32))['params']
+    assert (start['kernel'] == 2).all() and (start['bias'] == 3).all()
+
+
+def test_the_first_boxes_are_small_and_then_stay():
+    """At the point where a query starts, of sigmoid(-2) of the frame; later layers add nothing to them."""
+    module = deformable_transformer.DeformableTransformer(hidden=32, decoder_layers=3)
+    states = np.random.default_rng(0).standard_normal((1, 4, 32), dtype=np.float32)
+    point, box = np.full((1, 4, 2), 0.3, np.float32), np.float32([[[0.3, 0.7, 0.2, 0.1]] * 4])
+    for layer, start, expected in ((0, point, [0.3, 0.3, 0.1192, 0.1192]), (1, box, box[0, 0]), (2, box, box[0, 0])):
+        found, _ = module.init_with_output(jax.random.key(0), layer, states, start, method='box')
+        np.testing.assert_allclose(found, np.broadcast_to(expected, (1, 4, 4)), atol=1e-4)
+
+
+@pytest.mark.parametrize('config', [common, ytvos_fast, ytvos_soc])
+def test_dropout_and_bfloat16_by_shapes_alone(config):
+    """Every layer of swin, roberta, transformer and heads computes in bfloat16, but where positions and scores come
+    from; no step drops anything unless it is told to train."""
+    config = config.get_config().model
+    config.update(backbone='demo', text_encoder='demo', dtype='bfloat16', text_dropout=0.5)
+    model, types_of, key = systems.build_model(config), {}, jax.random.key(0)
+    clip = types.Clip(np.zeros((1, 2, 160, 160, 3), np.float32), np.ones((1, 2, 160, 160), bool), np.full((1, 2), 160))
+    text = types.Text(np.zeros((1, 4), np.int32), np.ones((1, 4), bool))
+
+    def record(call, arguments, options, context):
+        result = call(*arguments, **options)
+        kinds = nn.Dense | nn.DenseGeneral | nn.Conv | nn.Embed | nn.LayerNorm | nn.GroupNorm
+        if context.method_name == '__call__' and isinstance(context.module, kinds):
+            types_of['/'.join(context.module.path)] = str(result.dtype)
+        return result
+
+    def init(key):
+        with nn.intercept_methods(record):
+            return model.init({'params': key, 'dropout': key}, clip, text, queries.best_query, train=True)
+
+    def steps(parameters):
+        video = model.apply(parameters, clip, method='encode_video')
+        words = model.apply(parameters, text, method='encode_text')
+        return model.apply(parameters, video, words, method='segment')
+
+    jax.eval_shape(steps, jax.eval_shape(init, key))  # Flax refuses to drop without a key.
+    exact = {path for path, dtype in types_of.items() if dtype == 'float32'}
+    assert len(types_of) > 200 and set(types_of.values()) == {'bfloat16', 'float32'}
+    assert {re.sub(r'\d', '', path) for path in exact} == {
+        'transformer/encoder/attention/offsets', 'transformer/decoder/attention/offsets',
+        'transformer/reference_points', 'transformer/box_head/layer', 'class_heads_'}
 
 
 def test_a_new_pooler_starts_as_hugging_faces():
