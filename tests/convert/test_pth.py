@@ -416,6 +416,11 @@ def test_a_part_must_lie_in_its_storage(offset, size, path, refused):
     refused('view of its storage 94160492015664 reaches beyond')
 
 
+def test_a_tensor_must_lie_in_its_part(path, refused):
+    save_legacy(path, [view(Part(Storage(np.zeros(10)), 3, 4), 1, (4,), (1,))])
+    refused(r'size \(4,\) reaches to number 4 of storage 94160492015664, which has 4')
+
+
 def test_the_first_way_to_rebuild_tensors_and_strings_of_python_2(path):
     first = Call(Global('torch._utils', '_rebuild_tensor'), Storage(np.arange(4)), 0, (2, 2), (2, 1))
     same(pth.read(save_legacy(path, [first]))[0], np.arange(4).reshape(2, 2))
