@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
 
-from sgmg_jax import hosts
+from sgmg_jax import files, hosts
 
 METRIC = 'score'  # the validation's: J&F or mAP
 ODD = 2654435761, 2246822519, 3266489917, 668265263, 374761393  # large primes, which spread neighbours
@@ -56,8 +56,12 @@ class Checkpoints:
     """
 
     def __init__(self, workdir, read_only=False):
-        """read_only: to read beside a run that may be writing; nothing is made or tidied up."""
+        """read_only: to read beside a run that may be writing; nothing is made or tidied up.
+
+        Raises ValueError where something lies in there that is no file, such as a pipe: to read it might never end.
+        """
         self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+        files.check_folder(self.folder)
         policies = ocp.checkpoint_managers
         score = lambda metrics: metrics[METRIC]
         keep = policies.AnyPreservationPolicy([

@@ -111,6 +111,15 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
                              'whole folder that it lies in.')
 
 
+def check_folder(folder: str | os.PathLike) -> None:
+    """Raises ValueError as `check_regular` for what lies anywhere in a folder and is no file: who opened it might wait
+    for ever. What goes meanwhile is passed over."""
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                check_regular(os.path.join(inside, name))
+
+
 def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) -> pathlib.Path:
     """`path`, if something new can be written there; asked before the work that makes it.
 

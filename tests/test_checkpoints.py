@@ -2,6 +2,8 @@
 import contextlib
 import errno
 import json
+import os
+import re
 import shutil
 import types
 
@@ -99,6 +101,16 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path):
             assert f'{tmp_path / "damaged" / "checkpoints" / "2"}: ' in str(error)
         shutil.rmtree(tmp_path / 'damaged')
     assert noticed >= 8
+
+
+@pytest.mark.parametrize('item', ['parameters', 'metrics', 'checksums', '.'])
+def test_a_pipe_in_a_checkpoint_is_named_not_waited_for(tmp_path, item):
+    save(tmp_path, make_state(1), scores=[50.0])
+    file = next(path for path in sorted((tmp_path / 'checkpoints' / '1' / item).rglob('*')) if path.is_file())
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(ValueError, match=rf'{re.escape(str(file))}: is a pipe, not a file'):
+        checkpoints.Checkpoints(tmp_path, read_only=True)
 
 
 @pytest.mark.parametrize('item', ['parameters', 'training', 'config'])

@@ -24,7 +24,7 @@ ALLOWED = {
     'commands': {'files', 'config'},
     'visualize': {'files'},
     'hosts': {'files'},
-    'checkpoints': {'hosts'},
+    'checkpoints': {'files', 'hosts'},
     'convert': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'checkpoints'},
     'systems': BASE | {'models', 'losses'},
     'raw': {'arrays', 'files', 'pictures', 'video', 'plain_pickle', 'data.records', 'evaluation.segmentations'},

@@ -169,9 +169,7 @@ def _nothing_there(path):
 
 def _folder_shapes(checkpointer, path):
     """Of an Orbax checkpoint: path of ours -> what has its shape."""
-    for folder, _, inside in os.walk(path):
-        for name in inside:
-            files.check_regular(os.path.join(folder, name))
+    files.check_folder(path)
     with _readable(path):
         shapes = _flat(checkpointer.metadata(path.absolute()).item_metadata.tree)
     for name, x in shapes.items():
