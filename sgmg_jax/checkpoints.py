@@ -23,20 +23,21 @@ HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.Standar
             'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
 
 
-NOISE = ('directory is read only',  # of a folder that is opened to be read
+NOISE = ('directory is read only', 'read_only=True, setting',  # of a folder that is opened to be read
          'Requested `tracked_metric`',  # of a checkpoint between two validations
          'initialize backend')  # of the devices that JAX looks for and does not find
 
 
 def quiet():
     """Keeps out of the log what Orbax says of every step of every save, and what frightens for nothing; its other
-    warnings come through, and JAX's."""
-    def wanted(record):
-        others = 'orbax' in record.pathname or record.name.startswith('jax')
-        return not others or (record.levelno >= logging.converter.STANDARD_WARNING
-                              and not any(words in str(record.msg) for words in NOISE))
+    warnings come through, and JAX's. To be called before JAX looks for devices; once more does nothing."""
+    logging.get_absl_handler().addFilter(_is_wanted)
 
-    logging.get_absl_handler().addFilter(wanted)
+
+def _is_wanted(record):
+    others = 'orbax' in record.pathname or record.name.startswith('jax')
+    return not others or (record.levelno >= logging.converter.STANDARD_WARNING
+                          and not any(words in str(record.msg) for words in NOISE))
 
 
 class _Manager(ocp.CheckpointManager):

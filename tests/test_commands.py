@@ -129,3 +129,17 @@ def test_ctrl_c_is_no_traceback():
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130 and said.strip() == b'interrupted'
+
+
+def test_devices_that_jax_looks_for_are_not_alarming():
+    """From the first message on: JAX says at its start which backends it did not find."""
+    program = ('import logging, jax; from sgmg_jax import checkpoints; from absl import logging as absl_logging\n'
+               'absl_logging.use_absl_handler(); absl_logging.set_verbosity(absl_logging.INFO)\n'
+               'checkpoints.quiet(); checkpoints.quiet()\n'
+               'logging.getLogger("jax._src.xla_bridge").info("Unable to initialize backend %r", "tpu")\n'
+               'logging.getLogger("jax._src.other").warning("a warning"); absl_logging.info("ours")\n')
+    said = run('-c', program).stderr
+    assert 'initialize backend' not in said and 'a warning' in said and 'ours' in said
+    for script in ('train.py', 'evaluate.py'):
+        text = (ROOT / script).read_text()
+        assert text.index('checkpoints.quiet()') < text.index('hosts.initialize(')
