@@ -59,20 +59,21 @@ def _read_data_set(content: h5py.File, name: str, file: str | os.PathLike) -> np
 
 def _check_chunks(array: h5py.Dataset, where: str) -> None:
     """Raises ValueError if the parts that an array is kept in unpack to more than they say: HDF5 takes that memory."""
-    largest = math.prod(array.chunks)
-    if array.id.get_num_chunks() * largest > MOST_VALUES:
-        raise ValueError(f'{where} is kept in {array.id.get_num_chunks()} parts of the shape {array.chunks}; at most '
-                         f'{MOST_VALUES:,} values are read. Unpack this file again.')
+    count, values = array.id.get_num_chunks(), math.prod(array.chunks)
+    if count * values > MOST_VALUES:
+        raise ValueError(f'{where} is kept in {count} parts of the shape {array.chunks}; at most {MOST_VALUES:,} '
+                         'values are read. Unpack this file again.')
     settings = array.id.get_create_plist()
     filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-    if not set(filters) <= _FILTERS:
+    if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):  # Packed twice, it unpacks to far more.
         raise ValueError(f'{where} is packed in a way that is not read. Unpack this file again.')
-    for i in range(array.id.get_num_chunks()):
+    if h5py.h5z.FILTER_DEFLATE not in filters:
+        return
+    size = values * array.dtype.itemsize
+    for i in range(count):
         skipped, data = array.id.read_direct_chunk(array.id.get_chunk_info(i).chunk_offset)
-        if h5py.h5z.FILTER_DEFLATE in filters and not skipped:
-            size = largest * array.dtype.itemsize
-            if len(zlib.decompressobj().decompress(data, size + 1)) > size:
-                raise ValueError(f'{where} unpacks to more than its size. Unpack this file again.')
+        if not skipped and len(zlib.decompressobj().decompress(data, size + 1)) > size:
+            raise ValueError(f'{where} unpacks to more than its size. Unpack this file again.')
 
 
 def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None = None) -> np.ndarray:

@@ -112,12 +112,15 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-    """Raises ValueError as `check_regular` for what lies anywhere in a folder and is no file: who opened it might wait
-    for ever. What goes meanwhile is passed over."""
+    """Raises as `check_regular` for what lies anywhere in a folder and is no file: who opened it might wait for ever.
+    What another process removes meanwhile is passed over."""
     for inside, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                check_regular(os.path.join(inside, name))
+        for path in (os.path.join(inside, name) for name in names):
+            try:
+                check_regular(path)
+            except FileNotFoundError:
+                if os.path.islink(path):
+                    raise
 
 
 def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) -> pathlib.Path:

@@ -50,8 +50,8 @@ def for_each(opened: Callable, arguments: tuple, count: int, processes: int, des
 
 def advice(processes: int) -> str:
     """What to do when one of so many worker processes dies."""
-    fewer = f': try fewer than {processes} processes' if processes > 1 else ''
-    fewer = f'Perhaps there is too little memory{fewer}.'
+    fewer = (f'Perhaps there is too little memory: try fewer than {processes} processes.' if processes > 1 else
+             'Perhaps there is too little memory.')
     try:
         shared = shutil.disk_usage(SHARED_MEMORY)
     except OSError:

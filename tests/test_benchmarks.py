@@ -1,7 +1,7 @@
 """Every benchmark and system by its documented commands, to their end, on tiny data sets: train, evaluate, score.
 
-From what README and the configs' docstrings say only sizes differ, and how much is learned: the class heads, which
-compiles in a fifth of the time. Then what else happens to an evaluation.
+From what README and the configs' docstrings say only sizes differ, and how much is learned: the class heads alone,
+which is less to compile. Then what else happens to an evaluation.
 """
 import importlib
 import json

@@ -244,3 +244,24 @@ def test_files_are_found_by_what_stands_before_their_ending(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / '6.jpg').mkdir()
     assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg'], '6': ['6.jpg']}
+
+
+def test_what_lies_in_a_folder_is_files_alone(tmp_path):
+    (tmp_path / 'a' / 'b').mkdir(parents=True)
+    (tmp_path / 'a' / 'b' / 'file').touch()
+    (tmp_path / 'a' / 'link').symlink_to('b/file')
+    files.check_folder(tmp_path)
+    files.check_folder(tmp_path / 'nowhere')
+    (tmp_path / 'a' / 'dead').symlink_to('nowhere')
+    with pytest.raises(FileNotFoundError, match='dead'):
+        files.check_folder(tmp_path)
+    (tmp_path / 'a' / 'dead').unlink()
+    os.mkfifo(tmp_path / 'a' / 'b' / 'pipe')
+    with pytest.raises(ValueError, match='a/b/pipe: is a pipe, not a file'):
+        files.check_folder(tmp_path)
+
+
+def test_a_file_that_goes_while_its_folder_is_looked_at(tmp_path, monkeypatch):
+    """Another process tidies up; os.walk still has its name."""
+    monkeypatch.setattr(os, 'walk', lambda folder: [(str(folder), [], ['gone'])])
+    files.check_folder(tmp_path)

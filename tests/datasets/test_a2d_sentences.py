@@ -309,6 +309,14 @@ def unpack_to_more(content):
     array.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(10 ** 7)))
 
 
+def pack_twice(content):
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_chunk((1, 96, 64))
+    settings.set_deflate(9)
+    settings.set_deflate(9)
+    h5py.h5d.create(content.id, b'reMask', h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((2, 96, 64)), settings)
+
+
 NO_ARRAY = 'reMask must be an array of numbers'
 
 
@@ -324,6 +332,7 @@ NO_ARRAY = 'reMask must be an array of numbers'
     (replace('reMask', lambda h5: h5.create_dataset('reMask', (2, 96, 64), 'u1', external=[('/etc/passwd', 0, 12288)])),
      NO_ARRAY),
     (replace('reMask', unpack_to_more), 'reMask unpacks to more than its size'),
+    (replace('reMask', pack_twice), 'reMask is packed in a way that is not read'),
     (replace('reMask', lambda h5: h5.create_dataset('reMask', data=np.zeros((2, 96, 64)), compression='lzf')),
      'reMask is packed in a way that is not read'),
     (replace('instance', lambda h5: h5.create_dataset(
