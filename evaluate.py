@@ -26,9 +26,8 @@ def define_flags(values):
 
 def evaluate(values):
     """Prints the table of scores, where there are any."""
-    from sgmg_jax import checkpoints, hosts, score
+    from sgmg_jax import hosts, score
     from sgmg_jax.inference import evaluate
-    checkpoints.quiet()
     hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
     summary = evaluate.evaluate(values.config, values.workdir, values.checkpoint, values.shuffle_sentences)
     if summary:

@@ -18,9 +18,8 @@ from sgmg_jax import commands
 
 def train(values):
     """Returns the exit status: 0, or 128 and the number of the signal that stopped it."""
-    from sgmg_jax import checkpoints, hosts
+    from sgmg_jax import hosts
     from sgmg_jax.training import loop
-    checkpoints.quiet()
     hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
     stopped_by = loop.train(values.config, values.workdir)
     return 128 + stopped_by if stopped_by else 0

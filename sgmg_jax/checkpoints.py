@@ -24,20 +24,13 @@ HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.Standar
 
 
 NOISE = ('directory is read only', 'read_only=True, setting',  # of a folder that is opened to be read
-         'Requested `tracked_metric`',  # of a checkpoint between two validations
-         'initialize backend')  # of the devices that JAX looks for and does not find
-
-
-def quiet():
-    """Keeps out of the log what Orbax says of every step of every save, and what frightens for nothing; its other
-    warnings come through, and JAX's. To be called before JAX looks for devices; once more does nothing."""
-    logging.get_absl_handler().addFilter(_is_wanted)
+         'Requested `tracked_metric`')  # of a checkpoint between two validations
 
 
 def _is_wanted(record):
-    others = 'orbax' in record.pathname or record.name.startswith('jax')
-    return not others or (record.levelno >= logging.converter.STANDARD_WARNING
-                          and not any(words in str(record.msg) for words in NOISE))
+    """Not what Orbax says of every step of every save, nor what frightens for nothing; its other warnings are."""
+    return 'orbax' not in record.pathname or (record.levelno >= logging.converter.STANDARD_WARNING
+                                              and not any(words in str(record.msg) for words in NOISE))
 
 
 class _Manager(ocp.CheckpointManager):
@@ -61,6 +54,7 @@ class Checkpoints:
 
         Raises ValueError where something lies in there that is no file, such as a pipe: to read it might never end.
         """
+        logging.get_absl_logger().addFilter(_is_wanted)  # Once more does nothing.
         self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
         files.check_folder(self.folder)
         policies = ocp.checkpoint_managers

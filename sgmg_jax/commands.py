@@ -5,6 +5,7 @@ the user's ends it with one message on stderr and exit status 2; --debug shows t
 """
 import argparse
 from collections.abc import Callable, Sequence
+from logging import getLogger
 import os
 import re
 import runpy
@@ -164,6 +165,7 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
         return 0
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    getLogger('jax').setLevel('WARNING')  # At its start it says which of all kinds of devices it did not find.
 
     def parsed():
         for word in argv[1:]:

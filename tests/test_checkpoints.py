@@ -7,6 +7,7 @@ import re
 import shutil
 import types
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
@@ -234,3 +235,16 @@ def test_a_checksum_does_not_depend_on_how_an_array_lies(shape):
         first = slice(0, half), *rest
         parts = [Part(first, 0), Part((slice(half, None), *rest), 0), Part(first, 1)]
         assert checkpoints._sum_of_bits(Split(parts)) == whole
+
+
+def test_orbax_says_nothing_that_frightens(tmp_path, caplog):
+    """In whatever command opens them; its other warnings come through, and our own words."""
+    caplog.set_level('INFO', logger='absl')
+    save(tmp_path, make_state(1), scores=[50.0])
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
+        saved.read(1)
+    assert not caplog.records
+    of_orbax = compile('logging.warning("a warning"); logging.info("a step")', 'site-packages/orbax/x.py', 'exec')
+    exec(of_orbax, {'logging': logging})
+    logging.info('a message')
+    assert [record.getMessage() for record in caplog.records] == ['a warning', 'a message']

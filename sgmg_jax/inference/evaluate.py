@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import tqdm
 
-from sgmg_jax import checkpoints, compilation, files, hosts, score, visualize
+from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
@@ -49,7 +49,6 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
         FloatingPointError: if the model gives what is no number.
     """
     workdir = pathlib.Path(workdir)
-    checkpoints.quiet()
     compilation.keep_programs()
     configs.check(config)
     split, protocol = open_split(config, config.evaluation.split)

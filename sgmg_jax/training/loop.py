@@ -51,7 +51,6 @@ def train(config, workdir):
         ChildProcessError: when a process that loads clips has died.
     """
     workdir = pathlib.Path(workdir)
-    checkpoints.quiet()
     compilation.keep_programs()
     configs.check(config)
     with contextlib.ExitStack() as stack:
