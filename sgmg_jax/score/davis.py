@@ -124,18 +124,20 @@ def _missing_maps(names: set[str], truth: Sequences, annotators: dict[str, str],
 def run(options) -> dict | None:
     """Does the command's work, see the package's help."""
     source = open_sequences, (options.gt, options.split, options.task)
-    said, summary = _check_and_score(options.pred, source, options.task, options.processes, options.check_only, True)
-    print(said)
-    return summary
+    truth, annotators, results = _check(options.pred, source, options.task, options.processes, options.check_only, True)
+    print(f'{files.printable(options.pred)}: complete and well-formed, {len(truth.names)} sequences, '
+          f'{", ".join(annotators)}.\nground truth: {files.printable(truth.where)}')
+    return None if options.check_only else _summarise(truth, annotators, results, options.task)
 
 
 def score_submission(path, split: Sequence[records.Record], progress: bool) -> dict:
     """See the package's."""
-    return _check_and_score(path, (sequences_of_records, (split,)), 'unsupervised', 1, False, progress)[1]
+    task = 'unsupervised'
+    return _summarise(*_check(path, (sequences_of_records, (split,)), task, 1, False, progress), task)
 
 
-def _check_and_score(path, source, task: str, processes: int, check_only: bool,
-                     progress: bool) -> tuple[str, dict | None]:
+def _check(path, source, task: str, processes: int, check_only: bool, progress: bool) -> tuple[Sequences, dict, list]:
+    """The ground truth, the folder of each annotator, and what `_open_work` gives of each sequence."""
     open_source, arguments = source
     truth = open_source(*arguments)
     for name, frames in zip(truth.names, truth.frame_names):
@@ -162,13 +164,12 @@ def _check_and_score(path, source, task: str, processes: int, check_only: bool,
             found[key] += where
     if found:
         raise common.WrongPredictions(leaderboard.problems_of(found))
-    said = (f'{files.printable(str(path))}: complete and well-formed, {len(truth.names)} sequences, '
-            f'{", ".join(annotators)}.\nground truth: {files.printable(truth.where)}')
-    if check_only:
-        return said, None
-    return said, davis.summarise({
-        annotator: {name: scores[number] for name, (_, scores) in zip(truth.names, results)}
-        for number, annotator in enumerate(annotators)}) | {'task': task}
+    return truth, annotators, results
+
+
+def _summarise(truth: Sequences, annotators: dict[str, str], results: list, task: str) -> dict:
+    return davis.summarise({annotator: {name: scores[number] for name, (_, scores) in zip(truth.names, results)}
+                            for number, annotator in enumerate(annotators)}) | {'task': task}
 
 
 def format_scores(summary: dict) -> str:
