@@ -211,12 +211,12 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     # One evaluates, and goes on with, what two wrote; two evaluate what one wrote.
     run('evaluate.py', config, two, 1, [f'--checkpoint={STEPS}'])
     run('evaluate.py', config, one, 4, *together(2))
-    assert scores(one)['J&F'] == pytest.approx(scores(two)['J&F'], abs=1e-2)
+    assert scores(one)['J&F'] == pytest.approx(scores(two)['J&F'], rel=1e-5)
     run('train.py', config, two, 1, [f'--config.steps={last + 1}'])
     assert [line['step'] for line in accidents.lines_of(two) if 'loss' in line] == list(range(1, last + 2))
     assert [list(line) for line in lines(two)] == [list(line) for line in lines(one)]
     for ours, theirs in zip(lines(two), lines(one)):
         for name in theirs:
-            # Scores are percents, which a pixel at the edge of a mask changes; a variance is of numbers in [0, 1].
-            atol = 1e-5 if name.endswith('variance') else 1e-2 if name.startswith('valid/') else 0
+            # A pixel at the edge of a mask changes percents by 7e-4; a variance is of numbers in [0, 1].
+            atol = 5e-8 if name.endswith('variance') else 2e-3 if name.startswith('valid/') else 0
             np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=atol, err_msg=name)
