@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 import pytest
 import raw_a2d
+import raw_copies
 import raw_davis
-import scipy.io
 import small
 
 from datasets import build
@@ -37,49 +37,13 @@ TRAINED_BY = {'davis': 'ytvos', 'davis_fast': 'ytvos_fast', 'davis_soc': 'ytvos_
 SIDE = 80
 
 
-def write_jhmdb(raw):
-    """Two videos of six frames; the sampled frames have masks."""
-    rng, samples = np.random.default_rng(0), []
-    for video, scored in (('@20_pull_up_1', (2, 5)), ('April_pull_up_0', (3,))):
-        frames, masks = raw / 'Rename_Images' / 'pullup' / video, raw / 'puppet_mask' / 'pullup' / video
-        frames.mkdir(parents=True)
-        masks.mkdir(parents=True)
-        for number in range(1, 7):
-            Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(frames / f'{number:05d}.png')
-        scipy.io.savemat(masks / 'puppet_mask.mat', {'part_mask': rng.integers(0, 2, (48, 64, 6), np.uint8)})
-        samples += [[video, f'x/Rename_Images/pullup/{video}/{number:05d}.png',
-                     f'x/puppet_mask/pullup/{video}/puppet_mask.mat', 6, f'man {video[-1]}'] for number in scored]
-    (raw / 'jhmdb_sentences_samples_metadata.json').write_text(json.dumps(samples))
-    return raw
-
-
-def write_refcoco(raw):
-    """Three pictures, two objects each, as converted; all three data sets alike."""
-    (raw / 'train2014').mkdir(parents=True)
-    rng, images, annotations = np.random.default_rng(1), [], []
-    for number in range(6):
-        name = f'COCO_train2014_{number // 2:012d}.jpg'
-        Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).save(raw / 'train2014' / name)
-        images.append({'file_name': name, 'height': 48, 'width': 64, 'id': number + 1, 'original_id': number // 2,
-                       'caption': f'the thing number {number}'})
-        left = 4 + 30 * (number % 2)
-        annotations.append({'segmentation': [[left, 5, left + 20, 5, left + 20, 40, left, 40]], 'iscrowd': 0,
-                            'id': number + 1, 'image_id': number + 1, 'original_id': number + 1, 'category_id': 1,
-                            'area': 700.0, 'bbox': [left, 5, 20, 35]})
-    content = {'images': images, 'annotations': annotations, 'categories': [{'id': 1, 'name': 'thing'}]}
-    for name in ('refcoco', 'refcoco+', 'refcocog'):
-        (raw / name).mkdir()
-        for split in ('train', 'val'):
-            (raw / name / f'instances_{name}_{split}.json').write_text(json.dumps(content))
-    return raw
-
-
 @pytest.fixture(scope='module')
 def built(tmp_path_factory, world_records):
     """Name of a data set -> the folder of its records."""
     raw, out = tmp_path_factory.mktemp('raw'), tmp_path_factory.mktemp('tfds')
     written = {'ref_davis': raw_davis.write(raw / 'davis'), 'a2d_sentences': raw_a2d.write(raw / 'a2d'),
-               'jhmdb_sentences': write_jhmdb(raw / 'jhmdb'), 'refcoco': write_refcoco(raw / 'coco')}
+               'jhmdb_sentences': raw_copies.write_jhmdb(raw / 'jhmdb'),
+               'refcoco': raw_copies.write_refcoco(raw / 'coco')}
     written |= {name: written['refcoco'] for name in ('refcoco_plus', 'refcocog')}
     return {'ref_youtube_vos': str(world_records)} | {
         name: str(build.build(name, folder, out)) for name, folder in written.items()}
@@ -188,7 +152,13 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
     assert table.strip() in capsys.readouterr().out
     if annotated:
         assert scores['images'] > 0 and scores['results'] == 2 * scores['images']  # of each query
+        assert run(evaluate, experiment, workdir, '--shuffle_sentences') == 2
+        assert f"protocol = '{config.evaluation.protocol}': sentences can only be shuffled" in capsys.readouterr().err
+    if name == 'a2d_sentences':
+        assert {row['image_id'] for row in json.loads(predictions.read_text())} == {
+            f'v_{raw_a2d.TEST}_f_2_i_0', f'v_{raw_a2d.TEST}_f_5_i_0'}
     if config.evaluation.protocol == 'davis':
+        assert scores['objects'] == 3
         with zipfile.ZipFile(predictions) as archive:
             assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
                                                for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
