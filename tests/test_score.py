@@ -23,9 +23,8 @@ from sgmg_jax.benchmarks import score as benchmark_of_scores
 from sgmg_jax.data import records, synthetic
 from sgmg_jax.doctor import places as places_of_raw
 from sgmg_jax.evaluation import davis, mean_ap, scoring
-from sgmg_jax.inference import leaderboard
 from sgmg_jax.score import __main__ as command
-from sgmg_jax.score import coco, common
+from sgmg_jax.score import coco, common, submission
 
 SIZE = (36, 50)
 
@@ -71,10 +70,10 @@ def split():
 def write(root, split, masks_of):
     for record in split:
         for expression in record.video.expressions:
-            leaderboard.write_masks(
+            submission.write_masks(
                 root, record.video.name, expression.id, record.video.frame_names, masks_of(record, expression)
             )
-    leaderboard.zip_submission(root, root / 'submission.zip')
+    submission.zip_submission(root, root / 'submission.zip')
 
 
 def shifted(record, expression):
@@ -208,8 +207,8 @@ def predict_public(root, wrong=()):
         frames = raw_tree.VALID[video]
         for key, expression in raw_tree.expressions().items():
             masks = np.stack([raw_tree.mask(t) == int(expression['obj_id']) for t in range(len(frames))])
-            leaderboard.write_masks(root, video, key, frames, masks ^ ((video, key) in wrong))
-    leaderboard.zip_submission(root, root / 'submission.zip')
+            submission.write_masks(root, video, key, frames, masks ^ ((video, key) in wrong))
+    submission.zip_submission(root, root / 'submission.zip')
 
 
 def test_public_ground_truth(tmp_path, public):
@@ -515,14 +514,14 @@ def test_end_to_end_on_built_records(tmp_path, capsys):
         truth = record.decode_masks()
         for position, expression in enumerate(record.video.expressions):
             masks = truth == expression.object_id
-            leaderboard.write_masks(
+            submission.write_masks(
                 tmp_path / 'run',
                 record.video.name,
                 expression.id,
                 record.video.frame_names,
                 masks if position else ~masks,
             )
-    leaderboard.zip_submission(tmp_path / 'run', tmp_path / 'submission.zip')
+    submission.zip_submission(tmp_path / 'run', tmp_path / 'submission.zip')
     out = tmp_path / 'scores.json'
     arguments = ['ytvos', directory, tmp_path / 'submission.zip', out]
     assert run(*arguments) == 0
@@ -620,7 +619,7 @@ def summaries(tmp_path, split, pictures):
     maps = [record for record in split if record.masks]
     for annotator in range(4):
         for record in maps:
-            leaderboard.write_maps(tmp_path / f'anno_{annotator}', record.video.name, record.video.frame_names,
+            submission.write_maps(tmp_path / f'anno_{annotator}', record.video.name, record.video.frame_names,
                                    record.decode_masks() % scoring.VOID)
     yield score.score_submission('ytvos', tmp_path / 'submission.zip', split, progress=False)
     yield score.score_submission('a2d', tmp_path / 'results.json', pictures, progress=False)
@@ -1104,7 +1103,7 @@ def test_damaged_public_json_is_refused_or_scored(tmp_path_factory, data):
         content = {'videos': {'a': {'frames': ['0', '1'], 'expressions': {'0': {'exp': 'x', 'obj_id': '1'}}}}}
         masks = np.zeros((2, 6, 7), bool)
         masks[:, 1:4] = True
-        leaderboard.write_masks(valid, 'a', '0', ('0', '1'), masks)
+        submission.write_masks(valid, 'a', '0', ('0', '1'), masks)
         SCORED.update(valid=valid, challenge=json.dumps(content).encode())
     valid = SCORED['valid']
     (valid / 'meta_expressions_challenge.json').write_bytes(damaged(data, SCORED['challenge']))

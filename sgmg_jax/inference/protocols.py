@@ -16,8 +16,8 @@ from pycocotools import mask as rle
 from sgmg_jax import files, pictures
 from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
-from sgmg_jax.inference import leaderboard
 from sgmg_jax.ops import masks
+from sgmg_jax.score import submission
 from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = len(davis.ANNOTATORS)
@@ -46,7 +46,7 @@ def write_expressions(predictor, record, folder):
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for expression, logits in zip(video.expressions, ask([e.text for e in video.expressions])):
             names = video.frame_names[start:start + len(logits)]
-            leaderboard.write_masks(folder, video.name, expression.id, names, logits > 0)
+            submission.write_masks(folder, video.name, expression.id, names, logits > 0)
 
 
 def write_objects(predictor, record, folder):
@@ -57,7 +57,7 @@ def write_objects(predictor, record, folder):
         for annotator, expressions in enumerate(groups):
             logits = np.stack(list(ask([expression.text for expression in expressions])))
             maps = masks.merge_objects(logits, [expression.object_id for expression in expressions])
-            leaderboard.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
+            submission.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
                                    video.frame_names[start:start + len(maps)], maps)
 
 
@@ -158,7 +158,7 @@ def _join_results(folder, videos):
 
 
 def _read_expression(folder, video, expression, frame):
-    path = _path(folder, leaderboard.TOP, video.name, expression.id, video.frame_names[frame], suffix='.png')
+    path = _path(folder, submission.TOP, video.name, expression.id, video.frame_names[frame], suffix='.png')
     return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['L']) > 127
 
 
@@ -171,17 +171,17 @@ def _read_object(folder, video, expression, frame):
 def _zip_expressions(folder, videos):
     """Checked as an evaluation server would, which gives no reasons."""
     path = pathlib.Path(folder) / 'submission.zip'
-    leaderboard.zip_submission(folder, path)
-    problems = leaderboard.check_submission(path, expected_videos(videos))
+    submission.zip_submission(folder, path)
+    problems = submission.check_submission(path, expected_videos(videos))
     if problems:
-        raise ValueError(f'{path}: not fit for upload.\n{leaderboard.format_problems(problems)}')
+        raise ValueError(f'{path}: not fit for upload.\n{submission.format_problems(problems)}')
     return path
 
 
 def _zip_objects(folder, videos):
     del videos  # What is missing, scoring finds: there is always ground truth.
     path = pathlib.Path(folder) / 'submission.zip'
-    leaderboard.zip_submission(folder, path, davis.ANNOTATORS)
+    submission.zip_submission(folder, path, davis.ANNOTATORS)
     return path
 
 

@@ -10,8 +10,7 @@ import tqdm
 from sgmg_jax import files
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
-from sgmg_jax.inference import leaderboard
-from sgmg_jax.score import common
+from sgmg_jax.score import common, submission
 
 BENCHMARKS = 'a2d', 'jhmdb', 'refcoco'
 LARGEST_MEMBER = 2 ** 28  # bytes of results in a zip, unpacked; it takes four times that
@@ -51,18 +50,18 @@ def _read_results(path: pathlib.Path):
         files.check_regular(path)
         if not zipfile.is_zipfile(path):
             return files.read_json(path)
-        with leaderboard.open_zip(path) as archive:
+        with submission.open_zip(path) as archive:
             names = [name for name in archive.namelist()
                      if name.endswith('.json') and not any(map(files.is_junk, name.split('/')))]
             if len(names) != 1:
                 raise ValueError(f'{path}: {len(names)} .json files in the zip, one is right')
             try:
-                data = leaderboard.read_member(archive, names[0], LARGEST_MEMBER)
+                data = submission.read_member(archive, names[0], LARGEST_MEMBER)
             except ValueError as error:
                 raise ValueError(f'{path}: {names[0]}: {error}') from error
         return files.parse_json(data, f'{path}: {names[0]}')
     except (OSError, ValueError) as error:
-        raise common.WrongPredictions([leaderboard.Problem('unreadable results', 1, (str(error),),
+        raise common.WrongPredictions([submission.Problem('unreadable results', 1, (str(error),),
                                                     'give one JSON file, or a zip with one in it')]) from error
 
 
@@ -100,7 +99,7 @@ def _check_truth(truth: dict, where):
 
 def _checked_results(truth: dict, path) -> list[dict]:
     results = _read_results(pathlib.Path(path))
-    problems = leaderboard.problems_of(mean_ap.check_results(truth, results))
+    problems = submission.problems_of(mean_ap.check_results(truth, results))
     if problems:
         raise common.WrongPredictions(problems)
     return results

@@ -5,16 +5,16 @@ import pathlib
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.inference import leaderboard
+from sgmg_jax.score import submission
 
 MOST_PIXELS = 2 ** 30  # of all masks of a sequence, or of an expression
 
 
 class WrongPredictions(ValueError):
-    """What was predicted cannot be scored. problems: list of leaderboard.Problem."""
+    """What was predicted cannot be scored. problems: list of submission.Problem."""
 
     def __init__(self, problems):
-        super().__init__(leaderboard.format_problems(problems))
+        super().__init__(submission.format_problems(problems))
         self.problems = problems
 
 

@@ -13,9 +13,8 @@ import numpy as np
 from sgmg_jax import files
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import davis, scoring
-from sgmg_jax.inference import leaderboard
 from sgmg_jax.processes import for_each
-from sgmg_jax.score import common
+from sgmg_jax.score import common, submission
 
 COLUMNS = ('J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
            'frames', 'objects')
@@ -66,7 +65,7 @@ def sequences_of_records(split: Sequence[records.Record]) -> Sequences:
 @contextlib.contextmanager
 def _open_work(path, open_source, arguments, task: str, annotators: dict[str, str], check_only: bool):
     truth = open_source(*arguments)
-    with leaderboard.open_submission(path, top='') as submission:
+    with submission.open_submission(path, top='') as predicted:
         def work(index):
             """What is wrong, and if nothing is, a list of scores for each annotator."""
             found = collections.defaultdict(list)
@@ -78,17 +77,17 @@ def _open_work(path, open_source, arguments, task: str, annotators: dict[str, st
                                  f'{davis.MAX_PREDICTED} (255 is void). Take it from the original archive again.')
             limit = davis.MAX_PREDICTED if task == 'unsupervised' else count
             names = truth.frame_names[index][davis.scored_frames(len(masks), task)]
-            predictions = [_read_maps(submission, [f'{folder}{truth.names[index]}/{name}.png' for name in names],
+            predictions = [_read_maps(predicted, [f'{folder}{truth.names[index]}/{name}.png' for name in names],
                                       masks.shape[1:], limit, found) for folder in annotators.values()]
             return dict(found), None if found or check_only else davis.score_sequence(masks, predictions, task)
         yield work
 
 
-def _read_maps(submission, names: list[str], size: tuple[int, int], limit: int, found) -> np.ndarray:
+def _read_maps(predicted, names: list[str], size: tuple[int, int], limit: int, found) -> np.ndarray:
     """Index maps [T H W], 0 where something is wrong with a PNG."""
     maps = np.zeros((len(names), *size), np.uint8)
     for index_map, name in zip(maps, names):
-        pixels = leaderboard.read_png(submission, name, size, ['P', 'L'],
+        pixels = submission.read_png(predicted, name, size, ['P', 'L'],
                                       "save index maps with 8 bits and one channel: Pillow's mode P or L", found)
         if pixels is not None:
             index_map[:] = pixels
@@ -144,16 +143,16 @@ def _check(path, source, task: str, processes: int, check_only: bool, progress: 
         if not frames[davis.scored_frames(len(frames), task)]:
             raise ValueError(f'sequence {name} of the ground truth: has {len(frames)} frames, of which none counts if '
                              f'the task is {task}; take it from the original archive again')
-    with leaderboard.open_submission(path, top='') as submission:
-        names = submission.files
+    with submission.open_submission(path, top='') as predicted:
+        names = predicted.files
     try:
         annotators = davis.find_predictions(names, truth.names)
     except ValueError as error:
-        raise common.WrongPredictions([leaderboard.Problem('wrong folders', 1, (str(error),),
+        raise common.WrongPredictions([submission.Problem('wrong folders', 1, (str(error),),
                                                            'see python -m sgmg_jax.score davis --help')]) from error
     missing = _missing_maps(set(names), truth, annotators, task)
-    leaderboard.find_duplicates(submission, missing)
-    problems = leaderboard.problems_of(missing)
+    submission.find_duplicates(predicted, missing)
+    problems = submission.problems_of(missing)
     if problems:
         raise common.WrongPredictions(problems)
     results = for_each(_open_work, (path, open_source, arguments, task, annotators, check_only),
@@ -163,7 +162,7 @@ def _check(path, source, task: str, processes: int, check_only: bool, progress: 
         for key, where in of_sequence.items():
             found[key] += where
     if found:
-        raise common.WrongPredictions(leaderboard.problems_of(found))
+        raise common.WrongPredictions(submission.problems_of(found))
     return truth, annotators, results
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from sgmg_jax import files, pictures
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import scoring
-from sgmg_jax.inference import leaderboard
 from sgmg_jax.processes import for_each
-from sgmg_jax.score import common
+from sgmg_jax.score import common, submission
 
 CHALLENGE = 'meta_expressions_challenge.json'
 MOST_OBJECTS = 254  # of a video, in its index maps
@@ -27,9 +26,9 @@ class Truth(typing.NamedTuple):
     read: Callable[[int], Callable[[records.Expression], tuple[np.ndarray, int | None]]]
 
 
-def expected_videos(videos: Iterable[records.Video]) -> list[leaderboard.ExpectedVideo]:
+def expected_videos(videos: Iterable[records.Video]) -> list[submission.ExpectedVideo]:
     """What a submission for these videos must hold, hidden expressions included."""
-    return [leaderboard.ExpectedVideo(video.name, video.frame_names, (video.height, video.width),
+    return [submission.ExpectedVideo(video.name, video.frame_names, (video.height, video.width),
                                       tuple(expression.id for expression in video.expressions))
             for video in videos]
 
@@ -147,7 +146,7 @@ def open_truth(folder, split: str) -> Truth:
 
 def score_submission(path, split: Sequence[records.Record], progress: bool) -> dict:
     """See the package's. The submission may hold more videos than the split, and only what is in the way of scoring is
-    found: `leaderboard.check_submission` finds all faults."""
+    found: `submission.check_submission` finds all faults."""
     return _score(path, (_records_truth, (split,)), len(split), 1, progress)
 
 
@@ -159,17 +158,17 @@ def _score(path, source, count: int, processes: int, progress: bool) -> dict:
 @contextlib.contextmanager
 def _open_work(path, open_source, arguments) -> Iterator[Callable[[int], list[dict]]]:
     truth = open_source(*arguments)
-    with leaderboard.open_submission(path) as submission:
+    with submission.open_submission(path) as predicted:
         def work(index):
             video = truth.videos[index]
             known = _known(video)
             truth_of = truth.read(index) if known else None
-            return [_score_expression(submission, video, e, *truth_of(e)) for e in known]
+            return [_score_expression(predicted, video, e, *truth_of(e)) for e in known]
         yield work
 
 
-def _score_expression(submission, video: records.Video, expression: records.Expression, truth, object_id) -> dict:
-    prediction = _read_expression(submission, video, expression.id)
+def _score_expression(predicted, video: records.Video, expression: records.Expression, truth, object_id) -> dict:
+    prediction = _read_expression(predicted, video, expression.id)
     try:
         score = scoring.score_expression(truth, object_id, prediction)
     except ValueError as error:
@@ -182,11 +181,11 @@ def _known(video: records.Video) -> list[records.Expression]:
     return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
 
 
-def _read_expression(submission, video: records.Video, expression_id: str) -> np.ndarray:
+def _read_expression(predicted, video: records.Video, expression_id: str) -> np.ndarray:
     """Masks of one expression, bool [T H W]."""
     masks = []
     for frame_name in video.frame_names:
-        masks.append(leaderboard.read_mask(submission, video.name, expression_id, frame_name,
+        masks.append(submission.read_mask(predicted, video.name, expression_id, frame_name,
                                            (video.height, video.width)))
     return np.stack(masks)
 
@@ -195,7 +194,7 @@ def run(options) -> dict | None:
     """Does the command's work, see the package's help."""
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
-    problems = leaderboard.check_submission(options.pred, expected, options.processes, progress=True)
+    problems = submission.check_submission(options.pred, expected, options.processes, progress=True)
     if problems:
         raise common.WrongPredictions(problems)
     masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)

@@ -9,8 +9,9 @@ from pycocotools import mask as rle
 import pytest
 
 from sgmg_jax.data import records
-from sgmg_jax.inference import leaderboard, protocols
+from sgmg_jax.inference import protocols
 from sgmg_jax.ops import masks
+from sgmg_jax.score import submission
 
 SIZE = (6, 9)
 
@@ -65,7 +66,7 @@ def test_ytvos_masks_and_what_is_read_back(tmp_path):
     protocol.write(Known(3), record, tmp_path)
     assert protocol.finish(tmp_path, [record.video]).name == 'submission.zip'
     expected = [(record.video.name, record.video.frame_names, SIZE, ('0', '1'))]
-    assert leaderboard.check_submission(tmp_path / 'submission.zip', expected) == []
+    assert submission.check_submission(tmp_path / 'submission.zip', expected) == []
     for e in record.video.expressions:
         for t in range(7):
             np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, t), Known.logits(e.text, t) > 0)
@@ -218,7 +219,7 @@ def test_what_is_read_back_is_checked(tmp_path, benchmark):
     grey = np.tile(np.array([0, 1, 127, 128, 255, 1, 0, 0, 2], np.uint8), (6, 1))
     image = Image.fromarray(grey)
     if benchmark == 'davis':
-        image.putpalette(leaderboard.PALETTE)
+        image.putpalette(submission.PALETTE)
     image.save(path)
     expected = grey > 127 if benchmark == 'ytvos' else grey == 1
     np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, 0), expected)

@@ -16,14 +16,14 @@ from PIL import Image
 import pytest
 import small
 
-from sgmg_jax.inference import leaderboard
+from sgmg_jax.score import submission
 
 EXPECTED = [
     ('bear', ('00000', '00005', '00015'), (24, 37), ('0', '1')),
     ('cat', ('00020', '00025'), (9, 16), ('0',)),
 ]
 FILES = sorted(
-    leaderboard.mask_path(video, expression, frame)
+    submission.mask_path(video, expression, frame)
     for video, frames, _, expressions in EXPECTED
     for expression in expressions
     for frame in frames
@@ -40,12 +40,12 @@ def root(tmp_path):
     """A folder with a right submission in it."""
     for video, frames, _, expressions in EXPECTED:
         for expression in expressions:
-            leaderboard.write_masks(tmp_path / 'run', video, expression, frames, masks_of(video, expression))
+            submission.write_masks(tmp_path / 'run', video, expression, frames, masks_of(video, expression))
     return tmp_path / 'run'
 
 
 def check(path, expected=EXPECTED):
-    return leaderboard.check_submission(path, expected)
+    return submission.check_submission(path, expected)
 
 
 def everything_under(folder):
@@ -53,7 +53,7 @@ def everything_under(folder):
 
 
 def only(problems):
-    assert len(problems) == 1, leaderboard.format_problems(problems)
+    assert len(problems) == 1, submission.format_problems(problems)
     return problems[0]
 
 
@@ -63,7 +63,7 @@ def test_written_files(root):
     for video, frames, _, expressions in EXPECTED:
         for expression in expressions:
             for frame, mask in zip(frames, masks_of(video, expression)):
-                with Image.open(root / leaderboard.mask_path(video, expression, frame)) as image:
+                with Image.open(root / submission.mask_path(video, expression, frame)) as image:
                     assert image.mode == 'L' and image.format == 'PNG'
                     np.testing.assert_array_equal(np.asarray(image), np.where(mask, 255, 0))
 
@@ -71,14 +71,14 @@ def test_written_files(root):
 def test_masks_may_come_window_by_window(root):
     masks = masks_of('bear', '0')
     for start in (0, 2):
-        leaderboard.write_masks(root, 'bear', '8', EXPECTED[0][1][start:start + 2], masks[start:start + 2])
+        submission.write_masks(root, 'bear', '8', EXPECTED[0][1][start:start + 2], masks[start:start + 2])
     assert [path.read_bytes() for path in sorted((root / 'Annotations/bear/8').iterdir())] == [
         path.read_bytes() for path in sorted((root / 'Annotations/bear/0').iterdir())]
 
 
 def test_maps_have_the_colours_of_davis(tmp_path):
     maps = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    leaderboard.write_maps(tmp_path / 'anno_0', 'bear', ('00000', '00001'), maps)
+    submission.write_maps(tmp_path / 'anno_0', 'bear', ('00000', '00001'), maps)
     with Image.open(tmp_path / 'anno_0/bear/00001.png') as image:
         assert image.mode == 'P'
         np.testing.assert_array_equal(np.asarray(image), maps[1])
@@ -87,7 +87,7 @@ def test_maps_have_the_colours_of_davis(tmp_path):
                                            0, 128, 128, 128, 128, 128, 64, 0, 0]
         assert image.getpalette()[-3:] == [224, 224, 192]
     with pytest.raises(ValueError, match='maps must be uint8'):
-        leaderboard.write_maps(tmp_path, 'bear', ('0',), np.zeros((1, 2, 2), bool))
+        submission.write_maps(tmp_path, 'bear', ('0',), np.zeros((1, 2, 2), bool))
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_maps_have_the_colours_of_davis(tmp_path):
 )
 def test_write_refuses(tmp_path, names, masks, match):
     with pytest.raises(ValueError, match=match):
-        leaderboard.write_masks(tmp_path / 'run', 'bear', '7', names, masks)
+        submission.write_masks(tmp_path / 'run', 'bear', '7', names, masks)
     assert not (tmp_path / 'run').exists()
 
 
@@ -111,18 +111,18 @@ def test_names_of_the_data_set_cannot_lead_elsewhere(tmp_path, name):
     masks, maps = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), np.uint8)
     for video, expression, frame in ((name, '0', '0'), ('bear', name, '0'), ('bear', '0', name)):
         with pytest.raises(ValueError, match='must .*Rename it'):
-            leaderboard.write_masks(tmp_path / 'run', video, expression, [frame], masks)
+            submission.write_masks(tmp_path / 'run', video, expression, [frame], masks)
         if expression != name:
             with pytest.raises(ValueError, match='must .*Rename it'):
-                leaderboard.write_maps(tmp_path / 'run', video, [frame], maps)
+                submission.write_maps(tmp_path / 'run', video, [frame], maps)
     assert not (tmp_path / 'run').exists()
 
 
 def test_files_are_readable_by_others(root):
     before = os.umask(0o022)
     try:
-        leaderboard.write_masks(root, 'bear', '9', ('0',), np.ones((1, 4, 4), bool))
-        leaderboard.zip_submission(root, root / 'a.zip')
+        submission.write_masks(root, 'bear', '9', ('0',), np.ones((1, 4, 4), bool))
+        submission.zip_submission(root, root / 'a.zip')
     finally:
         os.umask(before)
     for path in (root / 'Annotations/bear/9/0.png', root / 'a.zip'):
@@ -147,7 +147,7 @@ def test_full_disk_leaves_no_half_mask(root, monkeypatch):
     before = everything_under(root)
     fill_disk_after(monkeypatch, 2)
     with pytest.raises(OSError, match='No space left') as caught:
-        leaderboard.write_masks(root, 'bear', '9', ('0', '1', '2'), np.ones((3, 4, 4), bool))
+        submission.write_masks(root, 'bear', '9', ('0', '1', '2'), np.ones((3, 4, 4), bool))
     assert caught.value.errno == errno.ENOSPC and caught.value.filename.endswith('Annotations/bear/9/2.png')
     new = set(everything_under(root)) - set(before)
     assert new == {'Annotations/bear/9', 'Annotations/bear/9/0.png', 'Annotations/bear/9/1.png'}
@@ -157,13 +157,13 @@ def test_zip_holds_the_folder_and_is_deterministic(root, tmp_path):
     (root / 'scores.json').write_text('{}')
     (root / 'Annotations/bear/.DS_Store').write_bytes(b'')
     (root / 'Annotations/bear/0/._00000.png').write_bytes(b'')
-    assert leaderboard.zip_submission(root, tmp_path / 'a.zip') == len(FILES)
+    assert submission.zip_submission(root, tmp_path / 'a.zip') == len(FILES)
     with zipfile.ZipFile(tmp_path / 'a.zip') as archive:
         assert archive.namelist() == FILES and archive.testzip() is None
         assert all(archive.read(name) == (root / name).read_bytes() for name in FILES)
     for path in root.rglob('*'):
         os.utime(path, (0, 0))
-    leaderboard.zip_submission(root, tmp_path / 'b.zip')
+    submission.zip_submission(root, tmp_path / 'b.zip')
     assert (tmp_path / 'a.zip').read_bytes() == (tmp_path / 'b.zip').read_bytes()
 
 
@@ -177,14 +177,14 @@ def test_full_disk_leaves_no_half_zip(root, tmp_path, monkeypatch):
         lambda *args, **kwargs: (_ for _ in ()).throw(OSError(errno.ENOSPC, 'No space left')),
     )
     with pytest.raises(OSError, match='No space left') as caught:
-        leaderboard.zip_submission(root, path)
+        submission.zip_submission(root, path)
     assert caught.value.filename == str(path)
     assert everything_under(tmp_path / 'out') == ['a.zip'] and path.read_bytes() == b'earlier'
 
 
 def test_zip_of_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match='no mask'):
-        leaderboard.zip_submission(tmp_path, tmp_path / 'a.zip')
+        submission.zip_submission(tmp_path, tmp_path / 'a.zip')
     assert everything_under(tmp_path) == []
 
 
@@ -192,58 +192,58 @@ def test_links_are_not_zipped(root, tmp_path):
     mask = root / 'Annotations/bear/0/00000.png'
     mask.rename(mask.with_name('other'))
     mask.symlink_to(mask.with_name('other'))  # within the submission
-    leaderboard.zip_submission(root, tmp_path / 'a.zip')
+    submission.zip_submission(root, tmp_path / 'a.zip')
     assert check(tmp_path / 'a.zip') == []
     mask.unlink()
     mask.symlink_to('/etc/passwd')
     with pytest.raises(ValueError, match=r'00000\.png: is a link to .*passwd, outside of'):
-        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+        submission.zip_submission(root, tmp_path / 'b.zip')
     mask.unlink()
     os.mkfifo(mask)
     with pytest.raises(ValueError, match=r'00000\.png: is a pipe'):
-        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+        submission.zip_submission(root, tmp_path / 'b.zip')
     mask.unlink()
     (root / 'Annotations/dog').symlink_to(root / 'Annotations/bear')
     with pytest.raises(ValueError, match='Annotations/dog: is a link to another folder'):
-        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+        submission.zip_submission(root, tmp_path / 'b.zip')
     (root / 'Annotations').rename(root / 'elsewhere')
     (root / 'Annotations').symlink_to(root / 'elsewhere')
     with pytest.raises(ValueError, match='Annotations: is a link to another folder'):
-        leaderboard.zip_submission(root, tmp_path / 'b.zip')
+        submission.zip_submission(root, tmp_path / 'b.zip')
     assert not (tmp_path / 'b.zip').exists()
 
 
 def test_folder_and_zip_read_alike(root, tmp_path):
-    leaderboard.zip_submission(root, tmp_path / 'a.zip')
+    submission.zip_submission(root, tmp_path / 'a.zip')
     (root / 'scores.json').write_text('{}')  # Beside Annotations/: no part of the submission.
     (root / 'Annotations/bear/1/00005.png').unlink()
     with (
-        leaderboard.open_submission(root) as folder,
-        leaderboard.open_submission(tmp_path / 'a.zip') as archive,
+        submission.open_submission(root) as folder,
+        submission.open_submission(tmp_path / 'a.zip') as archive,
     ):
         assert set(archive.files) - set(folder.files) == {'Annotations/bear/1/00005.png'}
         assert set(folder.files) < set(archive.files)
         for name in folder.files:
             assert folder.read(name) == archive.read(name)
-        for submission in (folder, archive):
+        for opened in (folder, archive):
             np.testing.assert_array_equal(
-                leaderboard.read_mask(submission, 'cat', '0', '00025'), masks_of('cat', '0')[1]
+                submission.read_mask(opened, 'cat', '0', '00025'), masks_of('cat', '0')[1]
             )
             with pytest.raises(ValueError, match='Annotations/cat/0/00030.png'):
-                leaderboard.read_mask(submission, 'cat', '0', '00030')
+                submission.read_mask(opened, 'cat', '0', '00030')
 
 
 def test_open_refuses(tmp_path):
     with pytest.raises(FileNotFoundError, match='no such submission'):
-        with leaderboard.open_submission(tmp_path / 'none.zip'):
+        with submission.open_submission(tmp_path / 'none.zip'):
             pass
     (tmp_path / 'text.zip').write_text('not a zip')
     with pytest.raises(ValueError, match='text.zip: neither a folder nor a readable zip'):
-        with leaderboard.open_submission(tmp_path / 'text.zip'):
+        with submission.open_submission(tmp_path / 'text.zip'):
             pass
     os.mkfifo(tmp_path / 'pipe.zip')
     with pytest.raises(ValueError, match='pipe.zip: is a pipe'):
-        with leaderboard.open_submission(tmp_path / 'pipe.zip'):
+        with submission.open_submission(tmp_path / 'pipe.zip'):
             pass
 
 
@@ -362,12 +362,12 @@ def test_what_is_no_file_is_not_read(root):
     assert problem.kind == 'unreadable PNG' and problem.count == 3
     for example, words in zip(problem.examples, ('outside of', 'is a pipe', 'No such file')):
         assert words in example
-    with leaderboard.open_submission(root) as submission:
+    with submission.open_submission(root) as opened:
         for name in ('../secret.png', str(secret), 'Annotations/bear', ''):
             with pytest.raises(FileNotFoundError, match='no such file'):
-                submission.read(name)
+                opened.read(name)
         with pytest.raises(ValueError, match='cannot read Annotations/bear/0/00000.png .*outside of'):
-            leaderboard.read_mask(submission, 'bear', '0', '00000')
+            submission.read_mask(opened, 'bear', '0', '00000')
     (root / 'Annotations/dog').symlink_to(root / 'Annotations')
     with pytest.raises(ValueError, match='Annotations/dog: is a link to another folder'):
         check(root)
@@ -395,15 +395,15 @@ def test_grey_masks_are_read_at_127(tmp_path):
     (tmp_path / 'Annotations/bear/0').mkdir(parents=True)
     grey = np.array([[0, 1, 126, 127, 128, 129, 254, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / 'Annotations/bear/0/00000.png')
-    with leaderboard.open_submission(tmp_path) as submission:
+    with submission.open_submission(tmp_path) as opened:
         for size in (None, (1, 8)):
-            mask = leaderboard.read_mask(submission, 'bear', '0', '00000', size)
+            mask = submission.read_mask(opened, 'bear', '0', '00000', size)
             assert mask.dtype == bool and mask.tolist() == [[False] * 4 + [True] * 4]
         with pytest.raises(ValueError, match=r'00000.png is \(1, 8\) \(H, W\), its frame \(8, 1\)'):
-            leaderboard.read_mask(submission, 'bear', '0', '00000', (8, 1))
+            submission.read_mask(opened, 'bear', '0', '00000', (8, 1))
         Image.fromarray(grey).convert('P').save(tmp_path / 'Annotations/bear/0/00000.png')
         with pytest.raises(ValueError, match='mode P, not L'):
-            leaderboard.read_mask(submission, 'bear', '0', '00000')
+            submission.read_mask(opened, 'bear', '0', '00000')
 
 
 def test_pixels_of_a_wrong_size_are_not_decoded(root, monkeypatch):
@@ -484,14 +484,14 @@ def test_many_faults_stay_few_lines(root):
     problems = check(root, [('bear', frames, (24, 37), ('0', '1')), EXPECTED[1]])
     counts = {problem.kind: problem.count for problem in problems}
     assert counts == {'missing frame': 2 * (20_000 - 3)}
-    text = leaderboard.format_problems(problems)
+    text = submission.format_problems(problems)
     assert 'missing frame: 39,994' in text and '... and 39,991 more' in text and len(text.splitlines()) < 10
-    assert leaderboard.format_problems([]) == ''
+    assert submission.format_problems([]) == ''
 
 
 def test_names_cannot_write_to_a_terminal():
-    problem = leaderboard.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
-    text = leaderboard.format_problems([problem])
+    problem = submission.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
+    text = submission.format_problems([problem])
     assert text.splitlines() == [
         'unexpected file: 4', r'    a\x1b[2Jb', r'    c\nd\te', rf'    \ud800{"x" * 292}..', '    ... and 1 more',
         r'    to mend: \x1b]0;']
@@ -537,20 +537,20 @@ def test_members_that_lie(tmp_path, make, reason):
     assert (problem.kind, problem.count) == ('unreadable PNG', 1)
     assert problem.examples[0].startswith(f'{NAME}: ')
     with pytest.raises(ValueError, match=reason):
-        with leaderboard.open_submission(path) as submission:
-            submission.read(NAME)
-    with leaderboard.open_submission(path) as submission:
+        with submission.open_submission(path) as opened:
+            opened.read(NAME)
+    with submission.open_submission(path) as opened:
         with pytest.raises(FileNotFoundError, match='no such file in the zip'):
-            submission.read('x')
+            opened.read('x')
 
 
 def test_a_member_takes_no_more_memory_than_it_says(tmp_path):
     path = altered(one(tmp_path / 'a.zip', bytes(2 ** 27)), 24, '<I', 100)
     tracemalloc.start()
     try:
-        with leaderboard.open_submission(path) as submission:
+        with submission.open_submission(path) as opened:
             with pytest.raises(ValueError, match='CRC'):
-                submission.read(NAME)
+                opened.read(NAME)
         assert tracemalloc.get_traced_memory()[1] < 2 ** 23
     finally:
         tracemalloc.stop()
@@ -559,10 +559,10 @@ def test_a_member_takes_no_more_memory_than_it_says(tmp_path):
 def test_limits_of_a_zip(tmp_path, monkeypatch):
     path = one(tmp_path / 'a.zip')
     assert check(path, ONE) == []
-    monkeypatch.setattr(leaderboard, 'LARGEST_SUBMISSION', len(BLACK) - 1)
+    monkeypatch.setattr(submission, 'LARGEST_SUBMISSION', len(BLACK) - 1)
     with pytest.raises(ValueError, match=rf'a.zip: its files have {len(BLACK)} bytes when unpacked'):
         check(path, ONE)
-    monkeypatch.setattr(leaderboard, 'LARGEST_SUBMISSION', len(BLACK))
+    monkeypatch.setattr(submission, 'LARGEST_SUBMISSION', len(BLACK))
     assert check(path, ONE) == []
     with path.open('ab') as file:
         file.truncate(2 ** 26)
@@ -580,10 +580,10 @@ def test_limits_of_a_zip(tmp_path, monkeypatch):
 def test_only_the_list_of_files_is_bounded_by_its_limit(tmp_path, monkeypatch):
     content = bytes(range(256)) * 2000
     path = one(tmp_path / 'a.zip', content, zipfile.ZIP_STORED)
-    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 46 + len(NAME))
-    with leaderboard.open_submission(path) as submission:
-        assert submission.read(NAME) == content
-    monkeypatch.setattr(leaderboard, 'LARGEST_INDEX', 45 + len(NAME))
+    monkeypatch.setattr(submission, 'LARGEST_INDEX', 46 + len(NAME))
+    with submission.open_submission(path) as opened:
+        assert opened.read(NAME) == content
+    monkeypatch.setattr(submission, 'LARGEST_INDEX', 45 + len(NAME))
     with pytest.raises(ValueError, match='its list of files has 73 bytes, at most 72 are read'):
         check(path, ONE)
 
@@ -618,7 +618,7 @@ def test_damaged_zips_are_named(tmp_path_factory, data):
     except ValueError as error:
         assert str(error).startswith(str(path))
     else:
-        leaderboard.format_problems(problems).encode()
+        submission.format_problems(problems).encode()
 
 
 @given(st.data())
