@@ -4,7 +4,7 @@
 
 or, step by step,
 
-    python -m sgmg_jax.data.synthetic --out=runs/demo/raw --train=1200 --valid=40 --size=112
+    python -m sgmg_jax.synthetic --out=runs/demo/raw --train=1200 --valid=40 --size=112
     python -m datasets.build ref_youtube_vos --raw=runs/demo/raw --out=runs/demo/records
     python train.py    --config=configs/synthetic.py --workdir=runs/demo
     python evaluate.py --config=configs/synthetic.py --workdir=runs/demo

@@ -5,6 +5,7 @@ the user's ends it with one message on stderr and exit status 2; --debug shows t
 """
 import argparse
 from collections.abc import Callable, Sequence
+import importlib
 from logging import getLogger
 import os
 import re
@@ -96,6 +97,12 @@ def exit_with(work: Callable[[argparse.Namespace], int | None], parser: argparse
     """Parses `argv` (by default the command line), and runs `work` with the options as `run` does."""
     options = parser.parse_args(argv)
     return run(lambda: work(options), options.debug)
+
+
+def run_moved(old: str, new: str, argv: Sequence[str] | None = None) -> int:
+    """Runs the command `python -m new`, called by its former name `old`, and returns its exit status; says so first."""
+    print(f'`python -m {old}` is now `python -m {new}`; the old name goes with the next version.', file=sys.stderr)
+    return importlib.import_module(f'{new}.__main__').main(argv)
 
 
 def load_config(spec: str) -> ConfigDict:

@@ -8,7 +8,7 @@ import pytest
 import small
 
 from datasets import build
-from sgmg_jax.data import synthetic as world
+from sgmg_jax import synthetic as world
 
 # The tests compile much and compute little: without optimisation a third less time, and by XLA's older way of writing
 # fused operations another third of what a training step takes to compile. Processes that they start inherit it.

@@ -1,4 +1,4 @@
-"""Numbers of the authors' release on seeded random weights; see sgmg_jax/convert/parity.py."""
+"""Numbers of the authors' release on seeded random weights; see sgmg_jax/parity/compare.py."""
 import json
 import pathlib
 

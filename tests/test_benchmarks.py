@@ -20,11 +20,12 @@ import small
 
 from datasets import build
 import evaluate
-from sgmg_jax import Predictor, commands, score
+from sgmg_jax import Predictor, commands
 from sgmg_jax import config as configs
 from sgmg_jax.data import records, text
 from sgmg_jax.inference import evaluate as evaluation
 from sgmg_jax.inference import protocols
+from sgmg_jax.score import __main__ as score_command
 import train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -147,7 +148,7 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
     name = next(name for name in built if folder.name.startswith(f'{name}_'))
     predictions = folder / ('predictions.json' if annotated else 'submission.zip')
     split = folder.name.removeprefix(f'{name}_')
-    assert score.main([config.evaluation.protocol, f'--gt={built[name]}', f'--pred={predictions}',
+    assert score_command.main([config.evaluation.protocol, f'--gt={built[name]}', f'--pred={predictions}',
                        f'--split={split}', '--processes=1', f'--json={tmp_path / "s.json"}']) == 0
     assert table.strip() in capsys.readouterr().out
     if annotated:

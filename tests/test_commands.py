@@ -38,6 +38,19 @@ def test_help_appears_at_once(arguments):
     assert len(lines) > 50 and len(result.stdout.splitlines()) > 5
 
 
+@pytest.mark.parametrize('former, new, arguments', [
+    ('sgmg_jax.data.synthetic', 'sgmg_jax.synthetic', ['--out={tmp}/world', '--train=1', '--valid=0', '--frames=5']),
+    ('sgmg_jax.convert parity', 'sgmg_jax.parity', ['tests/goldens/comp_posenc.npz'])])
+def test_former_names_work_and_name_the_new_one(former, new, arguments, tmp_path):
+    results = [run('-m', *name.split(), *(word.format(tmp=tmp_path / str(i)) for word in arguments))
+               for i, name in enumerate((former, new))]
+    assert [result.returncode for result in results] == [0, 0]
+    assert results[0].stderr.startswith(f'`python -m {former}` is now `python -m {new}`;')
+    assert 'is now' not in results[1].stderr
+    wrong = run('-m', *former.split(), *(['--size=1', f'--out={tmp_path}/x'] if 'syn' in former else ['nowhere']))
+    assert wrong.returncode == 2 and wrong.stderr.splitlines()[1].startswith('error: ')
+
+
 def test_help_of_the_scripts_has_every_flag():
     for script, names in (('train.py', ()), ('evaluate.py', ('checkpoint', '[no]shuffle_sentences'))):
         said = run(script, '--help').stdout

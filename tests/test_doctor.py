@@ -14,7 +14,7 @@ import raw_tree
 import scipy.io
 
 from datasets import build
-from sgmg_jax.data import synthetic as world
+from sgmg_jax import synthetic as world
 from sgmg_jax.doctor import __main__ as doctor
 from sgmg_jax.doctor import frame_sets, places, video_sets
 

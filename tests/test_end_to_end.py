@@ -17,11 +17,12 @@ import pytest
 import safetensors.numpy
 import small
 
-from sgmg_jax import Predictor, checkpoints, files, score
+from sgmg_jax import Predictor, checkpoints, files
 from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import records, text
 from sgmg_jax.inference import evaluate, predict, protocols
+from sgmg_jax.score import __main__ as score_command
 from sgmg_jax.training import loop
 
 
@@ -91,7 +92,7 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
     # The command scores the same files the same way.
     out = workdir / 'again.json'
     arguments = ['ytvos', f'--gt={config.data.records[0]}', f'--pred={folder / "submission.zip"}', f'--json={out}']
-    assert score.main(arguments) == 0
+    assert score_command.main(arguments) == 0
     assert json.loads(out.read_text()) == {k: v for k, v in summary.items() if k != 'weights'}
     # And the masks are those of the three-line API.
     record = split[0]

@@ -18,9 +18,9 @@ from pycocotools import mask as rle
 import pytest
 import raw_tree
 
-from sgmg_jax import files, score
+from sgmg_jax import files, score, synthetic
 from sgmg_jax.benchmarks import score as benchmark_of_scores
-from sgmg_jax.data import records, synthetic
+from sgmg_jax.data import records
 from sgmg_jax.doctor import places as places_of_raw
 from sgmg_jax.evaluation import davis, mean_ap, scoring
 from sgmg_jax.score import __main__ as command
@@ -30,7 +30,7 @@ SIZE = (36, 50)
 
 
 def run(benchmark, gt, pred, out, *more, processes=1):
-    return score.main([benchmark, f'--gt={gt}', f'--pred={pred}', f'--json={out}', f'--processes={processes}', *more])
+    return command.main([benchmark, f'--gt={gt}', f'--pred={pred}', f'--json={out}', f'--processes={processes}', *more])
 
 
 def png(mask):
@@ -179,7 +179,7 @@ def test_command_refuses_wrong_arguments(tmp_path, opened, capsys):
     assert run('ytvos', 'x', tmp_path / 'none.zip', tmp_path / 'scores.json') == 2
     assert 'none.zip: there is no such submission' in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
-        score.main(['ytvos', '--help'])
+        command.main(['ytvos', '--help'])
     assert caught.value.code == 0 and 'Annotations/<video>/' in capsys.readouterr().out
 
 
@@ -482,12 +482,12 @@ def test_command_teaches(capsys):
         (['refcoco', '--help'], '"image_id"'),
     ):
         with pytest.raises(SystemExit) as caught:
-            score.main(arguments)
+            command.main(arguments)
         assert caught.value.code == 0 and words in capsys.readouterr().out
     for arguments in ([], ['mevis'], ['davis', '--gt=x'], ['a2d', '--gt=x', '--pred=y', '--task=unsupervised'],
                       ['ytvos', '--gt=x', '--pred=y', '--processes=0']):
         with pytest.raises(SystemExit) as caught:
-            score.main(arguments)
+            command.main(arguments)
         assert caught.value.code == 2
 
 
@@ -497,10 +497,10 @@ def test_command_teaches(capsys):
     ('refcoco', 'instances_refcoco_val.json', 'refcoco')])
 def test_the_examples_in_the_help_are_of_the_benchmark(capsys, benchmark, truth, folder):
     with pytest.raises(SystemExit):
-        score.main([benchmark, '--help'])
+        command.main([benchmark, '--help'])
     examples = [line for line in capsys.readouterr().out.splitlines() if line.startswith('    python')]
-    command = f'    python -m sgmg_jax.score {benchmark} '
-    assert len(examples) == 2 and all(line.startswith(command) for line in examples)
+    start = f'    python -m sgmg_jax.score {benchmark} '
+    assert len(examples) == 2 and all(line.startswith(start) for line in examples)
     assert f'--gt={truth} ' in examples[0] and f'--gt=data/tfds/{folder} ' in examples[1]
 
 

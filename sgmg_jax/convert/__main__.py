@@ -1,9 +1,8 @@
-"""Weights between PyTorch and here, and the proof that both compute the same. No torch needed.
+"""Converts weights between PyTorch and this package. No torch needed.
 
     python -m sgmg_jax.convert from-official ytvos_swin_t.pth --config=configs/ytvos.py --out=weights/ytvos.safetensors
     python -m sgmg_jax.convert from-official swin_kinetics.pth roberta-base/model.safetensors --config=... --out=start
     python -m sgmg_jax.convert to-official runs/ytvos --out=ytvos_official.safetensors
-    python -m sgmg_jax.convert parity golden/
 
 `train.py` and `evaluate.py` take the same files directly: --config.init=ytvos_swin_t.pth
 """
@@ -51,10 +50,9 @@ def to_official(options):
     print(f'written: {options.out}, {len(tensors)} tensors')
 
 
-def compare(options):
-    from sgmg_jax.convert import parity
-
-    return 0 if parity.run(options.paths) else 1
+def parity(options):
+    return commands.run_moved('sgmg_jax.convert parity', 'sgmg_jax.parity',
+                              [*options.paths, *['--debug'] * options.debug])
 
 
 def main(argv=None):
@@ -79,8 +77,7 @@ def main(argv=None):
     command = add('to-official', to_official, "ours to a state dict with the released SgMg's, or SOC's, names")
     command.add_argument('path', help='a --workdir, or what from-official wrote')
     command.add_argument('--out', required=True, help='.safetensors')
-    command = add('parity', compare, 'compare with the numbers of the release on golden cases; exit status 1 if any '
-                  'differ')
+    command = add('parity', parity, 'is now python -m sgmg_jax.parity')
     command.add_argument('paths', nargs='+', help='folders or .npz files')
     return commands.exit_with(lambda options: options.run(options), parser, argv)
 

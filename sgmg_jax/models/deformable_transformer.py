@@ -9,10 +9,10 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from sgmg_jax.models.chunks import by_chunks
+from sgmg_jax.models.dropout import Dropout
 from sgmg_jax.models.layers import dense, xavier
 from sgmg_jax.ops import deformable_attention
-from sgmg_jax.ops.chunks import by_chunks
-from sgmg_jax.ops.dropout import Dropout
 from sgmg_jax.sharding import batch_local
 
 NORM_EPSILON = 1e-5

@@ -10,8 +10,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 
 from sgmg_jax.models.deformable_transformer import NORM_EPSILON, FeedForward
+from sgmg_jax.models.dropout import Dropout
 from sgmg_jax.models.layers import xavier
-from sgmg_jax.ops.dropout import Dropout
 
 
 class ObjectCluster(nn.Module):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmg_jax.models import layers
-from sgmg_jax.ops.chunks import by_chunks
+from sgmg_jax.models.chunks import by_chunks
 from sgmg_jax.sharding import batch_local
 
 WINDOW = (8, 7, 7)

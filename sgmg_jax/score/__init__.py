@@ -17,7 +17,7 @@ from sgmg_jax import files
 if typing.TYPE_CHECKING:  # What scores is imported late: --help needs none of it.
     from sgmg_jax.data import records
 
-__all__ = 'format_scores', 'main', 'score_submission', 'truth_of_records', 'write_scores'
+__all__ = 'format_scores', 'score_submission', 'truth_of_records', 'write_scores'
 
 
 def score_submission(benchmark: str, path: str | os.PathLike, split: 'Sequence[records.Record]',
@@ -72,9 +72,3 @@ def write_scores(path: str | os.PathLike, summary: dict) -> None:
     text = re.sub('[\ud800-\udfff]', lambda found: rf'\\u{ord(found[0]):04x}', text)
     with files.replacing(path) as partial:
         partial.write_text(f'{text}\n', encoding='utf-8')
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    from sgmg_jax.score import __main__ as command
-    return command.main(argv)

@@ -5,7 +5,8 @@ import golden_cases
 import numpy as np
 from safetensors.numpy import save_file
 
-from sgmg_jax.convert import cases, sources
+from sgmg_jax.convert import sources
+from sgmg_jax.parity import cases
 from sgmg_jax.systems import parameter_shapes
 
 shapes_of = functools.cache(parameter_shapes)

@@ -194,7 +194,7 @@ print('slow:', sorted(slow & {*sys.modules}))
 '''
 
 
-@pytest.mark.parametrize('module', ['datasets.build', 'sgmg_jax.doctor', 'sgmg_jax.data.synthetic'])
+@pytest.mark.parametrize('module', ['datasets.build', 'sgmg_jax.doctor', 'sgmg_jax.synthetic'])
 def test_help_imports_nothing_that_takes_long(module):
     done = subprocess.run([sys.executable, '-c', HELP, module], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from sgmg_jax import systems, types
-from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import predict
 from sgmg_jax.ops import masks, queries, resize
+from sgmg_jax.parity import cases
 
 SENTENCES = ['the white goose', 'a person on the left']
 

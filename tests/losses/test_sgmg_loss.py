@@ -1,4 +1,4 @@
-"""Matching and losses where the golden cases (tests/convert/test_parity.py) do not go."""
+"""Matching and losses where the golden cases (tests/parity/test_parity.py) do not go."""
 import jax
 import jax.numpy as jnp
 import numpy as np

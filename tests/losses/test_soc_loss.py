@@ -1,4 +1,4 @@
-"""SOC's matching and loss where the golden cases (tests/convert/test_parity.py) do not go."""
+"""SOC's matching and loss where the golden cases (tests/parity/test_parity.py) do not go."""
 import dataclasses
 import functools
 

@@ -1,4 +1,4 @@
-"""Modules by themselves: what the golden cases (tests/convert/test_parity.py) leave open."""
+"""Modules by themselves: what the golden cases (tests/parity/test_parity.py) leave open."""
 import re
 
 from flax import linen as nn
@@ -12,10 +12,10 @@ import transformers
 
 from configs import common, ytvos_fast, ytvos_soc
 from sgmg_jax import systems, types
-from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.models import deformable_transformer, layers, roberta, video_swin
 from sgmg_jax.ops import queries
+from sgmg_jax.parity import cases
 
 
 def channels_last(x):

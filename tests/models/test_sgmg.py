@@ -1,12 +1,12 @@
-"""What the golden cases of the whole model (tests/convert/test_parity.py) leave open."""
+"""What the golden cases of the whole model (tests/parity/test_parity.py) leave open."""
 
 import golden_cases
 import jax
 import numpy as np
 
 from sgmg_jax import systems, types
-from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
+from sgmg_jax.parity import cases
 
 
 def tiny_parameters():

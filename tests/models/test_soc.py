@@ -1,4 +1,4 @@
-"""SOC where the golden cases (tests/convert/test_parity.py) do not go; on a small model with seeded weights."""
+"""SOC where the golden cases (tests/parity/test_parity.py) do not go; on a small model with seeded weights."""
 import functools
 
 from flax import linen as nn

@@ -41,10 +41,11 @@ MEMORY = 2 * 2 ** 30  # bytes that a command may take beyond what importing it t
 SECONDS = 60  # of CPU that it may take; and half of that it may sleep
 CRASHED = 99  # exit status of a child that an exception ended
 HALF_WRITTEN = re.compile(r'\.partial|incomplete\.|.*\.orbax-checkpoint-tmp')
-IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.parity', 'sgmg_jax.convert.weights', 'sgmg_jax.systems',
-            'sgmg_jax.score.__main__', 'sgmg_jax.score.davis', 'sgmg_jax.score.ytvos', 'sgmg_jax.score.coco',
-            'sgmg_jax.doctor.__main__', 'sgmg_jax.doctor.frame_sets', 'sgmg_jax.doctor.video_sets',
-            'sgmg_jax.data.text', 'datasets.build', 'configs.synthetic', 'av', 'h5py', 'scipy.io')
+IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.weights', 'sgmg_jax.systems', 'sgmg_jax.parity.__main__',
+            'sgmg_jax.parity.compare', 'sgmg_jax.score.__main__', 'sgmg_jax.score.davis', 'sgmg_jax.score.ytvos',
+            'sgmg_jax.score.coco', 'sgmg_jax.doctor.__main__', 'sgmg_jax.doctor.frame_sets',
+            'sgmg_jax.doctor.video_sets', 'sgmg_jax.data.text', 'datasets.build', 'configs.synthetic', 'av', 'h5py',
+            'scipy.io')
 
 
 class Ending(NamedTuple):

@@ -18,13 +18,13 @@ COPIES = {'ref_youtube_vos': 'ref_youtube_vos', 'ref_youtube_vos with ground tru
 OTHERS = {'odd davis': 'ref_davis', 'odd a2d': 'a2d_sentences', 'all refcoco': '{refcoco_plus|refcocog}'}
 WEIGHTS = {'pth': 'w.pth', 'legacy pth': 'w.pth', 'safetensors': 'w.safetensors', 'ours': 'w.safetensors',
            'ours folder': 'w', 'workdir': 'w'}
-CONVERT, SCORE = 'sgmg_jax.convert.__main__', 'sgmg_jax.score.__main__'
+CONVERT, PARITY, SCORE = (f'sgmg_jax.{name}.__main__' for name in ('convert', 'parity', 'score'))
 TARGETS = {
     'convert': [*((name, CONVERT, f'from-official {{}}/{file} --config={ROOT}/configs/synthetic.py '
                                   '--out={out}/{x|x.safetensors}') for name, file in WEIGHTS.items()),
                 *((name, CONVERT, f'to-official {{}}/{WEIGHTS[name]} --out={{out}}/x.safetensors')
                   for name in ('ours', 'ours folder', 'workdir')),
-                *(('golden cases', CONVERT, 'parity {}') for _ in range(3))],
+                *(('golden cases', PARITY, '{}') for _ in range(3))],
     'score': [('davis', SCORE, 'davis --gt={}/gt --pred={}/{pred|pred.zip} --task={unsupervised|semi-supervised} '
                                '--json={out}/x.json --processes=1'),
               ('ytvos', SCORE, 'ytvos --gt={}/gt --pred={}/{pred|pred/submission.zip} --json={out}/x.json '

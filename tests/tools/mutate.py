@@ -35,7 +35,7 @@ PACKAGES = 'sgmg_jax', 'datasets'
 
 # Path of a module (its longest prefix here counts) -> its tests; {} is the module's name. Its own, test_<module>*.py,
 # come first; those of minutes, SLOW, last, and only if the quick ones pass.
-MODELS = 'tests/ops', 'tests/models', 'tests/losses', 'tests/convert/test_parity.py'
+MODELS = 'tests/ops', 'tests/models', 'tests/losses', 'tests/parity/test_parity.py'
 TESTS = {
     'datasets': ('tests/datasets',),
     'datasets/build.py': ('tests/test_build*.py', 'tests/datasets'),
@@ -44,21 +44,22 @@ TESTS = {
     'sgmg_jax/benchmarks/score.py': ('tests/test_score*.py', 'tests/benchmarks/test_benchmark_commands.py'),
     'sgmg_jax/checkpoints.py': ('tests/test_checkpoints*.py', 'tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/convert': ('tests/convert',),
-    'sgmg_jax/data': ('tests/data/test_[!s]*.py',),  # without test_synthetic.py
-    'sgmg_jax/data/synthetic.py': ('tests/data/test_synthetic.py',),
+    'sgmg_jax/data': ('tests/data',),
     'sgmg_jax/doctor': ('tests/test_doctor*.py',),
     'sgmg_jax/evaluation': ('tests/evaluation', 'tests/test_score*.py'),
     'sgmg_jax/hosts.py': ('tests/test_hosts*.py', 'tests/training/test_many_devices.py'),
     'sgmg_jax/inference': ('tests/inference', 'tests/test_score*.py', 'tests/test_end_to_end.py'),
     'sgmg_jax/inference/evaluate.py': ('tests/inference', 'tests/test_benchmarks.py', 'tests/test_end_to_end.py'),
-    'sgmg_jax/losses': ('tests/losses', 'tests/convert/test_parity.py'),
+    'sgmg_jax/losses': ('tests/losses', 'tests/parity/test_parity.py'),
     'sgmg_jax/models': MODELS,
     'sgmg_jax/ops': MODELS,
+    'sgmg_jax/parity': ('tests/parity', 'tests/convert'),
     'sgmg_jax/plain_pickle.py': ('tests/test_plain_pickle*.py', 'tests/convert/test_pth.py', 'tests/test_doctor*.py'),
     'sgmg_jax/processes.py': ('tests/test_processes*.py', 'tests/test_score*.py'),
     'sgmg_jax/raw': ('tests/datasets', 'tests/test_doctor*.py'),
     'sgmg_jax/score': ('tests/test_score*.py', 'tests/evaluation'),
     'sgmg_jax/sharding.py': ('tests/test_sharding*.py', 'tests/training'),
+    'sgmg_jax/synthetic': ('tests/test_synthetic.py',),
     'sgmg_jax/training': ('tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/types.py': ('tests/data/test_clips.py', 'tests/models'),
 }

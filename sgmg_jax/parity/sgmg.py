@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmg_jax import compilation, systems, types
-from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.losses import matching, terms
 from sgmg_jax.losses import sgmg as losses
 from sgmg_jax.models import deformable_transformer, mask_optimizer, roberta, sgmg, spectral_fusion, video_swin
 from sgmg_jax.ops import dynamic_conv, positions, queries, resize
+from sgmg_jax.parity import cases
 
 MODEL = {
     'hidden_dim': 'hidden', 'mask_dim': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',

@@ -10,7 +10,10 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from sgmg_jax.data import synthetic
+from sgmg_jax import synthetic
+from sgmg_jax.synthetic import dataset, drawing, layout, sentences
+from sgmg_jax.synthetic.words import COLOURS as RGB
+from sgmg_jax.synthetic.words import HELD_OUT, MOTIONS, ObjectDescription
 
 COLOURS = {'red', 'green', 'blue', 'yellow', 'purple', 'cyan'}
 SHAPES = {'circle', 'square', 'triangle', 'star', 'cross', 'ring'}
@@ -140,8 +143,8 @@ def test_other_lengths_and_sizes(num_frames, size):
 
 def test_descriptions_are_what_the_pixels_show(videos):
     """Colour, size and texture of each object, read from the frame that shows most of it."""
-    names = list(synthetic.COLOURS)
-    values = np.array([synthetic.COLOURS[n] for n in names])
+    names = list(RGB)
+    values = np.array([RGB[n] for n in names])
     for video in videos[:80]:
         for k, words in enumerate(video.objects, 1):
             best = (video.masks == k).sum((1, 2)).argmax()
@@ -162,14 +165,14 @@ def test_motions_are_what_the_masks_show(videos, unseen_videos):
             measured = measured_motion(video, k)
             assert measured in (None, words.motion)
             kinds |= {(expression.tags[0], measured) for expression in video.expressions}
-    assert kinds >= {(kind, motion) for kind in ('attribute', 'motion', 'relation') for motion in synthetic.MOTIONS}
+    assert kinds >= {(kind, motion) for kind in ('attribute', 'motion', 'relation') for motion in MOTIONS}
 
 
 @pytest.mark.parametrize('size', [(64, 96), (130, 70)])
 def test_the_background_fills_every_frame(size):
     """No row or column at an edge is a copy of the next one."""
     for seed in range(20):
-        frames = synthetic._background(np.random.default_rng(seed), 12, size)
+        frames = drawing.background(np.random.default_rng(seed), 12, size)
         for axis in (1, 2):
             assert (frames.take([0, -1], axis) != frames.take([1, -2], axis)).any((3 - axis, 3)).all()
 
@@ -210,10 +213,10 @@ def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos)
 
 @pytest.mark.parametrize('shared, asked', [({}, False), ({'size': 'small'}, True), ({'colour': 'red'}, True)])
 def test_attributes_are_asked_where_two_words_or_more_are_missed_by_one(shared, asked):
-    one = synthetic.ObjectDescription('small', 'plain', 'red', 'circle', 'still')
-    other = synthetic.ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
+    one = ObjectDescription('small', 'plain', 'red', 'circle', 'still')
+    other = ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
                                            'motion': 'still'} | shared)
-    found = [synthetic._expressions(np.random.default_rng(seed), 'attribute', [one, other], None, (64, 64))
+    found = [sentences.make_expressions(np.random.default_rng(seed), 'attribute', [one, other], None, (64, 64))
              for seed in range(40)]
     assert any(expressions is not None for expressions in found) == asked
 
@@ -239,7 +242,7 @@ def test_shares_of_the_kinds(videos):
 
 
 def test_held_out_combinations(videos, unseen_videos):
-    held_out = set(synthetic.HELD_OUT)
+    held_out = set(HELD_OUT)
     for position, values in enumerate((COLOURS, SHAPES)):  # Everything is seen in other combinations.
         assert sorted(pair[position] for pair in held_out) == sorted(values)
     seen = {(o.colour, o.shape) for v in videos for o in v.objects}
@@ -319,7 +322,7 @@ def test_numbers_of_videos_and_pixels_out_of_range(tmp_path):
 def test_a_clip_that_cannot_be_laid_out():
     with pytest.raises(ValueError, match=r'No layout found for seed=0, num_frames=5, size=\(64, 128\), unseen=True'):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(synthetic, '_lay_out', lambda *arguments: None)
+            patch.setattr(layout, 'lay_out', lambda *arguments: None)
             synthetic.make_video(0, 5, (64, 128), unseen=True)
 
 
@@ -423,14 +426,14 @@ def test_existing_target_is_refused_and_failure_leaves_nothing(tmp_path, monkeyp
     def save_json(path, videos):
         raise OSError('No space left on device')
 
-    monkeypatch.setattr(synthetic, '_save_json', save_json)
+    monkeypatch.setattr(dataset, '_save_json', save_json)
     with pytest.raises(OSError, match='No space left'):
         synthetic.write_dataset(tmp_path / 'other', 1, 0)
     assert [p.name for p in tmp_path.iterdir()] == ['world']
 
 
 def test_command(tmp_path):
-    command = [sys.executable, '-m', 'sgmg_jax.data.synthetic', f'--out={tmp_path / "world"}', '--train=1',
+    command = [sys.executable, '-m', 'sgmg_jax.synthetic', f'--out={tmp_path / "world"}', '--train=1',
                '--valid=1', '--frames=5', '--size', '64', '80', '--seed=3']
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0 and 'train: 100%' in result.stderr, result.stderr

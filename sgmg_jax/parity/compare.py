@@ -3,7 +3,7 @@
 A case is NAME.npz with arrays `in/...`, `out/...`, `grad/...`, and NAME.json, which says what they mean;
 NAME_gradnorms.json may hold the norm of every parameter's gradient, NAME_stages_*.npz what the model of case
 NAME computes on the way. Weights are not stored: they follow from the official tensors' names and a seed.
-Arrays are compared under the release's names, in its layouts: comparisons.py has SgMg's, comparisons_soc.py SOC's.
+Arrays are compared under the release's names, in its layouts: sgmg.py has SgMg's, soc.py SOC's.
 """
 import fnmatch
 import pathlib
@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from sgmg_jax import files
-from sgmg_jax.convert import cases, comparisons, comparisons_soc
+from sgmg_jax.parity import cases, sgmg, soc
 
 ABSOLUTE = 1e-4  # of outputs
 RELATIVE = 1e-3  # of losses, norms and gradients
@@ -105,8 +105,8 @@ def _find(paths):
 
 def _comparison(name, arrays=(), meaning=None):
     """Some kinds of cases are there of both systems, under the same names."""
-    soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
-    for table in sorted((comparisons, comparisons_soc), key=lambda table: (table is comparisons_soc) != soc):
+    of_soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
+    for table in sorted((sgmg, soc), key=lambda table: (table is soc) != of_soc):
         for kind, compare in table.COMPARISONS.items():
             if fnmatch.fnmatchcase(name, kind):
                 return compare
@@ -123,7 +123,7 @@ def _compare(base, members):
         compare = _comparison(meaning['case'], arrays, meaning)
         if compare is None:
             raise ValueError(f'case = {meaning["case"]!r}: '
-                             f'known kinds are {", ".join(comparisons.COMPARISONS | comparisons_soc.COMPARISONS)}')
+                             f'known kinds are {", ".join(sgmg.COMPARISONS | soc.COMPARISONS)}')
         everything = {name: x for stages, _ in reversed(read.values()) for name, x in stages.items()}
         ours = compare(everything, meaning)
         return [row for path in members for row in _rows(path, *read[path], ours)]

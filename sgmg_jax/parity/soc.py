@@ -1,4 +1,4 @@
-"""What our SOC gives for a golden case of the authors' release; comparisons.py has SgMg's, cases.py what both need.
+"""What our SOC gives for a golden case of the authors' release; sgmg.py has SgMg's, cases.py what both need.
 
 The release puts time before clips, [T B ...], and lays clips of several frames wrongly one beside the other before
 they meet in the object cluster (facts of SOC, 5.5): so do the comparisons, but for what the cases call unmixed.
@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgmg_jax import compilation, systems
-from sgmg_jax.convert import cases
 from sgmg_jax.convert import names as convert
 from sgmg_jax.losses import soc as losses
 from sgmg_jax.losses import terms
 from sgmg_jax.models import mask_features, multimodal_fusion, object_cluster, soc
 from sgmg_jax.models.spectral_fusion import Words
 from sgmg_jax.ops import dynamic_conv, masks, positions, queries, resize
+from sgmg_jax.parity import cases
 
 TRANSFORMER = {'d_model': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',
                'dec_layers': 'decoder_layers', 'num_queries': 'queries'}, {}

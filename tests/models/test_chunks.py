@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sgmg_jax.models import chunks
 from sgmg_jax.models.deformable_transformer import FeedForward
-from sgmg_jax.ops import chunks
 
 
 @pytest.fixture

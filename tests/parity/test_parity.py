@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from sgmg_jax.convert import cases, parity
-from sgmg_jax.convert.__main__ import main
+from sgmg_jax.parity import cases, compare
+from sgmg_jax.parity.__main__ import main
 
 GOLDENS = pathlib.Path(__file__).parent.parent / 'goldens'
 
@@ -83,7 +83,7 @@ def failing(capsys):
 @pytest.mark.parametrize('case', sorted(str(path.relative_to(GOLDENS).with_suffix(''))
                                         for path in GOLDENS.rglob('comp_*.npz')))
 def test_components_equal_the_release(case, capsys):
-    assert parity.run([GOLDENS / f'{case}.npz'])
+    assert compare.run([GOLDENS / f'{case}.npz'])
     with np.load(GOLDENS / f'{case}.npz') as arrays:
         expected = [name for name in arrays if not name.startswith('in/')]
     out = capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_components_equal_the_release(case, capsys):
     ('soc/full_tiny_train_a2d_multi', 439)])
 def test_whole_models_equal_the_release(case, count, capsys):
     """Of annotated clips, in training: losses, matches, every gradient's norm. Others: test_default_optimisation.py."""
-    assert parity.run([GOLDENS / f'{case}.npz'])
+    assert compare.run([GOLDENS / f'{case}.npz'])
     assert f'1 cases, {count} arrays, 0 failed' in capsys.readouterr().out
 
 
@@ -108,7 +108,7 @@ def test_whole_model_and_its_stages_equal_the_release(tmp_path, capsys):
     np.savez(tmp_path / f'{case}_stages_masks.npz', **{
         'out/text_mask': np.zeros((1, 8), bool), 'out/backbone_mask0': padding, 'out/srcmask0': padding[:, ::2, ::2]})
     (tmp_path / f'{case}_stages_masks.json').write_text('{}')
-    assert parity.run([tmp_path])
+    assert compare.run([tmp_path])
     assert '2 cases, 9 arrays, 0 failed' in capsys.readouterr().out
 
 
@@ -160,7 +160,7 @@ def lengthen(arrays):
 ])
 def test_one_wrong_array_is_the_one_that_fails(case, change, name, tmp_path, capsys):
     copy(case, tmp_path, change)
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert line.split()[:2] == [case, name]
 
@@ -176,7 +176,7 @@ def test_one_wrong_array_is_the_one_that_fails(case, change, name, tmp_path, cap
 ])
 def test_what_cannot_be_compared_fails(change, describe, words, tmp_path, capsys):
     copy('comp_posenc', tmp_path, change, describe)
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert all(word in line for word in words.split())
 
@@ -184,11 +184,11 @@ def test_what_cannot_be_compared_fails(change, describe, words, tmp_path, capsys
 def test_norms_that_cannot_be_compared_fail(tmp_path, capsys):
     copy('comp_posenc', tmp_path)
     (tmp_path / 'comp_posenc_gradnorms.json').write_text(json.dumps({'norms_fp32': {'new.weight': 1.0}}))
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert 'norm/new.weight' in line
     (tmp_path / 'comp_posenc_gradnorms.json').write_text('{}')
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert 'comp_posenc_gradnorms.json: norms_fp32 is missing' in line
 
@@ -200,7 +200,7 @@ def test_norms_that_cannot_be_compared_fail(tmp_path, capsys):
     (1e-6, np.nan, 1e-4),
 ])
 def test_gradients_that_are_only_rounding_are_held_to_the_largest(scale, noise, expected):
-    assert parity._tolerance('norm/some.bias', np.dtype(np.float64), scale, noise, 100) == pytest.approx(expected)
+    assert compare._tolerance('norm/some.bias', np.dtype(np.float64), scale, noise, 100) == pytest.approx(expected)
 
 
 def test_a_case_with_a_missing_file_fails_and_the_others_are_compared(tmp_path, capsys):
@@ -213,12 +213,12 @@ def test_a_case_with_a_missing_file_fails_and_the_others_are_compared(tmp_path, 
     (tmp_path / 'other.json').write_text('{}')
     np.savez(tmp_path / 'full_tiny_eval_a2d_stages_rest.npz', x=0)
     (tmp_path / 'full_tiny_eval_a2d_stages_rest.json').write_text('{}')
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     lines = failing(capsys)
     told = ('comp_cpk.json is missing', 'comp_resize.npz is missing', 'full_tiny_eval_a2d.npz is missing',
             'full_tiny_train.npz is missing', "other.npz: ValueError: case = 'other'")
     assert len(lines) == len(told) and all(words in line for line, words in zip(lines, told))
-    assert parity.run([tmp_path / 'comp_posenc.json'])
+    assert compare.run([tmp_path / 'comp_posenc.json'])
 
 
 @pytest.mark.parametrize('changes, words', [
@@ -232,7 +232,7 @@ def test_a_case_with_a_missing_file_fails_and_the_others_are_compared(tmp_path, 
 def test_a_model_that_we_do_not_have_is_named(changes, words, tmp_path, capsys):
     copy('full_tiny_eval_ytvos', tmp_path, describe=lambda meaning: (
         meaning['config_overrides'].update(changes), meaning.update(backbone='video_swin_t_p2w7')))
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert line.startswith('full_tiny_eval_ytvos') and words in line
 
@@ -245,23 +245,23 @@ def test_a_model_that_we_do_not_have_is_named(changes, words, tmp_path, capsys):
 ])
 def test_weights_that_are_not_known_fail(describe, words, tmp_path, capsys):
     copy('comp_fusion', tmp_path, describe=describe)
-    assert not parity.run([tmp_path])
+    assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert words in line
 
 
 def test_a_row_shows_its_numbers_and_a_dash_for_what_was_not_measured():
-    row = parity.Row('case', 'out/x', True, (2, 3), error=1.25e-3, tolerance=2e-3, floors=1.5)
+    row = compare.Row('case', 'out/x', True, (2, 3), error=1.25e-3, tolerance=2e-3, floors=1.5)
     assert str(row).split() == ['case', 'out/x', '(2,', '3)', '1.25e-03', '-', '2.00e-03', '1.5', 'ok']
-    failed = parity.Row('case', 'out/x', False, remark='why')
+    failed = compare.Row('case', 'out/x', False, remark='why')
     assert str(failed).split() == ['case', 'out/x', '()', '-', '-', '-', '-', 'FAILED', 'why']
 
 
 def test_nothing_to_compare_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match='no case'):
-        parity.run([tmp_path])
+        compare.run([tmp_path])
     with pytest.raises(FileNotFoundError, match='no such file'):
-        parity.run([GOLDENS / 'comp_posenc.npz', tmp_path / 'nowhere'])
+        compare.run([GOLDENS / 'comp_posenc.npz', tmp_path / 'nowhere'])
 
 
 @pytest.mark.parametrize('name', FILL)
@@ -280,7 +280,7 @@ def test_fill_checks(tmp_path, capsys):
     check = {'what': 'values and sums, fill seed 0', 'tensors': {name: rest for name, (_, *rest) in FILL.items()}}
     path = tmp_path / 'fill_check_some.json'
     path.write_text(json.dumps(check))
-    assert parity.run([tmp_path])
+    assert compare.run([tmp_path])
     assert f'1 cases, {len(FILL)} arrays, 0 failed' in capsys.readouterr().out
 
     for field in range(3):
@@ -288,12 +288,12 @@ def test_fill_checks(tmp_path, capsys):
         values = wrong['tensors']['query_embed.weight']
         values[field] = [x + 1e-6 for x in values[field]] if field == 0 else values[field] + 1e-3
         path.write_text(json.dumps(wrong))
-        assert not parity.run([path])
+        assert not compare.run([path])
         line, = failing(capsys)
         assert 'query_embed.weight' in line
 
     shutil.move(tmp_path / 'manifest_sgmg_some.json', tmp_path / 'manifest_sgmg_other.json')
-    assert not parity.run([path])
+    assert not compare.run([path])
     line, = failing(capsys)
     assert 'manifest_*_some.json' in line
 
@@ -327,13 +327,13 @@ def claims(path):
 def test_damaged_cases_are_named(damage, reason, tmp_path, capsys):
     copy('comp_cpk', tmp_path)
     damage(tmp_path / 'comp_cpk.npz', tmp_path / 'comp_cpk.json')
-    assert main(['parity', str(tmp_path / 'comp_cpk.npz')]) == 1
+    assert main([str(tmp_path / 'comp_cpk.npz')]) == 1
     line, = failing(capsys)
     assert reason in line and '\x1b' not in line
 
 
 def test_the_command_ends_with_what_is_wrong(tmp_path, capsys):
-    assert main(['parity', str(GOLDENS / 'comp_posenc.npz')]) == 0
+    assert main([str(GOLDENS / 'comp_posenc.npz')]) == 0
     capsys.readouterr()
-    assert main(['parity', str(tmp_path / 'nowhere')]) == 2
+    assert main([str(tmp_path / 'nowhere')]) == 2
     assert capsys.readouterr().err == f'error: {tmp_path / "nowhere"}: there is no such file or folder\n'

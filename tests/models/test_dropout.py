@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgmg_jax.ops.dropout import Dropout
+from sgmg_jax.models.dropout import Dropout
 
 
 def drop(x, rate, seed=0, train=True):

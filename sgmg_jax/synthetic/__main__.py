@@ -1,0 +1,38 @@
+"""Runs `python -m sgmg_jax.synthetic`."""
+import argparse
+from collections.abc import Sequence
+import sys
+
+from sgmg_jax import commands
+from sgmg_jax.synthetic.dataset import write_dataset
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, or 2 when something is wrong."""
+    parser = commands.make_parser(
+        'python -m sgmg_jax.synthetic',
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of '
+        'Ref-YouTube-VOS.',
+        epilog='example: python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40')
+    parser.add_argument('--out', required=True, help='folder to make; must not exist, or be empty')
+    parser.add_argument('--train', type=int, default=600, help='training videos (default: %(default)s)')
+    parser.add_argument('--valid', type=int, default=40,
+                        help='validation videos; every second one holds a combination of colour and shape '
+                             'that training never shows (default: %(default)s)')
+    parser.add_argument('--frames', type=int, default=8, help='frames a video (default: %(default)s)')
+    parser.add_argument('--size', type=int, nargs='+', default=[128], metavar='PIXELS',
+                        help='side of a square frame, or height and width (default: 128)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='another seed, another world (default: %(default)s)')
+    return commands.exit_with(_write, parser, argv)
+
+
+def _write(options: argparse.Namespace) -> None:
+    if len(options.size) > 2:
+        raise ValueError(f'--size has {len(options.size)} numbers: one side, or height and width.')
+    size = (options.size[0], options.size[-1])
+    write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""Writes the world as a data set, in the raw layout of Ref-YouTube-VOS."""
+from collections.abc import Sequence
+import hashlib
+import json
+import numbers
+import os
+import pathlib
+import shutil
+import tempfile
+
+import numpy as np
+from PIL import Image
+import tqdm
+
+from sgmg_jax.synthetic.video import check, make_video
+
+MAX_VIDEOS = 100_000  # of a split
+
+
+def _palette() -> list[int]:
+    """The PASCAL VOC colour map, flat: 256 RGB triples."""
+    index = np.arange(256)
+    bits = [[((index >> (3 * i + c)) & 1) << (7 - i) for i in range(3)] for c in range(3)]
+    return np.stack([np.sum(b, 0) for b in bits], 1).reshape(-1).tolist()
+
+
+def _video_seed(seed: int, split: str, index: int) -> int:
+    """40 bits; in hexadecimal the video's id, so that `make_video` can make again what is on disk."""
+    return int.from_bytes(hashlib.sha256(f'{seed}/{split}/{index}'.encode()).digest()[:5], 'big')
+
+
+def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Sequence[np.ndarray]) -> None:
+    """JPEG for RGB frames [T H W 3], palette PNG for index maps, plain PNG for boolean masks [T H W]."""
+    folder.mkdir(parents=True)
+    palette = _palette()
+    for name, image in zip(names, images, strict=True):
+        if image.ndim == 3:
+            Image.fromarray(image).save(folder / f'{name}.jpg', quality=92)
+        elif image.dtype == bool:
+            Image.fromarray(np.uint8(image) * 255).save(folder / f'{name}.png')
+        else:
+            paletted = Image.fromarray(image)
+            paletted.putpalette(palette)
+            paletted.save(folder / f'{name}.png')
+
+
+def _save_json(path: pathlib.Path, videos: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({'videos': dict(sorted(videos.items()))}))
+
+
+def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_frames: int,
+                 size: tuple[int, int]) -> None:
+    public, full, meta = {}, {}, {}
+    (root / split / 'JPEGImages').mkdir(parents=True)
+    (root / split / 'Annotations').mkdir()
+    for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
+        video_seed = _video_seed(seed, split, index)
+        video_id = f'{video_seed:010x}'
+        # In the real set too, some videos do not start at 0 and only every fifth frame is there.
+        names = [f'{5 * (t + video_seed % 4):05d}' for t in range(num_frames)]
+        video = make_video(video_seed, num_frames, size, unseen=split == 'valid' and index % 2 == 1)
+        _save_frames(root / split / 'JPEGImages' / video_id, names, video.frames)
+        annotations = root / split / 'Annotations' / video_id
+        if split == 'train':
+            _save_frames(annotations, names, video.masks)
+        else:
+            for i, expression in enumerate(video.expressions):
+                _save_frames(annotations / str(i), names, video.masks == expression.object_id)
+        public[video_id] = {'expressions': {str(i): {'exp': e.text} for i, e in enumerate(video.expressions)},
+                            'frames': names}
+        full[video_id] = {'expressions': {str(i): {'exp': e.text, 'obj_id': str(e.object_id), 'tags': e.tags}
+                                          for i, e in enumerate(video.expressions)}, 'frames': names}
+        meta[video_id] = {'objects': {
+            str(k): {'category': o.shape, 'frames': [n for n, m in zip(names, video.masks) if (m == k).any()]}
+            for k, o in enumerate(video.objects, 1)}}
+    if split == 'train':
+        _save_json(root / 'train/meta.json', meta)
+        _save_json(root / 'meta_expressions/train/meta_expressions.json', full)
+    else:
+        _save_json(root / 'valid/meta_expressions_challenge.json', full)
+        _save_json(root / 'meta_expressions/valid/meta_expressions.json', public)
+
+
+def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed: int = 0,
+                  num_frames: int = 8, size: tuple[int, int] = (128, 128)) -> None:
+    """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth.
+
+    root/{train,valid}/JPEGImages/<video>/<frame>.jpg
+    root/train/Annotations/<video>/<frame>.png             palette PNG, k = object k
+    root/train/meta.json
+    root/valid/Annotations/<video>/<expression>/<frame>.png  0 or 255
+    root/valid/meta_expressions_challenge.json             exp, obj_id, tags
+    root/meta_expressions/{train,valid,test}/meta_expressions.json
+
+    Training expressions also carry "tags" (see Expression); the test split is empty. Every second
+    validation video holds a (colour, shape) of HELD_OUT, no training video does. A video depends
+    on the seed, the split and its number only, not on the number of videos.
+
+    Args:
+        root: the folder to make; it must not exist, or be empty. It appears when all is written.
+        num_train, num_valid: videos, up to 100,000.
+        seed, num_frames, size: of every video, as in `make_video`.
+
+    Raises:
+        ValueError: a number is out of range.
+        FileExistsError: root is there and not empty.
+    """
+    for name, value in (('num_train', num_train), ('num_valid', num_valid)):
+        if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
+            raise ValueError(f'{name}={value!r:.100}: must be a whole number from 0 to {MAX_VIDEOS}.')
+    check(seed, num_frames, size)
+    root = pathlib.Path(os.path.realpath(root))
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise FileExistsError(f'{root}: exists and is not an empty folder; '
+                              'remove it or name another one to write the data set to.')
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
+    try:
+        _write_split(partial, 'train', num_train, seed, num_frames, size)
+        _write_split(partial, 'valid', num_valid, seed, num_frames, size)
+        _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
+        mask = os.umask(0)
+        os.umask(mask)
+        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private.
+        os.replace(partial, root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise

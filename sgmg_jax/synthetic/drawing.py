@@ -1,0 +1,121 @@
+"""Draws a clip, and looks at what is seen of each object.
+
+Axis letters: T frames, H W pixels, K objects, S the side of a stamp.
+"""
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from sgmg_jax.synthetic.layout import Body
+from sgmg_jax.synthetic.words import COLOURS
+
+Stamp = tuple[np.ndarray, np.ndarray]  # opacity and colour, see `stamp`
+MIN_VISIBLE = 30  # Pixels, in a frame of 128, for an object to count as visible.
+
+
+def _contours(shape: str) -> list[np.ndarray]:
+    """Outlines [N 2] of a shape around its centroid, about 2 across; a second one is a hole."""
+    def polygon(number, radius, start=-np.pi / 2):
+        angle = start + 2 * np.pi * np.arange(number) / number
+        return np.stack([np.cos(angle), np.sin(angle)], 1) * np.reshape(radius, (-1, 1))
+    a = .36
+    cross = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a),
+             (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    return {'circle': [polygon(64, 1.)],
+            'square': [polygon(4, 1.25, np.pi / 4)],
+            'triangle': [polygon(3, 1.2)],
+            'star': [polygon(10, np.tile([1.2, .52], 5))],
+            'cross': [np.array(cross)],
+            'ring': [polygon(64, 1.), polygon(64, .52)]}[shape]
+
+
+def stamp(body: Body) -> Stamp:
+    """An object on its own: opacity [S S 1] in [0, 1] and colour [S S 3], both float32, S odd."""
+    factor, bits = 4, 8
+    half = int(np.ceil(.65 * body.diameter))
+    side = 2 * half + 1
+    cos, sin = np.cos(body.angle), np.sin(body.angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    points = [((c @ turn * body.radius + side / 2) * factor - .5) * 2 ** bits
+              for c in _contours(body.words.shape)]
+    fine = np.zeros((side * factor, side * factor), np.float32)
+    cv2.fillPoly(fine, [np.round(p).astype(np.int32) for p in points], 1., shift=bits)
+    alpha = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)[..., None]
+
+    y, x = np.mgrid[-half:half + 1, -half:half + 1].astype(np.float32)
+    period = 1.35 * np.sqrt(body.diameter)  # Fine enough to show on a small object.
+    if body.words.texture == 'striped':
+        dark = np.sin(2 * np.pi * ((x + y) * np.sqrt(.5) / period + body.phase)) > .1
+    elif body.words.texture == 'dotted':
+        u, v = ((c / period + body.phase) % 1 - .5 for c in (x, y))
+        dark = u ** 2 + v ** 2 < .33 ** 2
+    else:
+        dark = np.zeros((side, side), bool)
+    colour = np.where(dark[..., None], np.float32((22, 20, 28)), np.float32(COLOURS[body.words.colour]))
+    return alpha, colour
+
+
+def draw(bodies: Sequence[Body], stamps: Sequence[Stamp],
+         background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Paints objects over a background [T H W 3], the first farthest; returns frames and masks [T H W]."""
+    frames = background.copy()
+    masks = np.zeros(frames.shape[:3], np.uint8)
+    height, width = masks.shape[1:]
+    for k, (body, (alpha, colour)) in enumerate(zip(bodies, stamps), 1):
+        half = alpha.shape[0] // 2
+        for t, (x, y) in enumerate(np.floor(body.centres).astype(int) - half):
+            top, left = max(-y, 0), max(-x, 0)
+            part = np.s_[top:max(height - y, 0), left:max(width - x, 0)]
+            a = alpha[part]
+            if not a.size:
+                continue
+            region = np.s_[t, y + top:y + top + a.shape[0], x + left:x + left + a.shape[1]]
+            frames[region] = a * colour[part] + (1 - a) * frames[region] + .5
+            masks[region][a[..., 0] >= .5] = k
+    return frames, masks
+
+
+def background(rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> np.ndarray:
+    """Smooth greyish noise that drifts slowly; uint8 [T H W 3]."""
+    height, width = size
+    scale = min(size) / 128
+    drift = rng.uniform(-1, 1, 2) * scale
+    room = np.ceil(np.abs(drift) * (num_frames - 1)).astype(int) + 1
+    w, h = width + room[0], height + room[1]
+    grey = np.zeros((h, w), np.float32)
+    for cells, strength in ((4, 22), (10, 12), (32, 7)):
+        grid = rng.standard_normal((cells * h // min(size) + 2, cells * w // min(size) + 2))
+        grey += strength * cv2.resize(grid.astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    tint = cv2.resize(rng.normal(0, 7, (5, 5, 3)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC)
+    canvas = np.clip(rng.uniform(95, 150) + grey[..., None] + tint, 20, 220)
+    start = np.where(drift < 0, room - 1, 0)
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    for t in range(num_frames):
+        x, y = start + drift * t
+        shift = np.float32([[1, 0, -x], [0, 1, -y]])
+        frames[t] = cv2.warpAffine(canvas, shift, (width, height), borderMode=cv2.BORDER_REPLICATE) + .5
+    return frames
+
+
+def centroids(masks: np.ndarray, number: int) -> np.ndarray:
+    """Centroids (x, y) of the visible pixels of objects 1 to `number` of masks [T H W]: [K T 2], NaN where hidden."""
+    found = np.full((number, len(masks), 2), np.nan)
+    for k, t in np.ndindex(number, len(masks)):
+        y, x = np.nonzero(masks[t] == k + 1)
+        if len(x):
+            found[k, t] = x.mean(), y.mean()
+    return found
+
+
+def well_visible(masks: np.ndarray, stamps: Sequence[Stamp], event: str) -> bool:
+    """Whether every object is seen well enough for the kind of clip."""
+    areas = np.stack([(masks == k).sum((1, 2)) for k in range(1, len(stamps) + 1)])  # [K T]
+    whole = np.array([(alpha >= .5).sum() for alpha, _ in stamps])[:, None]
+    least = MIN_VISIBLE * (min(masks.shape[1:]) / 128) ** 2
+    if np.any((areas >= least).mean(1) < .6):
+        return False
+    share = areas / whole
+    if event == 'none':
+        return share.min() >= .6 and share[:, [0, -1]].min() >= .85
+    return share[:, [0, -1]].min() >= .6 and share.min() < .4

@@ -1,0 +1,182 @@
+"""Where the objects of a clip are in each of its frames.
+
+Axis letters: T frames, H W pixels.
+"""
+import dataclasses
+
+import numpy as np
+
+from sgmg_jax.synthetic.words import (
+    AWAY,
+    MOTIONS,
+    SIZES,
+    ObjectDescription,
+    change_one,
+    random_words,
+)
+
+KINDS = {'attribute': .5, 'motion': .25, 'relation': .25}
+EVENTS = {'cross': .20, 'away': .17, 'none': .63}
+RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
+_SPEED = (3., 6.)  # Pixels a frame, in a frame of 128.
+_MAX_TRAVEL = .36  # Of the shorter side, over the whole clip.
+
+
+@dataclasses.dataclass
+class Body:
+    """An object while its clip is being laid out; centres [T 2] are (x, y) in pixels."""
+    words: ObjectDescription
+    diameter: float
+    angle: float
+    phase: float
+    centres: np.ndarray | None = None
+
+    @property
+    def radius(self) -> float:
+        return self.diameter / 2
+
+
+def lay_out(rng: np.random.Generator, kind: str, event: str, num_frames: int, size: tuple[int, int],
+            unseen: bool) -> list[Body] | None:
+    """Objects from far to near, placed in every frame; None where this draw did not work out."""
+    # The object of the event is the last one, and never one of a group that a sentence relates.
+    number = 4 if kind == 'relation' and event != 'none' else 3 + int(rng.random() < .3)
+    first = random_words(rng, unseen, held_out=unseen)
+    if kind == 'attribute':
+        looks = [first, change_one(rng, first, unseen)]
+    elif kind == 'motion':
+        looks = [first] * (3 if number == 4 and rng.random() < .15 else 2)
+    else:
+        second = first if rng.random() < .5 else change_one(rng, first, unseen, ('size', 'texture'))
+        anchor = (change_one(rng, first, unseen, ('colour', 'shape')) if rng.random() < .2
+                  else random_words(rng, unseen, taken=[first.colour]))
+        looks = [first, second, anchor]
+    alike = looks.count(first)
+    while len(looks) < number:
+        looks.append(random_words(rng, unseen, taken=[look.colour for look in looks]))
+    if len(set(looks)) != number - alike + 1 or looks.count(first) != alike:
+        return None
+
+    scale = min(size) / 128
+    bodies = [Body(w, rng.uniform(*SIZES[w.size]) * scale, rng.uniform(-.2, .2), rng.uniform())
+              for w in looks]
+    for body in bodies[1:]:
+        if body.words == first:  # No detail tells objects of the same look apart.
+            body.diameter, body.angle, body.phase = bodies[0].diameter, bodies[0].angle, bodies[0].phase
+
+    fastest = min(_SPEED[1] * scale, _MAX_TRAVEL * min(size) / (num_frames - 1))
+    slowest = min(_SPEED[0] * scale, fastest / 2)
+    # Alike objects keep to slower speeds: the less they travel, the less even a frame of known
+    # time tells about their direction.
+    speeds = [rng.uniform(slowest, .75 * fastest if kind == 'motion' else fastest) for _ in bodies]
+    motions = rng.choice(list(MOTIONS), number).tolist()
+    if kind == 'motion':
+        motions[:alike] = rng.choice(list(MOTIONS), alike, replace=False).tolist()
+    extent = np.array(size[::-1])
+    placed = []
+    if kind == 'relation':
+        if not _place_group(rng, bodies[:3], motions[0], slowest, num_frames, size):
+            return None
+        placed = bodies[:3]
+    for index in range(len(placed), number):
+        body, motion = bodies[index], motions[index]
+        eventful = event != 'none' and index == number - 1
+        partner = bodies[rng.integers(index)] if eventful and event == 'cross' else None
+        for _ in range(40):
+            if partner is not None:
+                motion, body.centres = _cross(rng, body, partner, fastest)
+            elif eventful:
+                motion, body.centres = _leave_and_return(rng, body, num_frames, size)
+            else:
+                body.centres = _straight(rng, body, motion, speeds[index], num_frames, size)
+            inside = np.all((body.centres >= body.radius) & (body.centres <= extent - body.radius))
+            if (inside or motion == AWAY) and all(o is partner or _apart(body, o) for o in placed):
+                break
+        else:
+            return None
+        body.words = dataclasses.replace(body.words, motion=motion)
+        placed.append(body)
+
+    order = rng.permutation(number).tolist()
+    if event == 'cross':  # The larger of the two passes in front.
+        partner_index = next(i for i, b in enumerate(bodies) if b is partner)
+        near, far = ((partner_index, number - 1) if partner.diameter > bodies[-1].diameter
+                     else (number - 1, partner_index))
+        i, j = order.index(far), order.index(near)
+        if i > j:
+            order[i], order[j] = order[j], order[i]
+    return [bodies[i] for i in order]
+
+
+def _around_middle(num_frames: int) -> np.ndarray:
+    return np.arange(num_frames) - (num_frames - 1) / 2
+
+
+def _straight(rng, body, motion, speed, num_frames, size) -> np.ndarray:
+    """Centres [T 2] of a path that stays in the frame."""
+    steps = _around_middle(num_frames)
+    margin = body.radius + speed * steps[-1]
+    middle = rng.uniform(margin, np.array(size[::-1]) - margin)
+    direction = np.array(MOTIONS[motion])
+    # An axis without motion stops at a random moment of a motion along it: else standing still, or
+    # moving along the other axis, would show in the position.
+    middle += np.where(direction == 0, speed * rng.choice(steps, 2), 0)
+    return middle + steps[:, None] * speed * direction
+
+
+def _cross(rng, body, partner, speed) -> tuple[str, np.ndarray]:
+    """Motion and centres of a path that meets the partner's in the middle of the clip."""
+    steps = _around_middle(len(partner.centres))
+    opposite = {'left': 'right', 'right': 'left', 'up': 'down', 'down': 'up'}
+    motion = opposite.get(partner.words.motion) or rng.choice(list(opposite)).item()
+    direction = np.array(MOTIONS[motion])
+    reach = .2 * (body.radius + partner.radius)
+    middle = partner.centres.mean(0) + rng.uniform(-reach, reach, 2)
+    return motion, middle + steps[:, None] * rng.uniform(.8, 1) * speed * direction
+
+
+def _leave_and_return(rng, body, num_frames, size) -> tuple[str, np.ndarray]:
+    """Motion and centres of a path that is inside at both ends and outside in the middle."""
+    steps = np.abs(_around_middle(num_frames))
+    reach = body.radius + 1
+    depth = -reach + (steps - .5) * 2 * reach / (steps[0] - .5)
+    axis = rng.integers(2)
+    centres = np.empty((num_frames, 2))
+    centres[:, axis] = depth if rng.random() < .5 else size[1 - axis] - depth
+    centres[:, 1 - axis] = rng.uniform(body.radius, size[axis] - body.radius)
+    return AWAY, centres
+
+
+def _place_group(rng, bodies, motion, slowest, num_frames, size) -> bool:
+    """Sets the paths of (one, other, anchor): one on each side of the anchor, all moving alike."""
+    if rng.random() < .5:
+        motion = 'still'
+    axis = rng.integers(2)
+    extent = np.array(size[::-1])
+    one, other, anchor = bodies
+    offsets = np.zeros((3, 2))
+    for i, (body, side) in enumerate(zip((one, other), rng.permutation([-1, 1]))):
+        near = max(body.radius + anchor.radius, 1.1 * RELATION_MARGIN * extent[axis])
+        gap = near * rng.uniform(1., 1.5)
+        offsets[i, axis] = side * gap
+        offsets[i, 1 - axis] = rng.uniform(-.7, .7) * gap
+    steps = _around_middle(num_frames)
+    travel = steps[:, None] * slowest * rng.uniform(1, 1.3) * np.array(MOTIONS[motion])
+    radii = np.array([b.radius for b in bodies])[:, None]
+    low = (radii - offsets).max(0) - travel.min(0)
+    high = (extent - radii - offsets).min(0) - travel.max(0)
+    if np.any(low > high):
+        return False
+    middle = rng.uniform(low, high)
+    for body, offset in zip(bodies, offsets):
+        body.centres = middle + offset + travel
+        body.words = dataclasses.replace(body.words, motion=motion)
+    return True
+
+
+def _apart(body, other) -> bool:
+    """Whether two paths keep apart: fully at both ends, in between enough to see both."""
+    distance = np.linalg.norm(body.centres - other.centres, axis=1) / (body.radius + other.radius)
+    # The same rule for the first and the last frame: time must have no direction.
+    alike = body.words.look == other.words.look
+    return distance[[0, -1]].min() >= 1 and distance.min() >= (1 if alike else .65)
