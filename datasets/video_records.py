@@ -18,7 +18,7 @@ from tensorflow_datasets.core import dataset_builder, example_serializer
 import tqdm
 
 from sgmg_jax import commands
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata
 from sgmg_jax.raw import common
 
 SHARD_BYTES = 2 ** 30  # after which another file is begun, if their number is not given
@@ -133,7 +133,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                     continue
                 entry, described, content = parts
                 described = entry | described
-                name = records.read_video(described, f'{self.ITEM} {len(listed)} of {split}').name
+                name = metadata.read_video(described, f'{self.ITEM} {len(listed)} of {split}').name
                 if name in names:
                     raise ValueError(f'split {split!r} has the {self.ITEM} {name} twice. Remove one of the two.')
             except (OSError, ValueError) as error:

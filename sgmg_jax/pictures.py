@@ -18,6 +18,9 @@ from sgmg_jax import files
 JPEG, PNG = 'JPEG', 'PNG'
 MOST_PIXELS = 2 ** 25  # of a picture: 33 million, as of a film in 8K
 LARGEST = 2 ** 28  # bytes of a picture's file
+# PASCAL VOC's 256 colours, flat: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first.
+PALETTE = [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
+           for index in range(256) for channel in range(3)]
 # What Pillow raises on damaged files.
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError, struct.error,
                zlib.error, LookupError, TypeError, Image.DecompressionBombError)

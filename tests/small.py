@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from configs import synthetic
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 
 def small_config(folder):
@@ -53,5 +53,5 @@ def made_up(videos):
 
 
 def video_of(name, frames, places, tags=()):
-    expressions = (records.Expression('0', 'the cat on the left', 1, ()), records.Expression('1', 'dogs', 2, tags))
-    return records.Video(name, tuple(map(str, range(frames))), 54, 96, expressions, True, places)
+    expressions = (metadata.Expression('0', 'the cat on the left', 1, ()), metadata.Expression('1', 'dogs', 2, tags))
+    return metadata.Video(name, tuple(map(str, range(frames))), 54, 96, expressions, True, places)

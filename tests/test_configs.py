@@ -10,8 +10,8 @@ import pytest
 from sgmg_jax import systems
 from sgmg_jax.data import augment, clips
 from sgmg_jax.inference import protocols
-from sgmg_jax.training import loop
 from sgmg_jax.training import optimizer as optimizers
+from sgmg_jax.training import start
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
@@ -29,7 +29,7 @@ def parameter_shapes(model):
 def test_config(experiment, mode):
     config = importlib.import_module(f'configs.{experiment}').get_config(mode)
     assert (config.model.backbone == 'base') == ('base' in mode)
-    config = loop.with_steps(config, clips=10_000)
+    config = start.with_steps(config, clips=10_000)
     trainable, _ = optimizers.partition(parameter_shapes(config.model.to_json()), config.optimizer.freeze)
     _, schedule = optimizers.make_optimizer(config.optimizer, trainable, config.optimizer.batch_size)
     assert schedule(config.steps) <= 1
@@ -78,13 +78,13 @@ def test_released_schedules():
 def test_steps_and_epochs():
     from configs import ytvos
     config = ytvos.get_config()
-    resolved = loop.with_steps(config, clips=804)
+    resolved = start.with_steps(config, clips=804)
     assert resolved.steps == round(9 * 804 / 8) and resolved.optimizer.drop_steps == (603, 804) and not config.steps
     config.steps = 5
     with pytest.raises(ValueError, match='config.steps = 5 and config.epochs = 9.0: give one of them'):
-        loop.with_steps(config, clips=804)
+        start.with_steps(config, clips=804)
     config.steps, config.optimizer.drop_steps = 0, (3,)
     with pytest.raises(ValueError, match='give drop_epochs'):
-        loop.with_steps(config, clips=804)
+        start.with_steps(config, clips=804)
     with pytest.raises(ValueError, match="no mode 'large', only full, base, smoke"):
         ytvos.get_config('base,large')

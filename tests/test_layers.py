@@ -28,7 +28,7 @@ ALLOWED = {
     'checkpoints': {'files', 'hosts'},
     'convert': {'commands', 'config', 'files', 'models', 'systems', 'checkpoints'},
     'parity': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'convert'},
-    'synthetic': {'commands'},
+    'synthetic': {'commands', 'pictures'},
     'systems': BASE | {'models', 'losses'},
     'raw': {'arrays', 'files', 'pictures', 'video', 'plain_pickle', 'data', 'evaluation'},
     'doctor': {'files', 'pictures', 'commands', 'raw', 'data'},
@@ -37,7 +37,7 @@ ALLOWED = {
     'score': {'files', 'pictures', 'commands', 'processes', 'data', 'evaluation'},
     'inference': RUNNING | {'pictures', 'models', 'evaluation', 'visualize', 'score'},
     'training': RUNNING | {'inference'},
-    'benchmarks': RUNNING | {'commands', 'models', 'losses', 'training', 'inference', 'evaluation'},
+    'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }
 
 

@@ -20,7 +20,7 @@ import raw_tree
 
 from sgmg_jax import files, score, synthetic
 from sgmg_jax.benchmarks import score as benchmark_of_scores
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.doctor import places as places_of_raw
 from sgmg_jax.evaluation import davis, mean_ap, scoring
 from sgmg_jax.score import __main__ as command
@@ -47,7 +47,7 @@ def make_record(name, frames, expressions, hidden=False):
         for value in (1, 2, scoring.VOID):
             y, x = rng.integers(0, 24), rng.integers(0, 34)
             mask[y : y + 12, x : x + 16] = value
-    video = records.Video(
+    video = metadata.Video(
         name,
         tuple(f'{5 * number:05}' for number in range(3, 3 + frames)),
         *SIZE,
@@ -59,7 +59,7 @@ def make_record(name, frames, expressions, hidden=False):
 
 @pytest.fixture
 def split():
-    expression = records.Expression
+    expression = metadata.Expression
     return [
         make_record('bear', 4, [expression('0', 'a', 1, ('motion',)), expression('1', 'b', 2, ())]),
         make_record('hidden', 2, [expression('0', 'c', -1, ())], hidden=True),
@@ -383,14 +383,14 @@ def test_davis_lists_what_is_wrong(tmp_path, sequences, capsys):
 def pictures():
     """Records whose masks are those of one object in one frame."""
     rng = np.random.default_rng(0)
-    expression = records.Expression
+    expression = metadata.Expression
     split = []
     for name, places, expressions in (
         ('-a_f_1', ((0, 1), (0, 2), (2, 1)), [expression('0', 'a', 1, ()), expression('1', 'b', 2, ('crowd',))]),
         ('b', ((1, 1),), [expression('2', 'c', 1, ())]),
     ):
         masks = tuple(png((rng.random(SIZE) < 0.4).astype(np.uint8)) for _ in places)
-        video = records.Video(name, ('00001', '00002', '00003'), *SIZE, tuple(expressions), True, places)
+        video = metadata.Video(name, ('00001', '00002', '00003'), *SIZE, tuple(expressions), True, places)
         split.append(records.Record(video, (), masks))
     return split
 
@@ -407,7 +407,7 @@ def test_coco_truth_of_records(pictures, benchmark, names):
         pictures = [pictures[1], pictures[1]]
         for number in (0, 1):
             video = pictures[number].video
-            video = dataclasses.replace(video, expressions=(records.Expression(str(number + 1), 'x', 1, ()),))
+            video = dataclasses.replace(video, expressions=(metadata.Expression(str(number + 1), 'x', 1, ()),))
             pictures[number] = dataclasses.replace(pictures[number], video=video)
     truth = score.truth_of_records(benchmark, pictures)
     mean_ap.check_truth(truth)
@@ -1053,7 +1053,7 @@ def test_records_without_ground_truth_are_named(tmp_path, pictures):
 
 def test_objects_that_no_map_can_hold_are_named(tmp_path, split):
     video = split[0].video
-    wrong = dataclasses.replace(video, expressions=(records.Expression('0', 'a', 300, ()),))
+    wrong = dataclasses.replace(video, expressions=(metadata.Expression('0', 'a', 300, ()),))
     split = [dataclasses.replace(split[0], video=wrong)]
     write(tmp_path, split, lambda record, expression: np.zeros((4, *SIZE), bool))
     with pytest.raises(ValueError, match='video bear, expression 0: object_id 300'):
@@ -1080,7 +1080,7 @@ def test_damaged_json_is_refused_or_scored(tmp_path_factory, data):
         root = tmp_path_factory.mktemp('json')
         box = np.zeros((1, 6, 7), bool)
         box[:, 1:4, 2:6] = True
-        video = records.Video('a', ('1',), 6, 7, (records.Expression('0', 'x', 1, ()),), True, ((0, 1),))
+        video = metadata.Video('a', ('1',), 6, 7, (metadata.Expression('0', 'x', 1, ()),), True, ((0, 1),))
         truth = score.truth_of_records('a2d', [records.Record(video, (), (png(box[0].astype(np.uint8)),))])
         truth['annotations'][0]['segmentation'] = [[2, 1, 6, 1, 6, 4, 2, 4]]
         results = [{'image_id': 'v_a_f_1_i_0', 'category_id': 1, 'score': 0.5,

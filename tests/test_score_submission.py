@@ -16,7 +16,7 @@ from PIL import Image
 import pytest
 import small
 
-from sgmg_jax.score import submission
+from sgmg_jax.score import common, submission, zips
 
 EXPECTED = [
     ('bear', ('00000', '00005', '00015'), (24, 37), ('0', '1')),
@@ -53,7 +53,7 @@ def everything_under(folder):
 
 
 def only(problems):
-    assert len(problems) == 1, submission.format_problems(problems)
+    assert len(problems) == 1, common.format_problems(problems)
     return problems[0]
 
 
@@ -484,14 +484,14 @@ def test_many_faults_stay_few_lines(root):
     problems = check(root, [('bear', frames, (24, 37), ('0', '1')), EXPECTED[1]])
     counts = {problem.kind: problem.count for problem in problems}
     assert counts == {'missing frame': 2 * (20_000 - 3)}
-    text = submission.format_problems(problems)
+    text = common.format_problems(problems)
     assert 'missing frame: 39,994' in text and '... and 39,991 more' in text and len(text.splitlines()) < 10
-    assert submission.format_problems([]) == ''
+    assert common.format_problems([]) == ''
 
 
 def test_names_cannot_write_to_a_terminal():
-    problem = submission.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
-    text = submission.format_problems([problem])
+    problem = common.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
+    text = common.format_problems([problem])
     assert text.splitlines() == [
         'unexpected file: 4', r'    a\x1b[2Jb', r'    c\nd\te', rf'    \ud800{"x" * 292}..', '    ... and 1 more',
         r'    to mend: \x1b]0;']
@@ -580,10 +580,10 @@ def test_limits_of_a_zip(tmp_path, monkeypatch):
 def test_only_the_list_of_files_is_bounded_by_its_limit(tmp_path, monkeypatch):
     content = bytes(range(256)) * 2000
     path = one(tmp_path / 'a.zip', content, zipfile.ZIP_STORED)
-    monkeypatch.setattr(submission, 'LARGEST_INDEX', 46 + len(NAME))
+    monkeypatch.setattr(zips, 'LARGEST_INDEX', 46 + len(NAME))
     with submission.open_submission(path) as opened:
         assert opened.read(NAME) == content
-    monkeypatch.setattr(submission, 'LARGEST_INDEX', 45 + len(NAME))
+    monkeypatch.setattr(zips, 'LARGEST_INDEX', 45 + len(NAME))
     with pytest.raises(ValueError, match='its list of files has 73 bytes, at most 72 are read'):
         check(path, ONE)
 
@@ -618,7 +618,7 @@ def test_damaged_zips_are_named(tmp_path_factory, data):
     except ValueError as error:
         assert str(error).startswith(str(path))
     else:
-        submission.format_problems(problems).encode()
+        common.format_problems(problems).encode()
 
 
 @given(st.data())

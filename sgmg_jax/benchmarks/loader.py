@@ -82,10 +82,10 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
     """
     import cv2
 
-    from sgmg_jax.data import augment, clips, pipeline, records
+    from sgmg_jax.data import augment, clips, pipeline
     cv2.setNumThreads(1)
     tokenizer = tokenizer_of(source)
-    index = records.training_index(source.videos, NUM_FRAMES)
+    index = clips.training_index(source.videos, NUM_FRAMES)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     order = np.random.default_rng(0).integers(len(index), size=num_clips)

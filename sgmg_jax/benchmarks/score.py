@@ -16,7 +16,7 @@ import tempfile
 
 import numpy as np
 
-from sgmg_jax import commands
+from sgmg_jax import commands, pictures
 
 HEIGHT = 480
 # Sequence, frames, width, objects of DAVIS-2017's validation set.
@@ -30,7 +30,6 @@ SEQUENCES = (
     ('paragliding-launch', 80, 854, 3), ('parkour', 100, 854, 1), ('pigs', 79, 854, 3), ('scooter-black', 43, 854, 2),
     ('shooting', 40, 1152, 3), ('soapbox', 99, 854, 3))
 PACKAGES = 'numpy', 'opencv-python-headless', 'pillow', 'scipy'
-PALETTE = [level for index in range(256) for level in (index * 37 % 256, index * 91 % 256, index * 151 % 256)]
 
 
 def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1) -> None:
@@ -72,7 +71,7 @@ def _save(path: pathlib.Path, index_map: np.ndarray):
     from PIL import Image
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(index_map)
-    image.putpalette(PALETTE)
+    image.putpalette(pictures.PALETTE)
     image.save(path)
 
 

@@ -11,13 +11,51 @@ import numpy as np
 from PIL import Image
 
 from sgmg_jax import types
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 # ImageNet, of RGB in [0, 1].
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 MOST_STRETCH = 16  # long side over short side of a frame; resized, a strip of pixels would take any memory
 NORMALISED = ((np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / STD)  # [1 256 3]
+
+
+def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences: int = 1,
+                   consecutive: bool = False) -> np.ndarray:
+    """One row for each clip of an epoch: (video, expression, centre), all indices; int32 [N 3].
+
+    As in the released code, centres are every `num_frames`-th frame of a video from its first; where only some
+    frames are annotated (A2D-Sentences), these. Expressions tagged 'crowd' (RefCOCO) are left out.
+
+    Args:
+        consecutive: clips are windows of frames that follow each other, as SOC trains, and their first stands for the
+          centre: windows without overlap, but for the last, which is moved back to be full.
+        sentences: that are asked of a clip at most. If several, there is one row for a video and centre; its
+          expression, the first, stands for all.
+
+    Raises:
+        ValueError: for an expression without object or a video without masks; for several sentences where frames are
+            annotated for one object each.
+    """
+    index = []
+    for number, video in enumerate(videos):
+        if sentences > 1 and video.mask_places is not None:
+            raise ValueError(f'config.data.sentences = {sentences}: video {video.name} has frames that are annotated '
+                             'for one object each, of which one sentence can be asked.')
+        for position, expression in enumerate(video.expressions):
+            if expression.object_id < 0 or not video.has_masks:
+                raise ValueError(f'video {video.name}, expression {expression.id}: has no ground truth to '
+                                 'train on. Train on a split that has it.')
+            if 'crowd' in expression.tags:
+                continue
+            length = len(video.frame_names)
+            centres = range(0, length, num_frames) if video.mask_places is None else (
+                video.annotated_frames(expression.object_id))
+            if consecutive and video.mask_places is None:
+                centres = [max(0, min(first, length - num_frames)) for first in centres]
+            if sentences == 1 or position == 0:
+                index += [(number, position, centre) for centre in centres]
+    return np.array(index, np.int32).reshape(-1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +129,7 @@ def annotated_window(frame: int, length: int, num_frames: int, middle: bool = Fa
     return indices, num_frames // 2 if middle else int(np.argmax(indices == frame))
 
 
-def load_sample(record: records.Record, expressions: Sequence[records.Expression], indices: np.ndarray,
+def load_sample(record: records.Record, expressions: Sequence[metadata.Expression], indices: np.ndarray,
                 centre: int, position: int | None = None) -> Sample:
     """Decodes the frames at `indices` [T], the centre among them, and finds the objects of the expressions in them.
 

@@ -19,7 +19,7 @@ import numpy as np
 import tokenizers
 
 from sgmg_jax import processes, types
-from sgmg_jax.data import augment, clips, records, text
+from sgmg_jax.data import augment, clips, metadata, records, text
 
 MAX_DRAWS = 100  # Clips tried for one place in a batch before the data is called unfit.
 
@@ -32,7 +32,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
                   on_bad_clip: str = 'raise') -> Iterator[types.Example]:
     """Endless batches of augmented clips; every epoch is shuffled anew.
 
-    An epoch has `len(records.training_index(source.videos, num_frames, sentences, consecutive))` clips. Where no
+    An epoch has `len(clips.training_index(source.videos, num_frames, sentences, consecutive))` clips. Where no
     frame of a clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
     released code does; of several sentences, those are left out whose object is away.
 
@@ -51,7 +51,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         num_workers: processes that load; 0 loads in two threads of this one. They need parsed absl
             flags and a guarded main module, and die with this process.
         reverse_probability: how often a clip runs backwards.
-        consecutive: clips are windows of frames that follow each other, see records.training_index, and where only
+        consecutive: clips are windows of frames that follow each other, see clips.training_index, and where only
             some frames are annotated, clips.annotated_window; otherwise clips.sample_frames draws them.
         on_bad_clip: 'raise' stops at a clip that cannot be made, for whatever reason, and before the first at a
             video or sentence of which none can be made; 'skip' draws another instead, leaves such videos and
@@ -84,7 +84,7 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
     if on_bad_clip not in ('raise', 'skip'):
         raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
     source = usable(source, tokenizer, text_length, augmentation, on_bad_clip)
-    index = records.training_index(source.videos, num_frames, sentences, consecutive)
+    index = clips.training_index(source.videos, num_frames, sentences, consecutive)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
@@ -144,15 +144,15 @@ def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length
     return source
 
 
-def _check_video(video: records.Video) -> None:
+def _check_video(video: metadata.Video) -> None:
     clips.check_size(video.height, video.width)
     wrong = [frame for frame, _ in video.mask_places or () if not 0 <= frame < len(video.frame_names)]
     if wrong:
         raise ValueError(f'has a mask of frame {wrong[0]} of {len(video.frame_names)}. Build the records again.')
 
 
-def choose_sentences(expressions: Sequence[records.Expression], rng: np.random.Generator,
-                     most: int) -> list[records.Expression]:
+def choose_sentences(expressions: Sequence[metadata.Expression], rng: np.random.Generator,
+                     most: int) -> list[metadata.Expression]:
     """Which of a video's sentences are asked of a clip together; at most so many, in random order.
 
     Each as often: one sentence for each object, as Ref-DAVIS17's groups have it; all sentences, as in Ref-YouTube-VOS;
@@ -220,7 +220,7 @@ class LoadClip(grain.transforms.RandomMap):
             f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
             'masks show the object, and that neither crops are too small nor pictures too narrow.')
 
-    def _load(self, number: int, expressions: Sequence[records.Expression], centre: int,
+    def _load(self, number: int, expressions: Sequence[metadata.Expression], centre: int,
               rng: np.random.Generator) -> types.Example | None:
         """A clip around a frame; None where no object is seen, and of pictures too narrow to be copied."""
         video = self.source.videos[number]
@@ -238,7 +238,7 @@ class LoadClip(grain.transforms.RandomMap):
         tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
         return clips.to_example(sample, tokens, self.frame_size).replace(origin=np.array([number, centre], np.int32))
 
-    def _choose_frames(self, rng: np.random.Generator, video: records.Video, centre: int
+    def _choose_frames(self, rng: np.random.Generator, video: metadata.Video, centre: int
                        ) -> tuple[np.ndarray, int | None]:
         """Indices [T], and where in them the centre is; None: wherever it comes first."""
         length = len(video.frame_names)

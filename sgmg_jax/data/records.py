@@ -10,7 +10,6 @@ import dataclasses
 import os
 import pathlib
 import re
-import reprlib
 from typing import NamedTuple
 
 from array_record.python import array_record_data_source, array_record_module
@@ -21,50 +20,11 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from sgmg_jax import files, pictures
+from sgmg_jax.data.metadata import Video, read_video
 from sgmg_jax.video import BrokenFilm, open_film
 
-VOID = 255  # in maps of objects: not scored, and never an object
-MOST_ASPECT = 32  # Of a frame's sides; the short side is scaled to a fixed length, so the long one takes the memory.
-LONGEST_SENTENCE = 10_000  # characters
 LARGEST_RECORD = 2 ** 30  # bytes of the frames of a video; a message of protobuf has at most twice as many
 _LARGEST_METADATA = 2 ** 26  # bytes; a RefCOCO has a fifth of it
-
-
-@dataclasses.dataclass(frozen=True)
-class Expression:
-    """A sentence that refers to one object of its video.
-
-    id: its key in the benchmark's expressions file, and the name of its folder in a submission.
-    object_id: the value of its object in the masks; -1 where the benchmark hides it.
-    """
-    id: str
-    text: str
-    object_id: int
-    tags: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class Video:
-    """What is known of a video without reading its frames. `height` and `width` are pixels.
-
-    mask_places: where the masks are those of one object in one frame (A2D-Sentences, RefCOCO): frame index and
-      object id of each mask. None where every frame has one map of all objects.
-    """
-    name: str
-    frame_names: tuple[str, ...]
-    height: int
-    width: int
-    expressions: tuple[Expression, ...]
-    has_masks: bool
-    mask_places: tuple[tuple[int, int], ...] | None = None
-
-    def annotated_frames(self, object_id: int) -> list[int]:
-        """Indices of the frames for which it is known where the object is, or that it is away."""
-        if not self.has_masks:
-            return []
-        if self.mask_places is None:
-            return list(range(len(self.frame_names)))
-        return sorted(frame for frame, place in self.mask_places if place == object_id)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -410,44 +370,6 @@ def _read_metadata(folder: pathlib.Path) -> dict:
     return listed
 
 
-def training_index(videos: Sequence[Video], num_frames: int, sentences: int = 1,
-                   consecutive: bool = False) -> np.ndarray:
-    """One row for each clip of an epoch: (video, expression, centre), all indices; int32 [N 3].
-
-    As in the released code, centres are every `num_frames`-th frame of a video from its first; where only some
-    frames are annotated (A2D-Sentences), these. Expressions tagged 'crowd' (RefCOCO) are left out.
-
-    Args:
-        consecutive: clips are windows of frames that follow each other, as SOC trains, and their first stands for the
-          centre: windows without overlap, but for the last, which is moved back to be full.
-        sentences: that are asked of a clip at most. If several, there is one row for a video and centre; its
-          expression, the first, stands for all.
-
-    Raises:
-        ValueError: for an expression without object or a video without masks; for several sentences where frames are
-            annotated for one object each.
-    """
-    index = []
-    for number, video in enumerate(videos):
-        if sentences > 1 and video.mask_places is not None:
-            raise ValueError(f'config.data.sentences = {sentences}: video {video.name} has frames that are annotated '
-                             'for one object each, of which one sentence can be asked.')
-        for position, expression in enumerate(video.expressions):
-            if expression.object_id < 0 or not video.has_masks:
-                raise ValueError(f'video {video.name}, expression {expression.id}: has no ground truth to '
-                                 'train on. Train on a split that has it.')
-            if 'crowd' in expression.tags:
-                continue
-            length = len(video.frame_names)
-            centres = range(0, length, num_frames) if video.mask_places is None else (
-                video.annotated_frames(expression.object_id))
-            if consecutive and video.mask_places is None:
-                centres = [max(0, min(first, length - num_frames)) for first in centres]
-            if sentences == 1 or position == 0:
-                index += [(number, position, centre) for centre in centres]
-    return np.array(index, np.int32).reshape(-1, 3)
-
-
 def _records_folder(directory: pathlib.Path) -> pathlib.Path:
     if not directory.is_dir():
         raise FileNotFoundError(f'{directory}: no such folder. Build records with `python -m '
@@ -463,81 +385,3 @@ def _records_folder(directory: pathlib.Path) -> pathlib.Path:
         raise ValueError(f'{directory}: holds several data sets, name one of them: '
                          f'{", ".join(map(str, found))}.')
     return found[0]
-
-
-def check_frame_size(height, width, where: str) -> None:
-    """Raises ValueError if frames of this size, in pixels, are of no use; `where` is said first."""
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise ValueError(f'{where}: height and width must be whole numbers from 1, are {reprlib.repr(height)} and '
-                         f'{reprlib.repr(width)}.')
-    if height * width > pictures.MOST_PIXELS or max(height, width) > MOST_ASPECT * min(height, width):
-        raise ValueError(f'{where}: {width}x{height} pixels; a frame has at most {pictures.MOST_PIXELS:,}, its long '
-                         f'side is at most {MOST_ASPECT} times the short one. Leave it out, or cut it.')
-
-
-def check_sentence(text, where: str) -> str:
-    """`text`, if it is a sentence.
-
-    Raises:
-        ValueError: it is no string, blank, longer than LONGEST_SENTENCE, or has halves of characters (surrogates);
-            `where` is said first.
-    """
-    if not isinstance(text, str):
-        raise ValueError(f'{where} must be a sentence, is {reprlib.repr(text)}. Write one.')
-    if not text.strip():
-        raise ValueError(f'{where} is an empty sentence. Write one, or remove it.')
-    if len(text) > LONGEST_SENTENCE or any('\ud800' <= letter <= '\udfff' for letter in text):
-        raise ValueError(f'{where} must have at most {LONGEST_SENTENCE:,} characters, all of Unicode, is '
-                         f'{reprlib.repr(text)}. Mend it.')
-    return text
-
-
-def parse_object_id(value) -> int | None:
-    """The id of an object in maps of objects, from JSON or text; None if it is no whole number from 1 to 254."""
-    text = str(value) if type(value) is int and abs(value) < 1000 else value
-    found = isinstance(text, str) and re.fullmatch('[0-9]{1,3}', text)
-    return int(text) if found and 0 < int(text) < VOID else None
-
-
-def read_video(entry, where: str) -> Video:
-    """The video that an entry of metadata.json describes.
-
-    Raises:
-        ValueError: a field is missing, of the wrong type or out of range, a name cannot be one of a file, a name or
-            id is there twice. `where` is said first.
-    """
-    kinds = {'video': str, 'frame_names': list, 'height': int, 'width': int, 'expressions': list, 'has_masks': bool}
-    _check_fields(entry, kinds, where)
-    name = files.check_name(entry['video'], f'{where}: field "video"')
-    where = f'{where}, video {name}'
-    check_frame_size(entry['height'], entry['width'], where)
-    names = tuple(files.check_name(frame, f'{where}: field "frame_names", a name') for frame in entry['frame_names'])
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f'{where}: field "frame_names" is empty, or has a name twice.')
-    places = entry.get('mask_places')
-    if places is not None:
-        if not isinstance(places, list) or not all(
-                isinstance(place, list) and len(place) == 2 and all(type(number) is int for number in place)
-                and 0 <= place[0] < len(names) and 0 < place[1] < 2 ** 31 for place in places):
-            raise ValueError(f'{where}: field "mask_places" must be a list of [frame index, object id].')
-        places = tuple(map(tuple, places))
-        if len(set(places)) < len(places):
-            raise ValueError(f'{where}: field "mask_places" has a place twice.')
-    expressions = []
-    for value in entry['expressions']:
-        _check_fields(value, {'id': str, 'text': str, 'object_id': int, 'tags': str}, f'{where}: an expression')
-        key = files.check_name(value['id'], f'{where}: an expression: field "id"')
-        text = check_sentence(value['text'], f'{where}, expression {key}: field "text"')
-        if value['object_id'] != -1 and not 0 < value['object_id'] < (VOID if places is None else 2 ** 31):
-            raise ValueError(f'{where}, expression {key}: field "object_id" is {reprlib.repr(value["object_id"])}.')
-        expressions.append(Expression(key, text, value['object_id'], tuple(value['tags'].split())))
-    if not expressions or len({expression.id for expression in expressions}) < len(expressions):
-        raise ValueError(f'{where}: field "expressions" is empty, or has an id twice.')
-    return Video(name, names, entry['height'], entry['width'], tuple(expressions), entry['has_masks'], places)
-
-
-def _check_fields(entry, kinds: dict[str, type], where: str) -> None:
-    for field, kind in kinds.items():
-        value = entry.get(field) if isinstance(entry, dict) else None
-        if type(value) is not kind:
-            raise ValueError(f'{where}: field "{field}" is missing or of the wrong type, is {reprlib.repr(value)}.')

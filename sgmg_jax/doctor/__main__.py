@@ -134,7 +134,7 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
         pixels: read all videos, not only the lists.
         faulty: something that stands in the way is already known; then what the lists lack is not said again.
     """
-    from sgmg_jax.data import records
+    from sgmg_jax.data import metadata
     from sgmg_jax.raw import a2d, davis, jhmdb, refcoco, youtube
 
     readers = {'ref_youtube_vos': youtube.splits, 'ref_davis': davis.splits, 'a2d_sentences': a2d.splits,
@@ -154,7 +154,7 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
                 for video in common.progress(videos, f'reading {split}'):
                     try:
                         if parts := read_one(video):
-                            records.read_video(parts[0] | parts[1], video.name)
+                            metadata.read_video(parts[0] | parts[1], video.name)
                             if video.name in names:
                                 raise ValueError('is there twice')
                             names.add(video.name)

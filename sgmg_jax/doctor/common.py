@@ -229,7 +229,7 @@ def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.P
         root: of the data set.
         kind: of the frames, 'JPEG' or 'PNG'.
     """
-    from sgmg_jax.data.records import check_frame_size  # Late: it takes a second.
+    from sgmg_jax.data.metadata import check_frame_size  # Late: it takes a second.
 
     problems = Problems()
     endings = ('.jpg', '.jpeg') if kind == pictures.JPEG else ('.png',)

@@ -3,7 +3,7 @@ import dataclasses
 import pathlib
 
 from sgmg_jax import files
-from sgmg_jax.data.records import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Copy, Finding, counted
 from sgmg_jax.doctor.places import DAVIS_FRAMES, DAVIS_MASKS, DAVIS_TRAIN, DAVIS_VALID, LARGEST_LIST

@@ -18,6 +18,7 @@ from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
+from sgmg_jax.score.common import format_problems
 from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = len(davis.ANNOTATORS)
@@ -28,10 +29,10 @@ class Protocol(NamedTuple):
     """How one benchmark wants its files.
 
     write: function(predictor, record, folder), for one video.
-    finish: function(folder, videos) -> path of what is submitted, when all of these records.Video are written.
+    finish: function(folder, videos) -> path of what is submitted, when all of these metadata.Video are written.
     read: function(folder, video, expression, frame index) -> the mask that was written, bool [H W].
     annotated: whether only annotated frames are asked for.
-    check: function(records.Video), which raises ValueError for one that does not fit.
+    check: function(metadata.Video), which raises ValueError for one that does not fit.
     """
     write: Callable
     finish: Callable
@@ -174,7 +175,7 @@ def _zip_expressions(folder, videos):
     submission.zip_submission(folder, path)
     problems = submission.check_submission(path, expected_videos(videos))
     if problems:
-        raise ValueError(f'{path}: not fit for upload.\n{submission.format_problems(problems)}')
+        raise ValueError(f'{path}: not fit for upload.\n{format_problems(problems)}')
     return path
 
 

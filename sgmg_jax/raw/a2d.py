@@ -17,7 +17,7 @@ import re
 import numpy as np
 
 from sgmg_jax import arrays, files
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.raw import common
 from sgmg_jax.raw.common import add_bytes, encode_png, find_files
 from sgmg_jax.video import BrokenFilm, open_film
@@ -136,7 +136,7 @@ def read_annotations(file: pathlib.Path, root: pathlib.Path | None = None) -> di
         if not re.fullmatch('[0-9]{1,5}', instance):
             raise ValueError(f'{where}: instance_id must be a whole number, is {instance!a:.80}. Mend or remove the '
                              'line.')
-        records.check_sentence(text, f'{where}: query')
+        metadata.check_sentence(text, f'{where}: query')
         known = annotations.setdefault(video, {})
         if int(instance) in known:
             raise ValueError(f'{where}: names instance {instance} of video {video} a second time. Remove one of the '
@@ -194,7 +194,7 @@ def read_film(raw: pathlib.Path, video: Video, clips: dict[str, list[pathlib.Pat
         common.warn('%s: some of its %d frames have a negative time or one that another has. All are kept; '
                     "torchvision's read_video, by which the authors count frames, leaves them out.",
                     file, len(times))
-    records.check_frame_size(*sizes[0], f'{file}')
+    metadata.check_frame_size(*sizes[0], f'{file}')
     return film, len(sizes), *sizes[0]
 
 

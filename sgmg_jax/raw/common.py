@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 # What record and metadata of a video both have, what only the metadata have, and what only the record has.
 Parts = tuple[dict, dict, dict[str, list[bytes]]]
@@ -79,7 +79,7 @@ def read_frames(paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, re
             raise ValueError(f'{path}: is {size[1]}x{size[0]} pixels, but {paths[0].name} of the same video is '
                              f'{first[1]}x{first[0]}. Frames of one video have one size; unpack them again.')
         total = add_bytes(total, found[-1], path.parent)
-    records.check_frame_size(*first, f'{paths[0]}')
+    metadata.check_frame_size(*first, f'{paths[0]}')
     return found, *first
 
 

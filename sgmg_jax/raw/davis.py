@@ -12,7 +12,7 @@ import pathlib
 from absl import logging
 
 from sgmg_jax import files
-from sgmg_jax.data.records import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
 from sgmg_jax.raw import common, youtube
 
 TEXTS = 'davis_text_annotations'

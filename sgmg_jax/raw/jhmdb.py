@@ -13,7 +13,7 @@ import reprlib
 import numpy as np
 
 from sgmg_jax import arrays, files, pictures
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.raw import common
 
 METADATA = 'jhmdb_sentences_samples_metadata.json'
@@ -146,7 +146,7 @@ def _read_sample(sample: list, where: str) -> Video:
     if not (re.fullmatch('[0-9]{1,9}', frame.stem) and 0 < int(frame.stem) <= num_frames):
         raise ValueError(f'{where}: {files.printable(frame_path[:200])} must be named after a frame from 1 to '
                          f'{num_frames}, the number of frames in the same sample. Mend one of them.')
-    records.check_sentence(text, f'{where}: the sentence')
+    metadata.check_sentence(text, f'{where}: the sentence')
     return Video(name, text, frame.parent, _below('puppet_mask', mask_path, where), num_frames, (int(frame.stem),))
 
 

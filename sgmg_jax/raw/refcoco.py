@@ -18,7 +18,7 @@ from absl import logging
 import numpy as np
 
 from sgmg_jax import files, plain_pickle
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import segmentations
 from sgmg_jax.raw import common
 
@@ -240,7 +240,7 @@ def _pictures(rows: list[_Row], file: pathlib.Path, split: str) -> list[Picture]
     grouped, blank = {}, []
     for row in rows:
         if row.text.strip():
-            records.check_sentence(row.text, f'{file}: image {row.image_id}: sentence {row.number}')
+            metadata.check_sentence(row.text, f'{file}: image {row.image_id}: sentence {row.number}')
             grouped.setdefault(row.image_id, []).append(row)
         else:
             blank.append(row.number)

@@ -19,7 +19,8 @@ import reprlib
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data.records import VOID, check_jpeg, check_sentence, parse_object_id
+from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.records import check_jpeg
 from sgmg_jax.raw import common
 
 LARGEST_JSON = 2 ** 26  # bytes of an expressions file; that of train has a fiftieth of it

@@ -10,7 +10,7 @@ import tqdm
 from sgmg_jax import files
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mean_ap, scoring
-from sgmg_jax.score import common, submission
+from sgmg_jax.score import common, zips
 
 BENCHMARKS = 'a2d', 'jhmdb', 'refcoco'
 LARGEST_MEMBER = 2 ** 28  # bytes of results in a zip, unpacked; it takes four times that
@@ -50,18 +50,18 @@ def _read_results(path: pathlib.Path):
         files.check_regular(path)
         if not zipfile.is_zipfile(path):
             return files.read_json(path)
-        with submission.open_zip(path) as archive:
+        with zips.open_zip(path) as archive:
             names = [name for name in archive.namelist()
                      if name.endswith('.json') and not any(map(files.is_junk, name.split('/')))]
             if len(names) != 1:
                 raise ValueError(f'{path}: {len(names)} .json files in the zip, one is right')
             try:
-                data = submission.read_member(archive, names[0], LARGEST_MEMBER)
+                data = zips.read_member(archive, names[0], LARGEST_MEMBER)
             except ValueError as error:
                 raise ValueError(f'{path}: {names[0]}: {error}') from error
         return files.parse_json(data, f'{path}: {names[0]}')
     except (OSError, ValueError) as error:
-        raise common.WrongPredictions([submission.Problem('unreadable results', 1, (str(error),),
+        raise common.WrongPredictions([common.Problem('unreadable results', 1, (str(error),),
                                                     'give one JSON file, or a zip with one in it')]) from error
 
 
@@ -99,7 +99,7 @@ def _check_truth(truth: dict, where):
 
 def _checked_results(truth: dict, path) -> list[dict]:
     results = _read_results(pathlib.Path(path))
-    problems = submission.problems_of(mean_ap.check_results(truth, results))
+    problems = common.problems_of(mean_ap.check_results(truth, results))
     if problems:
         raise common.WrongPredictions(problems)
     return results

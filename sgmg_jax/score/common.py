@@ -1,20 +1,50 @@
-"""What scoring all benchmarks needs: wrong predictions, the files of ground truth."""
-from collections.abc import Sequence
+"""What scoring all benchmarks needs: what is wrong with predictions, the files of ground truth."""
+from collections.abc import Mapping, Sequence
+import dataclasses
 import pathlib
 
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.score import submission
 
+EXAMPLES = 3  # shown for each kind of problem
 MOST_PIXELS = 2 ** 30  # of all masks of a sequence, or of an expression
 
 
-class WrongPredictions(ValueError):
-    """What was predicted cannot be scored. problems: list of submission.Problem."""
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """All faults of one kind.
 
-    def __init__(self, problems):
-        super().__init__(submission.format_problems(problems))
+    kind: what is wrong. count: how often. examples: the first few. mend: what to do about it.
+    """
+    kind: str
+    count: int
+    examples: tuple[str, ...]
+    mend: str
+
+
+def problems_of(found: Mapping[tuple[str, str], Sequence[str]]) -> list[Problem]:
+    """Problems from (kind, how to mend it) -> where."""
+    return [Problem(kind, len(where), tuple(where[:EXAMPLES]), mend) for (kind, mend), where in found.items() if where]
+
+
+def format_problems(problems: Sequence[Problem]) -> str:
+    """The problems for people: kind and count, the first examples, how to mend it; names are escaped for terminals."""
+    lines = []
+    for problem in problems:
+        lines.append(f'{problem.kind}: {problem.count:,}')
+        lines.extend(f'    {files.one_line(example)}' for example in problem.examples)
+        if problem.count > len(problem.examples):
+            lines.append(f'    ... and {problem.count - len(problem.examples):,} more')
+        lines.append(f'    to mend: {files.one_line(problem.mend, 1000)}')
+    return '\n'.join(lines)
+
+
+class WrongPredictions(ValueError):
+    """What was predicted cannot be scored. problems: list of Problem."""
+
+    def __init__(self, problems: Sequence[Problem]):
+        super().__init__(format_problems(problems))
         self.problems = problems
 
 

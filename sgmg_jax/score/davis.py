@@ -148,11 +148,11 @@ def _check(path, source, task: str, processes: int, check_only: bool, progress: 
     try:
         annotators = davis.find_predictions(names, truth.names)
     except ValueError as error:
-        raise common.WrongPredictions([submission.Problem('wrong folders', 1, (str(error),),
+        raise common.WrongPredictions([common.Problem('wrong folders', 1, (str(error),),
                                                            'see python -m sgmg_jax.score davis --help')]) from error
     missing = _missing_maps(set(names), truth, annotators, task)
     submission.find_duplicates(predicted, missing)
-    problems = submission.problems_of(missing)
+    problems = common.problems_of(missing)
     if problems:
         raise common.WrongPredictions(problems)
     results = for_each(_open_work, (path, open_source, arguments, task, annotators, check_only),
@@ -162,7 +162,7 @@ def _check(path, source, task: str, processes: int, check_only: bool, progress: 
         for key, where in of_sequence.items():
             found[key] += where
     if found:
-        raise common.WrongPredictions(submission.problems_of(found))
+        raise common.WrongPredictions(common.problems_of(found))
     return truth, annotators, results
 
 

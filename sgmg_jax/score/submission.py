@@ -14,38 +14,21 @@ import collections
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import dataclasses
-import io
 import os
 import pathlib
-import stat
-import struct
 import typing
 import zipfile
-import zlib
 
 import numpy as np
 from PIL import Image
 
 from sgmg_jax import files, pictures
 from sgmg_jax.processes import for_each
+from sgmg_jax.score import common, zips
 
 TOP = 'Annotations'
-EXAMPLES = 3  # shown for each kind of problem
 LARGEST_PNG = 2 ** 26  # bytes of a mask; without compression, one of pictures.MOST_PIXELS has half of it
-LARGEST_INDEX = 2 ** 25  # bytes of the list of files in a zip: of some 400,000 masks
 LARGEST_SUBMISSION = 2 ** 34  # bytes of all files in a zip
-
-def _palette() -> list[int]:
-    """PASCAL VOC's 256 colours: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first."""
-    return [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
-            for index in range(256) for channel in range(3)]
-
-
-PALETTE = _palette()
-
-# What zipfile raises on a damaged file.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError, struct.error, zlib.error,
-               zipfile.BadZipFile)
 
 
 class ExpectedVideo(typing.NamedTuple):
@@ -69,18 +52,6 @@ class Submission:
     path: str
     files: tuple[str, ...]
     read: Callable[[str], bytes]
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """All faults of one kind.
-
-    kind: what is wrong. count: how often. examples: the first few. mend: what to do about it.
-    """
-    kind: str
-    count: int
-    examples: tuple[str, ...]
-    mend: str
 
 
 def mask_path(video: str, expression_id: str, frame_name: str) -> str:
@@ -123,7 +94,7 @@ def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
         raise ValueError(f'video {video!r}: maps must be uint8 [T H W], got {maps.dtype} {maps.shape}')
     images = [Image.fromarray(index) for index in maps]
     for image in images:
-        image.putpalette(PALETTE)
+        image.putpalette(pictures.PALETTE)
     _write_pngs(pathlib.Path(root), (video,), frame_names, images)
 
 
@@ -202,14 +173,14 @@ def open_submission(path, top: str = TOP) -> Iterator[Submission]:
     if not path.exists():
         raise FileNotFoundError(f'{path}: there is no such submission; give a zip, or a folder that '
                                 f'holds {TOP}/')
-    with open_zip(path) as archive:
+    with zips.open_zip(path) as archive:
         infos = [info for info in archive.infolist() if not info.filename.endswith('/')]
         size = sum(info.file_size for info in infos)
         if size > LARGEST_SUBMISSION:
             raise ValueError(f'{path}: its files have {size:,} bytes when unpacked, at most {LARGEST_SUBMISSION:,} are '
                              'read. Is it the right zip?')
         yield Submission(str(path), tuple(info.filename for info in infos),
-                         lambda name: read_member(archive, name, LARGEST_PNG))
+                         lambda name: zips.read_member(archive, name, LARGEST_PNG))
 
 
 def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
@@ -229,60 +200,6 @@ def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
             check(os.path.join(folder, name))
         names += [pathlib.Path(folder, name).relative_to(root).as_posix() for name in others]
     return sorted(names)
-
-
-class _BoundedFile(io.FileIO):
-    """A zip whose list of files is bounded: zipfile takes as much memory for it as the zip says."""
-    opening = True
-
-    def read(self, size=-1):
-        if self.opening and size is not None and size > LARGEST_INDEX:
-            raise zipfile.BadZipFile(f'its list of files has {size:,} bytes, at most {LARGEST_INDEX:,} are read')
-        return super().read(size)
-
-
-@contextlib.contextmanager
-def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to be read by `read_member`. Raises OSError, and ValueError if it is none, or damaged."""
-    files.check_regular(path)
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_BoundedFile(path))
-        try:
-            archive = stack.enter_context(zipfile.ZipFile(file))
-            file.opening = False
-        except _UNREADABLE as error:
-            raise ValueError(f'{path}: neither a folder nor a readable zip ({error}); '
-                             f'zip the masks again') from error
-        yield archive
-
-
-def read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
-    """A file in a zip, of at most `largest` bytes, packed and unpacked.
-
-    Raises:
-        FileNotFoundError: there is no such file in it.
-        ValueError: it cannot be read; says why, without the name.
-    """
-    try:
-        info = archive.getinfo(name)
-    except KeyError as error:
-        raise FileNotFoundError('there is no such file in the zip') from error
-    if info.flag_bits & 1:
-        raise ValueError('it is encrypted; zip without a password')
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # The others' memory has no bound.
-        raise ValueError('it is not compressed by deflate, the usual way; zip again with it')
-    if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise ValueError('it is a link or a device, not a file; zip what it leads to')
-    if max(info.file_size, info.compress_size) > largest:
-        raise ValueError(f'it has {max(info.file_size, info.compress_size):,} bytes, at most {largest:,} are read')
-    try:
-        with archive.open(info) as file:
-            data = file.read(info.file_size + 1)  # Without a number, all that unpacks is held before it is cut off.
-    except _UNREADABLE as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    if len(data) != info.file_size:
-        raise ValueError(f'it has {len(data):,} bytes, though the zip says {info.file_size:,}')
-    return data
 
 
 def read_mask(submission: Submission, video: str, expression_id: str, frame_name: str,
@@ -309,7 +226,7 @@ def read_mask(submission: Submission, video: str, expression_id: str, frame_name
 
 
 def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1,
-                     progress: bool = False) -> list[Problem]:
+                     progress: bool = False) -> list[common.Problem]:
     """Finds whatever an evaluation server would choke on.
 
     Every mask is decoded. A wrong top folder is reported and then looked through, so that one check
@@ -322,7 +239,7 @@ def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1
         progress: show a progress bar on stderr.
 
     Returns:
-        One `Problem` for each kind found, an empty list if all is well.
+        One `common.Problem` for each kind found, an empty list if all is well.
 
     Raises:
         FileNotFoundError, ValueError: as `open_submission`.
@@ -336,7 +253,7 @@ def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1
     for of_video in for_each(_open_masks, (path, there, expected), len(expected), processes, 'checking', progress):
         for key, where in of_video.items():
             found[key] += where
-    return problems_of(found)
+    return common.problems_of(found)
 
 
 def find_duplicates(submission: Submission, found: dict[tuple[str, str], list[str]]):
@@ -344,23 +261,6 @@ def find_duplicates(submission: Submission, found: dict[tuple[str, str], list[st
     for name, count in collections.Counter(submission.files).items():
         if count > 1:
             found['file twice in the zip', 'zip the folder anew'].append(name)
-
-
-def problems_of(found: dict[tuple[str, str], list[str]]) -> list[Problem]:
-    """Problems from (kind, how to mend it) -> where."""
-    return [Problem(kind, len(where), tuple(where[:EXAMPLES]), mend) for (kind, mend), where in found.items() if where]
-
-
-def format_problems(problems: Sequence[Problem]) -> str:
-    """The problems for people: kind and count, the first examples, how to mend it; names are escaped for terminals."""
-    lines = []
-    for problem in problems:
-        lines.append(f'{problem.kind}: {problem.count:,}')
-        lines.extend(f'    {files.one_line(example)}' for example in problem.examples)
-        if problem.count > len(problem.examples):
-            lines.append(f'    ... and {problem.count - len(problem.examples):,} more')
-        lines.append(f'    to mend: {files.one_line(problem.mend, 1000)}')
-    return '\n'.join(lines)
 
 
 def _under_top(submission: Submission, videos: set[str], found) -> dict[str, str]:

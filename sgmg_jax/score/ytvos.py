@@ -10,7 +10,7 @@ import typing
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
@@ -22,11 +22,11 @@ MOST_OBJECTS = 254  # of a video, in its index maps
 class Truth(typing.NamedTuple):
     """Masks of a split's expressions. read: of a video's index, a function (expression) -> what goes before the
     prediction in `scoring.score_expression`."""
-    videos: Sequence[records.Video]
-    read: Callable[[int], Callable[[records.Expression], tuple[np.ndarray, int | None]]]
+    videos: Sequence[metadata.Video]
+    read: Callable[[int], Callable[[metadata.Expression], tuple[np.ndarray, int | None]]]
 
 
-def expected_videos(videos: Iterable[records.Video]) -> list[submission.ExpectedVideo]:
+def expected_videos(videos: Iterable[metadata.Video]) -> list[submission.ExpectedVideo]:
     """What a submission for these videos must hold, hidden expressions included."""
     return [submission.ExpectedVideo(video.name, video.frame_names, (video.height, video.width),
                                       tuple(expression.id for expression in video.expressions))
@@ -70,7 +70,7 @@ def open_public_truth(folder) -> Truth:
     return Truth(videos, read)
 
 
-def _public_video(folder: pathlib.Path, name: str, content: dict) -> records.Video:
+def _public_video(folder: pathlib.Path, name: str, content: dict) -> metadata.Video:
     where, masks = f'{folder / CHALLENGE}: videos.{name:.80}', folder / 'Annotations' / name
     files.check_name(name, f'{folder / CHALLENGE}: the name of a video')
     of_expressions = [masks / key for key in common.listing(masks)[0]]
@@ -100,8 +100,8 @@ def _public_video(folder: pathlib.Path, name: str, content: dict) -> records.Vid
         header = pictures.read_header(sources[0])
     except (OSError, ValueError) as error:
         raise ValueError(f'{sources[0]}: cannot read ({error}); take it from the original archive again') from error
-    return records.Video(name, tuple(sorted(frames)), header.height, header.width, tuple(
-        records.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
+    return metadata.Video(name, tuple(sorted(frames)), header.height, header.width, tuple(
+        metadata.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
         for key, value in expressions.items()), masks.is_dir())
 
 
@@ -167,7 +167,7 @@ def _open_work(path, open_source, arguments) -> Iterator[Callable[[int], list[di
         yield work
 
 
-def _score_expression(predicted, video: records.Video, expression: records.Expression, truth, object_id) -> dict:
+def _score_expression(predicted, video: metadata.Video, expression: metadata.Expression, truth, object_id) -> dict:
     prediction = _read_expression(predicted, video, expression.id)
     try:
         score = scoring.score_expression(truth, object_id, prediction)
@@ -176,12 +176,12 @@ def _score_expression(predicted, video: records.Video, expression: records.Expre
     return score | {'video': video.name, 'expression': expression.id, 'tags': expression.tags}
 
 
-def _known(video: records.Video) -> list[records.Expression]:
+def _known(video: metadata.Video) -> list[metadata.Expression]:
     """The expressions whose object is known."""
     return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
 
 
-def _read_expression(predicted, video: records.Video, expression_id: str) -> np.ndarray:
+def _read_expression(predicted, video: metadata.Video, expression_id: str) -> np.ndarray:
     """Masks of one expression, bool [T H W]."""
     masks = []
     for frame_name in video.frame_names:

@@ -12,16 +12,10 @@ import numpy as np
 from PIL import Image
 import tqdm
 
+from sgmg_jax import pictures
 from sgmg_jax.synthetic.video import check, make_video
 
 MAX_VIDEOS = 100_000  # of a split
-
-
-def _palette() -> list[int]:
-    """The PASCAL VOC colour map, flat: 256 RGB triples."""
-    index = np.arange(256)
-    bits = [[((index >> (3 * i + c)) & 1) << (7 - i) for i in range(3)] for c in range(3)]
-    return np.stack([np.sum(b, 0) for b in bits], 1).reshape(-1).tolist()
 
 
 def _video_seed(seed: int, split: str, index: int) -> int:
@@ -32,7 +26,6 @@ def _video_seed(seed: int, split: str, index: int) -> int:
 def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Sequence[np.ndarray]) -> None:
     """JPEG for RGB frames [T H W 3], palette PNG for index maps, plain PNG for boolean masks [T H W]."""
     folder.mkdir(parents=True)
-    palette = _palette()
     for name, image in zip(names, images, strict=True):
         if image.ndim == 3:
             Image.fromarray(image).save(folder / f'{name}.jpg', quality=92)
@@ -40,7 +33,7 @@ def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Sequence[np
             Image.fromarray(np.uint8(image) * 255).save(folder / f'{name}.png')
         else:
             paletted = Image.fromarray(image)
-            paletted.putpalette(palette)
+            paletted.putpalette(pictures.PALETTE)
             paletted.save(folder / f'{name}.png')
 
 

@@ -31,7 +31,7 @@ from torch_files import (
     view,
 )
 
-from sgmg_jax.convert import pth
+from sgmg_jax.convert import pth, torch_pickle
 
 BOTH = pytest.mark.parametrize('save', [save, save_legacy], ids=['zip', 'legacy'])
 
@@ -497,8 +497,8 @@ def test_what_would_take_long_is_refused(program, reason, path):
 
 
 def test_a_program_of_too_many_instructions_is_refused(path, monkeypatch):
-    assert pth._MOST_INSTRUCTIONS <= 2 ** 21  # which take seconds
-    monkeypatch.setattr(pth, '_MOST_INSTRUCTIONS', 100)
+    assert torch_pickle._MOST_INSTRUCTIONS <= 2 ** 21  # which take seconds
+    monkeypatch.setattr(torch_pickle, '_MOST_INSTRUCTIONS', 100)
     assert pth.read(save_program(path, b'N' * 99 + b'.')) is None
     save_program(path, b'N' * 100 + b'.')
     with pytest.raises(ValueError, match='more than 100 instructions'):

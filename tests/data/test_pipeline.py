@@ -18,7 +18,7 @@ import raw_tree
 import small
 
 from sgmg_jax.benchmarks import loader
-from sgmg_jax.data import augment, clips, pipeline, records, text
+from sgmg_jax.data import augment, clips, metadata, pipeline, records, text
 
 ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = dict(num_frames=3, frame_size=(40, 72), text_length=24, batch_size=4, seed=7,
@@ -71,7 +71,7 @@ def test_workers_do_not_change_the_batches(source, tokenizer):
 
 
 def test_resuming_gives_the_rest_also_in_later_epochs(source, tokenizer):
-    clips_an_epoch = len(records.training_index(source.videos, 3))
+    clips_an_epoch = len(clips.training_index(source.videos, 3))
     whole = take(9, source, tokenizer)
     assert 9 * 4 > clips_an_epoch
     for start in (1, 4, 8):
@@ -89,7 +89,7 @@ def test_an_epoch_sees_every_clip_once_and_the_next_in_another_order(source, tok
     seen = []
     monkeypatch.setattr(pipeline.LoadClip, 'random_map', lambda self, row, rng: seen.append(int(row)) or row)
     monkeypatch.setattr(pipeline, '_collate', np.stack)
-    count = len(records.training_index(source.videos, 3))
+    count = len(clips.training_index(source.videos, 3))
     batches = take(2 * count, source, tokenizer, batch_size=1)
     order = [int(batch[0]) for batch in batches]
     assert sorted(order[:count]) == sorted(order[count:]) == list(range(count))
@@ -378,8 +378,8 @@ def test_a_worker_that_was_killed(source, tokenizer):
 
 def test_sentences_of_a_clip_together(source, tokenizer):
     """Fast SgMg: text and targets of each, sentences that are none at the end; an absent object is not asked for."""
-    index = records.training_index(source.videos, 3, sentences=3)
-    alone = records.training_index(source.videos, 3)
+    index = clips.training_index(source.videos, 3, sentences=3)
+    alone = clips.training_index(source.videos, 3)
     assert sorted(map(tuple, index[:, [0, 2]])) == sorted({tuple(row) for row in alone[:, [0, 2]].tolist()})
     numbers = set()
     for batch in take(12, source, tokenizer, sentences=3, batch_size=2):
@@ -430,7 +430,7 @@ def test_the_benchmark_of_the_loader_runs(source, capsys):
 
 def test_which_sentences_are_asked_together():
     """One of each object, all (as many as there is room for), or any number of any."""
-    expressions = [records.Expression(str(i), f'sentence {i}', 1 + i % 3, ()) for i in range(8)]
+    expressions = [metadata.Expression(str(i), f'sentence {i}', 1 + i % 3, ()) for i in range(8)]
     rng = np.random.default_rng(0)
     drawn = [pipeline.choose_sentences(expressions, rng, 6) for _ in range(3000)]
     assert all(len(set(group)) == len(group) <= 6 for group in drawn)
@@ -447,13 +447,13 @@ def test_which_sentences_are_asked_together():
 def test_one_sentence_alone_where_frames_are_annotated_for_one_object():
     source = small.made_up([small.video_of('a', 9, ((2, 1), (6, 2)))])
     with pytest.raises(ValueError, match='config.data.sentences = 2: video a has frames that are annotated for one'):
-        records.training_index(source.videos, 3, sentences=2)
+        clips.training_index(source.videos, 3, sentences=2)
 
 
 def test_an_annotated_frame_with_context_around_it(tokenizer):
     """A2D-Sentences: one sample for each frame in which the object is annotated, targets of that frame alone."""
     source = small.made_up([small.video_of('a', 9, ((2, 1), (6, 2), (7, 1)))])
-    assert records.training_index(source.videos, 3).tolist() == [[0, 0, 2], [0, 0, 7], [0, 1, 6]]
+    assert clips.training_index(source.videos, 3).tolist() == [[0, 0, 2], [0, 0, 7], [0, 1, 6]]
     augmentation = augment.Augmentation(order=(), crop_probability=0)
     seen = set()
     for batch in take(6, source, tokenizer, frame_size=(64, 96), augmentation=augmentation, reverse_probability=0):
@@ -470,7 +470,7 @@ def test_consecutive_frames(source, tokenizer):
     """SOC's clips: windows without overlap, the last moved back to be full; of a short video the last frame again."""
     lengths = [len(video.frame_names) for video in source.videos]
     for count, firsts in ((3, {6: [0, 3], 7: [0, 3, 4]}), (40, {6: [0], 7: [0]})):
-        index = records.training_index(source.videos, count, consecutive=True)
+        index = clips.training_index(source.videos, count, consecutive=True)
         for number, length in enumerate(lengths):
             assert sorted(set(index[index[:, 0] == number, 2])) == firsts[length]
     assert clips.consecutive_frames(0, 3, 5).tolist() == [0, 1, 2, 2, 2]
@@ -492,7 +492,7 @@ def test_pictures_become_clips_and_crowds_are_left_out(tokenizer):
     """RefCOCO in joint training; by itself, it is clips of one frame."""
     places = (0, 1), (0, 2)
     source = small.made_up([small.video_of('a', 1, places), small.video_of('b', 1, places, tags=('crowd',))])
-    assert records.training_index(source.videos, 5).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert clips.training_index(source.videos, 5).tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
     for batch in take(3, source, tokenizer):
         assert batch.targets.masks.shape == (4, 3, 40, 72) and batch.clip.annotated is None
         assert batch.targets.present.any(1).all()

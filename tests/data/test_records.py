@@ -19,7 +19,7 @@ import pytest
 import raw_tree
 from tensorflow_datasets.proto import tf_example_pb2
 
-from sgmg_jax.data import records
+from sgmg_jax.data import clips, metadata, records
 
 
 def test_only_the_asked_frames_come_back_as_pillow_decodes_them(records_folder):
@@ -111,7 +111,7 @@ def test_broken_records_name_video_and_frame(records_folder):
     (1, 4 * (6 + 7)), (5, 4 * (2 + 2)), (6, 4 * (1 + 2)), (40, 4 * 2)])
 def test_training_index(records_folder, num_frames, clips):
     videos = records.open_records(records_folder, 'train').videos
-    index = records.training_index(videos, num_frames)
+    index = clips.training_index(videos, num_frames)
     assert index.shape == (clips, 3) and len({*map(tuple, index)}) == clips
     for number, position, centre in index:
         assert centre % num_frames == 0 and centre < len(videos[number].frame_names)
@@ -120,7 +120,7 @@ def test_training_index(records_folder, num_frames, clips):
 
 def test_training_needs_ground_truth(records_folder):
     with pytest.raises(ValueError, match='video ccc0000003, expression 0: has no ground truth'):
-        records.training_index(records.open_records(records_folder, 'valid').videos, 5)
+        clips.training_index(records.open_records(records_folder, 'valid').videos, 5)
 
 
 def film_record(codec='libx264', num_frames=9):
@@ -137,7 +137,7 @@ def film_record(codec='libx264', num_frames=9):
     with av.open(io.BytesIO(buffer.getvalue())) as container:
         frames = {frame.pts: frame.to_rgb().to_ndarray() for frame in container.decode(video=0)}
     names = tuple(f'{number:05d}' for number in range(1, num_frames + 1))
-    video = records.Video('-film', names, 54, 96, (), False, ())
+    video = metadata.Video('-film', names, 54, 96, (), False, ())
     return records.Record(video, (), (), buffer.getvalue()), [frames[time] for time in sorted(frames)]
 
 
@@ -170,7 +170,7 @@ def png(image):
 
 def test_png_frames():
     frames = [raw_tree.frame('x', position) for position in range(2)]
-    record = records.Record(records.Video('pngs', ('00001', '00002'), 54, 96, (), False), tuple(map(png, frames)), ())
+    record = records.Record(metadata.Video('pngs', ('00001', '00002'), 54, 96, (), False), tuple(map(png, frames)), ())
     np.testing.assert_array_equal(record.decode_frames(), frames)
     for keep in (30, 500, -13):
         with pytest.raises(ValueError, match='video pngs, frame 00001: the image is broken or truncated'):
@@ -182,8 +182,8 @@ PLACES = ((1, 1), (1, 3), (4, 1), (6, 3))  # Objects 1 and 3; frame index, objec
 
 @pytest.fixture
 def placed():
-    expressions = tuple(records.Expression(str(number), 'a dog', 1 + 2 * number, ()) for number in range(2))
-    video = records.Video('placed', tuple('abcdefgh'), 54, 96, expressions, True, PLACES)
+    expressions = tuple(metadata.Expression(str(number), 'a dog', 1 + 2 * number, ()) for number in range(2))
+    video = metadata.Video('placed', tuple('abcdefgh'), 54, 96, expressions, True, PLACES)
     masks = tuple(png((raw_tree.mask(frame) == 1).astype(np.uint8) * (place == 1)) for frame, place in PLACES)
     return records.Record(video, (), masks)
 
@@ -203,7 +203,7 @@ def test_masks_of_single_objects_are_found_by_frame_and_object(placed):
 
 
 def test_training_on_single_objects_takes_the_frames_that_have_them(placed):
-    index = records.training_index([placed.video], 5)
+    index = clips.training_index([placed.video], 5)
     np.testing.assert_array_equal(index, [(0, 0, 1), (0, 0, 4), (0, 1, 1), (0, 1, 6)])
 
 

@@ -13,7 +13,7 @@ import scipy.io
 from datasets import build
 from datasets.jhmdb_sentences import raw as jhmdb
 from sgmg_jax import arrays
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 HEIGHT, WIDTH, FRAMES, MASKS = 24, 33, 6, 5
 FIRST, SECOND = '@20_pull_up_1', 'April_pull_up_0'
@@ -74,7 +74,7 @@ def test_records_hold_every_frame_and_the_masks_of_the_scored_ones(raw):
         video = record.video
         assert (video.height, video.width, video.has_masks) == (HEIGHT, WIDTH, True)
         assert video.frame_names == ('00001', '00002', '00003', '00004', '00005', '00006')
-        assert video.expressions == (records.Expression('0', TEXTS[video.name], 1, ()),)
+        assert video.expressions == (metadata.Expression('0', TEXTS[video.name], 1, ()),)
         folder = raw / 'Rename_Images' / 'pullup' / video.name
         assert record.frames == tuple((folder / f'{name}.png').read_bytes() for name in video.frame_names)
         np.testing.assert_array_equal(record.decode_frames(), [frame(video.name, number) for number in range(1, 7)])

@@ -15,7 +15,7 @@ import raw_tree
 
 from datasets import build
 from datasets.ref_youtube_vos import raw as youtube
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN_JSON = pathlib.Path('meta_expressions/train/meta_expressions.json')
@@ -303,8 +303,8 @@ def test_names_that_cannot_be_those_of_files(raw, kind):
 
 def test_object_ids_are_whole_numbers_from_1_to_254():
     for value in (True, 1.0, [1], '１', ' 1', '1_0', '+1', '01e0', '0', 0, 255, '255', 10 ** 300, '9' * 5000, None):
-        assert records.parse_object_id(value) is None
-    assert [records.parse_object_id(value) for value in (1, '1', '01', 254, '254')] == [1, 1, 1, 254, 254]
+        assert metadata.parse_object_id(value) is None
+    assert [metadata.parse_object_id(value) for value in (1, '1', '01', 254, '254')] == [1, 1, 1, 254, 254]
 
 
 @pytest.mark.parametrize('sentence', ['\ud800', 'a' * 10_001, '\u3000\n'])

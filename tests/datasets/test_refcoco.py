@@ -11,7 +11,7 @@ import pytest
 from datasets import build
 from datasets.refcoco import raw as refcoco_raw
 from sgmg_jax import plain_pickle
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 
 SETS = {'refcoco': ('refcoco', 'refs(unc).p', 'testA'), 'refcoco_plus': ('refcoco+', 'refs(unc).p', 'testB'),
         'refcocog': ('refcocog', 'refs(umd).p', 'test')}
@@ -151,7 +151,7 @@ def test_a_record_is_a_picture(raw):
     train = records.open_records(folder, 'train')
     assert [video.name for video in train.videos] == ['COCO_train2014_000000000008', 'COCO_train2014_000000000007']
     crowd, several = train.videos
-    assert crowd.expressions == (records.Expression('1', 'many small things', 1, ('crowd',)),)
+    assert crowd.expressions == (metadata.Expression('1', 'many small things', 1, ('crowd',)),)
     assert [(e.id, e.text, e.object_id, e.tags) for e in several.expressions] == [
         ('2', 'the right edge', 1, ()), ('3', 'caf\xe9 "wall"', 1, ()), ('4', 'it\'s below', 2, ()),
         ('5', 'again the edge', 1, ()), ('6', 'two boxes', 3, ())]
@@ -170,7 +170,7 @@ def test_a_record_is_a_picture(raw):
         [('1', 'turned'), ('2', 'upright')], [('3', 'somewhere')]]
     assert test[0].decode_frames().shape == (1, 33, 20, 3)  # Grey, and not turned.
     assert [video.expressions for video in records.open_records(folder, 'testB').videos] == [
-        (records.Expression('1', 'somewhere', 1, ()),)]
+        (metadata.Expression('1', 'somewhere', 1, ()),)]
 
 
 @pytest.mark.parametrize('name', SETS)

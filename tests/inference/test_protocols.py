@@ -8,7 +8,8 @@ from PIL import Image
 from pycocotools import mask as rle
 import pytest
 
-from sgmg_jax.data import records
+from sgmg_jax import pictures
+from sgmg_jax.data import metadata
 from sgmg_jax.inference import protocols
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
@@ -44,7 +45,7 @@ class Record:
     masks = ()
 
     def __init__(self, expressions, frames, mask_places=None):
-        self.video = records.Video('-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE,
+        self.video = metadata.Video('-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE,
                                    tuple(expressions), True, mask_places)
 
     def decode_frames(self, indices):
@@ -52,7 +53,7 @@ class Record:
 
 
 def expression(number, text, object_id):
-    return records.Expression(str(number), text, object_id, ())
+    return metadata.Expression(str(number), text, object_id, ())
 
 
 def davis_record(objects, frames):
@@ -219,7 +220,7 @@ def test_what_is_read_back_is_checked(tmp_path, benchmark):
     grey = np.tile(np.array([0, 1, 127, 128, 255, 1, 0, 0, 2], np.uint8), (6, 1))
     image = Image.fromarray(grey)
     if benchmark == 'davis':
-        image.putpalette(submission.PALETTE)
+        image.putpalette(pictures.PALETTE)
     image.save(path)
     expected = grey > 127 if benchmark == 'ytvos' else grey == 1
     np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, 0), expected)

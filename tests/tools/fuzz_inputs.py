@@ -87,7 +87,7 @@ def _write_scored(name, folder):
     import test_score
 
     from sgmg_jax import score
-    from sgmg_jax.data import records
+    from sgmg_jax.data import metadata, records
     folder.mkdir()
     if name == 'ytvos':
         raw_tree.add_ground_truth(raw_tree.write(folder / 'raw'))
@@ -105,8 +105,8 @@ def _write_scored(name, folder):
     else:
         split = []
         for number in '1', '2':
-            expression = records.Expression(number, 'a', 1, ())
-            video = records.Video(f'v{number}', ('00001', '00002'), *test_score.SIZE, (expression,), True, ((1, 1),))
+            expression = metadata.Expression(number, 'a', 1, ())
+            video = metadata.Video(f'v{number}', ('00001', '00002'), *test_score.SIZE, (expression,), True, ((1, 1),))
             masks = test_score.png(np.eye(*test_score.SIZE, dtype=np.uint8)),
             split.append(records.Record(video, (), masks))
         truth = score.truth_of_records(name.removeprefix('results of '), split)

@@ -11,6 +11,7 @@ import pytest
 from configs import synthetic
 from sgmg_jax.training import loop
 from sgmg_jax.training import optimizer as optimizers
+from sgmg_jax.training.progress import Progress
 
 
 class Loss(float):
@@ -78,9 +79,9 @@ class Run:
             score=lambda step: self.saved.get(step), discard=lambda step: self.saved.pop(step, None),
             latest_step=lambda: max(self.saved, default=None), wait=lambda: None)
         step_and_stop.compile = train_step.compile
-        return loop.run_steps(
-            self.config, types.SimpleNamespace(step=self.begin), step_and_stop, schedule,
-            types.SimpleNamespace(videos=[video]), batches, writer, saved, save, validate, stop)
+        progress = Progress(self.config, types.SimpleNamespace(videos=[video]), schedule, writer)
+        return loop.run_steps(self.config, types.SimpleNamespace(step=self.begin), step_and_stop, batches, progress,
+                              loop.Run(saved, save, validate, stop))
 
 
 def test_the_logged_rate_is_that_of_the_step(capsys):
