@@ -556,8 +556,8 @@ sys.exit(f'imports {{heavy}}' if heavy else 0)
 
 
 @pytest.mark.parametrize('module, arguments', [
-    ('sgmg_jax.score.__main__', ['--help']), ('sgmg_jax.score', ['davis', '--help']),
-    ('sgmg_jax.score', ['a2d', '--help']), ('sgmg_jax.benchmarks.score', ['--help'])])
+    ('sgmg_jax.score.__main__', ['--help']), ('sgmg_jax.score.__main__', ['davis', '--help']),
+    ('sgmg_jax.score.__main__', ['a2d', '--help']), ('sgmg_jax.benchmarks.score', ['--help'])])
 def test_help_imports_nothing_heavy(module, arguments):
     code = LIGHT.format(module=module, arguments=arguments)
     run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,

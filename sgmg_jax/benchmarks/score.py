@@ -16,7 +16,7 @@ import tempfile
 
 import numpy as np
 
-from sgmg_jax import commands, pictures
+from sgmg_jax import commands
 
 HEIGHT = 480
 # Sequence, frames, width, objects of DAVIS-2017's validation set.
@@ -69,6 +69,9 @@ def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
 
 def _save(path: pathlib.Path, index_map: np.ndarray):
     from PIL import Image
+
+    from sgmg_jax import pictures
+
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(index_map)
     image.putpalette(pictures.PALETTE)

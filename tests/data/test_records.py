@@ -107,12 +107,12 @@ def test_broken_records_name_video_and_frame(records_folder):
         spoilt(record, masks=buffers[1].getvalue()).decode_masks([0])
 
 
-@pytest.mark.parametrize('num_frames, clips', [
+@pytest.mark.parametrize('num_frames, expected', [
     (1, 4 * (6 + 7)), (5, 4 * (2 + 2)), (6, 4 * (1 + 2)), (40, 4 * 2)])
-def test_training_index(records_folder, num_frames, clips):
+def test_training_index(records_folder, num_frames, expected):
     videos = records.open_records(records_folder, 'train').videos
     index = clips.training_index(videos, num_frames)
-    assert index.shape == (clips, 3) and len({*map(tuple, index)}) == clips
+    assert index.shape == (expected, 3) and len({*map(tuple, index)}) == expected
     for number, position, centre in index:
         assert centre % num_frames == 0 and centre < len(videos[number].frame_names)
         assert position < len(videos[number].expressions)
