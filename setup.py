@@ -1,49 +1,83 @@
-"""Packaging of sgmg_jax. `requirements.lock` pins the whole environment for Python 3.11."""
+"""Packaging of sgmg_jax. requirements.lock pins the whole environment for Python 3.11 on CPUs, requirements-cuda.lock
+that for Python 3.12 on NVIDIA GPUs."""
 import pathlib
+import re
 
 import setuptools
 
 HERE = pathlib.Path(__file__).parent
 
+# What builds and reads data sets.
+DATA = [
+    'array_record',
+    'h5py',
+    'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
+    'pycocotools>=2.0.11',  # decode checks its bounds
+    'scipy',
+    'tensorflow-datasets>=4.9.10',
+    'tqdm',
+]
+# What trains and evaluates on them.
+TRAIN = [
+    *DATA,
+    'clu',
+    'grain>=0.2.18',
+    'matplotlib',
+    'optax>=0.2.8',
+    'tensorboardX',
+]
+DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=0.29']
+
 setuptools.setup(
     name='sgmg_jax',
-    version='0.1.0',
+    version=re.search(r"^__version__ = '(.+)'$", (HERE / 'sgmg_jax/__init__.py').read_text(), re.M)[1],
     description='Referring video object segmentation in JAX: a video and a sentence in, masks out.',
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
+    author='The sgmg_jax authors',
+    project_urls={'SgMg, the paper': 'https://arxiv.org/abs/2307.13537', 'SOC, the paper': 'https://arxiv.org/abs/2305.17011'},
     license='Apache-2.0',
-    # Never `datasets`: that top-level name belongs to Hugging Face in site-packages.
-    packages=setuptools.find_packages(include=['sgmg_jax', 'sgmg_jax.*']),
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+        'Typing :: Typed',
+    ],
+    # configs/ and datasets/ stay at the top of the repository. In site-packages they are parts of the package: the
+    # top-level name `datasets` belongs to Hugging Face there.
+    packages=[*setuptools.find_packages(include=['sgmg_jax', 'sgmg_jax.*'], exclude=['sgmg_jax.configs',
+                                                                                     'sgmg_jax.datasets']),
+              'sgmg_jax.configs', 'sgmg_jax.datasets',
+              *(f'sgmg_jax.datasets.{name}' for name in setuptools.find_packages('datasets'))],
+    package_dir={'sgmg_jax.configs': 'configs', 'sgmg_jax.datasets': 'datasets'},
+    package_data={'sgmg_jax': ['py.typed']},
+    entry_points={'console_scripts': ['sgmg-jax = sgmg_jax.__main__:main']},
     python_requires='>=3.11',
-    install_requires=[
+    install_requires=[  # of Predictor
         'absl-py',
-        'array_record',
         'av',
-        'clu',
         'flax>=0.12',
-        'grain>=0.2.18',
-        'h5py',
-        'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
         'jax>=0.10',
         'jaxtyping',
-        'matplotlib',
         'ml-collections>=1.1',
         'numpy>=2.0',
         'opencv-python-headless',
-        'optax>=0.2.8',
         'orbax-checkpoint>=0.12',
         'pillow',
-        'pycocotools',
         'safetensors',
-        'scipy',
-        'tensorboardX',
-        'tensorflow-datasets>=4.9.10',
         'tokenizers',
-        'tqdm',
     ],
     extras_require={
-        'cuda': ['jax[cuda13]'],
+        'data': DATA,
+        'train': TRAIN,
+        'cuda': ['jax[cuda13]>=0.11.2'],
         'tpu': ['jax[tpu]'],
-        'dev': ['hypothesis', 'pytest', 'pytest-xdist', 'ruff', 'setuptools', 'transformers>=5.0', 'wheel'],
+        'docs': DOCS,
+        'dev': [*TRAIN, 'beartype', 'coverage[toml]', 'hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-cov',
+                'pytest-xdist', 'ruff', 'setuptools', 'transformers>=5.0', 'wheel', *DOCS],
     },
 )

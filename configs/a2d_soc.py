@@ -4,16 +4,18 @@
     python train.py    --config=configs/a2d_soc.py --workdir=runs/a2d_soc --config.init=runs/refcoco_soc
     python evaluate.py --config=configs/a2d_soc.py --workdir=runs/a2d_soc
 
-A clip is an annotated frame with four before and three after it; all queries of that frame are scored. Twenty epochs
-without a drop, half of the usual rates, short side 320, as the release's script and yaml file have it (its README:
-rates of 3e-5, 3e-6 and, for the text encoder, 1e-6). Narrower clips are padded to one size, where the release pads
-nothing. The best checkpoint is chosen on a twentieth of the training videos, never on test. With Video-Swin-B:
+A clip is an annotated frame, four frames before it and three after it; all queries of that frame are scored. As in the
+release's script and yaml file: twenty epochs without a drop, half the usual learning rates, short side 320. (Its README
+gives rates of 3e-5, 3e-6 and, for the text encoder, 1e-6.) Clips are padded to a fixed size; the release does not pad.
+The best checkpoint is chosen on a twentieth of the training videos, never on test. Video-Swin-B:
 configs/a2d_soc.py:base. Not yet run in full.
 """
-from configs import common, ytvos_finetune_soc
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common, ytvos_finetune_soc
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos_finetune_soc.get_config()
     config.data.update(

@@ -1,32 +1,35 @@
-"""The fields every experiment has, with the released SgMg's values; each config changes what it must."""
+"""The fields of every experiment, with the values of the released SgMg; each experiment overrides some."""
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict, config_dict
 
 MODES = 'full', 'base', 'smoke'
 
 
-def _paths(*default):
-    """A field that takes one path, or a tuple of them."""
+def _paths(*default: str) -> config_dict.FieldReference:
+    """A field that takes one path or a tuple of paths."""
     return config_dict.FieldReference(default, field_type=object)
 
 
-def get_config():
+def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0
-    config.steps = 0  # or, counted in passes through the training clips,
-    config.epochs = 0.0
+    config.steps = 0  # set exactly one of steps
+    config.epochs = 0.0  # ... and epochs, passes through the training clips
     config.log_every = 50
     config.eval_every = 5000
     config.checkpoint_every = 1000
-    # Weights to start from, one path or several, each for its part: .pth or .safetensors of SgMg, SOC, Video Swin, Swin
-    # or RoBERTa, what `python -m sgmg_jax.convert` wrote, or the --workdir of another run. See convert/weights.py.
+    # Weights to start from: one path, or one for each part of the model. A path is a .pth or .safetensors of SgMg, SOC,
+    # Video Swin, Swin or RoBERTa, the output of `python -m sgmg_jax.convert`, or the --workdir of another run. See
+    # convert/weights.py.
     config.init = _paths()
-    config.init_skip = ''  # a regular expression: parameters that stay new, 'class_heads_.*' to finetune
-    config.fsdp = 1  # devices that share one copy of the parameters
-    config.accumulate = 1  # parts of a batch that go through one after the other; the step is the whole batch's
-    config.ema_decay = 0.0  # of a moving average of the parameters, which then is what is evaluated; 0: none
-    config.stop_after_skipped = 20  # steps in a row without a finite gradient; looked at with every line of the log
+    config.init_skip = ''  # a regular expression: parameters not to load, e.g. 'class_heads_.*' for finetuning
+    config.storage_shards = 1  # devices that share one copy of parameters, optimizer and average between steps
+    config.accumulate = 1  # gradient accumulation: process the batch in this many parts
+    config.ema_decay = 0.0  # decay of a moving average of the parameters, which is then evaluated; 0: no average
+    config.stop_after_skipped = 20  # consecutive steps without a finite gradient; checked with every line of the log
 
-    config.loss = ConfigDict()  # what the loss of config.model.name can be told, see losses/soc.py
+    config.loss = ConfigDict()  # options of the loss of config.model.name, see losses/soc.py
     config.model = ConfigDict(dict(
         name='sgmg',  # systems.py: SYSTEMS
         backbone='tiny',  # models/video_swin.py: SIZES
@@ -48,18 +51,18 @@ def get_config():
         dtype='float32',
     ))
     config.data = ConfigDict(dict(
-        records=_paths('data/tfds/ref_youtube_vos'),  # built data sets; of several, one follows the other
+        records=_paths('data/tfds/ref_youtube_vos'),  # built data sets, concatenated
         train_split='train',
         valid_split='valid',  # scored during training; needs ground truth
-        tokenizer=config_dict.placeholder(str),  # RoBERTa's files; None: learn byte pairs from the sentences
+        tokenizer=config_dict.placeholder(str),  # folder of RoBERTa's files; None: learn byte pairs from the sentences
         num_frames=5,
-        sentences=1,  # asked of a clip together in training, at most
-        frame_size=(512, 640),  # height and width every clip is padded to
+        sentences=1,  # maximum number of sentences per clip in training
+        frame_size=(512, 640),  # every clip is padded to this height and width
         text_length=64,
         batch_size=8,
         workers=4,
         reverse_probability=0.3,
-        consecutive=False,  # frames of a clip follow each other, as SOC trains; else they are drawn around one
+        consecutive=False,  # True: consecutive frames, as in SOC; False: frames drawn around a central one
         on_bad_clip='raise',
         augmentation=ConfigDict(dict(
             order=('select', 'flip', 'photometric'),
@@ -75,48 +78,48 @@ def get_config():
     ))
     config.evaluation = ConfigDict(dict(
         protocol='ytvos',  # inference/protocols.py: PROTOCOLS
-        records=_paths(),  # a built data set; none: that of `data`
-        split='valid',  # what evaluate.py predicts
+        records=_paths(),  # a built data set; empty: the one of `data`
+        split='valid',  # predicted by evaluate.py
         short_side=360,
         max_side=config_dict.placeholder(int),
-        clip_frames=36,  # segmented together at most: Ref-YouTube-VOS has no longer videos, Ref-DAVIS17 asks for it
-        # Asked together at most. SgMg gives the same whatever the number: more is faster where memory allows it. Fast
-        # SgMg is as fast as it is by asking many, and its masks depend a little on which.
+        clip_frames=36,  # maximum frames per window: the longest video of Ref-YouTube-VOS, the protocol of Ref-DAVIS17
+        # Maximum number of sentences processed together. It does not change SgMg's masks; more is faster if memory
+        # allows. Fast SgMg owes its speed to many sentences, and its masks depend slightly on how they are grouped.
         sentences=1,
-        videos=config_dict.placeholder(int),  # how many are scored during training; None: all
+        videos=config_dict.placeholder(int),  # number of videos scored during training; None: all
     ))
     config.optimizer = ConfigDict(dict(
-        batch_size=8,  # that the rates are meant for; with another data.batch_size they change in proportion
+        batch_size=8,  # the rates below are for this batch size and scale with data.batch_size
         learning_rate=1e-4,
         groups=(('video_encoder/.*', 5e-5),),
         freeze=('text_backbone/.*',),
         weight_decay=5e-4,
         clip_norm=0.1,
         warmup_steps=0,
-        drop_steps=(),  # when all rates fall tenfold; where `epochs` counts,
-        drop_epochs=(),
+        drop_steps=(),  # all rates fall tenfold at these steps
+        drop_epochs=(),  # ... or, with `epochs`, after these epochs
     ))
     return config
 
 
-def split_mode(mode, known):
-    """The words of what follows the colon of --config. Raises ValueError for one that is not known."""
+def split_mode(mode: str, known: Sequence[str]) -> list[str]:
+    """The words after the colon of --config. Raises ValueError for an unknown one."""
     words = mode.split(',')
     unknown = sorted(set(words) - set(known))
     if unknown:
-        raise ValueError(f'--config=...:{mode}: there is no mode {unknown[0]!r}, only {", ".join(known)}.')
+        raise ValueError(f'--config=...:{mode}: there is no mode {unknown[0]!r}; use one of {", ".join(known)}.')
     return words
 
 
-def apply_mode(config, mode):
-    """The config of a released-size experiment for what follows the colon of --config=configs/ytvos.py:base,smoke.
+def apply_mode(config: ConfigDict, mode: str) -> ConfigDict:
+    """The config of a full-size experiment for the mode after the colon of --config=configs/ytvos.py:base,smoke.
 
     Args:
-        mode: words by commas: 'base' for Video-Swin-B, 'smoke' for two small steps that only show that all is in
-            place; 'full', as it is, by itself.
+        mode: words joined by commas: 'base' selects Video-Swin-B, 'smoke' two small steps that check that everything
+            is in place, 'full' changes nothing.
 
     Raises:
-        ValueError: for another word.
+        ValueError: for an unknown word.
     """
     words = split_mode(mode, MODES)
     if 'base' in words:

@@ -4,14 +4,16 @@
     python train.py    --config=configs/davis_small.py --workdir=runs/davis_small
     python evaluate.py --config=configs/davis_small.py --workdir=runs/davis_small
 
-It trains and evaluates on the same `valid` videos, so the score says that the clips are fitted and nothing
-about new ones. For converted Ref-DAVIS17 data (or any in the layout of Ref-YouTube-VOS) of few videos.
+It trains and evaluates on the same `valid` videos, so the score shows that the model fits them and nothing about new
+videos. For a few videos of Ref-DAVIS17, or any data in the layout of Ref-YouTube-VOS.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common
 
 
-def get_config(mode='full'):
-    """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
+def get_config(mode: str = 'full') -> ConfigDict:
+    """mode: 'full', or 'smoke' for two small steps that check that everything runs."""
     config = common.get_config()
     config.steps = 300
     config.log_every = 20

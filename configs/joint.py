@@ -1,19 +1,21 @@
-"""Ref-YouTube-VOS and RefCOCO/+/g together: pictures become clips of five by warping them.
+"""Ref-YouTube-VOS and RefCOCO/+/g together: each picture becomes a clip of five frames by warping it.
 
     python train.py --config=configs/joint.py --workdir=runs/joint \\
         --config.init="('swin_tiny_kinetics.pth', 'roberta-base/model.safetensors')"
 
     python evaluate.py --config=configs/joint.py --workdir=runs/joint
 
-All clips of an epoch are drawn alike, those of Ref-YouTube-VOS and one of each RefCOCO sentence. Augmentation is that
-of Ref-YouTube-VOS for both; the release flips and recolours pictures before it resizes them. Its joint schedule is not
-known here: this is the one of configs/ytvos.py. A twentieth of each data set is held out. No score to compare with;
-hardware and tokenizer as configs/ytvos.py says. Not yet run in full.
+An epoch has all clips of Ref-YouTube-VOS and one clip per RefCOCO sentence, sampled uniformly. Both get the
+augmentation of Ref-YouTube-VOS; the release flips and recolours pictures before it resizes them. We do not know its
+joint schedule and use that of configs/ytvos.py. A twentieth of each data set is held out. There is no published score
+to compare with. For hardware and tokenizer see configs/ytvos.py. Not yet run in full.
 """
-from configs import common, ytvos
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common, ytvos
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos.get_config()
     config.data.update(

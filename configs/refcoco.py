@@ -1,4 +1,4 @@
-"""Pretraining on the pictures of RefCOCO, RefCOCO+ and RefCOCOg, from which Ref-YouTube-VOS and A2D are trained.
+"""Pretraining on the pictures of RefCOCO, RefCOCO+ and RefCOCOg, for Ref-YouTube-VOS and A2D-Sentences.
 
     for name in refcoco refcoco_plus refcocog; do python -m datasets.build $name --raw=coco --out=data/tfds; done
     python train.py    --config=configs/refcoco.py --workdir=runs/refcoco \\
@@ -6,18 +6,20 @@
     python evaluate.py --config=configs/refcoco.py --workdir=runs/refcoco \\
         --config.evaluation.records="('data/tfds/refcoco_plus',)" --config.evaluation.split=testA
 
-The three training splits one after the other, about 321,000 sentences, a picture each: clips of one frame, no change of
-colours. Twelve epochs with drops at 8 and 10 (the paper; the release's script has eleven), rates 2.5e-6 for the text
-encoder, which is trained here, 1.25e-5 for the backbone and 2.5e-5 for the rest. With Video-Swin-B:
-configs/refcoco.py:base. The paper gives no score of this stage. One accelerator with 24 GB will do for batches of
-eight; not yet run in full.
+The three training splits are concatenated: about 321,000 sentences with one picture each, as clips of one frame,
+without colour augmentation. Twelve epochs with drops at 8 and 10, as in the paper (eleven in the release's script).
+Learning rates: 2.5e-6 for the text encoder, which is trained here, 1.25e-5 for the backbone, 2.5e-5 for the rest.
+Video-Swin-B: configs/refcoco.py:base. The paper reports no score for this stage. A batch of eight should fit one
+accelerator with 24 GB. Not yet run in full.
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common
 
 SETS = 'data/tfds/refcoco', 'data/tfds/refcoco_plus', 'data/tfds/refcocog'
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = common.get_config()
     config.epochs = 12.0

@@ -5,13 +5,15 @@
         --config.init="('swin_tiny_kinetics.pth', 'roberta-base/model.safetensors')"
     python evaluate.py --config=configs/refcoco_soc.py --workdir=runs/refcoco_soc
 
-Thirty epochs with drops at 15 and 20, a step of 64 pictures, the text encoder trained at 5e-6, as the release has it;
-on fewer devices --config.accumulate=8. With Video-Swin-B: configs/refcoco_soc.py:base. Not yet run in full.
+As in the release: thirty epochs with drops at 15 and 20, batches of 64 pictures, the text encoder trained at 5e-6. On
+few devices set --config.accumulate=8. Video-Swin-B: configs/refcoco_soc.py:base. Not yet run in full.
 """
-from configs import common, refcoco, ytvos_soc
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common, refcoco, ytvos_soc
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos_soc.get_config()
     config.epochs = 30.0

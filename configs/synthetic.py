@@ -8,13 +8,15 @@ or, step by step,
     python -m datasets.build ref_youtube_vos --raw=runs/demo/raw --out=runs/demo/records
     python train.py    --config=configs/synthetic.py --workdir=runs/demo
     python evaluate.py --config=configs/synthetic.py --workdir=runs/demo
-    python evaluate.py --config=configs/synthetic.py --workdir=runs/demo --shuffle_sentences
+    python evaluate.py --config=configs/synthetic.py --workdir=runs/demo --score_another_object
 """
-from configs import common
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common
 
 
-def get_config(mode='full'):
-    """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
+def get_config(mode: str = 'full') -> ConfigDict:
+    """mode: 'full', or 'smoke' for two small steps that check that everything runs."""
     config = common.get_config()
     config.steps = 1700
     config.log_every = 20
@@ -24,13 +26,13 @@ def get_config(mode='full'):
     config.model.update(
         backbone='demo', text_encoder='demo', hidden=64, levels=3, heads=4, encoder_layers=2, decoder_layers=2,
         mlp=192, dropout=0.0, text_dropout=0.0, drop_path=0.0,
-        # With several queries, each first learns to segment an object of its own, and which of them the
-        # sentence means comes much later; a single one has to read from the start.
+        # With several queries, each first learns to segment one object, and the model learns to pick the right one
+        # much later. A single query has to use the sentence from the start.
         queries=1)
     config.data.update(
         records=('runs/demo/records',), num_frames=2, frame_size=(112, 112), text_length=24,
         batch_size=16, workers=0,
-        # Backwards, "moving left" would be false.
+        # "moving left" would be false in a reversed clip.
         reverse_probability=0.0)
     config.data.augmentation.update(
         scales=(112,), max_size=112, crop_probability=0.0, flip_probability=0.5, order=('select', 'flip'))

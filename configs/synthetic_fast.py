@@ -1,17 +1,19 @@
-"""The demo's world for Fast SgMg: up to four sentences of a clip in one pass.
+"""The demo's world for Fast SgMg: up to four sentences per clip in one pass.
 
-After `make demo`, whose data it takes:
+After `make demo`, which writes the data:
 
     python train.py    --config=configs/synthetic_fast.py --workdir=runs/demo_fast
     python evaluate.py --config=configs/synthetic_fast.py --workdir=runs/demo_fast --config.evaluation.sentences=2
 
-evaluates it with two sentences of a clip asked together.
+The last command evaluates it with two sentences at a time.
 """
-from configs import synthetic
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import synthetic
 
 
-def get_config(mode='full'):
-    """mode: 'full', or 'smoke' for two steps that only show that everything runs."""
+def get_config(mode: str = 'full') -> ConfigDict:
+    """mode: 'full', or 'smoke' for two small steps that check that everything runs."""
     config = synthetic.get_config(mode)
     config.model.name = 'fast_sgmg'
     config.model.decoupling = 'residual'  # models/multi_instance.py: DECOUPLINGS

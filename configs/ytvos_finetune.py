@@ -3,16 +3,18 @@
     python train.py    --config=configs/ytvos_finetune.py --workdir=runs/ytvos --config.init=runs/refcoco
     python evaluate.py --config=configs/ytvos_finetune.py --workdir=runs/ytvos
 
---config.init may also be the authors' pretrained .pth. As they do, the class heads start anew and the text encoder is
-frozen; six epochs with drops at 3 and 5, rates 2.5e-5 for the backbone and 5e-5 for the rest. The release scales its
-defaults, twice as much, by the number of GPUs: by GPUs / 8 with pretrained weights, so these are the rates of four.
-With Video-Swin-B: configs/ytvos_finetune.py:base. The paper: J&F 62.0 with Video-Swin-T, 65.7 with Video-Swin-B.
-Hardware and tokenizer as configs/ytvos.py says. Not yet run in full.
+--config.init may also be the authors' pretrained .pth. As in the release, the class heads are reinitialised and the
+text encoder is frozen. Six epochs with drops at 3 and 5; learning rates 2.5e-5 for the backbone and 5e-5 for the rest.
+The release's defaults are twice as high, and it scales them by GPUs / 8 with pretrained weights: these are the rates
+for four GPUs. Video-Swin-B: configs/ytvos_finetune.py:base. The paper reports J&F 62.0 with Video-Swin-T and 65.7 with
+Video-Swin-B. For hardware and tokenizer see configs/ytvos.py. Not yet run in full.
 """
-from configs import common, ytvos
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import common, ytvos
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos.get_config()
     config.epochs = 6.0

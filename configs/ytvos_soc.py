@@ -1,26 +1,27 @@
-"""SOC on Ref-YouTube-VOS from scratch: from encoders pretrained on Kinetics and on text, without RefCOCO.
+"""SOC on Ref-YouTube-VOS without pretraining on RefCOCO, from encoders pretrained on Kinetics and on text.
 
     python -m datasets.build ref_youtube_vos --raw=refer_youtube_vos --out=data/tfds
     python train.py    --config=configs/ytvos_soc.py --workdir=runs/ytvos_soc \\
         --config.init="('swin_tiny_kinetics.pth', 'roberta-base/model.safetensors')"
     python evaluate.py --config=configs/ytvos_soc.py --workdir=runs/ytvos_soc     # leaderboard files
 
-Or, with released weights, a new --workdir and --config.init=soc_ytvos_swin_t.pth; where class heads have 65 rows, as
-the release's README has it for this run, --config.model.classes=65. Thirty epochs with a drop at 20, windows of 8
-frames, a step of 8 clips. Rates, weight decay and sizes are those of the release's scripts and yaml files, as is the
-rate of flips: 0.309, as they flip where a normal number is above 0.5. In the model and the loss, `inference_layer`,
-`contrast_scale` and `config.loss.weights` say where the paper differs (models/soc.py, losses/soc.py). The last tenth of
-the training videos is held out, to choose the best checkpoint, where the release takes the lowest training loss.
+To evaluate released weights, give a new --workdir and --config.init=soc_ytvos_swin_t.pth; also
+--config.model.classes=65 if the class heads have 65 rows, as the release's README has it for this run. Thirty epochs
+with a drop at 20, windows of 8 frames, batches of 8 clips. Learning rates, weight decay and sizes are those of the
+release's scripts and yaml files. So is the probability of a flip, 0.309: they flip if a normal random number exceeds
+0.5. `inference_layer`, `contrast_scale` and `config.loss.weights` select the release's variant where the paper differs
+(models/soc.py, losses/soc.py). The last tenth of the training videos is held out to choose the best checkpoint; the
+release takes the one with the lowest training loss.
 
-With Video-Swin-B: configs/ytvos_soc.py:base. Hardware and tokenizer as configs/ytvos.py says, with 8 frames for 5. No
-score to compare with is at hand. Not yet run in full.
+Video-Swin-B: configs/ytvos_soc.py:base. For hardware and tokenizer see configs/ytvos.py, with 8 frames instead of 5. We
+have no score to compare with. Not yet run in full.
 """
 from ml_collections import ConfigDict
 
-from configs import common
+from sgmg_jax.configs import common
 
 
-def get_config(mode='full'):
+def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = common.get_config()
     config.epochs = 30.0

@@ -2,9 +2,9 @@
 
     python -m datasets.build ref_youtube_vos --raw=<raw folder> --out=data/tfds [--shards=N]
 
-The records appear under <out>/<name>/<version> at once, when all of them are written; an
-interrupted build leaves at most a folder named incomplete.*, which is never read and which the
-next build removes. One data set is built by one process at a time.
+The records appear under <out>/<name>/<version> only when all of them are written. An interrupted build leaves at most
+a folder named incomplete.*, which is never read and which the next build removes. Only one process at a time can
+build a data set.
 """
 import argparse
 from collections.abc import Sequence
@@ -29,22 +29,22 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         name: one of NAMES.
         raw: root of the raw data set.
         out: folder for data sets; the records go to <out>/<name>/<version>.
-        shards: files a split, from 1 to the number of its videos; None leaves it to the size.
-        overwrite: build again where records exist already; they stay until the new ones are whole.
-        skip_bad_videos: leave out, with a counted warning, videos of which a file is missing or broken.
+        shards: files per split, from 1 to the number of its videos; None: by size.
+        overwrite: replace existing records; they stay until the new ones are complete.
+        skip_bad_videos: skip videos with a missing or broken file, with a counted warning.
 
     Raises:
-        FileNotFoundError: when the raw folder or a part of it is missing.
-        FileExistsError: when the records exist and `overwrite` is False.
-        BlockingIOError: when another process builds this data set there.
-        OSError: when the records cannot be written.
-        ValueError: when something in the raw data is wrong; names file and field.
+        FileNotFoundError: the raw folder or a part of it is missing.
+        FileExistsError: the records exist and `overwrite` is False.
+        BlockingIOError: another process is building this data set there.
+        OSError: the records cannot be written.
+        ValueError: something in the raw data is wrong; names file and field.
     """
     from sgmg_jax.raw import common
 
     builder_class = _builder_class(name)
     if shards is not None and shards < 1:
-        raise ValueError(f'--shards = {shards}: must be 1 or more, or be left out.')
+        raise ValueError(f'--shards = {shards}: must be 1 or more, or be omitted.')
     raw, out = (pathlib.Path(os.path.abspath(os.path.expanduser(path))) for path in (raw, out))
     if not raw.is_dir() or not any(raw.iterdir()):
         raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
@@ -54,17 +54,17 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
     with files.locked(out / f'.{name}.lock', f'building {name}'):
         replaced = target.with_name(f'incomplete.replaced_{target.name}')
         if replaced.exists() and not target.exists():
-            common.warn('%s: a build that should have replaced it was killed; it is put back.', target)
+            common.warn('%s: restored, because the build that was replacing it was killed.', target)
             replaced.rename(target)
         if target.exists() and not overwrite:
-            raise FileExistsError(f'{target}: was built before and may be older than {raw}. Pass --overwrite to '
-                                  'build it again, or another --out.')
+            raise FileExistsError(f'{target}: exists already and may be older than {raw}. Pass --overwrite to build it '
+                                  'again, or another --out.')
         for left in target.parent.glob('incomplete.*'):
             common.warn('Removing %s, left by an interrupted build.', left)
             shutil.rmtree(left)
         partial = target.with_name(f'incomplete.{secrets.token_hex(4)}_{target.name}')
         try:
-            # What tfds looks at first must not be the records that are there.
+            # In a folder of its own: tfds would read existing records first.
             _write(builder_class(data_dir=os.fspath(partial), file_format='array_record',
                                  skip_bad_videos=skip_bad_videos), raw, shards)
             if target.exists():
@@ -76,10 +76,10 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
                     replaced.rename(target)
                 raise
         except OSError as error:
-            if error.errno is None or error.filename is not None:  # It says by itself of what it is.
+            if error.errno is None or error.filename is not None:  # It names its file already.
                 raise
             raise OSError(error.errno, f'cannot write the records ({error.strerror}). Free some space, or choose '
-                          'another --out; what was there stays', str(target)) from error
+                          'another --out; the old records stay', str(target)) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if replaced.exists():
@@ -91,22 +91,22 @@ def _write(builder, raw: pathlib.Path, shards: int | None) -> None:
     import tensorflow_datasets as tfds
 
     config = tfds.download.DownloadConfig(manual_dir=raw, num_shards=shards)
-    with contextlib.redirect_stdout(io.StringIO()):  # It prints of downloads, of which there are none.
+    with contextlib.redirect_stdout(io.StringIO()):  # It announces downloads, though there are none.
         builder.download_and_prepare(download_config=config)
 
 
 def _builder_class(name: str):
-    # Here, so that --help need not wait for them.
-    from datasets.a2d_sentences.a2d_sentences import A2dSentences
-    from datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
-    from datasets.ref_davis.ref_davis import RefDavis
-    from datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
-    from datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
+    # Imported late, so that --help appears at once.
+    from sgmg_jax.datasets.a2d_sentences.a2d_sentences import A2dSentences
+    from sgmg_jax.datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
+    from sgmg_jax.datasets.ref_davis.ref_davis import RefDavis
+    from sgmg_jax.datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
+    from sgmg_jax.datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
 
     classes = dict(zip(NAMES, (A2dSentences, JhmdbSentences, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog),
                        strict=True))
     if name not in classes:
-        raise ValueError(f'no data set {name!r}; there are {", ".join(NAMES)}.')
+        raise ValueError(f'data set {name!r}: must be one of {", ".join(NAMES)}.')
     return classes[name]
 
 
@@ -117,10 +117,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--raw', required=True, help='root of the raw data set, as its archives unpack')
     parser.add_argument('--out', default='data/tfds',
                         help='folder for built data sets (default: %(default)s)')
-    parser.add_argument('--shards', type=int, help='files a split (default: by size)')
-    parser.add_argument('--overwrite', action='store_true', help='build again where records exist already')
+    parser.add_argument('--shards', type=int, help='files per split (default: by size)')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing records')
     parser.add_argument('--skip-bad-videos', action='store_true',
-                        help='leave out videos of which a file is missing or broken, with a counted warning')
+                        help='skip videos with a missing or broken file, with a counted warning')
     return commands.exit_with(_build, parser, argv)
 
 

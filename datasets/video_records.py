@@ -1,7 +1,7 @@
-"""What the records of all data sets share; sgmg_jax/data/records.py reads them.
+"""The builder of records that all data sets share; sgmg_jax/data/records.py reads them.
 
-The list of videos and sentences is also written to metadata.json beside the records, in their
-order, so that a reader can index sentences without reading frames.
+The list of videos and sentences is also written to metadata.json beside the records, in the same order, so that a
+reader can index sentences without reading frames.
 """
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 from array_record.python import array_record_module
@@ -21,31 +22,31 @@ from sgmg_jax import commands
 from sgmg_jax.data import metadata
 from sgmg_jax.raw import common
 
-SHARD_BYTES = 2 ** 30  # after which another file is begun, if their number is not given
+SHARD_BYTES = 2 ** 30  # after which the next file begins, if --shards is not given
 
 
 def frames(encoding: str) -> dict:
-    """The feature of frames that are kept as files of this encoding, 'jpeg' or 'png'."""
+    """The tfds feature of frames stored in this encoding, 'jpeg' or 'png'."""
     return {'frames': tfds.features.Sequence(tfds.features.Image(shape=(None, None, 3), encoding_format=encoding))}
 
 
 class _Info(tfds.core.DatasetInfo):
-    def initialize_from_bucket(self):
-        """Asks nothing of the bucket of tfds, which has none of ours: that leaves a folder in /tmp each time."""
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: the bucket of tfds has none of our data sets, and each query leaves a folder in /tmp."""
 
 
 class VideoRecords(dataset_builder.FileReaderBuilder):
-    """Builds one record a video, or a picture. Subclasses say what the frames are kept as, and give the splits."""
+    """Builds one record per video, or per picture. Subclasses define the encoding of frames, and `splits`."""
     FRAMES = frames('jpeg')
     ITEM = 'video'
 
-    def __init__(self, *, skip_bad_videos: bool = False, **kwargs):
-        """skip_bad_videos: leave out, with a counted warning, videos of which a file is broken."""
+    def __init__(self, *, skip_bad_videos: bool = False, **kwargs: Any) -> None:
+        """skip_bad_videos: skip videos with a broken file, with a counted warning."""
         self._skip_bad_videos = skip_bad_videos
         super().__init__(**kwargs)
 
     def splits(self, root: pathlib.Path) -> common.Splits:
-        """Of each split its videos, and the function that reads one.
+        """By split: its videos, and the function that reads one.
 
         Args:
             root: of the raw data set.
@@ -63,15 +64,15 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                 'video': tfds.features.Text(),
                 'frame_names': tfds.features.Sequence(tfds.features.Text()),
                 **self.FRAMES,
-                # Maps of object ids, where 255 is void, one a frame; none where the ground truth is hidden. Or 0 and 1
-                # of one object in one frame each, where `mask_places` in metadata.json says of which and in which.
+                # One map of object ids per frame, 255 is void; none where the ground truth is hidden. Or masks of 0
+                # and 1, each of one object in one frame: `mask_places` in metadata.json gives both.
                 'masks': tfds.features.Sequence(
                     tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
                 'expressions': tfds.features.Sequence({
                     'id': tfds.features.Text(),
                     'text': tfds.features.Text(),
                     'object_id': np.int32,  # -1 where it is hidden.
-                    'tags': tfds.features.Text(),  # Words, by spaces.
+                    'tags': tfds.features.Text(),  # Words, separated by spaces.
                 }),
                 'height': np.int32,
                 'width': np.int32,
@@ -80,15 +81,16 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
             disable_shuffling=True,  # Records keep the order of the metadata.
         )
 
-    def _download_and_prepare(self, dl_manager, download_config):
-        """Writes record after record: the writer of tfds keeps a whole split, and needs TensorFlow from 1 GB on."""
+    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager,
+                              download_config: tfds.download.DownloadConfig) -> None:
+        """Writes one record at a time: tfds's own writer holds a whole split, and needs TensorFlow above 1 GB."""
         splits, shards = self.splits(pathlib.Path(dl_manager.manual_dir)), download_config.num_shards
         if not splits:
             raise ValueError(f'{dl_manager.manual_dir}: no split has a {self.ITEM}. Unpack the archives again.')
         for split, (videos, _) in splits.items():
             if shards and shards > len(videos):
                 raise ValueError(f'--shards = {shards}: split {split!r} has {len(videos)} {self.ITEM}s. Give fewer, or '
-                                 'leave it out.')
+                                 'omit it.')
         self.info.set_splits(tfds.core.SplitDict([
             self._write(split, videos, read, shards) for split, (videos, read) in splits.items()]))
 
@@ -97,35 +99,40 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         template = self._get_filename_template(split_name=split)
         serializer = example_serializer.ExampleSerializer(self.info.features.get_serialized_info())
         partial = pathlib.Path(template.data_dir) / f'{split}.partial'
-        sizes, counts, writer, current = [], [], None, None
+        sizes: list[int] = []
+        counts: list[int] = []
+        writers: list[array_record_module.ArrayRecordWriter] = []
+        current = None
         for number, example in self._examples(split, videos, read):
             shard = number * shards // len(videos) if shards else sum(sizes) // SHARD_BYTES
             if shard != current:
                 with _writing():
-                    if writer:
-                        writer.close()
-                    writer = array_record_module.ArrayRecordWriter(f'{partial}{len(counts)}', 'group_size:1')
+                    if writers:
+                        writers[-1].close()
+                    writers.append(array_record_module.ArrayRecordWriter(f'{partial}{len(counts)}', 'group_size:1'))
                 current = shard
                 sizes.append(0)
                 counts.append(0)
             data = serializer.serialize_example(self.info.features.encode_example(example))
             with _writing():
-                writer.write(data)
+                writers[-1].write(data)
             sizes[-1] += len(data)
             counts[-1] += 1
         if not counts:
             raise ValueError(f'every {self.ITEM} of a split was left out as bad: {split!r} has {len(videos)} of them, '
                              'and the warnings above say why.')
         with _writing():
-            writer.close()
+            writers[-1].close()
         for number in range(len(counts)):
             os.replace(f'{partial}{number}', template.sharded_filepath(shard_index=number, num_shards=len(counts)))
         return tfds.core.SplitInfo(name=split, shard_lengths=counts, num_bytes=sum(sizes), filename_template=template)
 
     def _examples(self, split: str, videos: Sequence, read: Callable) -> Iterator[tuple[int, dict]]:
-        """The number and the record of each video that is good."""
-        listed = self.info.metadata['videos'][split] = []
-        skipped, names = 0, set()
+        """The number and the record of each good video."""
+        listed: list[dict] = []
+        self.info.metadata['videos'][split] = listed
+        skipped = 0
+        names: set[str] = set()
         for number, video in enumerate(tqdm.tqdm(videos, split, unit=self.ITEM, dynamic_ncols=True, delay=1)):
             try:
                 parts = read(video)
@@ -151,7 +158,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """What array_record raises when it cannot write, as an OSError."""
+    """Turns array_record's error on a failed write into an OSError."""
     try:
         yield
     except RuntimeError as error:

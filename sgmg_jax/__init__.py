@@ -4,6 +4,7 @@
     predictor = Predictor.from_workdir('runs/demo')
     masks = predictor(frames, ['the red star', 'the circle moving left'])
 """
+__version__ = '0.2.0'
 
 
 def __getattr__(name):

@@ -1,4 +1,4 @@
-"""Arrays in HDF5 and MATLAB files from strangers: kind and size are looked at before memory is taken."""
+"""Reads arrays from untrusted HDF5 and MATLAB files: type and size are checked before memory is taken."""
 from collections.abc import Sequence
 import io
 import math
@@ -13,22 +13,22 @@ import scipy.io
 from sgmg_jax import files
 
 LARGEST = 2 ** 27  # bytes of a file
-MOST_VALUES = 2 ** 25  # of an array; the masks of a frame or a video have at most a tenth of it
-# Kinds of numbers in MATLAB, as scipy names them.
+MOST_VALUES = 2 ** 25  # per array; the masks of a frame or a video have at most a tenth of it
+# MATLAB's numeric types, by scipy's names.
 _NUMBERS = ('logical', 'double', 'single', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
 _COMPRESSED = 15
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 
 def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathLike | None = None) -> list[np.ndarray]:
-    """Arrays of numbers in an HDF5 file.
+    """Numeric arrays of an HDF5 file.
 
     Args:
         below: a folder that a link to the file must not lead out of.
 
     Raises:
         OSError: there is no such file.
-        ValueError: naming the file: it is broken, lacks one of the names, has something else there, or too large.
+        ValueError: naming the file: it is broken, lacks one of the names, or one is not a numeric array or too large.
     """
     files.check_regular(file, LARGEST, below)
     try:
@@ -37,14 +37,14 @@ def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathL
                 raise ValueError(f'{file}: must have the data sets {" and ".join(names)}, has '
                                  f'{sorted(content)[:20]!a:.200}. Unpack this file again.')
             return [_read_data_set(content, name, file) for name in names]
-    except Exception as error:  # Whatever damage makes h5py raise: of the built-in ones nearly all.
+    except Exception as error:  # On damaged files h5py raises nearly all built-in exceptions.
         if isinstance(error, ValueError) and str(error).startswith(f'{file}: '):
             raise
         raise ValueError(f'{file}: broken HDF5 ({files.printable(str(error))}). Unpack this file again.') from error
 
 
 def _read_data_set(content: h5py.File, name: str, file: str | os.PathLike) -> np.ndarray:
-    # It must lie in the file: links, parts and views may name others.
+    # The data must be in this file: links, external and virtual data sets may name other files.
     array = content[name] if isinstance(content.get(name, getlink=True), h5py.HardLink) else None
     if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in 'biuf' or (
             array.is_virtual or array.external):
@@ -58,14 +58,14 @@ def _read_data_set(content: h5py.File, name: str, file: str | os.PathLike) -> np
 
 
 def _check_chunks(array: h5py.Dataset, where: str) -> None:
-    """Raises ValueError if the parts that an array is kept in unpack to more than they say: HDF5 takes that memory."""
+    """Raises ValueError if an array's chunks unpack to more than their declared size: HDF5 would take that memory."""
     count, values = array.id.get_num_chunks(), math.prod(array.chunks)
     if count * values > MOST_VALUES:
         raise ValueError(f'{where} is kept in {count} parts of the shape {array.chunks}; at most {MOST_VALUES:,} '
                          'values are read. Unpack this file again.')
     settings = array.id.get_create_plist()
     filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
-    if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):  # Packed twice, it unpacks to far more.
+    if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):  # Compressed twice, it unpacks to far more.
         raise ValueError(f'{where} is packed in a way that is not read. Unpack this file again.')
     if h5py.h5z.FILTER_DEFLATE not in filters:
         return
@@ -77,11 +77,11 @@ def _check_chunks(array: h5py.Dataset, where: str) -> None:
 
 
 def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None = None) -> np.ndarray:
-    """An array of numbers in a MATLAB file (of version 4 or 5).
+    """A numeric array of a MATLAB file (version 4 or 5).
 
     Raises:
         OSError: there is no such file.
-        ValueError: naming the file: it is broken, lacks the name, has something else there, or too large.
+        ValueError: naming the file: it is broken, lacks the name, or it is not a numeric array or too large.
     """
     data = files.read_bytes(file, LARGEST, below)
     try:
@@ -91,7 +91,7 @@ def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None
         good = kind in _NUMBERS and np.prod(shape, dtype=float) <= MOST_VALUES
         if good:
             return scipy.io.loadmat(io.BytesIO(data), variable_names=[name])[name]
-    except Exception as error:  # A file that is cut makes scipy raise what comes along, IndexError and TypeError too.
+    except Exception as error:  # On truncated files scipy raises various exceptions, even IndexError and TypeError.
         raise ValueError(f'{file}: broken MATLAB file ({files.printable(str(error))}). Unpack this file again.'
                          ) from error
     if name not in found:
@@ -102,7 +102,7 @@ def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None
 
 
 def _check_unpacked(data: bytes) -> None:
-    """Raises ValueError if a variable, each of which is compressed by itself, unpacks to too much."""
+    """Raises ValueError if a variable (each is compressed separately) unpacks to too much."""
     order, position = {b'MI': '>', b'IM': '<'}.get(data[126:128]), 128
     while order and position + 8 <= len(data):
         kind, size = struct.unpack_from(f'{order}II', data, position)

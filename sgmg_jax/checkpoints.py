@@ -1,12 +1,16 @@
-"""Checkpoints: the latest two and the best are kept, a killed save is as if it had not been begun.
+"""Checkpoints: the latest two and the best are kept; a killed save leaves nothing behind.
 
-Every array is stored with a checksum, so that damage on a disk is an error and never other weights.
+Every array is stored with a checksum, so that damage on disk raises an error instead of changing weights.
 """
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+import dataclasses
 import errno
 import json
+import logging as python_logging
+import os
 import pathlib
 import shutil
+from typing import Any, Protocol, TypeVar, no_type_check, runtime_checkable
 import zlib
 
 from absl import logging
@@ -14,51 +18,77 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import orbax.checkpoint as ocp
+import tokenizers
 
 from sgmg_jax import files, hosts
 
-METRIC = 'score'  # the validation's: J&F or mAP
-ODD = 2654435761, 2246822519, 3266489917, 668265263, 374761393  # large primes, which spread neighbours
+METRIC = 'score'  # of the validation: J&F or mAP
+ODD = 2654435761, 2246822519, 3266489917, 668265263, 374761393  # large primes
 HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.StandardCheckpointHandler,
             'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
+NOISE = ('directory is read only', 'read_only=True, setting',  # for a folder that is opened read-only
+         'Requested `tracked_metric`')  # for a checkpoint without a validation score
 
 
-NOISE = ('directory is read only', 'read_only=True, setting',  # of a folder that is opened to be read
-         'Requested `tracked_metric`')  # of a checkpoint between two validations
+@runtime_checkable
+class State(Protocol):
+    """The fields of training.step.TrainState, which this part of the package does not import."""
+
+    @property
+    def step(self) -> Any: ...
+
+    @property
+    def trainable(self) -> dict: ...
+
+    @property
+    def frozen(self) -> dict: ...
+
+    @property
+    def average(self) -> dict: ...
+
+    @property
+    def optimizer_state(self) -> Any: ...
+
+    def parameters(self) -> dict: ...
 
 
-def _is_wanted(record):
-    """Not what Orbax says of every step of every save, nor what frightens for nothing; its other warnings are."""
-    return 'orbax' not in record.pathname or (record.levelno >= logging.converter.STANDARD_WARNING
+S = TypeVar('S', bound=State)
+
+
+def _is_wanted(record: python_logging.LogRecord) -> bool:
+    """Filters Orbax's log: drops messages about each part of a save, and alarming ones without a cause (NOISE)."""
+    return 'orbax' not in record.pathname or (record.levelno >= python_logging.WARNING
                                               and not any(words in str(record.msg) for words in NOISE))
 
 
 class _Manager(ocp.CheckpointManager):
-    """Never asks whether all processes are to stop. That counts by the number each asks with, which is training.loop's;
-    Orbax would ask with steps, also from the thread that writes, when the loop is far beyond them."""
+    """Disables Orbax's own preemption check: sync points are counted by training.loop, and Orbax's calls (also from its
+    writer thread) would put the counter out of step."""
 
-    def reached_preemption(self, step):
+    def reached_preemption(self, step: int) -> bool:
         return False
 
 
 class Checkpoints:
-    """Checkpoints in <workdir>/checkpoints, one folder a step, written in the background, each process its part.
+    """Checkpoints in <workdir>/checkpoints, one folder per step. They are written in the background, in parts by all
+    processes.
 
-    Four items each: 'parameters', a flat dict path -> array, all that inference needs; 'training', the step, the
-    optimizer's state and, where the parameters are a moving average, those that are trained; 'config', the run's;
-    'checksums', of every array and of the config.
+    A checkpoint has four items: 'parameters', a flat dict path -> array, all that inference needs; 'training': the
+    step, the optimizer state and, if 'parameters' is a moving average, the trained parameters; 'config' of the run;
+    'checksums' of every array and of the config.
     """
 
-    def __init__(self, workdir, read_only=False):
-        """read_only: to read beside a run that may be writing; nothing is made or tidied up.
+    def __init__(self, workdir: str | os.PathLike, read_only: bool = False) -> None:
+        """read_only: for reading next to a run that may be writing; creates and deletes nothing.
 
-        Raises ValueError where something lies in there that is no file, such as a pipe: to read it might never end.
+        Raises:
+            ValueError: if the folder contains anything but files and folders, such as a pipe: reading it might hang.
         """
-        logging.get_absl_logger().addFilter(_is_wanted)  # Once more does nothing.
+        logging.get_absl_logger().addFilter(_is_wanted)  # Adding it twice has no effect.
         self.folder = pathlib.Path(workdir).absolute() / 'checkpoints'
         files.check_folder(self.folder)
         policies = ocp.checkpoint_managers
-        score = lambda metrics: metrics[METRIC]
+        score: Callable[[Any], float] = lambda metrics: metrics[METRIC]
         keep = policies.AnyPreservationPolicy([
             policies.LatestN(2),
             policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)])
@@ -68,68 +98,70 @@ class Checkpoints:
                 best_fn=score, best_mode='max', preservation_policy=keep, read_only=read_only,
                 create=not read_only, cleanup_tmp_directories=not read_only))
 
-    def latest_step(self):
+    def latest_step(self) -> int | None:
         """None before the first checkpoint."""
         return self._manager.latest_step()
 
-    def all_steps(self):
+    def all_steps(self) -> list[int]:
+        """All steps with a checkpoint, in order."""
         return sorted(self._manager.all_steps())
 
-    def best_step(self):
-        """The step of the highest validation score; None if none was scored."""
+    def best_step(self) -> int | None:
+        """The step with the highest validation score; None if none has a score."""
         return self._manager.best_step()
 
-    def find(self, checkpoint='best'):
+    @no_type_check  # checks its own arguments
+    def find(self, checkpoint: str | int = 'best') -> int:
         """The step of a checkpoint.
 
         Args:
-            checkpoint: 'best' by validation score, or the latest where none has a score yet; 'latest'; or a step, as a
-                number or in digits.
+            checkpoint: 'best' by validation score, or the latest if none has a score; 'latest'; or a step, as a number
+                or in digits.
 
         Raises:
-            FileNotFoundError: there is none; lists what is there.
+            FileNotFoundError: there is no such checkpoint; lists what is there.
         """
         known = self.all_steps()
         best, latest = self.best_step(), self.latest_step()
         if checkpoint == 'best' and best is None and known:
-            logging.info('%s: no checkpoint has a validation score yet, so the latest is taken, that of step %d.',
-                         self.folder, latest)
+            logging.info('%s: no checkpoint has a validation score yet; using the latest, step %d.', self.folder,
+                         latest)
         found = {'best': latest if best is None else best, 'latest': latest} | {str(step): step for step in known}
         step = None if isinstance(checkpoint, bool) else found.get(str(checkpoint))
         if step is None:
             raise FileNotFoundError(f'{self.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
-                                    f'by validation score is {best}, the latest {latest}.')
+                                    f'by validation score is {best}, the latest is {latest}.')
         return step
 
-    def score(self, step):
-        """What `save` was given with that step."""
-        metrics = self._manager.metrics(step)
+    def score(self, step: int) -> float | None:
+        """The score that `save` was given for that step."""
+        metrics: Any = self._manager.metrics(step)
         return metrics and metrics[METRIC]
 
-    def discard(self, step):
-        """Makes room for another checkpoint of that step, if there is one."""
+    def discard(self, step: int) -> None:
+        """Deletes the checkpoint of that step if there is one, so that it can be saved again."""
         if step in self.all_steps():
             self._manager.delete(step)
 
-    def save(self, state, config, tokenizer, score=None):
-        """Begins to save.
+    def save(self, state: State, config: dict, tokenizer: tokenizers.Tokenizer, score: float | None = None) -> None:
+        """Starts to save.
 
         Args:
             state: training.step.TrainState.
-            config: of config.to_json.
-            tokenizer: that the parameters belong to; its checksum is saved.
-            score: its validation's J&F or mAP, if it was measured.
+            config: from config.to_json.
+            tokenizer: the one that the parameters belong to; its checksum is saved.
+            score: J&F or mAP of its validation, if any.
 
         Raises:
-            OSError: when this save or the one before it found no space; names the folder and what is whole.
+            OSError: if the disk is full for this save or the last one; names the folder and the last whole checkpoint.
         """
         step = int(state.step)
         items = {'parameters': state.parameters(), 'training': _training(state)}
         self.wait()
         needed, free = sum(x.nbytes for x in jax.tree.leaves(items)), shutil.disk_usage(self.folder).free
-        # Found out while writing, it would come with a thousand lines of its writers' own errors.
+        # Orbax's writers would report a full disk with a thousand lines of errors.
         if hosts.anywhere(free < needed):
-            raise self._disk_full(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
+            raise self._disk_full(f'needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free')
         sums = checksums(_flat(items)) | {
             'config': _checksum_of_json(config), 'tokenizer': _checksum_of_json(tokenizer.to_str())}
         items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
@@ -137,114 +169,117 @@ class Checkpoints:
             step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
             metrics=None if score is None else {METRIC: score}, force=True))
 
-    def wait(self):
-        """Until what was begun is on disk. Raises as `save` does."""
+    def wait(self) -> None:
+        """Waits until started saves are on disk. Raises as `save` does."""
         self._guard(self._manager.wait_until_finished)
 
-    def restore(self, step, abstract):
-        """Reads the TrainState of `step`, laid out like `abstract`, a TrainState of ShapeDtypeStructs
-        with shardings on any number of devices.
+    def restore(self, step: int, abstract: S) -> S:
+        """Reads the TrainState of `step`.
+
+        Args:
+            abstract: a TrainState of ShapeDtypeStructs with shardings, on any number of devices, which the result gets.
 
         Raises:
-            ValueError: if the checkpoint is of another model, which names the differences, or damaged.
+            ValueError: if the checkpoint is damaged or of another model; names the differences.
         """
         parameters = self.restore_parameters(step, abstract.parameters())
         training = self._read(step, training=ocp.args.StandardRestore(_training(abstract)))['training']
         self._verify(step, {'training': training})
         trainable = training.get('trainable', parameters)
-        return abstract.replace(
-            step=training['step'], optimizer_state=training['optimizer_state'],
+        return dataclasses.replace(  # type: ignore[type-var]  # A TrainState is a dataclass.
+            abstract, step=training['step'], optimizer_state=training['optimizer_state'],
             trainable={path: trainable[path] for path in abstract.trainable},
             average={path: parameters[path] for path in abstract.average},
             frozen={path: parameters[path] for path in abstract.frozen})
 
-    def restore_config(self, step):
+    def restore_config(self, step: int) -> dict:
         """The config that `save` was given.
 
         Raises:
-            ValueError: if the checkpoint has none, or is damaged.
+            ValueError: if the checkpoint has no config, or is damaged.
         """
         config = self._read_json(step, 'config')
         if config is None:
-            raise ValueError(f'{self.folder / str(step)}: holds no config, so an older version has written it. It can '
-                             'be evaluated, or be the --config.init of a run in another --workdir.')
+            raise ValueError(f'{self.folder / str(step)}: holds no config, because an older version wrote it. Evaluate '
+                             'it, or use it as the --config.init of a run in another --workdir.')
         sums = self._read_json(step, 'checksums')
         if sums is not None and sums.get('config') != _checksum_of_json(config):
-            raise self._damaged(step, 'its config is not what was written')
+            raise self._damaged(step, 'its config differs from what was written')
         return config
 
-    def check_tokenizer(self, step, tokenizer):
-        """Raises ValueError if `step` was saved with another one."""
+    def check_tokenizer(self, step: int, tokenizer: tokenizers.Tokenizer) -> None:
+        """Raises ValueError if `step` was saved with another tokenizer."""
         known = (self._read_json(step, 'checksums') or {}).get('tokenizer')
         if known not in (None, _checksum_of_json(tokenizer.to_str())):
             raise ValueError(f'{self.folder.parent / "tokenizer.json"}: is not the tokenizer that the checkpoint of '
-                             f'step {step} was trained with. Put back the one that training wrote there.')
+                             f'step {step} was trained with. Restore the file that training wrote.')
 
-    def restore_parameters(self, step, abstract):
-        """Only the parameters: path -> array; on a device of this process where `abstract` names no sharding.
+    def restore_parameters(self, step: int, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Only the parameters, path -> array; on a device of this process if `abstract` has no sharding.
         Raises as `restore` does."""
         self._check(step, abstract)
         parameters = self._read(step, parameters=ocp.args.StandardRestore(_on_a_device(abstract)))['parameters']
         self._verify(step, {'parameters': parameters})
         return parameters
 
-    def parameter_shapes(self, step):
-        """What `restore_parameters` of that step takes: path -> ShapeDtypeStruct."""
+    def parameter_shapes(self, step: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of all parameters of that step, as `restore_parameters` takes them."""
         return self._shapes(step, 'parameters')
 
-    def read(self, step):
-        """All arrays of a checkpoint, of whatever run: path -> array."""
+    def read(self, step: int) -> dict[str, jax.Array]:
+        """All arrays of a checkpoint of any run: path -> array."""
         trees = self._read(step, **{item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item)))
                                     for item in ('parameters', 'training')})
         self._verify(step, trees)
         return _flat(trees)
 
-    def _shapes(self, step, item):
+    def _shapes(self, step: int, item: str) -> Any:
         try:
-            tree = self._manager.item_metadata(step)[item].tree
-        except Exception as error:  # Orbax raises whatever a damaged file leads to.
+            metadata: Any = self._manager.item_metadata(step)
+            tree = metadata[item].tree
+        except Exception as error:  # Orbax may raise anything for a damaged file.
             raise self._damaged(step, f'its list of {item} cannot be read') from error
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
 
-    def _read(self, step, **items):
+    def _read(self, step: int, **items: Any) -> dict[str, Any]:
         try:
             return dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
-        except Exception as error:  # as above, and TensorStore's
+        except Exception as error:  # Orbax and TensorStore may raise anything.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise self._damaged(step, f'{" and ".join(items)} cannot be read: {reason:.200}') from error
 
-    def _read_json(self, step, item):
-        """None where an older version has left it out."""
+    def _read_json(self, step: int, item: str) -> dict | None:
+        """None if the checkpoint lacks the item, as those of older versions do."""
         if not (self.folder / str(step) / item).exists():
             return None
         found = self._read(step, **{item: ocp.args.JsonRestore()})[item]
         if not isinstance(found, dict):
-            raise self._damaged(step, f'its {item} is no JSON object')
+            raise self._damaged(step, f'its {item} is not a JSON object')
         return found
 
-    def _verify(self, step, trees):
-        """Compares arrays with the checksums that were written beside them; an older version wrote none."""
+    def _verify(self, step: int, trees: Any) -> None:
+        """Compares arrays with their stored checksums; older versions wrote none."""
         expected = self._read_json(step, 'checksums')
         if expected is None:
-            logging.info('%s: an older version has written it, without checksums; damage would not be noticed.',
+            logging.info('%s: an older version wrote this checkpoint without checksums; damage cannot be detected.',
                          self.folder / str(step))
             return
         differing = [path for path, value in checksums(_flat(trees)).items() if expected.get(path) != value]
         if differing:
-            raise self._damaged(step, f'{len(differing)} arrays are not what was written, first {differing[0]}')
+            raise self._damaged(step, f'{len(differing)} arrays differ from what was written, first {differing[0]}')
 
-    def _damaged(self, step, reason):
+    def _damaged(self, step: int, reason: str) -> ValueError:
         others = [other for other in self.all_steps() if other != step]
         return ValueError(
             f'{self.folder / str(step)}: this checkpoint is damaged ({reason}). '
-            + (f'Evaluate another one, --checkpoint={others[-1]}, or remove this folder: training then goes on from '
-               f'step {others[-1]}.' if others else 'Take it from a copy, or train again in another --workdir.'))
+            + (f'Evaluate another one, --checkpoint={others[-1]}, or remove this folder: training then resumes from '
+               f'step {others[-1]}.' if others else 'Restore it from a copy, or train again in another --workdir.'))
 
-    def close(self):
-        """Waits for what was begun. Raises as `save` does."""
+    def close(self) -> None:
+        """Waits for started saves. Raises as `save` does."""
         self._guard(self._manager.close)
 
-    def _check(self, step, abstract):
+    def _check(self, step: int, abstract: Mapping[str, Any]) -> None:
         stored = self._shapes(step, 'parameters')
         problems = [f'{path}: {tuple(stored[path].shape)} in the checkpoint, {tuple(x.shape)} in the model'
                     for path, x in abstract.items() if path in stored and stored[path].shape != x.shape]
@@ -253,32 +288,32 @@ class Checkpoints:
         if problems:
             raise ValueError(
                 f'{self.folder / str(step)}: this checkpoint is of another model than config.model describes '
-                f'({len(problems)} parameters differ). First of them:\n  ' + '\n  '.join(problems[:5])
+                f'({len(problems)} parameters differ). The first ones:\n  ' + '\n  '.join(problems[:5])
                 + '\nGive the config it was trained with, such as another config.model.backbone.')
 
-    def _guard(self, save):
+    def _guard(self, save: Callable[[], object]) -> None:
         try:
             save()
-        except Exception as error:  # Orbax wraps what its writers raise.
+        except Exception as error:  # Orbax wraps its writers' exceptions.
             if not _is_disk_full(error):
                 raise
             raise self._disk_full('the disk filled up while writing') from error
 
-    def _disk_full(self, reason):
-        self._manager.reload()  # it counts a checkpoint from the moment it is begun
+    def _disk_full(self, reason: str) -> OSError:
+        self._manager.reload()  # Orbax counts a checkpoint as soon as it is started.
         for partial in self.folder.glob('*.orbax-checkpoint-tmp'):
             shutil.rmtree(partial, ignore_errors=True)
         return OSError(
-            errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is that of step '
+            errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is step '
             f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
 
 
-def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
-    """A checksum of the bits of each array: the same however it lies on devices and processes.
+def checksums(arrays: Mapping[str, jax.Array | np.ndarray]) -> dict[str, int]:
+    """A checksum of the bits of each array, independent of its layout on devices and processes.
 
-    It is the sum, modulo 2 ** 32, of the numbers' bits times odd weights that follow from their places: one flipped bit
-    always changes it, and every process can add up the part that it holds. All processes must call it with arrays of
-    the same names.
+    It is a weighted sum of the numbers' bits, modulo 2 ** 32, with odd weights computed from their indices: a single
+    flipped bit always changes it, and each process can sum its own part. A collective: all processes must call it with
+    arrays of the same names.
     """
     found = {path: _sum_of_bits(x) for path, x in arrays.items()}
     shared = [path for path, x in arrays.items() if not getattr(x, 'is_fully_addressable', True)]
@@ -288,8 +323,8 @@ def checksums(arrays: Mapping[str, jax.Array]) -> dict[str, int]:
     return found
 
 
-def _sum_of_bits(x) -> int:
-    """Of the parts of an array that this process holds, each once."""
+def _sum_of_bits(x: Any) -> int:
+    """The sum over the parts of an array that this process holds; replicas count once."""
     if getattr(x, 'is_fully_addressable', True):
         parts = [(np.asarray(x), (slice(None),) * np.ndim(x))]
     else:
@@ -297,36 +332,36 @@ def _sum_of_bits(x) -> int:
     total = np.zeros((), np.uint32)
     for data, index in parts:
         bits = np.ascontiguousarray(data).view(f'u{data.itemsize}').reshape(data.shape).astype(np.uint32)
-        for axis in reversed(range(data.ndim)):  # A product of odd numbers is odd.
+        for axis in reversed(range(data.ndim)):  # The product of odd weights is odd.
             places = np.arange(*index[axis].indices(x.shape[axis]), dtype=np.uint32)
             bits = bits @ (places * np.uint32(ODD[axis % len(ODD)]) | np.uint32(1))
         total += bits
     return int(total)
 
 
-def _checksum_of_json(content) -> int:
+def _checksum_of_json(content: object) -> int:
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
-def _flat(trees):
+def _flat(trees: Any) -> dict[str, Any]:
     """Nested containers of arrays -> path -> array."""
     return {jax.tree_util.keystr(path, simple=True, separator='/'): x
             for path, x in jax.tree_util.tree_leaves_with_path(trees)}
 
 
-def _training(state):
-    """What a TrainState holds beyond the parameters to evaluate with."""
+def _training(state: State) -> dict[str, Any]:
+    """The parts of a TrainState that evaluation does not need."""
     tree = {'step': state.step, 'optimizer_state': state.optimizer_state}
     return tree | {'trainable': state.trainable} if state.average else tree
 
 
-def _on_a_device(abstract):
-    """ShapeDtypeStructs with a sharding where they have none, or Orbax asks for the devices they were saved from."""
+def _on_a_device(abstract: Any) -> Any:
+    """Adds a sharding to ShapeDtypeStructs without one; Orbax would need the devices that they were saved from."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or here), abstract)
 
 
-def _is_disk_full(error):
+def _is_disk_full(error: BaseException | None) -> bool:
     while error is not None:
         if getattr(error, 'errno', None) == errno.ENOSPC or 'No space left' in str(error):
             return True

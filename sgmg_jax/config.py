@@ -1,32 +1,31 @@
-"""What the fields of an experiment's config may be, and what earlier versions meant by the fields they lacked.
+"""The allowed values of each config field, and how to read configs that earlier versions stored.
 
-The fields themselves, and their defaults, are in configs/common.py. A run keeps its config in its workdir and in every
-checkpoint, with the number of the format; whatever version wrote it, `from_json` gives a config of today that means the
-same.
+configs/common.py defines the fields and their defaults. A run stores its config in its workdir and in every checkpoint,
+with a format number. `from_json` turns a config of any earlier version into a current one with the same meaning.
 """
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import difflib
 import json
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from sgmg_jax import files
 
-# Raise it with every field that is added, and say in ADDED what runs without the field did.
-FORMAT = 1
-MOST_PIXELS = 2 ** 32  # of a batch of clips; 50 GB as float32
+# Raise it with every field that is added or renamed, and list the field in ADDED or RENAMED.
+FORMAT = 2
+MOST_PIXELS = 2 ** 32  # per batch of clips; 50 GB as float32
 LARGEST = 2 ** 24  # bytes of a stored config
 
 
 class Added(NamedTuple):
     """A field that earlier formats lack.
 
-    format: the first that has it. path: of the field. value: with which a run that lacks it goes on as it began; a
-    function of the stored config where that depends on other fields. system: config.model.name that has it; None: all.
+    format: the first format that has the field. path: its name. value: the value that resumes an earlier run as it
+    began, or a function(stored config) -> value. system: the only config.model.name that has the field; None: all.
     """
     format: int
     path: str
@@ -35,7 +34,7 @@ class Added(NamedTuple):
 
 
 ADDED = (
-    Added(1, 'fsdp', 1),
+    Added(1, 'storage_shards', 1),
     Added(1, 'accumulate', 1),
     Added(1, 'ema_decay', 0.0),
     Added(1, 'stop_after_skipped', 20),
@@ -49,14 +48,32 @@ ADDED = (
 )
 
 
+class Renamed(NamedTuple):
+    """A field that earlier formats have under another name. format: the first format that uses `new`."""
+    format: int
+    old: str
+    new: str
+
+
+RENAMED = (
+    Renamed(2, 'fsdp', 'storage_shards'),
+)
+
+
+class Rule(Protocol):
+    """What a field may be. fault: why a value is not allowed, or None."""
+
+    def fault(self, value: object) -> str | None: ...
+
+
 class Number(NamedTuple):
-    """A whole number, or any where `whole` is False, from `low` to `high`; None too, where `optional`."""
+    """A number from `low` to `high`; an integer unless `whole` is False; None is allowed if `optional`."""
     low: float
     high: float
     whole: bool = True
     optional: bool = False
 
-    def fault(self, value) -> str | None:
+    def fault(self, value: object) -> str | None:
         if value is None and self.optional:
             return None
         kinds = (int,) if self.whole else (int, float)
@@ -69,7 +86,7 @@ class Number(NamedTuple):
 class OneOf(NamedTuple):
     choices: tuple
 
-    def fault(self, value) -> str | None:
+    def fault(self, value: object) -> str | None:
         if not any(value is choice or type(value) is type(choice) and value == choice for choice in self.choices):
             return f'must be one of {", ".join(map(repr, self.choices))}'
         return None
@@ -79,47 +96,47 @@ class Text(NamedTuple):
     optional: bool = False
     empty: bool = False
 
-    def fault(self, value) -> str | None:
+    def fault(self, value: object) -> str | None:
         if value is None and self.optional or isinstance(value, str) and (value or self.empty):
             return None
-        return 'must be text' + ', or None' * self.optional
+        return 'must be a string' + ', or None' * self.optional
 
 
 class Several(NamedTuple):
-    """A tuple or list of `least` items or more, or exactly `count`, each of which `item` allows; or a single text, if
-    `single`, which stands for a tuple of it."""
-    item: Any
+    """A tuple or list of at least `least` items, or of exactly `length`, each allowed by `item`. If `single`, a string
+    stands for a tuple of one."""
+    item: Rule
     least: int = 0
-    count: int | None = None
+    length: int | None = None
     single: bool = False
 
-    def fault(self, value) -> str | None:
+    def fault(self, value: object) -> str | None:
         if self.single and isinstance(value, str):
             value = (value,)
-        many = f'{self.count}' if self.count is not None else f'{self.least} or more'
+        many = f'{self.length}' if self.length is not None else f'at least {self.least}'
         if not isinstance(value, tuple | list) or (
-                len(value) != self.count if self.count is not None else len(value) < self.least):
+                len(value) != self.length if self.length is not None else len(value) < self.least):
             return f'must be a tuple of {many} items'
         return next((f'{fault} (item {i})' for i, x in enumerate(value) if (fault := self.item.fault(x))), None)
 
 
 class Group(NamedTuple):
-    def fault(self, value) -> str | None:
+    def fault(self, value: object) -> str | None:
         if not isinstance(value, tuple | list) or len(value) != 2 or Text().fault(value[0]) or _RATE.fault(value[1]):
             return 'must be (regular expression, learning rate)'
         return None
 
 
-def _count(high: int, low: int = 1, **options) -> Number:
-    return Number(low, high, **options)
+def _count(high: int, low: int = 1, optional: bool = False) -> Number:
+    return Number(low, high, optional=optional)
 
 
 _SWITCH, _PROBABILITY, _PATHS = OneOf((False, True)), Number(0, 1, whole=False), Several(Text(), single=True)
-_PORTION = Number(0, 0.999999, whole=False)  # in [0, 1)
+_FRACTION = Number(0, 0.999999, whole=False)  # [0, 1)
 _RATE = Number(0, 100, whole=False)
 _STEPS = 10 ** 9
 _SIDE = _count(8192, 16)
-RULES = {
+RULES: dict[str, Rule] = {
     'seed': Number(0, 2 ** 31 - 1),
     'steps': Number(0, _STEPS),
     'epochs': Number(0, 1e6, whole=False),
@@ -128,9 +145,9 @@ RULES = {
     'checkpoint_every': _count(_STEPS),
     'init': _PATHS,
     'init_skip': Text(empty=True),
-    'fsdp': _count(2 ** 16),
+    'storage_shards': _count(2 ** 16),
     'accumulate': _count(2 ** 16),
-    'ema_decay': _PORTION,
+    'ema_decay': _FRACTION,
     'stop_after_skipped': _count(_STEPS),
     'loss.weights': Text(),
     'model.name': Text(),
@@ -143,7 +160,7 @@ RULES = {
         'cluster_decoder_layers')},
     'model.cluster_window': Number(0, 10_000),
     **{f'model.{name}': _SWITCH for name in ('box_refinement', 'relative_coordinates', 'remat')},
-    **{f'model.{name}': _PORTION for name in ('dropout', 'text_dropout', 'drop_path')},
+    **{f'model.{name}': _FRACTION for name in ('dropout', 'text_dropout', 'drop_path')},
     'model.dtype': OneOf(('float32', 'bfloat16')),
     **{f'model.{name}': Text() for name in ('decoupling', 'inference_layer', 'contrast_scale')},
     'data.records': _PATHS._replace(least=1),
@@ -152,7 +169,7 @@ RULES = {
     'data.tokenizer': Text(optional=True),
     'data.num_frames': _count(1000),
     'data.sentences': _count(1000),
-    'data.frame_size': Several(_SIDE, count=2),
+    'data.frame_size': Several(_SIDE, length=2),
     'data.text_length': _count(2 ** 14, 3),
     'data.batch_size': _count(2 ** 20),
     'data.workers': Number(0, 1000),
@@ -162,7 +179,7 @@ RULES = {
     'data.augmentation.order': Several(Text()),
     **{f'data.augmentation.{name}': Several(_SIDE, least=1) for name in ('scales', 'crop_scales', 'cropped_scales')},
     **{f'data.augmentation.{name}': _SIDE for name in ('max_size', 'cropped_max_size')},
-    'data.augmentation.crop_size': Several(_SIDE, count=2),
+    'data.augmentation.crop_size': Several(_SIDE, length=2),
     **{f'data.augmentation.{name}': _PROBABILITY for name in ('crop_probability', 'flip_probability')},
     'evaluation.protocol': Text(),
     'evaluation.records': _PATHS,
@@ -186,15 +203,15 @@ SECTIONS = {path.rpartition('.')[0] for path in RULES} - {''}
 
 
 def check(config: ConfigDict, where: str = 'config') -> None:
-    """Checks every field by itself, before memory or time is taken.
+    """Checks each field on its own, before the command spends memory or time.
 
-    Whether fields fit each other, the data and the weights, say those that bring them together.
+    Whether fields fit each other, the data and the weights is checked where they meet.
 
     Args:
-        where: what stands before the field's name in a message.
+        where: the prefix of the field's name in messages.
 
     Raises:
-        ValueError: naming field, value and what it may be: a field that there is not, that lacks, or is out of range.
+        ValueError: for a field that is unknown, missing or out of range; names it and the allowed values.
     """
     found = dict(fields(config))
     for path, value in found.items():
@@ -206,23 +223,26 @@ def check(config: ConfigDict, where: str = 'config') -> None:
     absent = absent or next((path for path in ('model.name', 'model.backbone', 'model.text_encoder', 'model.dtype')
                              if path not in found), None)
     if absent:
-        raise ValueError(f'{where}.{absent}: is missing. configs/common.py has it with its default.')
+        raise ValueError(f'{where}.{absent}: is missing. See configs/common.py for its default.')
     height, width = found['data.frame_size']
     pixels = found['data.batch_size'] * found['data.num_frames'] * height * width
     if pixels > MOST_PIXELS:
-        raise ValueError(f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels a step, more '
-                         f'than {MOST_PIXELS:,}. Lower one of them.')
+        raise ValueError(f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels per step; '
+                         f'the limit is {MOST_PIXELS:,}. Lower one of them.')
 
 
 def check_field(path: str, where: str = 'config') -> None:
-    """Raises ValueError for a field that no config has; names the one that may be meant."""
+    """Raises ValueError for an unknown field; suggests the closest known one."""
     if path not in RULES:
+        renamed = next((field.new for field in RENAMED if field.old == path), None)
+        if renamed:
+            raise ValueError(f'{where}.{path}: is now called {where}.{renamed}.')
         near = ''.join(f' Did you mean {name}?' for name in difflib.get_close_matches(path, RULES, 1))
-        raise ValueError(f'{where}.{path}: there is no such field; configs/common.py has them all.{near}')
+        raise ValueError(f'{where}.{path}: there is no such field. See configs/common.py for all fields.{near}')
 
 
-def fields(config, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """(path, value) of every field of a config, or of its JSON; sections by dots."""
+def fields(config: Mapping | ConfigDict, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """(path, value) of every field of a config or of its JSON; paths join sections with dots."""
     for name, value in config.items():
         path = f'{prefix}{name}'
         if hasattr(value, 'items'):
@@ -232,12 +252,12 @@ def fields(config, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def paths(value: str | os.PathLike | tuple | list) -> tuple[str, ...]:
-    """Of config.init and `records`, which take one path or several."""
+    """The paths in config.init or `records`, which take one path or several."""
     return (os.fspath(value),) if isinstance(value, str | os.PathLike) else tuple(map(os.fspath, value))
 
 
 def to_json(config: ConfigDict) -> dict:
-    """A config as plain values, tuples as lists, with the number of its format."""
+    """A config as plain values for JSON, with the format number; tuples become lists."""
     content = json.loads(config.to_json())
     content['init'] = list(paths(content['init']))
     for section in ('data', 'evaluation'):
@@ -245,43 +265,46 @@ def to_json(config: ConfigDict) -> dict:
     return content | {'format': FORMAT}
 
 
-def from_json(content, where: str | os.PathLike) -> ConfigDict:
-    """The config that `to_json`, of this version or an earlier one, made `content` of.
+def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
+    """The inverse of `to_json`, also for what earlier versions wrote.
 
     Args:
-        where: the file that it is from, for messages.
+        where: the file that `content` is from, for messages.
 
     Raises:
-        ValueError: naming `where`: it is of a later version, or no config.
+        ValueError: naming `where`: a later version wrote it, or it is not a config.
     """
     if not isinstance(content, dict):
-        raise ValueError(f'{where}: holds a {type(content).__name__}, not the config of a run. Take it from a copy of '
-                         'the workdir.')
-    content = json.loads(json.dumps(content))  # a copy
-    format_ = content.pop('format', 0)
+        raise ValueError(f'{where}: holds a {type(content).__name__}, not the config of a run. Restore the file from a '
+                         'copy of the workdir.')
+    stored: dict[str, Any] = json.loads(json.dumps(content))  # a copy
+    format_ = stored.pop('format', 0)
     if type(format_) is not int or not 0 <= format_ <= FORMAT:
-        raise ValueError(f'{where}: format = {format_!r:.50}, this version reads up to {FORMAT}. A later version of '
-                         'sgmg_jax wrote it: use that one.')
+        raise ValueError(f'{where}: format = {format_!r:.50}; this version of sgmg_jax reads formats up to {FORMAT}. '
+                         'Use the later version that wrote the file.')
+    for renamed in RENAMED:
+        if renamed.format > format_ and renamed.old in stored:
+            stored[renamed.new] = stored.pop(renamed.old)
     for added in ADDED:
-        if added.format > format_ and added.system in (None, _get(content, 'model.name')):
+        if added.format > format_ and added.system in (None, _get(stored, 'model.name')):
             section, _, name = added.path.rpartition('.')
-            parent = _get(content, section) if section else content
+            parent = _get(stored, section) if section else stored
             if isinstance(parent, dict) and name not in parent:
                 try:
-                    parent[name] = added.value(content) if callable(added.value) else added.value
+                    parent[name] = added.value(stored) if callable(added.value) else added.value
                 except (KeyError, TypeError) as error:
-                    raise ValueError(f'{where}: is no config of a run, field {error} is missing. Take it from a copy '
-                                     'of the workdir.') from error
-    if format_ < 1 and content.get('accumulate') not in (None, 1):
-        logging.warning('%s: accumulate = %s, and an earlier version began this run, whose loss averaged parts that '
-                        'were normalised each by itself; from here on the loss is that of the whole batch.', where,
-                        content['accumulate'])
-    config = ConfigDict(content)
+                    raise ValueError(f'{where}: is not the config of a run: field {error} is missing. Restore the file '
+                                     'from a copy of the workdir.') from error
+    if format_ < 1 and stored.get('accumulate') not in (None, 1):
+        logging.warning('%s: accumulate = %s. The earlier version that started this run normalised the loss of each '
+                        'part on its own; from here on the loss is normalised over the whole batch.', where,
+                        stored['accumulate'])
+    config = ConfigDict(stored)
     check(config, f'{where}: config')
     return config
 
 
-def _get(content, path):
+def _get(content: Any, path: str) -> Any:
     for name in path.split('.'):
         content = content.get(name) if isinstance(content, dict) else None
     return content
@@ -291,8 +314,8 @@ def read(workdir: str | os.PathLike) -> ConfigDict:
     """The config of the run in `workdir`.
 
     Raises:
-        FileNotFoundError: there is no run.
-        ValueError: its config.json is damaged; names it.
+        FileNotFoundError: `workdir` holds no run.
+        ValueError: config.json is damaged.
     """
     path = pathlib.Path(workdir) / 'config.json'
     if not path.exists():

@@ -1,9 +1,10 @@
-"""Files and folders: checked before memory is taken, written whole or not at all.
+"""Reads untrusted files and folders, with limits on size and memory; writes files atomically.
 
-Everything that comes from a stranger's disk goes through here: one reader of text, one of JSON, one of folders, one
-rule for names.
+All files of unknown origin are read through this module: one reader of text, one of JSON, one of folders, one rule
+for names.
 """
 import codecs
+from collections import Counter
 from collections.abc import Collection, Iterator
 import contextlib
 import csv
@@ -16,22 +17,23 @@ import secrets
 import stat
 import sys
 import tempfile
+from typing import Any, NoReturn
 import unicodedata
 
-LARGEST = 2 ** 29  # bytes of a text or JSON file; COCO's instances, the largest there is, have a third of it
-MOST_MEMORY = 3 * 2 ** 29  # bytes that the values of a JSON file may take; of those, COCO's take half
-LONGEST_NAME = 200  # bytes; file systems take 255, endings and temporary names included
+LARGEST = 2 ** 29  # bytes of a text or JSON file; the largest in use, COCO's instances, has a third of it
+MOST_MEMORY = 3 * 2 ** 29  # bytes of memory for the values of a JSON file; COCO's instances take half of it
+LONGEST_NAME = 200  # bytes; file systems allow 255, which must hold endings and temporary names too
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a temporary path to write to, which takes the place of `path` when the block ends well.
+    """Yields a temporary path to write to; it replaces `path` when the block ends without an exception.
 
-    The temporary name is random: two processes, on one host or several, never share one; the last to end wins.
+    The temporary name is random, so that no two processes (on any host) share one; the last to finish wins.
 
     Raises:
-        OSError: naming `path`, if it cannot be written; what was there stays.
+        OSError: naming `path`: it cannot be written; the old content stays.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f'.partial-{secrets.token_hex(8)}{path.suffix[:20]}')
@@ -40,29 +42,29 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         yield partial
         mask = os.umask(0)
         os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)  # Some libraries write for the owner alone.
+        os.chmod(partial, 0o666 & ~mask)  # Some libraries make it readable by the owner only.
         os.replace(partial, path)
     except OSError as error:
         hint = 'Free some space.' if error.errno == errno.ENOSPC else 'Check the path and its permissions.'
         message = f'cannot write ({error.strerror or error}). {hint} What was there stays'
         raise OSError(error.errno or errno.EIO, message, str(path)) from error
     finally:
-        with contextlib.suppress(OSError):  # Where the folder is no folder, there is nothing to remove.
+        with contextlib.suppress(OSError):  # If the folder is a file, there is nothing to remove.
             partial.unlink()
 
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
-    """Holds the lock file `path` until the block ends, or this process does, in whatever way.
+    """Holds the lock file `path` until the block ends or this process dies.
 
-    The file stays, for removing it would let in two at once; it says who holds it.
+    The file names its holder. It is never removed, because that would let two processes in.
 
     Args:
-        doing: what this process does there, for the message of one that is refused: 'training'.
+        doing: what this process does there, such as 'training', for the error message of other processes.
 
     Raises:
-        BlockingIOError: another process holds it; names that process.
-        OSError: the file system knows no locks.
+        BlockingIOError: another process holds the lock; names that process.
+        OSError: the file system does not support locks.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,7 @@ def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
             raise OSError(error.errno, f'cannot lock a file there ({error.strerror}), which keeps a second process '
                           'out. Choose a folder on another file system', str(path.parent)) from error
         file.truncate(0)
-        try:  # Past the buffer of `file`, which would be written again when it is closed.
+        try:  # Bypasses the buffer of `file`, which would be written again on close.
             os.write(file.fileno(), f'process {os.getpid()} of {os.uname().nodename}, {doing},'.encode())
         except OSError as error:
             raise OSError(error.errno, f'cannot write ({error.strerror}). Free some space, or choose another folder',
@@ -87,14 +89,14 @@ def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
 
 
 def check_regular(path: str | os.PathLike, largest: int | None = None, below: str | os.PathLike | None = None) -> None:
-    """Checks that `path` is a file that can be read to its end.
+    """Checks that `path` is a regular file, so that reading it ends.
 
     Args:
-        largest: bytes it may have; None: any number.
+        largest: maximum size in bytes; None: no limit.
         below: a folder that a link must not lead out of; None: links may lead anywhere, as in one's own cache.
 
     Raises:
-        FileNotFoundError: there is nothing, or a link to nothing.
+        FileNotFoundError: it does not exist, or is a dead link.
         ValueError: it is a folder, a pipe or a device, too large, or a link that leads out of `below`.
     """
     status = os.stat(path)
@@ -112,9 +114,11 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
 
 
 def check_folder(folder: str | os.PathLike) -> None:
-    """Raises as `check_regular` for what lies anywhere in a folder and is no file: who opened it might wait for ever.
-    What another process removes meanwhile is passed over."""
-    for inside, _, names in os.walk(folder):
+    """Runs `check_regular` on everything below a folder: opening a pipe might block for ever.
+
+    Files that another process removes meanwhile are ignored.
+    """
+    for inside, _, names in os.walk(os.fspath(folder)):
         for path in (os.path.join(inside, name) for name in names):
             try:
                 check_regular(path)
@@ -124,15 +128,15 @@ def check_folder(folder: str | os.PathLike) -> None:
 
 
 def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) -> pathlib.Path:
-    """`path`, if something new can be written there; asked before the work that makes it.
+    """Returns `path` if a new file or folder can be written there; to be called before the work that makes it.
 
     Args:
-        suffixes: it may have; '' is none; None: any.
+        suffixes: allowed ones ('' for no suffix); None: any.
 
     Raises:
-        FileExistsError: there is something already, be it a link to nothing.
-        OSError: what it would lie in is no folder, or nothing can be written there.
-        ValueError: for another suffix.
+        FileExistsError: it exists, or is a dead link.
+        OSError: its parent is not a folder, or not writable.
+        ValueError: it has another suffix.
     """
     path = pathlib.Path(path)
     if os.path.lexists(path):
@@ -152,7 +156,7 @@ def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) 
 
 
 def check_text(path: str | os.PathLike) -> None:
-    """Raises ValueError for a path with bytes that are no UTF-8, which array_record cannot open."""
+    """Raises ValueError unless the path is valid UTF-8; array_record cannot open others."""
     try:
         os.fspath(path).encode()
     except UnicodeEncodeError as error:
@@ -160,7 +164,7 @@ def check_text(path: str | os.PathLike) -> None:
 
 
 def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> bytes:
-    """The content of a file. Raises OSError, and as `check_regular`."""
+    """The content of a file. Raises OSError, and like `check_regular`."""
     check_regular(path, largest, below)
     with open(path, 'rb') as file:
         return file.read(largest)
@@ -168,26 +172,26 @@ def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.
 
 def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = LARGEST,
               below: str | os.PathLike | None = None) -> str:
-    r"""The text of a file, with '\n' at the end of lines whatever it has, and without a byte order mark.
+    r"""The text of a file, with line ends converted to '\n' and without a byte order mark.
 
     Args:
-        encoding: where no byte order mark says it.
+        encoding: of files without a byte order mark.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is not text in that encoding; and as `check_regular`.
+        ValueError: it is not text in that encoding; and like `check_regular`.
     """
     return _decoded(read_bytes(path, largest, below), encoding, path)
 
 
 def read_rows(path: str | os.PathLike, columns: int, below: str | os.PathLike | None = None
               ) -> list[tuple[str, list[str]]]:
-    """Where each line of a CSV file is ('<path>: line 3', for messages), and its fields; blank lines are left out.
+    """The rows of a CSV file: the place of each ('<path>: line 3', for messages) and its fields; skips blank lines.
 
-    A line is a row: a quote that is not closed would otherwise swallow those that follow.
+    Every line is a row: an unclosed quote would otherwise swallow the following lines.
 
     Raises:
-        ValueError: naming the line: it is no CSV, or has another number of fields; and as `read_text`.
+        ValueError: naming the line: it is not CSV, or has another number of fields; and like `read_text`.
     """
     rows = []
     for number, line in enumerate(read_text(path, below=below).split('\n'), 1):
@@ -195,9 +199,9 @@ def read_rows(path: str | os.PathLike, columns: int, below: str | os.PathLike | 
         try:
             row = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
-            raise ValueError(f'{where}: is no CSV ({error}). Close its quotes, or copy the file again.') from error
+            raise ValueError(f'{where}: is not CSV ({error}). Close its quotes, or copy the file again.') from error
         if row and len(row) != columns:
-            raise ValueError(f'{where}: has {len(row)} fields, must have {columns}. Mend or remove the line.')
+            raise ValueError(f'{where}: has {len(row)} fields, must have {columns}. Correct or remove the line.')
         if row:
             rows.append((where, row))
     return rows
@@ -213,13 +217,13 @@ def _decoded(data: bytes, encoding: str, where: str | os.PathLike) -> str:
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
-def read_json(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None):
-    """What a JSON file holds. Raises OSError, and ValueError as `parse_json` and `check_regular`."""
+def read_json(path: str | os.PathLike, largest: int = LARGEST, below: str | os.PathLike | None = None) -> Any:
+    """The content of a JSON file. Raises OSError, and ValueError like `parse_json` and `check_regular`."""
     return parse_json(read_bytes(path, largest, below), path)
 
 
-def parse_json(data: bytes | str, where: str | os.PathLike):
-    """What JSON holds.
+def parse_json(data: bytes | str, where: str | os.PathLike) -> Any:
+    """Parses JSON.
 
     Args:
         data: UTF-8, or with a byte order mark.
@@ -230,12 +234,12 @@ def parse_json(data: bytes | str, where: str | os.PathLike):
     """
     if isinstance(data, bytes):
         data = _decoded(data, 'utf-8', where)
-    # An upper bound: three bytes of text, "[],", become a list of eighty.
+    # An upper bound: the three bytes "[]," become a list of eighty bytes.
     memory = 2 * sys.getsizeof(data) + sum(
         size * data.count(mark) for mark, size in (('[', 90), ('{', 200), (',', 40), ('"', 25)))
     if memory > MOST_MEMORY:
-        raise ValueError(f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; at most '
-                         f'{MOST_MEMORY:,} are taken. Is it the right file?')
+        raise ValueError(f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; the limit '
+                         f'is {MOST_MEMORY:,}. Is it the right file?')
     try:
         return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -245,31 +249,31 @@ def parse_json(data: bytes | str, where: str | os.PathLike):
         raise ValueError(f'{where}: is not JSON ({reason}). Copy it again from its source.') from error
 
 
-def _refuse_constant(name):
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f'{name} is no number')
 
 
-def _unique(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f'the key {twice!r:.80} is there twice')
     return found
 
 
 def is_junk(name: str) -> bool:
-    """Whether macOS or Windows leave files or folders of this name behind."""
+    """Whether macOS or Windows create files or folders of this name unasked."""
     return name in ('__MACOSX', '.DS_Store', 'Thumbs.db', 'desktop.ini') or name.startswith('._')
 
 
 def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """Sorted names of the folders and of the files in a folder, without what systems leave behind (`is_junk`).
+    """Sorted names of the folders and of the files in a folder, without junk (`is_junk`).
 
-    A link counts as what it leads to, one to nothing as a file. Raises OSError.
+    A link counts as its target, a dead link as a file. Raises OSError.
     """
-    folders, others = [], []
-    with os.scandir(folder) as entries:
+    folders: list[str] = []
+    others: list[str] = []
+    with os.scandir(os.fspath(folder)) as entries:
         for entry in entries:
             if not is_junk(entry.name):
                 (folders if _is_folder(entry) else others).append(entry.name)
@@ -284,11 +288,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:
-    """Sorted names in a folder that have one of these endings, in capitals or not, by what stands before.
+    """Sorted names in a folder that have one of these endings (case-insensitive), by stem.
 
-    Folders among them, and several names of one stem, are for the caller to refuse. Raises OSError.
+    They may be folders, and a stem may have several names; the caller must handle both. Raises OSError.
     """
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in sorted(sum(listing(folder), [])):
         stem, ending = os.path.splitext(name)
         if ending.lower() in endings:
@@ -296,43 +300,44 @@ def by_stem(folder: str | os.PathLike, *endings: str) -> dict[str, list[str]]:
     return found
 
 
-def check_name(name, what: str) -> str:
-    """`name`, if it can name a file or folder below any other on any system.
+def check_name(name: object, what: str) -> str:
+    """Returns `name` if it is a valid name of a file or folder on any system.
 
-    Names that come from files (videos, frames, expressions, pictures) become parts of paths, of commands and of lines
-    on a terminal; they are checked once, where they come in.
+    Names read from files (of videos, frames, expressions, pictures) become parts of paths, commands and terminal
+    output, so they are checked once, where they are read.
 
     Args:
-        what: what it names and where it stands, for the message: 'meta.json: field "videos", a name'.
+        what: what it names and where it occurs, for the message: 'meta.json: field "videos", a name'.
 
     Raises:
-        ValueError: it is not a string, is empty or too long, begins with a dot, or has slashes or characters that do
-            not print.
+        ValueError: it is not a string, is empty or too long, begins with a dot, or has slashes or unprintable
+            characters.
     """
+    text = name if isinstance(name, str) else ''
     reason = None
-    if not isinstance(name, str) or not name:
+    if not text:
         reason = 'must be a string that is not empty'
-    elif '/' in name or '\\' in name:
+    elif '/' in text or '\\' in text:
         reason = 'must be one name, not a path'
-    elif name.startswith('.') or name != name.strip():
+    elif text.startswith('.') or text != text.strip():
         reason = 'must not begin with a dot, nor begin or end with a space'
-    elif not name.isprintable():
-        reason = 'must have printable characters alone'
-    elif len(name.encode()) > LONGEST_NAME:
+    elif not text.isprintable():
+        reason = 'must have printable characters only'
+    elif len(text.encode()) > LONGEST_NAME:
         reason = f'must have at most {LONGEST_NAME} bytes'
     if reason:
         raise ValueError(f'{printable(what)} {reason}, is {name!a:.100}. Rename it, or copy the file again from its '
                          'source.')
-    return name
+    return text
 
 
 def printable(text: str) -> str:
-    r"""`text` for a terminal: control characters, surrogates and marks of direction as escapes such as \x1b."""
+    r"""`text` for a terminal: escapes control characters, surrogates and direction marks, for example as \x1b."""
     return ''.join(c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else
                    c.encode('unicode_escape').decode() for c in text)
 
 
 def one_line(text: str, longest: int = 300) -> str:
-    """`printable` text on one line of a table or a list, cut off where it is too long."""
+    """`printable` text on one line of a table or a list, truncated to `longest` characters."""
     text = printable(text[:longest + 1]).replace('\n', '\\n').replace('\t', '\\t')
     return text if len(text) <= longest else f'{text[:longest - 2]}..'

@@ -1,8 +1,11 @@
-"""Several processes that train or evaluate together, one or more to a host. Alone, everything here does nothing."""
+"""Several processes that train or evaluate together, one or more per host. With one process, all this does nothing."""
+from collections.abc import Iterator, Mapping, Sized
 import contextlib
 import errno
 import json
 import os
+import pathlib
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
@@ -10,61 +13,62 @@ import numpy as np
 
 from sgmg_jax import files
 
-PATIENCE = 60  # seconds that a process which leaves waits for the others; they wait for it if it failed, and end then
+T = TypeVar('T')
+# Shutdown barrier timeout in seconds: how long an exiting process waits for the others (and they for a crashed one).
+PATIENCE = 60
 
 
 def initialize(distributed: bool, coordinator: str | None, process_count: int | None,
                process_index: int | None) -> None:
-    """Joins the other processes, if one of the flags of commands.run_experiment asks for it. To be called
-    before anything of JAX is used.
+    """Joins the other processes if one of the flags of commands.run_experiment says so. Call it before using JAX.
 
     Raises:
-        ValueError: for flags that do not go together, and where the environment asks for devices that are not there.
+        ValueError: for flags that do not go together, or if JAX_PLATFORMS names devices that are missing.
     """
     given = coordinator, process_count, process_index
     if distributed:
         if any(x is not None for x in given):
-            raise ValueError('--distributed: finds the processes by itself. Leave out --coordinator, --process_count '
-                             'and --process_index, or it.')
+            raise ValueError('--distributed: finds the processes itself. Leave out --coordinator, --process_count and '
+                             '--process_index, or leave out --distributed.')
         jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE)
     elif any(x is not None for x in given):
-        if any(x is None for x in given):
+        if coordinator is None or process_count is None or process_index is None:
             raise ValueError(f'--coordinator={given[0]} --process_count={given[1]} --process_index={given[2]}: give '
                              'all three.')
         if process_index >= process_count:
             raise ValueError(f'--process_index={process_index}: must be below --process_count={process_count}.')
-        jax.distributed.initialize(*given, shutdown_timeout_seconds=PATIENCE)
+        jax.distributed.initialize(coordinator, process_count, process_index, shutdown_timeout_seconds=PATIENCE)
     try:
         jax.devices()
-    except (RuntimeError, AssertionError) as error:  # an assertion where the driver of a GPU is missing
+    except (RuntimeError, AssertionError) as error:  # AssertionError: the GPU driver is missing
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f'JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: JAX finds no such device here '
                          f'({reason}). Unset it, or install the extra for the device: pip install .[cuda] or '
                          '.[tpu].') from error
 
 
-def is_first():
-    """Whether this process is the one that writes what there is only one of."""
+def is_first() -> bool:
+    """Whether this is the process that writes shared files."""
     return jax.process_index() == 0
 
 
-def wait(name):
-    """Until all processes are here. name: of the place, the same for all."""
+def wait(name: str) -> None:
+    """Waits until all processes call it. name: of this barrier, the same in all processes."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
-def share(items):
-    """The places of this process's items of a sequence: every process_count-th."""
+def share(items: Sized) -> range:
+    """The indices of this process's share of `items`: every process_count-th."""
     return range(jax.process_index(), len(items), jax.process_count())
 
 
 @contextlib.contextmanager
-def locked(path, doing):
-    """`files.locked` by the first process, for all of them.
+def locked(path: pathlib.Path, doing: str) -> Iterator[None]:
+    """`files.locked` by the first process on behalf of all.
 
     Raises:
-        BlockingIOError, OSError: as there, in every process.
+        BlockingIOError, OSError: as in `files.locked`, in every process.
     """
     with contextlib.ExitStack() as stack:
         refused = None
@@ -76,40 +80,42 @@ def locked(path, doing):
         if anywhere(refused):
             if refused:
                 raise refused
-            raise BlockingIOError(errno.EWOULDBLOCK, 'the first process could not lock a file there; it says why',
-                                  str(path.parent))
+            raise BlockingIOError(errno.EWOULDBLOCK, 'the first process could not lock a file there; see its error '
+                                  'message', str(path.parent))
         yield
 
 
-def gather(values):
-    """What the processes pass, {place: value} each, as one list in the order of places; the same for all, and of the
-    same types with one process as with several. A value is what `encode` takes."""
-    parts = [encode(values)]
+def gather(values: Mapping[Any, T]) -> list[T]:
+    """Joins the mappings {place: value} of all processes: the values in the order of their places.
+
+    All processes get the same list, of the same types for one process as for several. See `encode` for allowed values.
+    """
+    parts = [encode(dict(values))]
     if jax.process_count() > 1:
         data = np.frombuffer(parts[0], np.uint8)
         lengths = multihost_utils.process_allgather(np.array([len(data)]))
         padded = np.zeros(lengths.max(), np.uint8)
         padded[:len(data)] = data
         parts = [part[:length].tobytes() for part, (length,) in zip(multihost_utils.process_allgather(padded), lengths)]
-    every = {}
+    every: dict[Any, T] = {}
     for part in parts:
         every |= decode(part)
     return [every[place] for place in sorted(every)]
 
 
-def encode(value):
-    """JSON of None, bool, int, float, str, and of lists, tuples, dicts and NumPy's numbers in arrays that hold them.
+def encode(value: object) -> bytes:
+    """Serialises None, bool, int, float, str, lists, tuples, dicts and numeric NumPy arrays as JSON.
 
-    `decode` gives back exactly what it was, scalars of NumPy as those of Python. Nothing that is read runs code.
+    `decode` restores the same value; NumPy scalars become Python's. Unlike pickle, decoding runs no code.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for a value of another type.
     """
     return json.dumps(_tagged(value)).encode()
 
 
-def decode(data):
-    """What `encode` wrote. Raises ValueError for anything else."""
+def decode(data: bytes) -> Any:
+    """The inverse of `encode`. Raises ValueError for other data."""
     return json.loads(data, object_hook=_untagged)
 
 
@@ -127,8 +133,8 @@ def _tagged(value):
             return value.item()
         case np.ndarray() if value.dtype.kind in 'biuf':
             return {'array': value.ravel().tolist(), 'shape': value.shape, 'type': value.dtype.str}
-    raise TypeError(f'a {type(value).__name__} cannot be sent to the other processes, only plain values, lists, '
-                    'tuples, dicts and arrays of numbers')
+    raise TypeError(f'a {type(value).__name__} cannot be sent to the other processes; use plain values, lists, '
+                    'tuples, dicts or arrays of numbers')
 
 
 def _untagged(value):
@@ -139,11 +145,12 @@ def _untagged(value):
             return dict(pairs)
         case {'array': numbers, 'shape': shape, 'type': kind}:
             return np.array(numbers, kind).reshape(shape)
-    raise ValueError(f'not what another process of this version sends: {value!r:.200}')
+    raise ValueError(f'received {value!r:.200}, which this version does not send. Run the same version in all '
+                     'processes.')
 
 
-def anywhere(condition):
-    """Whether it holds on one of the processes at least."""
+def anywhere(condition: object) -> bool:
+    """Whether `condition` is true in at least one process."""
     if jax.process_count() == 1:
         return bool(condition)
     return bool(multihost_utils.process_allgather(np.array([bool(condition)])).any())

@@ -1,7 +1,7 @@
-"""Pictures from strangers: the format is named, the size is looked at before the pixels.
+"""Reads untrusted pictures: only named formats, and the size is checked before decoding.
 
-Pillow would otherwise try whatever it knows, PostScript through Ghostscript too, and decode what unpacks to gigabytes.
-Axis letters: H W pixels.
+By default Pillow tries all formats it knows, even PostScript through Ghostscript, and decodes files that unpack to
+gigabytes. Axis letters: H W pixels.
 """
 from collections.abc import Callable, Sequence
 import io
@@ -10,13 +10,15 @@ import struct
 import typing
 import zlib
 
+from jaxtyping import Shaped
 import numpy as np
 from PIL import Image
 
 from sgmg_jax import files
 
+T = typing.TypeVar('T')
 JPEG, PNG = 'JPEG', 'PNG'
-MOST_PIXELS = 2 ** 25  # of a picture: 33 million, as of a film in 8K
+MOST_PIXELS = 2 ** 25  # of a picture: 33 million, an 8K frame
 LARGEST = 2 ** 28  # bytes of a picture's file
 # PASCAL VOC's 256 colours, flat: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first.
 PALETTE = [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
@@ -27,11 +29,11 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Overflo
 
 
 class BrokenPicture(ValueError):
-    """A picture that cannot be used; the message is why, without the name of its file."""
+    """A picture cannot be used; the message gives the reason, without the file name."""
 
 
 class Header(typing.NamedTuple):
-    """What a picture says of itself; mode: Pillow's ('L' grey, 'P' palette, 'RGB' ..)."""
+    """A picture's header; mode: Pillow's ('L' grey, 'P' palette, 'RGB' ..)."""
     format: str
     mode: str
     height: int
@@ -39,31 +41,31 @@ class Header(typing.NamedTuple):
 
 
 def read_header(source: str | os.PathLike | bytes, formats: Sequence[str] = (JPEG, PNG)) -> Header:
-    """Format, mode and size of a picture, without its pixels.
+    """Format, mode and size of a picture, without decoding it.
 
     Args:
         source: a path, or the bytes of the file.
-        formats: Pillow's names of those that are taken.
+        formats: Pillow's names of the accepted formats.
 
     Raises:
         FileNotFoundError: there is no such file.
-        BrokenPicture: it is of another format, damaged, larger than MOST_PIXELS or LARGEST, or no file.
+        BrokenPicture: it is of another format, damaged, larger than MOST_PIXELS or LARGEST, or not a file.
     """
     return _with_picture(source, formats, lambda image: None)[0]
 
 
 def read_pixels(source: str | os.PathLike | bytes, formats: Sequence[str], size: tuple[int, int] | None = None,
-                modes: Sequence[str] | None = None) -> np.ndarray:
-    """The pixels as they are stored, palette indices among them: [H W] or [H W channels].
+                modes: Sequence[str] | None = None) -> Shaped[np.ndarray, 'H W *channels']:
+    """The pixels as stored; of a palette picture, its indices.
 
     Args:
-        size: (H, W) that it must have; None: any.
-        modes: Pillow's modes that are taken; None: all.
+        size: the required (H, W); None: any.
+        modes: Pillow's names of the accepted modes; None: any.
 
     Raises:
-        FileNotFoundError, BrokenPicture: as `read_header`; BrokenPicture for another size or mode, too.
+        FileNotFoundError, BrokenPicture: like `read_header`; BrokenPicture also for another size or mode.
     """
-    def pixels(image):
+    def pixels(image: Image.Image) -> np.ndarray:
         if size is not None and (image.height, image.width) != tuple(size):
             raise BrokenPicture(f'is {image.width}x{image.height} pixels, not {size[1]}x{size[0]}')
         if modes is not None and image.mode not in modes:
@@ -74,15 +76,15 @@ def read_pixels(source: str | os.PathLike | bytes, formats: Sequence[str], size:
 
 
 def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
-    """Reads every byte of a JPEG, and computes an eighth of its pixels.
+    """Reads every byte of a JPEG, but decodes it at an eighth of its size.
 
     Returns:
-        (H, W) as stored, whatever a camera's orientation tag says.
+        (H, W) as stored; a camera's orientation tag is ignored.
 
     Raises:
-        FileNotFoundError, BrokenPicture: as `read_header`; BrokenPicture for one that is cut off, too.
+        FileNotFoundError, BrokenPicture: like `read_header`; BrokenPicture also for a truncated file.
     """
-    def read(image):
+    def read(image: Image.Image) -> None:
         image.draft('RGB', (1, 1))
         image.load()
 
@@ -90,12 +92,13 @@ def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
     return header.height, header.width
 
 
-def _with_picture(source, formats, use: Callable[[Image.Image], typing.Any]):
+def _with_picture(source: str | os.PathLike | bytes, formats: Sequence[str], use: Callable[[Image.Image], T]
+                  ) -> tuple[Header, T]:
     try:
         if not isinstance(source, bytes):
             files.check_regular(source, LARGEST)
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=list(formats)) as image:
-            header = Header(image.format, image.mode, image.height, image.width)
+            header = Header(image.format or '', image.mode, image.height, image.width)
             if header.height * header.width > MOST_PIXELS:
                 raise BrokenPicture(f'is {image.width}x{image.height} pixels, at most {MOST_PIXELS:,} are read')
             return header, use(image)

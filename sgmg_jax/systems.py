@@ -1,11 +1,12 @@
 """From a config's model section to a module, its parameters, its matching and its loss."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from sgmg_jax import types
 from sgmg_jax.losses import matching
@@ -16,9 +17,13 @@ from sgmg_jax.ops import queries
 
 
 class System(NamedTuple):
-    """module: called with (clip, text, select, train); totals: targets of a batch -> losses.terms.Totals;
-    match: (proposals, targets, totals) -> query; loss: (what the module returns, targets, totals=..., **config.loss) ->
-    total, named terms. Targets may be a part of the batch that the totals are of."""
+    """module: called with (clip, text, select, train).
+    totals: targets of a whole batch -> losses.terms.Totals.
+    match: (proposals, targets, totals) -> query.
+    loss: (the module's outputs, targets, totals=..., **config.loss) -> total, named terms.
+
+    The targets of `match` and `loss` may be a part of the batch that `totals` describes.
+    """
     module: type[nn.Module]
     totals: Callable
     match: Callable
@@ -30,21 +35,21 @@ SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.totals_of, matching.match, sgmg_lo
            'soc': System(soc.SOC, soc_loss.totals_of, soc_loss.match, soc_loss.loss)}
 
 
-def choose(config) -> System:
-    """The system that config.model.name names, its loss being told config.loss.
+def choose(config: ConfigDict) -> System:
+    """The system config.model.name, with config.loss passed to its loss.
 
     Raises:
-        ValueError: for another name.
+        ValueError: for an unknown name.
     """
     system = _choose(SYSTEMS, 'name', config.model.name)
     return system._replace(loss=functools.partial(system.loss, **config.loss))
 
 
-def build_model(config) -> nn.Module:
-    """config.model -> the module; every field of the section but `name` is one of the module's.
+def build_model(config: ConfigDict) -> nn.Module:
+    """The module described by config.model, whose fields, except `name`, are the module's.
 
     Raises:
-        ValueError: for a name, size or field that there is not; says which there are.
+        ValueError: for an unknown name, size or field; lists the known ones.
     """
     fields = dict(config)
     system = _choose(SYSTEMS, 'name', fields.pop('name'))
@@ -52,7 +57,7 @@ def build_model(config) -> nn.Module:
     fields['text_encoder'] = _choose(roberta.SIZES, 'text_encoder', fields['text_encoder'])
     fields['dtype'] = jnp.dtype(fields['dtype'])
     known = set(system.module.__dataclass_fields__) - {'parent', 'name'}
-    for divisor, reason in ((32, 'the 32 groups of its norms'), (fields.get('heads', 1), 'config.model.heads')):
+    for divisor, reason in ((32, 'as its norms have 32 groups'), (fields.get('heads', 1), 'config.model.heads')):
         if fields.get('hidden', 0) % divisor:
             raise ValueError(f'config.model.hidden = {fields["hidden"]}: must be a multiple of {divisor}, {reason}.')
     unknown = sorted(set(fields) - known)
@@ -62,20 +67,20 @@ def build_model(config) -> nn.Module:
     return system.module(**fields)
 
 
-def init_parameters(model, key):
-    """New parameters, nested. None depends on the sizes of clips and sentences, so small ones do."""
-    side = 160  # a size that every number of levels takes
+def init_parameters(model: nn.Module, key: jax.Array) -> Mapping[str, Any]:
+    """New parameters, nested. Their shapes do not depend on the sizes of clips and sentences, so small ones suffice."""
+    side = 160  # large enough for any number of levels
     clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
     words = types.Text(jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4), bool))
     return model.init(key, clip, words, queries.best_query)['params']
 
 
-def parameter_shapes(model):
+def parameter_shapes(model: nn.Module) -> Mapping[str, Any]:
     """The tree of `init_parameters` as ShapeDtypeStructs. Computes nothing."""
     return jax.eval_shape(lambda key: init_parameters(model, key), jax.random.key(0))
 
 
 def _choose(table, field, name):
     if name not in table:
-        raise ValueError(f'config.model.{field} = {name!r}: there is only {", ".join(map(repr, table))}.')
+        raise ValueError(f'config.model.{field} = {name!r}: must be one of {", ".join(map(repr, table))}.')
     return table[name]

@@ -1,21 +1,24 @@
-"""Masks over frames, and contact sheets: the sentence above the frames it was asked of.
+"""Masks drawn over frames, and contact sheets: each sentence above a strip of frames.
 
 Axis letters: T frames, H W pixels.
 """
 from collections.abc import Sequence
+import os
 import typing
+from typing import no_type_check
 
 import cv2
+from jaxtyping import Bool, UInt8
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sgmg_jax import files
 
-# Rare in photographs, and apart also for colour-blind readers.
+# Rare in photographs, and distinct for colour-blind readers.
 PREDICTION = (255, 32, 140)
 TRUTH = (120, 255, 220)
 
-TALLEST = 4  # times the width of a tile: narrower videos are scaled down
+TALLEST = 4  # maximum height of a tile, in widths; narrower videos are scaled down
 LONGEST_SENTENCE = 500  # characters; the rest is cut off
 
 PAPER, INK, FAINT = (255, 255, 255), (28, 32, 38), (118, 125, 135)
@@ -24,30 +27,28 @@ PAPER, INK, FAINT = (255, 255, 255), (28, 32, 38), (118, 125, 135)
 class Row(typing.NamedTuple):
     """One sentence and its video, for `contact_sheet`."""
     sentence: str
-    frames: np.ndarray  # uint8 [T H W 3]
-    masks: np.ndarray  # bool [T H W]
-    truth: np.ndarray | None = None  # bool [T H W]
+    frames: UInt8[np.ndarray, 'T H W 3']
+    masks: Bool[np.ndarray, 'T H W']
+    truth: Bool[np.ndarray, 'T H W'] | None = None
     score: str | None = None  # such as 'J&F 81.2'
 
 
-def overlay(frames: np.ndarray, masks: np.ndarray, colour: tuple[int, int, int] = PREDICTION,
-            truth: np.ndarray | None = None, tint: float = 0.35, thickness: int | None = None) -> np.ndarray:
-    """Frames with a tinted mask, its contour, and the ground truth's contour.
+@no_type_check  # checks its own arguments
+def overlay(frames: UInt8[np.ndarray, 'T H W 3'], masks: Bool[np.ndarray, 'T H W'],
+            colour: tuple[int, int, int] = PREDICTION, truth: Bool[np.ndarray, 'T H W'] | None = None,
+            tint: float = 0.35, thickness: int | None = None) -> UInt8[np.ndarray, 'T H W 3']:
+    """Draws a tinted mask, its contour, and the ground truth's contour on a copy of the frames.
 
     Args:
-        frames: RGB, uint8 [T H W 3].
-        masks: bool, [T H W].
+        frames: RGB.
         colour: RGB of the mask and its contour.
-        truth: bool, [T H W]; its contour is drawn over the mask's in `TRUTH`'s colour.
-        tint: how much of the colour covers the mask, 0 to 1.
-        thickness: of the ground truth's contour in pixels, half of the mask's; by default it grows with
-          the frame.
-
-    Returns:
-        RGB, uint8 [T H W 3]; the frames are left as they are.
+        truth: its contour is drawn over the mask's in the colour `TRUTH`.
+        tint: opacity of the colour on the mask, 0 to 1.
+        thickness: of the ground truth's contour, in pixels; the mask's is twice as thick. Default: grows with the
+          frame.
 
     Raises:
-        ValueError: shapes or types do not fit.
+        ValueError: shapes or dtypes do not fit.
     """
     frames, masks = np.asarray(frames), np.asarray(masks)
     truth = None if truth is None else np.asarray(truth)
@@ -55,8 +56,7 @@ def overlay(frames: np.ndarray, masks: np.ndarray, colour: tuple[int, int, int] 
         raise ValueError(f'frames must be uint8 [T H W 3], got {frames.dtype} {frames.shape}')
     for name, mask in (('masks', masks), ('truth', truth)):
         if mask is not None and (mask.dtype != bool or mask.shape != frames.shape[:3]):
-            raise ValueError(f'{name} must be bool {frames.shape[:3]} as the frames, '
-                             f'got {mask.dtype} {mask.shape}')
+            raise ValueError(f'{name} must be bool {frames.shape[:3]} like the frames, got {mask.dtype} {mask.shape}')
     if thickness is None:
         thickness = max(1, round(min(frames.shape[1:3]) / 240))
     pictures = frames.copy()
@@ -69,22 +69,24 @@ def overlay(frames: np.ndarray, masks: np.ndarray, colour: tuple[int, int, int] 
     return pictures
 
 
-def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour, thickness: int):
+def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
 
 
-def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: int = 384) -> np.ndarray:
-    """Sentences over strips of frames, a legend at the end.
+@no_type_check  # checks its own arguments
+def contact_sheet(rows: Sequence[Row], path: str | os.PathLike | None = None, columns: int = 5, tile_width: int = 384
+                  ) -> UInt8[np.ndarray, 'H W 3']:
+    """Draws each sentence above a strip of its frames, with a legend at the end.
 
     Args:
-        rows: one a sentence; plain tuples in `Row`'s order will do. Videos may differ in size and length.
-        path: where to save the picture (PNG, or what the suffix says); it appears whole or not at all.
-        columns: frames of a row, evenly spaced from the first to the last; fewer if the video is shorter.
+        rows: one per sentence; plain tuples in the order of `Row` also work. Videos may differ in size and length.
+        path: where to save the picture (the suffix gives the format); it appears whole or not at all.
+        columns: frames per row, evenly spaced from the first to the last; fewer for a shorter video.
         tile_width: pixels, at least 36.
 
     Returns:
-        RGB, uint8 [H W 3].
+        the picture, RGB.
 
     Raises:
         ValueError: no rows, a row without frames, or sizes or shapes that do not fit.
@@ -126,20 +128,20 @@ def contact_sheet(rows: Sequence[Row], path=None, columns: int = 5, tile_width: 
 
 
 def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
-    """The row's frames side by side, on paper: uint8 [H W 3]."""
+    """The row's frames side by side on white: uint8 [H W 3]."""
     frames, masks = np.asarray(row.frames), np.asarray(row.masks)
     if not frames.size:
         raise ValueError(f'{row.sentence!r}: there is no frame to show')
     truth = None if row.truth is None else np.asarray(row.truth)
     for name, mask in (('masks', masks), ('truth', truth)):
         if mask is not None and mask.shape != frames.shape[:3]:
-            raise ValueError(f'{row.sentence!r}: {name} are {mask.shape}, the frames {frames.shape[:3]}')
+            raise ValueError(f'{row.sentence!r}: {name} have shape {mask.shape}, the frames {frames.shape[:3]}')
     shown = np.unique(np.round(np.linspace(0, len(frames) - 1, columns)).astype(int))
     height, width = frames.shape[1:3]
     size = tile_width, max(1, round(tile_width * height / width))
     if size[1] > TALLEST * tile_width:
         size = max(1, round(TALLEST * tile_width * width / height)), TALLEST * tile_width
-    # Drawn after the resize, or contours would be scaled with the frames.
+    # Resize first; otherwise contours would be scaled with the frames.
     shrinks = size[0] < width
     tiles = overlay(
         np.stack([cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
@@ -157,12 +159,12 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-def _length(text: str | None, font) -> int:
+def _length(text: str | None, font: typing.Any) -> int:
     return round(font.getlength(text or ''))
 
 
-def _wrap(text: str, font, width: int) -> list[str]:
-    """Lines of whole words no wider than `width`; a longer single word keeps its own line."""
+def _wrap(text: str, font: typing.Any, width: int) -> list[str]:
+    """Wraps text at words to lines of at most `width` pixels; a wider single word gets its own line."""
     lines = ['']
     for word in text.split():
         longer = f'{lines[-1]} {word}'.strip()
@@ -173,7 +175,7 @@ def _wrap(text: str, font, width: int) -> list[str]:
     return lines
 
 
-def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, line: int, font, with_truth: bool):
+def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, line: int, font: typing.Any, with_truth: bool) -> None:
     side = line * 3 // 5
     tinted = tuple(round(0.65 * paper + 0.35 * ink) for paper, ink in zip(PAPER, PREDICTION))
     entries = [('prediction', tinted, PREDICTION)] + [('ground truth', PAPER, TRUTH)] * with_truth

@@ -1,5 +1,10 @@
-"""Settings of the test run."""
+"""Settings of the test run, and fixtures that several packages use."""
 import os
+
+# Before any import of the package: checks the annotations of every call, including shapes.
+from jaxtyping import install_import_hook
+
+install_import_hook(['sgmg_jax', 'datasets'], 'beartype.beartype')
 
 from absl import flags
 from hypothesis import settings
@@ -10,12 +15,13 @@ import small
 from datasets import build
 from sgmg_jax import synthetic as world
 
-# The tests compile much and compute little: without optimisation a third less time, and by XLA's older way of writing
-# fused operations another third of what a training step takes to compile. Processes that they start inherit it.
-os.environ['XLA_FLAGS'] = (f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0 '
-                           '--xla_cpu_use_fusion_emitters=false')
+# The tests compile a lot and compute little. Without optimization they take a third less time, and XLA's older emitters
+# compile a training step in a third less time again. Subprocesses inherit these flags.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_backend_optimization_level=0'
+if jax.__version_info__ < (0, 11):  # Later versions reject this flag.
+    os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
 
-# Worker processes of grain refuse to start before absl flags are parsed.
+# Grain's worker processes do not start before absl flags are parsed.
 flags.FLAGS.mark_as_parsed()
 
 # The same examples in every run, however slow the machine.
@@ -24,21 +30,21 @@ settings.load_profile('seeded')
 
 
 def pytest_configure(config):
-    # The same small programs are compiled by several tests, by every worker, and by the processes that they start.
+    # Several tests, all workers and their subprocesses compile the same small programs.
     os.environ['JAX_COMPILATION_CACHE_DIR'] = str(config.cache.mkdir('jax'))
     jax.config.update('jax_compilation_cache_dir', os.environ['JAX_COMPILATION_CACHE_DIR'])
 
 
 def pytest_collection_modifyitems(items):
-    # Files of minutes, the longest first: begun last, one worker would end with them while the other waits.
-    long = ['test_benchmarks.py', 'test_many_devices.py', 'test_end_to_end.py', 'test_multi_instance.py',
+    # Files that take minutes first, or one worker would run them at the end while the other is idle.
+    long = ['test_documented_commands.py', 'test_many_devices.py', 'test_end_to_end.py', 'test_multi_instance.py',
             'test_loop.py', 'test_parity.py', 'test_predict.py', 'test_components.py', 'test_soc.py']
     items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 
 @pytest.fixture(scope='session')
 def world_records(tmp_path_factory):
-    """A tiny procedural world, built: 3 videos to train on, 2 to validate."""
+    """The records of a tiny procedural world: 3 training and 2 validation videos."""
     root = tmp_path_factory.mktemp('world')
     world.write_dataset(root / 'raw', num_train=3, num_valid=2, num_frames=5, size=(80, 80))
     return build.build('ref_youtube_vos', root / 'raw', root / 'tfds')

@@ -1,4 +1,4 @@
-"""A tiny A2D-Sentences in its raw layout, odd in all the ways the real one is."""
+"""A tiny A2D-Sentences in its raw layout, with the quirks of the real one."""
 import av
 import h5py
 import numpy as np
@@ -20,14 +20,14 @@ ANNOTATION = f"""video_id,instance_id,query
 
 
 def mask(video, frame, instance):
-    """A rectangle [H W] of 0 and 1, another for each video, frame and instance."""
+    """A rectangle [H W] of 0 and 1, different for each video, frame and instance."""
     drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
     drawn[3 + frame:20 + 5 * instance, ord(video[-1]) - 95 + 2 * frame:40 + 11 * instance] = 1
     return drawn
 
 
 def write_film(file, num_frames, codec='libx264', size=(HEIGHT, WIDTH), options=None):
-    """Frames that grow brighter from one to the next."""
+    """Frames that get brighter over time."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(file), 'w', options=options or {}) as container:
         stream = container.add_stream(codec, rate=10)
@@ -48,7 +48,7 @@ def write_h5(raw, video, frame, **content):
 
 
 def write(raw):
-    """Three videos, of which one is for testing and one is missed by the annotations."""
+    """Three videos: one is in test, and one is listed as missed."""
     (raw / 'text_annotations').mkdir(parents=True)
     for video, number in FRAMES.items():
         write_film(raw / 'Release' / 'CLIPS320' / f'{video}.mp4', number, 'mpeg4' if video == TEST else 'libx264')

@@ -1,4 +1,4 @@
-"""Small copies of the data sets, as somebody has them on disk."""
+"""Small copies of the data sets, as users have them on disk."""
 import json
 import pickle
 

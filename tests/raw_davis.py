@@ -1,4 +1,4 @@
-"""A tiny Ref-DAVIS17 as it is downloaded, with its quirks."""
+"""A tiny Ref-DAVIS17 as downloaded, with its quirks."""
 import raw_tree
 
 FRAMES = [f'{number:05d}' for number in range(5)]
@@ -7,7 +7,7 @@ LISTS = {'train': ['classic-car'], 'val': ['judo', 'dog']}
 
 
 def sentence(video, number, file):
-    """That of an object, numbered from 1, in a file of sentences, numbered from 0."""
+    """The sentence of an object (numbered from 1) in a file of sentences (numbered from 0)."""
     return f'the {video} {number}, caf\xe9 "{file}"' if file >= 2 else f'{file}: {video} {number}'
 
 
@@ -19,7 +19,7 @@ def davis_mask(video, position):
 
 
 def write(raw):
-    """The downloads as they unpack."""
+    """Writes the unpacked downloads."""
     raw_tree.save_frames(raw, 'frames', dict.fromkeys(OBJECTS, FRAMES))
     (raw / 'DAVIS' / 'JPEGImages').mkdir(parents=True)
     (raw / 'frames' / 'JPEGImages').rename(raw / 'DAVIS' / 'JPEGImages' / '480p')

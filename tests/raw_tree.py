@@ -1,4 +1,4 @@
-"""A tiny Ref-YouTube-VOS in its raw layout, odd in all the ways the real one is."""
+"""A tiny Ref-YouTube-VOS in its raw layout, with the quirks of the real one."""
 import json
 
 import numpy as np
@@ -21,7 +21,7 @@ def frame(video, position):
 
 
 def mask(position):
-    """Object ids [H W] uint8: 1 walks to the right, 2 is away for two frames."""
+    """Object ids [H W] uint8: 1 moves to the right, 2 is absent from two frames."""
     index = np.zeros((HEIGHT, WIDTH), np.uint8)
     index[10:30, 5 + 3 * position:25 + 3 * position] = 1
     if position not in AWAY:
@@ -35,14 +35,14 @@ def write_json(path, videos):
 
 
 def edit_json(path, edit):
-    """Lets `edit` change the dictionary of videos in a file."""
+    """Changes the dictionary of videos in a file by `edit`."""
     videos = json.loads(path.read_text())['videos']
     edit(videos)
     write_json(path, videos)
 
 
 def save_mask(path, index):
-    """Saves object ids as a palette PNG, as the benchmark has them."""
+    """Saves object ids as a palette PNG, as the data set stores them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(index)
     image.putpalette(list(range(255, -1, -1)) * 3)  # Colours that are not the indices.
@@ -64,7 +64,7 @@ def expressions(hidden=False):
 
 
 def write(root):
-    """Writes train, and valid as it was first released: without object ids, together with test's videos."""
+    """Writes train, and valid as first released: without object ids, and including the videos of test."""
     save_frames(root, 'train', TRAIN)
     for video, names in TRAIN.items():
         for position, name in enumerate(names):
@@ -82,7 +82,7 @@ def write(root):
 
 
 def add_ground_truth(root):
-    """Adds the public ground truth of valid: binary masks, one folder an expression."""
+    """Adds the public ground truth of valid: binary masks, one folder per expression."""
     truth = {video: {'expressions': expressions(), 'frames': names}
              for video, names in VALID.items() if video not in TEST}
     write_json(root / 'valid' / 'meta_expressions_challenge.json', truth)

@@ -9,7 +9,7 @@ from sgmg_jax.data import metadata, records
 
 
 def small_config(folder):
-    """The demo's config, shrunk: two steps of a model of one block a stage."""
+    """The demo's config, shrunk: two steps of a model with one block per stage."""
     config = synthetic.get_config('smoke')
     config.model.update(hidden=32, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, queries=3)
     config.data.update(records=(str(folder),), num_frames=2, frame_size=(80, 80))
@@ -19,7 +19,7 @@ def small_config(folder):
 
 
 def flags(config):
-    """What makes of --config=configs/synthetic.py:smoke this config, on a command line."""
+    """Command-line flags that turn --config=configs/synthetic.py:smoke into this config."""
     def fields(config, prefix=''):
         for name, value in config.items():
             path = f'{prefix}.{name}'
@@ -40,7 +40,7 @@ def encoded(array, kind):
 
 
 def made_up(videos):
-    """Records in memory of videos whose masks are those of one object in one frame."""
+    """In-memory records of these videos, each mask showing the same object."""
     examples = []
     for video in videos:
         mask = np.zeros((video.height, video.width), np.uint8)

@@ -1,4 +1,4 @@
-"""Checkpoints of a small state: what is kept, what comes back, and that damage is found."""
+"""Checkpoints of a small state: retention, restoring, detection of damage."""
 import contextlib
 import errno
 import json
@@ -13,12 +13,13 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
+import tokenizers
 
 from sgmg_jax import checkpoints
 from sgmg_jax.training import step as steps
 
 CONFIG = {'seed': 3, 'data': {'records': ['a']}}
-TOKENIZER = types.SimpleNamespace(to_str=lambda: '{"a": 1}')
+TOKENIZER, OTHER_TOKENIZER = (tokenizers.Tokenizer(tokenizers.models.WordLevel({'a': i}, 'a')) for i in range(2))
 
 
 def make_state(step, seed=0, average=True):
@@ -52,7 +53,7 @@ def opened(tmp_path):
 
 
 @pytest.mark.parametrize('average', [True, False])
-def test_what_is_trained_comes_back_not_its_average(tmp_path, average):
+def test_restored_training_state_has_the_trained_parameters(tmp_path, average):
     state = make_state(4, average=average)
     save(tmp_path, state)
     with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
@@ -60,7 +61,7 @@ def test_what_is_trained_comes_back_not_its_average(tmp_path, average):
         parameters = saved.restore_parameters(4, abstract(state.parameters()))
     jax.tree.map(np.testing.assert_array_equal, restored, state)
     assert jax.tree.structure(restored) == jax.tree.structure(state)
-    # What is evaluated is the average, where there is one.
+    # Evaluation uses the average if there is one.
     evaluated = state.average if average else state.trainable
     for path in state.trainable:
         np.testing.assert_array_equal(parameters[path], evaluated[path])
@@ -77,8 +78,8 @@ def test_the_best_and_the_last_two_are_kept(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, saved.restore(5, abstract(states[4])), states[4])
 
 
-def test_no_flipped_byte_goes_unnoticed(tmp_path):
-    """Of whichever file: it is an error that names the checkpoint, or nothing that is read has changed."""
+def test_flipped_bits_are_detected(tmp_path):
+    """In any file: either an error names the checkpoint, or the content read is unchanged."""
     state, rng = make_state(2), np.random.default_rng(0)
     save(tmp_path / 'whole', make_state(1), state)
     saved = tmp_path / 'whole' / 'checkpoints' / '2'
@@ -105,7 +106,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path):
 
 
 @pytest.mark.parametrize('item', ['parameters', 'metrics', 'checksums', '.'])
-def test_a_pipe_in_a_checkpoint_is_named_not_waited_for(tmp_path, item):
+def test_a_pipe_in_a_checkpoint_is_refused(tmp_path, item):
     save(tmp_path, make_state(1), scores=[50.0])
     file = next(path for path in sorted((tmp_path / 'checkpoints' / '1' / item).rglob('*')) if path.is_file())
     file.unlink()
@@ -115,8 +116,8 @@ def test_a_pipe_in_a_checkpoint_is_named_not_waited_for(tmp_path, item):
 
 
 @pytest.mark.parametrize('item', ['parameters', 'training', 'config'])
-def test_other_weights_under_the_same_names_are_noticed(tmp_path, opened, item):
-    """As where a folder is copied from another checkpoint: all files are whole."""
+def test_weights_of_another_checkpoint_are_detected(tmp_path, opened, item):
+    """All files are whole, but a folder was copied from another checkpoint."""
     save(tmp_path, make_state(1), make_state(2))
     folder = tmp_path / 'checkpoints' / '2' / item
     if item == 'config':
@@ -126,14 +127,14 @@ def test_other_weights_under_the_same_names_are_noticed(tmp_path, opened, item):
         shutil.rmtree(folder)
         shutil.copytree(tmp_path / 'checkpoints' / '1' / item, folder)
     opened._manager.reload()
-    reason = 'config is not what was written' if item == 'config' else f'not what was written, first {item}/'
+    reason = 'config differs from what was written' if item == 'config' else f'differ from what was .* first {item}/'
     with pytest.raises(ValueError, match=rf'2: this checkpoint is damaged .*{reason}.*--checkpoint=1, or remove this '
-                       'folder: training then goes on from step 1'):
+                       'folder: training then resumes from step 1'):
         opened.restore(2, abstract(make_state(2)))
         opened.restore_config(2)
 
 
-def test_the_order_of_a_configs_fields_is_no_damage(tmp_path, opened):
+def test_the_order_of_config_fields_does_not_matter(tmp_path, opened):
     save(tmp_path, make_state(1))
     file = tmp_path / 'checkpoints' / '1' / 'config' / 'metadata'
     content = json.loads(file.read_text())
@@ -154,7 +155,7 @@ def full_disk_of_tensorstore(*arguments, **options):
 
 
 @pytest.mark.parametrize('full_disk', [full_disk_of_orbax, full_disk_of_tensorstore, None])
-def test_a_full_disk_leaves_the_whole_checkpoints_and_no_part_of_one(tmp_path, monkeypatch, full_disk):
+def test_a_full_disk_keeps_whole_checkpoints_and_removes_partial_ones(tmp_path, monkeypatch, full_disk):
     save(tmp_path, make_state(1))
     with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved:
         if full_disk:
@@ -170,14 +171,14 @@ def test_a_full_disk_leaves_the_whole_checkpoints_and_no_part_of_one(tmp_path, m
         assert not part.exists() and saved.all_steps() == [1]
 
 
-def test_other_failures_of_a_save_come_through(tmp_path, monkeypatch):
+def test_other_errors_of_a_save_are_raised(tmp_path, monkeypatch):
     with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved:
         monkeypatch.setattr(saved._manager, 'save', lambda *arguments, **options: {}['key'])
         with pytest.raises(KeyError, match='key'):
             saved.save(make_state(2), CONFIG, TOKENIZER)
 
 
-def test_a_checkpoint_of_before_checksums_is_read(tmp_path, opened, caplog):
+def test_checkpoints_without_checksums_are_read(tmp_path, opened, caplog):
     state = make_state(3)
     save(tmp_path, state)
     shutil.rmtree(tmp_path / 'checkpoints' / '3' / 'checksums')
@@ -185,19 +186,19 @@ def test_a_checkpoint_of_before_checksums_is_read(tmp_path, opened, caplog):
     with caplog.at_level('INFO'):
         jax.tree.map(np.testing.assert_array_equal, opened.restore(3, abstract(state)), state)
     assert 'without checksums' in caplog.text and opened.restore_config(3) == CONFIG
-    opened.check_tokenizer(3, types.SimpleNamespace(to_str=lambda: 'another'))
+    opened.check_tokenizer(3, OTHER_TOKENIZER)
 
 
-def test_another_tokenizer_is_noticed(tmp_path, opened):
+def test_another_tokenizer_is_refused(tmp_path, opened):
     save(tmp_path, make_state(3))
     opened._manager.reload()
     opened.check_tokenizer(3, TOKENIZER)
     with pytest.raises(ValueError, match=r'tokenizer.json: is not the tokenizer that the checkpoint of step 3'):
-        opened.check_tokenizer(3, types.SimpleNamespace(to_str=lambda: '{"a": 2}'))
+        opened.check_tokenizer(3, OTHER_TOKENIZER)
 
 
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16', 'int32', 'bool', 'uint8', 'float16'])
-def test_every_flipped_bit_changes_a_checksum(dtype):
+def test_every_flipped_bit_changes_the_checksum(dtype):
     rng = np.random.default_rng(0)
     x = np.asarray(jnp.asarray(rng.standard_normal((3, 5, 2)), dtype))
     before = checkpoints.checksums({'x': x})
@@ -212,14 +213,14 @@ def test_every_flipped_bit_changes_a_checksum(dtype):
 
 
 @pytest.mark.parametrize('shape', [(), (0, 3), (1,), (8,), (8, 3), (4, 6, 2, 3, 2, 2, 1)])
-def test_a_checksum_does_not_depend_on_how_an_array_lies(shape):
+def test_the_checksum_does_not_depend_on_the_layout(shape):
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
     whole = checkpoints._sum_of_bits(x)
     mesh = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1])
     assert checkpoints._sum_of_bits(jax.device_put(x, NamedSharding(mesh, PartitionSpec()))) == whole
 
     class Split:
-        """An array of which this process holds every part, some of them twice."""
+        """An array with all parts in this process, one of them twice."""
         is_fully_addressable = False
 
         def __init__(self, parts):
@@ -237,8 +238,8 @@ def test_a_checksum_does_not_depend_on_how_an_array_lies(shape):
         assert checkpoints._sum_of_bits(Split(parts)) == whole
 
 
-def test_orbax_says_nothing_that_frightens(tmp_path, caplog):
-    """In whatever command opens them; its other warnings come through, and our own words."""
+def test_alarming_messages_of_orbax_are_hidden(tmp_path, caplog):
+    """Its other warnings and our own messages are still logged."""
     caplog.set_level('INFO', logger='absl')
     save(tmp_path, make_state(1), scores=[50.0])
     with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:

@@ -1,4 +1,4 @@
-"""float32 is float32 on accelerators too, unless the user wants it otherwise; where programs are kept."""
+"""Full float32 precision by default on accelerators too; the cache of compiled programs."""
 import pathlib
 
 import jax
@@ -10,7 +10,7 @@ from sgmg_jax import compilation
 
 @pytest.mark.parametrize('set_by_user, expected', [
     (None, 'HIGHEST'), ('tensorfloat32', 'HIGH'), ('bfloat16', 'DEFAULT')])
-def test_products_are_of_full_precision_unless_told(set_by_user, expected):
+def test_products_have_full_precision_unless_set_by_user(set_by_user, expected):
     x, kernel = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
 
     def loss(x, kernel):
@@ -26,7 +26,7 @@ def test_products_are_of_full_precision_unless_told(set_by_user, expected):
 
 
 @pytest.fixture
-def cache_as_it_was():
+def restored_settings():
     names = 'jax_compilation_cache_dir', 'jax_compilation_cache_max_size'
     before = {name: getattr(jax.config, name) for name in names}
     yield
@@ -38,8 +38,7 @@ def cache_as_it_was():
     ({}, 'home/.cache/sgmg_jax'), ({'XDG_CACHE_HOME': ''}, 'home/.cache/sgmg_jax'),
     ({'XDG_CACHE_HOME': 'fast'}, 'fast/sgmg_jax'), ({'JAX_COMPILATION_CACHE_DIR': 'mine'}, None),
     ({'JAX_COMPILATION_CACHE_DIR': ''}, None)])
-def test_programs_are_kept_in_the_cache_folder_unless_told(tmp_path, monkeypatch, cache_as_it_was, set_by_user,
-                                                           expected):
+def test_programs_are_cached_in_the_users_cache_folder(tmp_path, monkeypatch, restored_settings, set_by_user, expected):
     monkeypatch.chdir(tmp_path)
     for name in ('JAX_COMPILATION_CACHE_DIR', 'XDG_CACHE_HOME'):
         monkeypatch.delenv(name, raising=False)
@@ -47,7 +46,7 @@ def test_programs_are_kept_in_the_cache_folder_unless_told(tmp_path, monkeypatch
         monkeypatch.setenv(name, value)
     jax.config.update('jax_compilation_cache_dir', 'before')
     compilation.keep_programs()
-    if expected is None:  # JAX reads that by itself.
+    if expected is None:  # JAX reads it by itself.
         assert jax.config.jax_compilation_cache_dir == 'before' and not list(tmp_path.iterdir())
     else:
         folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
@@ -55,7 +54,7 @@ def test_programs_are_kept_in_the_cache_folder_unless_told(tmp_path, monkeypatch
         assert jax.config.jax_compilation_cache_max_size == 8 * 2 ** 30  # bytes
 
 
-def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch, cache_as_it_was):
+def test_unwritable_cache_folder_is_ignored(tmp_path, monkeypatch, restored_settings):
     (tmp_path / 'file').touch()
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
@@ -64,10 +63,10 @@ def test_a_cache_folder_that_cannot_be_made_is_no_error(tmp_path, monkeypatch, c
     assert jax.config.jax_compilation_cache_dir == 'before'
 
 
-def test_programs_for_cpus_need_little_memory():
-    """Of many products that could be computed side by side, only a few are held at a time."""
+def test_cpu_programs_need_little_memory():
+    """Of many products that could be computed in parallel, only a few are held at a time."""
     if jax.default_backend() != 'cpu':
-        pytest.skip('of CPUs alone')
+        pytest.skip('needs a CPU')
 
     def of_many(x):
         return sum(jnp.sin(x @ (x + i)).sum() for i in range(16))
@@ -76,3 +75,15 @@ def test_programs_for_cpus_need_little_memory():
     ours, default = (compiled(of_many).lower(x).compile().memory_analysis().temp_size_in_bytes
                      for compiled in (compilation.jit, jax.jit))
     assert ours < default / 2
+
+
+@pytest.mark.parametrize('backend, version, warned', [
+    ('gpu', '0.10.2', True), ('gpu', '0.11.0', True), ('gpu', '0.11.2', False), ('cpu', '0.10.2', False)])
+def test_slow_scatters_of_some_versions_are_warned_of_once(monkeypatch, caplog, backend, version, warned):
+    monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+    monkeypatch.setattr(jax, '__version__', version)
+    compilation._warn_of_slow_scatters.cache_clear()
+    for _ in range(2):
+        compilation.jit(lambda x: x)
+    compilation._warn_of_slow_scatters.cache_clear()
+    assert len([record for record in caplog.records if 'Install jax 0.11.2' in record.message]) == warned

@@ -1,4 +1,4 @@
-"""Every experiment, in every mode, fits itself."""
+"""Every experiment in every mode: its fields fit together."""
 import functools
 import importlib
 import json
@@ -15,7 +15,7 @@ from sgmg_jax.training import start
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-OWN_SIZES = 'davis_small', 'synthetic', 'synthetic_fast', 'synthetic_soc'  # small models, for which there is no 'base'
+OWN_SIZES = 'davis_small', 'synthetic', 'synthetic_fast', 'synthetic_soc'  # small models, without a 'base'
 CASES = [(experiment, mode) for experiment in EXPERIMENTS for mode in ('full', 'smoke', 'base', 'base,smoke')
          if experiment not in OWN_SIZES or 'base' not in mode]
 
@@ -47,8 +47,8 @@ def test_config(experiment, mode):
 
 
 @pytest.mark.parametrize('height, width', [(720, 1280), (1280, 720), (480, 640), (320, 480), (240, 320), (360, 360)])
-def test_smoke_takes_pictures_of_every_shape(height, width):
-    """Validation and training: not too small for four levels."""
+def test_smoke_mode_takes_frames_of_every_shape(height, width):
+    """In validation and training they are large enough for all levels."""
     for experiment in EXPERIMENTS:
         config = importlib.import_module(f'configs.{experiment}').get_config('smoke')
         size = clips.resized_size(height, width, config.evaluation.short_side, config.evaluation.max_side)
@@ -57,7 +57,7 @@ def test_smoke_takes_pictures_of_every_shape(height, width):
 
 
 def test_released_schedules():
-    """Epochs, drops and rates (text, vision, rest) of the paper and the released scripts."""
+    """Epochs, drops and learning rates (text, vision, rest) of the paper and the released scripts."""
     def schedule(name):
         config = importlib.import_module(f'configs.{name}').get_config()
         rates = dict(config.optimizer.groups)
@@ -81,10 +81,10 @@ def test_steps_and_epochs():
     resolved = start.with_steps(config, clips=804)
     assert resolved.steps == round(9 * 804 / 8) and resolved.optimizer.drop_steps == (603, 804) and not config.steps
     config.steps = 5
-    with pytest.raises(ValueError, match='config.steps = 5 and config.epochs = 9.0: give one of them'):
+    with pytest.raises(ValueError, match='config.steps = 5 and config.epochs = 9.0: set exactly one'):
         start.with_steps(config, clips=804)
     config.steps, config.optimizer.drop_steps = 0, (3,)
-    with pytest.raises(ValueError, match='give drop_epochs'):
+    with pytest.raises(ValueError, match='set drop_epochs instead'):
         start.with_steps(config, clips=804)
-    with pytest.raises(ValueError, match="no mode 'large', only full, base, smoke"):
+    with pytest.raises(ValueError, match="no mode 'large'; use one of full, base, smoke"):
         ytvos.get_config('base,large')

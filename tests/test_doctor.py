@@ -20,7 +20,7 @@ from sgmg_jax.doctor import frame_sets, places, video_sets
 
 
 def facts(folder, name, pixels=False):
-    """The findings of a data set as text, without those of counts, which no small tree can have right."""
+    """The findings of a data set as text, without counts, which are always wrong in a small tree."""
     report, = (report for report in doctor.diagnose(folder, pixels) if report.name == name)
     assert {finding.level for finding in report.findings} <= {'ok', 'note', 'missing', 'wrong'}
     return [f'{f.level} {f.where.removeprefix(report.root + "/")}: {f.what}' for f in report.findings
@@ -38,7 +38,7 @@ def mends(folder, name):
 
 
 def follow(folder, name):
-    """Does what the report says; then nothing is in the wrong place."""
+    """Runs the commands of the report; afterwards nothing is misplaced."""
     for command in mends(folder, name):
         subprocess.run(command, shell=True, check=True)
     assert not mends(folder, name)
@@ -66,17 +66,17 @@ def test_an_intact_copy_is_ready_to_build(youtube, monkeypatch, capsys, tmp_path
     assert {finding['level'] for finding in content['data_sets'][0]['findings']} == {'ok', 'note'}
 
 
-def test_counts_that_differ_are_missing_or_wrong(youtube, monkeypatch, capsys):
+def test_differing_counts_are_missing_or_wrong(youtube, monkeypatch, capsys):
     monkeypatch.setitem(video_sets.YOUTUBE_COUNTS, 'train', (2, 7, None))
     assert doctor.main([str(youtube)]) == 1
     out = capsys.readouterr().out
     assert 'wrong    meta_expressions/train/meta_expressions.json: train: expressions: found 8, known 7' in out
     assert 'missing  meta_expressions/valid/meta_expressions.json: valid: videos: found 2, known 202' in out
-    assert 'first mend what is missing or wrong, then build it: python -m datasets.build' in out
+    assert 'first fix what is missing or wrong, then build it: python -m datasets.build' in out
 
 
 def nest(*path):
-    """Unpacked a level too deep: <path>/<last of path>/..."""
+    """Unpacked one level too deep: <path>/<last of path>/..."""
     def spoil(root):
         folder = root.joinpath(*path)
         folder.rename(root / 'aside')
@@ -107,7 +107,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize('spoil', SPOILT.values(), ids=SPOILT)
-def test_the_commands_of_the_report_mend_the_tree(youtube, spoil):
+def test_the_commands_of_the_report_fix_the_tree(youtube, spoil):
     before = facts(youtube, 'ref_youtube_vos')
     assert not bad(youtube, 'ref_youtube_vos')
     files = sorted(path.name for path in youtube.parent.rglob('*.*'))
@@ -120,7 +120,7 @@ def test_the_commands_of_the_report_mend_the_tree(youtube, spoil):
 
 
 @pytest.mark.parametrize('videos, split', [(('ddd0000004',), 'test'), (('ccc0000003', 'ddd0000004'), 'valid')])
-def test_frames_belong_to_test_if_most_of_their_videos_do(youtube, videos, split):
+def test_frames_belong_to_the_split_of_most_of_their_videos(youtube, videos, split):
     shutil.rmtree(youtube / 'valid')
     raw_tree.save_frames(youtube, 'unpacked', {video: raw_tree.VALID[video] for video in videos})
     assert (f'wrong unpacked/JPEGImages: lies in the wrong place; it belongs at {youtube}/{split}/JPEGImages'
@@ -141,7 +141,7 @@ def test_the_root_is_found_from_any_folder_of_it(youtube, named):
     assert report.root == str(youtube) and not [f for f in report.findings if 'belongs' in f.what]
 
 
-def test_what_is_missing_is_named_with_its_archive(youtube):
+def test_missing_parts_are_named_with_their_archive(youtube):
     shutil.rmtree(youtube / 'train' / 'Annotations')
     (youtube / 'meta_expressions' / 'train' / 'meta_expressions.json').unlink()
     assert bad(youtube, 'ref_youtube_vos') == ['missing meta_expressions/train/meta_expressions.json: is not there',
@@ -151,7 +151,7 @@ def test_what_is_missing_is_named_with_its_archive(youtube):
     assert 'missing valid/JPEGImages: is not there' in bad(youtube, 'ref_youtube_vos')
 
 
-def test_what_is_still_packed_is_unpacked(youtube):
+def test_packed_parts_get_an_unpack_command(youtube):
     before = facts(youtube, 'ref_youtube_vos')
     shutil.make_archive(str(youtube / 'valid'), 'zip', youtube, 'valid')
     shutil.make_archive(str(youtube / 'words'), 'gztar', youtube, 'meta_expressions')
@@ -197,7 +197,7 @@ def test_damaged_files_are_counted_with_examples(youtube):
         'wrong train/JPEGImages: broken images (is not JPEG or PNG, or damaged at its beginning): 1 '
         '(bbb0000002/00000.jpg)',
         'wrong train/Annotations: dead links: 1 (bbb0000002/00030.png)',
-        'wrong train/Annotations: images of another size than the first of their video: 1 '
+        'wrong train/Annotations: images that differ in size from the first of their video: 1 '
         '(bbb0000002/00025.png is 40x20, not 96x54)']
     assert sorted(bad(youtube, 'ref_youtube_vos')) == sorted(quick)
     slow = bad(youtube, 'ref_youtube_vos', pixels=True)
@@ -220,7 +220,7 @@ def test_other_endings_and_colours(youtube):
 
 
 @pytest.mark.parametrize('mode', ['1', 'L', 'P'])
-def test_masks_of_ids_are_taken_in_every_mode(youtube, mode):
+def test_masks_may_have_every_mode_of_ids(youtube, mode):
     mask = youtube / 'train' / 'Annotations' / 'aaa0000001' / '00020.png'
     Image.fromarray(np.uint8(np.asarray(Image.open(mask)) == 1) * (255 if mode == '1' else 1)).convert(mode).save(mask)
     assert Image.open(mask).mode == mode and not bad(youtube, 'ref_youtube_vos')
@@ -233,7 +233,7 @@ def test_masks_of_ids_are_taken_in_every_mode(youtube, mode):
     (lambda v: v['aaa0000001'].pop('frames'), 'field "frames" is no list of names: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001'].update(expressions={}), '"expressions" is missing or empty: 1 (aaa0000001)'),
     (lambda v: v['aaa0000001']['frames'].append('00020'), 'names a frame twice: 1 (aaa0000001)'),
-    (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "cannot be that of a folder: 1 ('../aaa0000001')"),
+    (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "is not a valid folder name: 1 ('../aaa0000001')"),
 ])
 def test_faults_of_the_expressions_file(youtube, edit, fault):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json', edit)
@@ -243,14 +243,14 @@ def test_faults_of_the_expressions_file(youtube, edit, fault):
         build.build('ref_youtube_vos', youtube, youtube.parent / 'tfds')
 
 
-def test_ids_that_a_leaderboard_does_not_know(youtube):
+def test_expression_ids_must_be_whole_numbers(youtube):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json',
                        lambda videos: videos['aaa0000001']['expressions'].update(x={'exp': 'a', 'obj_id': '1'}))
     found, = bad(youtube, 'ref_youtube_vos')
     assert 'id is no whole number: 1 (video aaa0000001, expression x)' in found
 
 
-def test_an_object_without_a_mask_is_seen_in_pixels(youtube):
+def test_an_object_without_a_mask_is_found_with_pixels(youtube):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json',
                        lambda videos: videos['aaa0000001']['expressions']['1'].update(obj_id='7'))
     assert not bad(youtube, 'ref_youtube_vos')
@@ -261,7 +261,7 @@ def test_an_object_without_a_mask_is_seen_in_pixels(youtube):
 @pytest.mark.parametrize('text, fault', [('', 'is not JSON (it is empty)'), ('{"videos": {"a', 'is not JSON'),
                                          ('[]', 'field "videos" is missing or empty'),
                                          ('<html>', 'is not JSON')])
-def test_a_file_that_is_no_json(youtube, text, fault):
+def test_invalid_json_is_reported(youtube, text, fault):
     (youtube / 'meta_expressions/valid/meta_expressions.json').write_text(text)
     found, = bad(youtube, 'ref_youtube_vos')
     assert found.startswith('wrong meta_expressions/valid/meta_expressions.json: ' + fault)
@@ -286,7 +286,7 @@ def test_public_ground_truth(youtube):
     assert bad(youtube, 'ref_youtube_vos') == ['missing valid/Annotations: is not there']
 
 
-def test_videos_of_another_split_and_strangers(youtube):
+def test_videos_of_another_split_and_unknown_folders_are_noted(youtube):
     (youtube / 'valid/JPEGImages/ccc0000003').rename(youtube / 'train/JPEGImages/ccc0000003')
     (youtube / 'train/JPEGImages/0123456789').mkdir()
     (youtube / 'train/JPEGImages/.DS_Store').write_text('x')
@@ -296,19 +296,31 @@ def test_videos_of_another_split_and_strangers(youtube):
     assert 'missing valid/JPEGImages: folders of videos that are listed and not there: 1 (ccc0000003)' in found
 
 
-def test_without_the_test_file_valid_is_what_has_frames(youtube):
+def test_masks_of_unlisted_frames_are_noted(youtube):
+    assert not any('unlisted' in fact for fact in facts(youtube, 'ref_youtube_vos'))
+    raw_tree.save_mask(youtube / 'train/Annotations/aaa0000001/99999.png', raw_tree.mask(0))
+    note = 'note train/Annotations: videos with masks of unlisted frames, which are ignored: 1 (aaa0000001)'
+    assert note in facts(youtube, 'ref_youtube_vos')
+
+
+def test_known_counts_of_valid_and_test_add_up():
+    counts = video_sets.YOUTUBE_COUNTS
+    assert counts['valid and test'] == tuple(map(sum, zip(counts['valid'], counts['test'])))
+
+
+def test_without_a_test_file_valid_has_the_videos_with_frames(youtube):
     shutil.rmtree(youtube / 'meta_expressions/test')
     assert not bad(youtube, 'ref_youtube_vos')
     assert 'note meta_expressions/test/meta_expressions.json: is not there' in facts(youtube, 'ref_youtube_vos')
 
 
-def test_rubbish_dead_links_and_a_second_copy(youtube):
+def test_junk_dead_links_and_a_second_copy(youtube):
     shutil.copytree(youtube, youtube.parent / 'second')
     (youtube / '__MACOSX' / 'train' / 'JPEGImages').mkdir(parents=True)
     (youtube / 'train.zip').symlink_to('/nowhere')
     reports = {report.name: report for report in doctor.diagnose(youtube.parent)}
     assert [(f.level, f.mend.split()[0]) for f in reports['folder'].findings] == [
-        ('wrong', 'Mend'), ('note', 'rm')]
+        ('wrong', 'Fix'), ('note', 'rm')]
     copies = [f for f in reports['ref_youtube_vos'].findings if 'another copy' in f.what]
     assert len(copies) == 1 and copies[0].where in (str(youtube), str(youtube.parent / 'second'))
 
@@ -336,6 +348,30 @@ def test_davis(tmp_path, converted):
     frames = 'train/JPEGImages' if converted else 'DAVIS/JPEGImages/480p'
     (root / frames / 'classic-car/00002.jpg').write_bytes(b'')
     assert bad(root, 'ref_davis') == [f'wrong {frames}: files of zero bytes: 1 (classic-car/00002.jpg)']
+
+
+def test_converted_davis_without_train(tmp_path):
+    root = write_davis(tmp_path / 'davis', converted=True)
+    shutil.rmtree(root / 'train')
+    shutil.rmtree(root / 'meta_expressions/train')
+    assert not bad(root, 'ref_davis')
+    assert 'note train: the train split is not here; it is not needed to evaluate' in facts(root, 'ref_davis')
+
+
+def test_converted_davis_without_masks(tmp_path):
+    root = write_davis(tmp_path / 'davis', converted=True)
+    shutil.rmtree(root / 'valid/Annotations')
+    assert bad(root, 'ref_davis') == ['missing valid/Annotations: is not there']
+    report, = doctor.diagnose(root)
+    assert video_sets.DAVIS_SOURCE + ' Then convert it.' in [finding.mend for finding in report.findings]
+
+
+def test_davis_texts_are_compared_only_if_all_are_there(tmp_path):
+    root = write_davis(tmp_path / 'davis', converted=False)
+    assert any('valid: objects' in finding.what for finding in doctor.diagnose(root)[0].findings)
+    (root / 'davis_text_annotations/Davis17_annot2.txt').unlink()
+    assert bad(root, 'ref_davis') == ['missing davis_text_annotations/Davis17_annot2.txt: is not there']
+    assert not any('valid: objects' in finding.what for finding in doctor.diagnose(root)[0].findings)
 
 
 def test_davis_packs_with_lists_for_the_official_evaluation(tmp_path):
@@ -370,7 +406,7 @@ def test_davis_originals_in_the_wrong_place(tmp_path, part):
     assert facts(root, 'ref_davis') == before
 
 
-def test_davis_of_the_other_task(tmp_path):
+def test_davis_masks_of_the_semi_supervised_task(tmp_path):
     root = write_davis(tmp_path / 'davis', converted=False)
     (root / 'DAVIS/Annotations_unsupervised').rename(root / 'DAVIS/Annotations')
     (root / 'davis_text_annotations/Davis17_annot2.txt').write_bytes(b'blackswan one "a swan"\ndog 1 "a dog"\n')
@@ -495,9 +531,17 @@ def test_refcoco_in_other_folders(tmp_path):
     assert not bad(root, 'refcoco')
 
 
-def test_refcoco_with_googles_split_alone(tmp_path):
+def test_pictures_in_both_folders_are_read_from_the_first(tmp_path):
     root = write_refcoco(tmp_path / 'coco')
-    refs, note = root / 'refcoco/refs(unc).p', 'refs(google).p is another split, which is not used.'
+    (root / 'images/train2014').mkdir(parents=True)
+    name = 'COCO_train2014_000000000009.jpg'
+    shutil.copy(root / 'train2014' / name, root / 'images/train2014' / name)
+    assert not bad(root, 'refcoco')
+
+
+def test_refcoco_with_only_googles_split(tmp_path):
+    root = write_refcoco(tmp_path / 'coco')
+    refs, note = root / 'refcoco/refs(unc).p', 'refs(google).p is another split, which is ignored.'
     for there in (True, False):
         refs.rename(refs.with_name('refs(google).p')) if there else (root / 'refcoco/refs(google).p').unlink()
         report, = doctor.diagnose(root)
@@ -579,7 +623,7 @@ def test_the_command_of_the_report_builds(tmp_path, write, converted):
         assert (root / options['--config']).exists(), command
 
 
-def test_a_move_out_of_a_folder_that_is_in_its_way(tmp_path):
+def test_moving_a_part_out_of_its_target_folder(tmp_path):
     target = tmp_path / "it's" / 'JPEGImages'
     source = target / 'train' / 'JPEGImages'
     source.mkdir(parents=True)
@@ -589,8 +633,8 @@ def test_a_move_out_of_a_folder_that_is_in_its_way(tmp_path):
         "it's", "it's/JPEGImages", "it's/JPEGImages/x"]
 
 
-def test_a_part_of_a_data_set_may_be_built(tmp_path, capsys):
-    """Counts below the known ones stand in the way of a whole data set, not of a build."""
+def test_a_part_of_a_data_set_can_be_built(tmp_path, capsys):
+    """With counts below the known ones a data set is incomplete, but can be built."""
     world.write_dataset(tmp_path / 'raw', num_train=2, num_valid=2, num_frames=5, size=(64, 64))
     assert doctor.main([str(tmp_path / 'raw')]) == 1
     printed = capsys.readouterr().out
@@ -598,4 +642,4 @@ def test_a_part_of_a_data_set_may_be_built(tmp_path, capsys):
     assert '\nbuild this part of it: python -m datasets.build ref_youtube_vos' in printed
     (tmp_path / 'raw/meta_expressions/train/meta_expressions.json').write_text('{')
     doctor.main([str(tmp_path / 'raw')])
-    assert '\nfirst mend what is missing or wrong, then build it: ' in capsys.readouterr().out
+    assert '\nfirst fix what is missing or wrong, then build it: ' in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The doctor says of a copy what the builder does with it."""
+"""The doctor's verdict on a copy agrees with the builder's."""
 import codecs
 import copy
 import gzip
@@ -55,7 +55,7 @@ def copy_of(written, tmp_path):
 
 
 def verdicts(name, root):
-    """What the builder refuses, and what the doctor says that stands in its way."""
+    """The builder's error, and the faults found by the doctor that prevent a build."""
     refused = ''
     try:
         build.build(name.split()[0], root, root.parent / 'tfds', overwrite=True)
@@ -138,7 +138,7 @@ def wrong_types(file):
 
 
 def windows(file):
-    """A byte order mark, and lines that end as on Windows."""
+    """A byte order mark, and line ends of Windows."""
     if file.suffix in ('.txt', '.csv', '.json') and 'annot2' not in file.name:
         file.write_bytes(codecs.BOM_UTF8 + file.read_bytes().replace(b'\n', b'\r\n'))
 
@@ -170,12 +170,12 @@ def thin(file):
 
 SPOILS = (remove, empty, cut, garbage, postscript, pipe, dead_link, own_link, link_out, link_inside, folder, capitals,
           twice, deep, wrong_types, windows, unclosed_quote, latin, header_alone, other_size, thin)
-# Stands in no way of a build, but of the benchmark: the doctor may be stricter.
+# Harmless for a build, but not for the scores: the doctor may be stricter.
 STRICTER = ('Davis17_annot', 'missed_videos')
 
 
 def kinds(root):
-    """One file of each kind that a copy has: the last of a folder's endings."""
+    """One file of each kind in a copy: the last per folder and ending."""
     found = {}
     for file in sorted(path for path in root.rglob('*') if path.is_file()):
         parts = file.relative_to(root).parts
@@ -188,8 +188,8 @@ CASES = [pytest.param(name, spoil, number + position, id=f'{name}-{spoil.__name_
 
 
 @pytest.mark.parametrize('name, spoil, turn', CASES)
-def test_a_spoilt_file(copy_of, monkeypatch, name, spoil, turn):
-    """Each way to spoil a file in some of the copies, on another kind of file of each."""
+def test_doctor_and_builder_agree_on_a_spoilt_file(copy_of, monkeypatch, name, spoil, turn):
+    """Each way to spoil a file, in some of the copies, each time on another kind of file."""
     monkeypatch.setattr(PIL.EpsImagePlugin, 'Ghostscript', lambda *_, **__: pytest.fail('Ghostscript was started'))
     root = copy_of(name)
     files = kinds(root)
@@ -198,13 +198,13 @@ def test_a_spoilt_file(copy_of, monkeypatch, name, spoil, turn):
     refused, faults = verdicts(name, root)
     assert faults or not refused, f'{file}: the builder refuses ({refused}), the doctor says nothing'
     if not any(part in str(file) for part in STRICTER):
-        # Of what is missing a build may leave out a split, with a warning.
+        # If a file is missing, a build may leave out a split, with a warning.
         faults = [fault for fault in faults if not fault.endswith('is not there')]
         assert refused or not faults, f'{file}: the builder takes it, the doctor says {faults}'
 
 
 @pytest.mark.parametrize('name', COPIES)
-def test_what_systems_leave_behind(copy_of, name):
+def test_junk_files_are_ignored_by_both(copy_of, name):
     root = copy_of(name)
     for folder in [root, *(path for path in root.rglob('*') if path.is_dir())]:
         for junk in ('._00000.jpg', '._00002.h5', '._meta_expressions.json', '.DS_Store', 'Thumbs.db', 'desktop.ini'):
@@ -216,7 +216,7 @@ def test_what_systems_leave_behind(copy_of, name):
 
 
 def deeper(*path):
-    """Unpacked a level too deep: <path>/<last of path>/..."""
+    """Unpacked one level too deep: <path>/<last of path>/..."""
     def spoil(root):
         folder = root.joinpath(*path)
         folder.rename(root / 'aside')
@@ -244,7 +244,7 @@ MISPLACED = [
 
 
 @pytest.mark.parametrize('name, spoil', MISPLACED)
-def test_after_the_commands_of_the_doctor_the_build_works(copy_of, name, spoil):
+def test_the_build_works_after_the_doctors_commands(copy_of, name, spoil):
     root = copy_of(name)
     spoil(root)
     assert verdicts(name, root)[1]
@@ -259,7 +259,7 @@ def test_after_the_commands_of_the_doctor_the_build_works(copy_of, name, spoil):
 @settings(max_examples=40)
 @given(st.sampled_from(sorted(COPIES)), st.integers(0, 2 ** 32 - 1))
 def test_damaged_bytes(written, tmp_path_factory, name, seed):
-    """Whatever the bytes are, both end, with a word."""
+    """For any bytes, both end with a message."""
     rng = np.random.default_rng(seed)
     root = tmp_path_factory.mktemp('damaged') / 'raw'
     shutil.copytree(written / name / 'raw', root)
@@ -299,7 +299,7 @@ def replace_somewhere(content, rng):
 @given(st.sampled_from([name for name in sorted(COPIES) if name not in ('ref_davis', 'a2d_sentences')]),
        st.integers(0, 2 ** 32 - 1))
 def test_odd_values(written, tmp_path_factory, name, seed):
-    """Whatever stands in a list of sentences, both end, with a word."""
+    """For any content of a list of sentences, both end with a message."""
     rng = np.random.default_rng(seed)
     root = tmp_path_factory.mktemp('odd') / 'raw'
     shutil.copytree(written / name / 'raw', root)
@@ -330,7 +330,7 @@ def test_an_expressions_file_of_other_types(copy_of, content):
     ('jhmdb_sentences', 'jhmdb_sentences_samples_metadata.json', 'two_run_2'),
     ('ref_youtube_vos', 'meta_expressions/train/meta_expressions.json', 'bbb0000002'),
     ('ref_davis', 'DAVIS/ImageSets/2017/val.txt', 'dog')])
-def test_names_that_lead_elsewhere_are_never_looked_for(copy_of, name, file, old, bad):
+def test_names_that_lead_elsewhere_are_never_opened(copy_of, name, file, old, bad):
     root = copy_of(name)
     text = (root / file).read_text().replace(old, json.dumps(bad)[1:-1] if file.endswith('.json') else bad)
     (root / file).write_text(text)
@@ -339,12 +339,12 @@ def test_names_that_lead_elsewhere_are_never_looked_for(copy_of, name, file, old
     assert not any('/etc/' in fault for fault in faults)
 
 
-def test_a_name_with_half_a_character(copy_of):
+def test_a_name_with_a_lone_surrogate(copy_of):
     root = copy_of('jhmdb_sentences')
     file = root / 'jhmdb_sentences_samples_metadata.json'
     file.write_text(file.read_text().replace('two_run_2', r'\ud800'))
     refused, faults = verdicts('jhmdb_sentences', root)
-    assert file.name in refused and any('cannot be that of a folder' in fault for fault in faults)
+    assert file.name in refused and any('is not a valid folder name' in fault for fault in faults)
 
 
 def no_instance(root):
@@ -368,15 +368,15 @@ def only_test(root):
 
 @pytest.mark.parametrize('name, spoil', [('a2d_sentences', no_instance), ('refcoco', one_picture_twice),
                                          ('ref_youtube_vos', only_test)])
-def test_what_shows_in_the_whole_alone(copy_of, name, spoil):
+def test_faults_across_several_files(copy_of, name, spoil):
     root = copy_of(name)
     spoil(root)
     refused, faults = verdicts(name, root)
     assert refused and faults
 
 
-def test_a_folder_of_strange_things(tmp_path, capsys):
-    """Nothing in it stops the doctor."""
+def test_a_folder_of_pipes_and_links(tmp_path, capsys):
+    """None of it stops the doctor."""
     root = raw_tree.write(tmp_path / 'raw')
     for name in ('a.zip', 'b.tar', 'c.tgz', 'd.json', 'e.txt', 'f.csv', 'meta_expressions_x.json', 'refs(unc).p'):
         (root / 'pipes').mkdir(exist_ok=True)

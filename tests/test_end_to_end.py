@@ -68,7 +68,7 @@ def test_a_run_leaves_its_logs_and_checkpoints(trained):
     saved.close()
 
 
-def test_evaluation_writes_what_a_leaderboard_takes(trained):
+def test_evaluation_writes_leaderboard_files(trained):
     workdir, config = trained
     summary = evaluate.evaluate(config, workdir, progress=False)
     folder = workdir / 'evaluation' / 'ref_youtube_vos_valid'
@@ -102,37 +102,26 @@ def test_evaluation_writes_what_a_leaderboard_takes(trained):
     np.testing.assert_array_equal(masks[0], written == 255)
 
 
-def test_shuffled_sentences_are_scored_against_other_objects(trained):
+def test_score_another_object(trained):
     workdir, config = trained
-    summary = evaluate.evaluate(config, workdir, shuffled=True, progress=False)
+    summary = evaluate.evaluate(config, workdir, score_another_object=True, progress=False)
     scores = workdir / 'evaluation' / 'ref_youtube_vos_valid_shuffled' / 'scores.json'
     assert json.loads(scores.read_text()) == summary
     expressions = records.open_records(config.data.records, 'valid').videos[0].expressions
-    shuffled = evaluate.shuffle_sentences(expressions, random.Random(0))
-    assert [(e.id, e.text, e.tags) for e in shuffled] == [(e.id, e.text, e.tags) for e in expressions]
-    assert all(a.object_id != b.object_id for a, b in zip(shuffled, expressions))
+    swapped = evaluate.swap_objects(expressions, random.Random(0))
+    assert [(e.id, e.text, e.tags) for e in swapped] == [(e.id, e.text, e.tags) for e in expressions]
+    assert all(a.object_id != b.object_id for a, b in zip(swapped, expressions))
     alone = [e for e in expressions if e.object_id == 1]
-    assert evaluate.shuffle_sentences(alone, random.Random(0)) == []
+    assert evaluate.swap_objects(alone, random.Random(0)) == []
 
-    class OneObject:
-        directory, split = 'records', 'valid'
-        videos = tuple(dataclasses.replace(v, expressions=tuple(e for e in v.expressions if e.object_id == 1))
-                       for v in records.open_records(config.data.records, 'valid').videos)
-
-        def __len__(self):
-            return len(self.videos)
-
-        def first(self, count):
-            return self
-
-        def __getitem__(self, index):
-            return types.SimpleNamespace(video=self.videos[index])
-
+    split = records.open_records(config.data.records, 'valid')
+    split.videos = tuple(dataclasses.replace(v, expressions=tuple(e for e in v.expressions if e.object_id == 1))
+                         for v in split.videos)
     with pytest.raises(ValueError, match="split 'valid': no video has sentences about two objects"):
-        evaluate.score_videos(None, OneObject(), 'ytvos', shuffled=True, progress=False)
+        evaluate.score_videos(Predictor.from_workdir(workdir), split, 'ytvos', another_object=True, progress=False)
 
 
-def test_clips_cut_a_video_in_time(trained):
+def test_clip_frames_cuts_videos_into_windows(trained):
     workdir, config = trained
     frames = records.open_records(config.data.records, 'valid')[0].decode_frames()
     config.evaluation.clip_frames = 2
@@ -146,7 +135,7 @@ def test_clips_cut_a_video_in_time(trained):
             'the red star', 'a circle']))
 
 
-def test_a_workdir_of_another_config(trained):
+def test_a_workdir_with_another_config_is_refused(trained):
     workdir, other = trained
     other.data.batch_size = 1
     other.optimizer.learning_rate = 1.0
@@ -154,7 +143,7 @@ def test_a_workdir_of_another_config(trained):
         loop.train(other, workdir)
 
 
-def test_a_checkpoint_of_another_backbone(trained, tmp_path):
+def test_a_checkpoint_of_another_backbone_is_refused(trained, tmp_path):
     workdir, other = trained
     other.model.backbone = 'tiny'
     with pytest.raises(ValueError, match=r"config.model.backbone was 'demo', is now 'tiny'"):
@@ -167,7 +156,7 @@ def test_a_checkpoint_of_another_backbone(trained, tmp_path):
     saved.close()
 
 
-def test_a_checkpoint_that_is_not_there(trained, tmp_path):
+def test_missing_checkpoints_are_named(trained, tmp_path):
     workdir, _ = trained
     with pytest.raises(FileNotFoundError, match=r"no checkpoint '7'; there are steps \[1, 2\], the best .* is 2"):
         Predictor.from_workdir(workdir, '7')
@@ -175,20 +164,20 @@ def test_a_checkpoint_that_is_not_there(trained, tmp_path):
         Predictor.from_workdir(tmp_path)
 
 
-def test_wrong_fields_of_the_config(tiny_config, tmp_path):
+def test_wrong_config_fields_are_named(tiny_config, tmp_path):
     for field, value, message in (
-            ('model.backbone', 'huge', r"config.model.backbone = 'huge': there is only 'tiny', 'small'"),
-            ('model.levels', 5, 'levels = 5: there are 3'),
-            ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: .* must have at least 129'),
+            ('model.backbone', 'huge', r"config.model.backbone = 'huge': must be one of 'tiny', 'small'"),
+            ('model.levels', 5, 'levels = 5: must be 3'),
+            ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: each side must be at least 129'),
             ('optimizer.freeze', ('text_encoder/.*',), "freeze: 'text_encoder/.*' matches no parameter"),
-            ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is the first match of no"),
+            ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is not the first match of any"),
             ('data.text_length', 4, 'text_length=4. Raise text_length'),
             ('data.records', ('/nowhere',), '/nowhere: no such folder'),
             ('data.valid_split', 'test', "no split 'test' there; it has train"),
             ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
             ('model.layers', 48, 'config.model.layers: there is no such field'),
             ('model.classes', 2, 'config.model.classes: SgMg has no such field'),
-            ('fsdp', 3, 'config.fsdp = 3 does not divide the 1 devices')):
+            ('storage_shards', 3, 'config.storage_shards = 3 does not divide the number of devices, 1')):
         config = copy.deepcopy(tiny_config)
         section, _, name = field.rpartition('.')
         setattr(config[section] if section else config, name, value)
@@ -197,7 +186,7 @@ def test_wrong_fields_of_the_config(tiny_config, tmp_path):
             loop.train(config, tmp_path)
 
 
-def test_weights_under_the_official_names_start_a_run_and_an_evaluation(trained, tmp_path):
+def test_official_weights_start_a_run_and_an_evaluation(trained, tmp_path):
     workdir, config = trained
     path = tmp_path / 'official.safetensors'
     weights.save(weights.released(weights.read_ours(workdir)), path)
@@ -230,12 +219,12 @@ def test_a_full_disk_while_saving(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         # The background write of the third step finds no space.
         patch.setattr(checkpoints.ocp.StandardCheckpointHandler, 'finalize', _raise_full)
-        with pytest.raises(OSError, match=r'filled up while writing\); the last whole one is that of step 2'):
+        with pytest.raises(OSError, match=r'filled up while writing\); the last whole one is step 2'):
             loop.train(config, tmp_path)
     with monkeypatch.context() as patch:
         # It is seen beforehand that there is too little.
         patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10 ** 6))
-        message = r"\(\d+ MB are needed, 1 MB are left\); the last whole one is that of step 2"
+        message = r"\(needs \d+ MB, 1 MB are free\); the last whole one is step 2"
         with pytest.raises(OSError, match=message):
             loop.train(config, tmp_path)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2]
@@ -250,13 +239,13 @@ def _raise_full(*args, **kwargs):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
 
-def test_wrong_questions(trained):
+def test_wrong_frames_and_sentences_are_refused(trained):
     workdir, config = trained
     predictor = Predictor.from_workdir(workdir)
     frames = np.zeros((2, 80, 80, 3), np.uint8)
     for wrong, sentences, message in (
-            (frames, 'a circle', 'must be a list of one sentence or more'),
-            (frames, [], 'must be a list of one sentence or more'),
+            (frames, 'a circle', 'must be a list of at least one sentence'),
+            (frames, [], 'must be a list of at least one sentence'),
             (frames, ['a circle', ' '], r"sentence 1 of 2 is empty \(' '\)"),
             (frames, ['red ' * 40], 'text_length=24'),
             (frames / 255, ['a circle'], r'float64 \(2, 80, 80, 3\): must be uint8'),
@@ -300,16 +289,16 @@ def test_one_word_for_a_checkpoint_everywhere(trained, tmp_path):
         np.testing.assert_array_equal(ours[path], read[path])
 
 
-def test_weights_beside_a_run_are_never_ignored(trained, tmp_path):
+def test_config_init_beside_a_run_is_refused(trained, tmp_path):
     workdir, config = trained
     path = tmp_path / 'weights.safetensors'
     weights.save(weights.read_ours(workdir), path)
     config = copy.deepcopy(config)
     config.init = str(path)
-    with pytest.raises(ValueError, match='weights.safetensors.*holds a run, which began with new parameters.*Leave out '
+    with pytest.raises(ValueError, match='weights.safetensors.*holds a run that started from new parameters.*Leave out '
                        '--config.init, or evaluate these weights in a new --workdir'):
         evaluate.evaluate(config, workdir)
-    # Those that the run began with are no contradiction.
+    # The weights that the run started from are allowed.
     shutil.copytree(workdir, tmp_path / 'run')
     stored = configs.to_json(configs.read(tmp_path / 'run')) | {'init': [str(path)]}
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
@@ -332,7 +321,7 @@ def test_weights_that_are_no_numbers(trained, tmp_path):
         Predictor.from_config(config, predict.systems.build_model(config.model), nested, predictor.tokenizer)
     # Finite ones of which the model makes others.
     predictor.parameters = jax.tree.map(lambda x: np.full_like(x, 3e38), predictor.parameters)
-    with pytest.raises(FloatingPointError, match=f'mask logits that are not finite; its weights .{workdir}, step 2.'):
+    with pytest.raises(FloatingPointError, match=f'the mask logits are not finite; the weights .{workdir}, step 2.'):
         predictor(np.zeros((2, 80, 80, 3), np.uint8), ['a circle'])
 
 
@@ -363,7 +352,7 @@ def test_an_evaluation_never_goes_on_with_other_masks(trained, tmp_path, monkeyp
     assert interrupted(config) == [first, second]
     assert interrupted(config) == [second]  # it goes on
     config.model.dtype = 'bfloat16'
-    assert interrupted(config) == [first, second] and 'was of other model' in caplog.text
+    assert interrupted(config) == [first, second] and 'had a different model' in caplog.text
     assert interrupted(config) == [second]
     config.model.dtype = 'float32'
     assert interrupted(config, 1) == [first, second]
@@ -402,7 +391,7 @@ def test_another_tokenizer_than_the_one_trained_with(trained, tmp_path):
         with pytest.raises(ValueError, match='tokenizer.json: is not the tokenizer that the checkpoint of step 2'):
             use()
     larger = text.train_tokenizer([f'word{n}' for n in range(999)], 600)
-    with pytest.raises(ValueError, match='the token 599, config.model.text_encoder takes 512'):
+    with pytest.raises(ValueError, match='a token 599, but config.model.text_encoder has 512 tokens'):
         predict.check_vocabulary(larger, predict.systems.build_model(config.model).text_encoder)
 
 

@@ -1,4 +1,4 @@
-"""Files of strangers: text, JSON, names, locks, and what is written whole or not at all."""
+"""Untrusted files: text, JSON, names; locks and atomic writes."""
 import errno
 import json
 import os
@@ -15,7 +15,7 @@ import pytest
 from sgmg_jax import files
 
 
-def test_a_written_file_is_readable_by_others_as_the_umask_says(tmp_path):
+def test_written_files_follow_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
         with files.replacing(tmp_path / 'a.json') as partial:
@@ -25,7 +25,7 @@ def test_a_written_file_is_readable_by_others_as_the_umask_says(tmp_path):
         os.umask(before)
 
 
-def test_two_processes_of_one_number_do_not_share_a_temporary_file(tmp_path):
+def test_equal_process_ids_do_not_share_a_temporary_file(tmp_path):
     with files.replacing(tmp_path / 'a') as one, files.replacing(tmp_path / 'a') as two:  # as on two hosts
         assert one != two
         one.write_text('one')
@@ -45,7 +45,7 @@ def test_a_failed_write_names_the_file_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['a']
 
 
-def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
     (tmp_path / 'file').touch()
     with pytest.raises(OSError, match='Check the path') as caught:
         with files.replacing(tmp_path / 'file' / 'a.json') as partial:
@@ -53,7 +53,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     assert caught.value.filename == str(tmp_path / 'file' / 'a.json')
 
 
-def test_where_something_new_can_be_written(tmp_path):
+def test_check_new_accepts_writable_paths(tmp_path):
     (tmp_path / 'file').touch()
     (tmp_path / 'dangling').symlink_to('nowhere')
     for path in (tmp_path / 'a', tmp_path / 'new' / 'folder' / 'a.x'):
@@ -101,7 +101,7 @@ def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
 
 @pytest.mark.parametrize('data', [
     b'a\nb\n', b'\xef\xbb\xbfa\nb\n', 'a\nb\n'.encode('utf-16'), b'a\r\nb\r\n', b'a\rb\r'])
-def test_text_is_alike_whatever_system_wrote_it(tmp_path, data):
+def test_line_ends_and_byte_order_marks_are_normalised(tmp_path, data):
     (tmp_path / 'a.txt').write_bytes(data)
     assert files.read_text(tmp_path / 'a.txt') == 'a\nb\n'
 
@@ -190,7 +190,7 @@ def test_a_listing_is_sorted_and_leaves_out_junk(tmp_path):
 
 @pytest.mark.parametrize('name', [
     'a', '-dash', '#20_Rhythm_clap_u_nm_np1_fr_goo_0', '00005', 'größe', 'with space', '(a)!', 'x' * 200])
-def test_names_of_the_benchmarks_pass(name):
+def test_names_of_the_data_sets_are_valid(name):
     assert files.check_name(name, 'a name') == name
 
 
@@ -205,7 +205,7 @@ def test_other_names_are_refused(name):
 
 
 @given(st.text())
-def test_what_is_printed_is_printable(text):
+def test_printable_escapes_control_characters(text):
     shown = files.printable(text)
     shown.encode()
     assert all(c.isprintable() or c in '\n\t' or c.isspace() for c in shown)
@@ -214,7 +214,7 @@ def test_what_is_printed_is_printable(text):
         assert shown == text
 
 
-def test_lines_of_tables_stay_lines():
+def test_one_line_escapes_line_breaks():
     assert files.one_line('a\x1b[2J\nb\tc\rd') == r'a\x1b[2J\nb\tc\rd'
     assert files.one_line('x' * 300) == 'x' * 300 and files.one_line('x' * 301) == 'x' * 298 + '..'
     assert files.one_line('\ud800' * 10, 20) == r'\ud800' * 3 + '..'
@@ -223,30 +223,30 @@ def test_lines_of_tables_stay_lines():
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
                     | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
-def test_json_is_what_the_library_reads(value):
+def test_parse_json_matches_the_standard_library(value):
     assert files.parse_json(json.dumps(value), 'here') == json.loads(json.dumps(value))
 
 
-def test_a_line_of_csv_is_a_row(tmp_path):
+def test_every_csv_line_is_a_row(tmp_path):
     path = tmp_path / 'a.csv'
     path.write_bytes('\ufeffa,"b, ""c""",d\r\n\r\n"x",\'y,"z"'.encode())
     assert files.read_rows(path, 3) == [(f'{path}: line 1', ['a', 'b, "c"', 'd']),
                                         (f'{path}: line 3', ['x', "'y", 'z'])]
-    for text, fault in (('a,"b\nc",d', 'line 1: is no CSV'), ('a,b,c\n"a"b,c,d', 'line 2: is no CSV'),
+    for text, fault in (('a,"b\nc",d', 'line 1: is not CSV'), ('a,b,c\n"a"b,c,d', 'line 2: is not CSV'),
                         ('a,b,c\na,b', 'line 2: has 2 fields, must have 3')):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf'a\.csv: {fault}'):
             files.read_rows(path, 3)
 
 
-def test_files_are_found_by_what_stands_before_their_ending(tmp_path):
+def test_by_stem_groups_files_by_name_without_ending(tmp_path):
     for name in ('1.jpg', '2.JPG', '2.jpeg', '._3.jpg', '4.png', 'jpg', '5.jpg.txt'):
         (tmp_path / name).touch()
     (tmp_path / '6.jpg').mkdir()
     assert files.by_stem(tmp_path, '.jpg', '.jpeg') == {'1': ['1.jpg'], '2': ['2.JPG', '2.jpeg'], '6': ['6.jpg']}
 
 
-def test_what_lies_in_a_folder_is_files_alone(tmp_path):
+def test_check_folder_accepts_only_regular_files(tmp_path):
     (tmp_path / 'a' / 'b').mkdir(parents=True)
     (tmp_path / 'a' / 'b' / 'file').touch()
     (tmp_path / 'a' / 'link').symlink_to('b/file')
@@ -261,7 +261,7 @@ def test_what_lies_in_a_folder_is_files_alone(tmp_path):
         files.check_folder(tmp_path)
 
 
-def test_a_file_that_goes_while_its_folder_is_looked_at(tmp_path, monkeypatch):
-    """Another process tidies up; os.walk still has its name."""
+def test_check_folder_ignores_files_removed_meanwhile(tmp_path, monkeypatch):
+    """Another process removes the file after os.walk has listed it."""
     monkeypatch.setattr(os, 'walk', lambda folder: [(str(folder), [], ['gone'])])
     files.check_folder(tmp_path)

@@ -1,4 +1,4 @@
-"""What processes send each other. tests/training/test_many_devices.py has several of them; here they are made up."""
+"""Messages between processes, which are simulated here; tests/training/test_many_devices.py starts real ones."""
 import json
 import pickle
 
@@ -22,7 +22,7 @@ VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.list
 
 
 def assert_alike(one, other):
-    """Equal, and of equal types; every bit of a float alike, though one NaN is as good as another."""
+    """Asserts equal values and types; floats must agree bit by bit, except that all NaNs are equal."""
     assert type(one) is type(other)
     if isinstance(one, dict):
         assert list(one) == list(other)
@@ -42,11 +42,11 @@ def assert_alike(one, other):
 
 
 @given(VALUES)
-def test_what_is_sent_arrives_as_it_was(value):
+def test_decode_inverts_encode(value):
     assert_alike(hosts.decode(hosts.encode(value)), value)
 
 
-def test_only_plain_values_are_sent():
+def test_only_plain_values_are_encoded():
     for value in (object(), {1, 2}, b'bytes', 1j, np.array(['a']), np.array([object()]), np.array([1j])):
         with pytest.raises(TypeError, match='a [a-z]+ cannot be sent to the other processes'):
             hosts.encode([{'a': value}])
@@ -54,7 +54,7 @@ def test_only_plain_values_are_sent():
                  [float(np.float32(0.1)), 3, True, 0.1])
 
 
-def test_nothing_that_arrives_runs():
+def test_decoding_runs_no_code():
     class Attack:
         def __reduce__(self):
             return pytest.fail, ('it ran',)
@@ -62,8 +62,8 @@ def test_nothing_that_arrives_runs():
     with pytest.raises(ValueError):
         hosts.decode(pickle.dumps(Attack()))
     for unknown in ({'py/object': 'os.system'}, {'array': [1], 'shape': [1]}):
-        with pytest.raises(ValueError, match='not what'):
-            hosts.decode(json.dumps([unknown]))
+        with pytest.raises(ValueError, match='which this version does not send'):
+            hosts.decode(json.dumps([unknown]).encode())
 
 
 def rows(rng, count, video):
@@ -71,7 +71,7 @@ def rows(rng, count, video):
             for i in range(count)] + [{'image_id': 5, 'segmentation': {'size': [4, 5], 'counts': '04`0'}, 'score': 0.1}]
 
 
-def test_one_process_and_several_get_the_same(monkeypatch):
+def test_gather_gives_the_same_for_one_process_and_for_several(monkeypatch):
     rng = np.random.default_rng(0)
     found = {place: rows(rng, place % 3, f'video {place}') for place in range(7)}
     alone = hosts.gather(dict(reversed(found.items())))
@@ -82,7 +82,7 @@ def test_one_process_and_several_get_the_same(monkeypatch):
     lengths = [np.array([len(hosts.encode(part))]) for part in parts]
 
     def process_allgather(array):
-        """What each of the processes sends, one above the other."""
+        """The messages of all processes, stacked."""
         if array.dtype == np.uint8:
             assert len(array) == max(lengths)
             sent = [np.frombuffer(hosts.encode(part).ljust(len(array), b'\0'), np.uint8) for part in parts]

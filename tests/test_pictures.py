@@ -1,4 +1,4 @@
-"""Pictures of strangers: formats, sizes, damage."""
+"""Untrusted pictures: formats, sizes, damage."""
 import io
 import os
 import struct
@@ -28,7 +28,7 @@ def chunk(kind, data):
 
 
 def bomb(height, width):
-    """A PNG of few bytes that claims that many pixels."""
+    """A PNG of a few bytes that claims this size."""
     return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
             + chunk(b'IDAT', zlib.compress(bytes(100_000))) + chunk(b'IEND', b''))
 
@@ -40,7 +40,7 @@ def test_palette_indices_stay_indices(tmp_path):
         assert pictures.read_header(source) == ('PNG', 'P', 5, 7)
 
 
-def test_jpegs_are_checked_to_their_last_byte(tmp_path):
+def test_check_jpeg_reads_every_byte(tmp_path):
     data = small.encoded(COLOURS, 'JPEG')
     assert pictures.check_jpeg(data) == (20, 30)
     with pytest.raises(pictures.BrokenPicture, match='truncated|cannot be read'):
@@ -64,7 +64,7 @@ def test_postscript_does_not_start_ghostscript(tmp_path, monkeypatch):
         pictures.read_pixels(tmp_path / 'a.png', ['PNG'])
 
 
-def test_size_and_mode_are_looked_at_before_the_pixels(monkeypatch):
+def test_size_and_mode_are_checked_before_decoding(monkeypatch):
     grey = palette_png()
     monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('pixels were decoded'))
     monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: pytest.fail('pixels were decoded'))
@@ -86,7 +86,7 @@ def test_text_that_unpacks_to_gigabytes_is_refused():
         pictures.read_pixels(data[:33] + text + data[33:], ['PNG'])
 
 
-def test_pipes_and_folders_are_no_pictures(tmp_path):
+def test_pipes_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / 'a.png')
     for path in (tmp_path / 'a.png', tmp_path):
         with pytest.raises(pictures.BrokenPicture, match='not a file'):

@@ -3,6 +3,7 @@ import contextlib
 import os
 import shutil
 import signal
+import types
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_results_keep_their_order_and_progress_is_shown_on_request(capsys, count
     assert 'adding: 100%' in shown and '5/5' in shown if progress else not shown
 
 
-def test_what_the_work_raises_comes_through():
+def test_exceptions_of_the_work_propagate():
     with pytest.raises(ValueError, match='video 1 is bad'):
         processes.for_each(opened, (10, 'raises'), 3, 2, 'adding', False)
 
@@ -41,9 +42,18 @@ def test_a_process_that_dies_is_named():
         processes.for_each(opened, (10, 'dies'), 4, 2, 'adding', False)
 
 
+@pytest.mark.parametrize('codes, named', [
+    ((0, None, -signal.SIGTERM, 3, -9), 'process 3 (exit status 3)'), ((-9, 1), 'process 0 (signal 9, Killed)'),
+    ((0, None, -signal.SIGTERM), 'a process')])
+def test_the_first_process_that_failed_is_named(codes, named):
+    started = [types.SimpleNamespace(pid=pid, exitcode=code, join=lambda seconds: None)
+                  for pid, code in enumerate(codes)]
+    assert processes._first_dead(started) == named
+
+
 @pytest.mark.parametrize('total, free, shared', [(2 ** 33, 2 ** 32, False), (2 ** 26, 2 ** 25, True),
                                                  (2 ** 33, 2 ** 20, True)])
-def test_shared_memory_that_is_too_small_is_told_from_a_lack_of_memory(monkeypatch, total, free, shared):
+def test_advice_distinguishes_shared_memory_from_memory(monkeypatch, total, free, shared):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: Usage(total, total - free, free))
     text = processes.advice(4)
     assert ('/dev/shm' in text and '--shm-size' in text) == shared

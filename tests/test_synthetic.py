@@ -64,7 +64,7 @@ def centroids(video, k):
 
 
 def measured_motion(video, k):
-    """Motion seen in the masks, from the frames that show the object whole; None where too few do."""
+    """The motion in the masks, from the frames that show the whole object; None if there are too few."""
     area = (video.masks == k).sum((1, 2))
     t = np.flatnonzero(area >= .97 * area.max())
     if video.objects[k - 1].motion == 'away and back' or len(t) < 2:
@@ -80,7 +80,7 @@ def measured_motion(video, k):
 
 
 def holds(video, k, relation, anchor):
-    """Per frame in which both are seen: +1 clearly so, -1 clearly the opposite, 0 neither."""
+    """Per frame that shows both: +1 clearly in this relation, -1 clearly in the opposite one, 0 neither."""
     direction = np.array(DIRECTIONS[relation])
     offset = centroids(video, k) - centroids(video, anchor)
     offset = offset[~np.isnan(offset[:, 0])]
@@ -92,7 +92,7 @@ def holds(video, k, relation, anchor):
 
 
 def check_expression(video, expression):
-    """Recomputes which objects the text is true of."""
+    """Recomputes the objects for which the text is true."""
     relation, moving, standing = (p.search(expression.text) for p in (RELATION, MOVING, STANDING))
     target = expression.object_id
     kind = 'relation' if relation else 'motion' if moving or standing else 'attribute'
@@ -142,7 +142,7 @@ def test_other_lengths_and_sizes(num_frames, size):
 
 
 def test_descriptions_are_what_the_pixels_show(videos):
-    """Colour, size and texture of each object, read from the frame that shows most of it."""
+    """Colour, size and texture of each object, read from the frame that shows the most of it."""
     names = list(RGB)
     values = np.array([RGB[n] for n in names])
     for video in videos[:80]:
@@ -170,14 +170,14 @@ def test_motions_are_what_the_masks_show(videos, unseen_videos):
 
 @pytest.mark.parametrize('size', [(64, 96), (130, 70)])
 def test_the_background_fills_every_frame(size):
-    """No row or column at an edge is a copy of the next one."""
+    """No row or column at an edge repeats its neighbour."""
     for seed in range(20):
         frames = drawing.background(np.random.default_rng(seed), 12, size)
         for axis in (1, 2):
             assert (frames.take([0, -1], axis) != frames.take([1, -2], axis)).any((3 - axis, 3)).all()
 
 
-def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos):
+def test_objects_are_visible_named_and_similar(videos, unseen_videos):
     covered = away = clear = total = 0
     for video in videos + unseen_videos:
         number = len(video.objects)
@@ -211,17 +211,33 @@ def test_objects_are_visible_named_and_hard_to_tell_apart(videos, unseen_videos)
     assert clear / total > .9
 
 
+def test_an_object_that_returns_is_whole_at_both_ends():
+    words = ObjectDescription('small', 'plain', 'red', 'circle')
+    for seed in range(200):
+        body = layout.Body(words, 24., 0., 0.)
+        motion, centres = layout._leave_and_return(np.random.default_rng(seed), body, 8, (64, 96))
+        assert motion == layout.AWAY
+        assert (centres[[0, -1]] >= 12).all() and (centres[[0, -1]] <= [96 - 12, 64 - 12]).all()
+
+
+def test_colours_are_drawn_exactly():
+    body = layout.Body(ObjectDescription('small', 'plain', 'purple', 'circle'), 24., 0., 0., np.full((1, 2), 32.))
+    frames, masks = drawing.draw([body], [drawing.stamp(body)], np.zeros((1, 64, 64, 3), np.uint8))
+    assert masks[0, 32, 32] == 1 and tuple(frames[0, 32, 32]) == RGB['purple']
+
+
 @pytest.mark.parametrize('shared, asked', [({}, False), ({'size': 'small'}, True), ({'colour': 'red'}, True)])
-def test_attributes_are_asked_where_two_words_or_more_are_missed_by_one(shared, asked):
+def test_attribute_sentences_need_a_near_miss(shared, asked):
     one = ObjectDescription('small', 'plain', 'red', 'circle', 'still')
     other = ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
                                            'motion': 'still'} | shared)
-    found = [sentences.make_expressions(np.random.default_rng(seed), 'attribute', [one, other], None, (64, 64))
+    hidden = np.full((2, 1, 2), np.nan)
+    found = [sentences.make_expressions(np.random.default_rng(seed), 'attribute', [one, other], hidden, (64, 64))
              for seed in range(40)]
     assert any(expressions is not None for expressions in found) == asked
 
 
-def test_across_a_relation_an_object_lies_on_either_side(videos):
+def test_relation_offsets_across_the_axis_are_on_both_sides(videos):
     sides = []
     for video in videos:
         for expression in video.expressions:
@@ -254,8 +270,8 @@ def test_held_out_combinations(videos, unseen_videos):
     assert all(any((o.colour, o.shape) in held_out for o in v.objects) for v in unseen_videos)
 
 
-def test_one_frame_does_not_show_the_direction(videos):
-    """Among the look-alikes, position in a frame of unknown time is uncorrelated with direction."""
+def test_a_single_frame_does_not_reveal_the_direction(videos):
+    """For objects that look alike, the position in a frame at an unknown time is uncorrelated with the direction."""
     positions, directions, times = [], [], []
     for video in videos:
         looks = [(o.size, o.texture, o.colour, o.shape) for o in video.objects]
@@ -273,11 +289,11 @@ def test_one_frame_does_not_show_the_direction(videos):
 
     for axis in (0, 1):
         assert abs(correlation(axis, times >= 0)) < .12
-        # A known frame cannot be free of it: what moves left has come from the right. It stays weak,
+        # At a known time it cannot vanish: an object that moves left came from the right. It stays weak,
         # and is as strong at the end as at the start.
         start, end = correlation(axis, times == 0), correlation(axis, times == 7)
         assert -.5 < start < 0 < end < .5 and abs(start + end) < .25
-        # Nor does the distance from the middle tell what moves from what stands still.
+        # Nor does the distance from the middle reveal whether an object moves.
         distance = np.abs(positions[..., axis] - 63.5)
         moves = directions[..., axis] != 0
         spread = np.nanstd(distance)
@@ -319,7 +335,7 @@ def test_numbers_of_videos_and_pixels_out_of_range(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clip_that_cannot_be_laid_out():
+def test_an_impossible_layout_is_an_error():
     with pytest.raises(ValueError, match=r'No layout found for seed=0, num_frames=5, size=\(64, 128\), unseen=True'):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(layout, 'lay_out', lambda *arguments: None)
@@ -327,7 +343,7 @@ def test_a_clip_that_cannot_be_laid_out():
 
 
 @pytest.mark.parametrize('mask, mode', [(0o022, 0o755), (0o077, 0o700), (0o002, 0o775)])
-def test_what_is_written_has_the_usual_modes(tmp_path, mask, mode):
+def test_written_files_have_the_usual_permissions(tmp_path, mask, mode):
     before = os.umask(mask)
     try:
         synthetic.write_dataset(tmp_path / 'world', 1, 0, num_frames=5, size=(64, 64))

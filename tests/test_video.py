@@ -1,4 +1,4 @@
-"""Films of strangers: formats, orientation, films that end early."""
+"""Untrusted films: formats, orientation, truncation."""
 from fractions import Fraction
 import io
 import logging as python_logging
@@ -23,7 +23,7 @@ def write_film(path, frames, rate=10, kind=None):
 
 @pytest.fixture
 def frames():
-    """A bright corner at the top left of dark frames, which grow brighter."""
+    """Dark frames with a bright corner at the top left, each brighter than the one before."""
     frames = np.zeros((12, 48, 80, 3), np.uint8)
     frames += np.arange(0, 120, 10, np.uint8)[:, None, None, None]
     frames[:, :16, :24] = 230
@@ -37,8 +37,15 @@ def test_every_frame_is_read(tmp_path, frames, ending):
     assert np.abs(read.astype(int) - frames).max() <= 6  # of colours' conversion
 
 
-def test_a_phones_film_stands_upright(tmp_path, frames):
-    """The display matrix of 90 degrees that phones write, put where the mp4 keeps it."""
+def test_tags_of_any_bytes_are_ignored(tmp_path, frames):
+    film = write_film(tmp_path / 'a.mkv', frames).read_bytes()
+    assert b'Lavf' in film  # the name of the writing program
+    (tmp_path / 'b.mkv').write_bytes(film.replace(b'Lavf', b'\xff\xfe\x80\xc3'))
+    assert len(video.read_frames(tmp_path / 'b.mkv')) == len(frames)
+
+
+def test_rotated_films_are_turned_upright(tmp_path, frames):
+    """Writes the display matrix of 90 degrees, as phones do, into the mp4."""
     data = write_film(tmp_path / 'a.mp4', frames).read_bytes()
     identity = b''.join(n.to_bytes(4, 'big') for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
     turned = b''.join(n.to_bytes(4, 'big', signed=True) for n in (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30))
@@ -46,11 +53,11 @@ def test_a_phones_film_stands_upright(tmp_path, frames):
     (tmp_path / 'turned.mp4').write_bytes(data[:place] + turned + data[place + len(identity):])
     read = video.read_frames(tmp_path / 'turned.mp4')
     assert read.shape == (12, 80, 48, 3)
-    # By 90 degrees clockwise: what was at the top left is at the top right.
+    # By 90 degrees clockwise: the top left corner is now at the top right.
     assert read[0, :24, -16:].min() > 200 and read[0, 30:].max() < 60 and read[0, :, :30].max() < 60
 
 
-def test_a_film_that_ends_early_is_said_to(tmp_path, frames, caplog):
+def test_a_truncated_film_gives_a_warning(tmp_path, frames, caplog):
     film = write_film(tmp_path / 'a.mkv', np.concatenate([frames] * 20), rate=10).read_bytes()
     (tmp_path / 'cut.mkv').write_bytes(film[:len(film) // 2])
     with caplog.at_level(python_logging.WARNING):
@@ -72,7 +79,7 @@ def sound(path):
     return path
 
 
-def test_sound_alone_is_no_film(tmp_path):
+def test_a_film_without_video_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'a\.m4a: has no picture'):
         video.read_frames(sound(tmp_path / 'a.m4a'))
 
@@ -81,7 +88,7 @@ def test_sound_alone_is_no_film(tmp_path):
     "ffconcat version 1.0\nfile '{film}'\n",
     'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n',
     '#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\n{film}\n#EXT-X-ENDLIST\n', 'no film at all', ''])
-def test_a_film_never_leads_to_other_files_or_the_network(tmp_path, frames, text):
+def test_films_cannot_name_other_files_or_the_network(tmp_path, frames, text):
     text = text.format(film=write_film(tmp_path / 'other.mp4', frames))
     (tmp_path / 'a.mp4').write_text(text)
     for source in (tmp_path / 'a.mp4', text.encode()):

@@ -23,7 +23,7 @@ def video(frames=4, size=(90, 121)):
     return rng.integers(60, 120, (frames, *size, 3), dtype=np.uint8), masks
 
 
-def test_overlay_tints_inside_and_spares_outside():
+def test_overlay_changes_only_the_mask():
     frames, masks = video()
     before = frames.copy()
     colour, tint = (250, 10, 130), 0.35
@@ -56,7 +56,7 @@ def test_overlay_draws_the_truth_on_top():
         assert (np.abs(picture[border].astype(int) - visualize.TRUTH).max(-1) < 60).mean() > 0.8
 
 
-def test_overlay_of_nothing_changes_nothing():
+def test_overlay_of_empty_masks_changes_nothing():
     frames, masks = video()
     np.testing.assert_array_equal(visualize.overlay(frames, masks & False, truth=masks & False), frames)
     assert visualize.overlay(frames[:0], masks[:0]).shape == (0, 90, 121, 3)
@@ -71,7 +71,7 @@ def test_overlay_of_nothing_changes_nothing():
         (lambda frames, masks: (frames, masks, masks[:, 1:]), 'truth must be bool'),
     ],
 )
-def test_overlay_refuses(change, match):
+def test_overlay_refuses_other_shapes_and_dtypes(change, match):
     frames, masks, truth = change(*video())
     with pytest.raises(ValueError, match=match):
         visualize.overlay(frames, masks, truth=truth)
@@ -135,30 +135,30 @@ def test_narrow_videos_and_long_sentences_stay_small():
 
 
 @pytest.mark.parametrize('shape', [(1, 0, 5, 3), (1, 5, 0, 3), (0, 5, 5, 3)])
-def test_frames_of_no_pixels(shape):
+def test_empty_frames_are_refused(shape):
     frames = np.zeros(shape, np.uint8)
     with pytest.raises(ValueError, match='there is no frame to show'):
         visualize.contact_sheet([('x', frames, frames[..., 0] > 0)])
 
 
 @pytest.mark.parametrize('options', [dict(columns=0), dict(columns=-1), dict(tile_width=0), dict(tile_width=35)])
-def test_sheets_of_no_size(options):
+def test_sheets_without_size_are_refused(options):
     with pytest.raises(ValueError, match='needs at least 1 column of 36 pixels'):
         visualize.contact_sheet([('x', *video())], **options)
 
 
-def test_sheet_refuses(tmp_path):
+def test_sheet_refuses_bad_rows(tmp_path):
     frames, masks = video()
     with pytest.raises(ValueError, match='at least one row'):
         visualize.contact_sheet([])
     with pytest.raises(ValueError, match="'empty': there is no frame"):
         visualize.contact_sheet([('empty', frames[:0], masks[:0])], tmp_path / 'sheet.png')
-    with pytest.raises(ValueError, match="'x': truth are"):
+    with pytest.raises(ValueError, match="'x': truth have shape"):
         visualize.contact_sheet([('x', frames, masks, masks[:, :5])])
     assert list(tmp_path.iterdir()) == []
 
 
-def test_full_disk_leaves_no_half_sheet(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_sheet(tmp_path, monkeypatch):
     def fail(self, path, *args, **kwargs):
         path.write_bytes(b'half')
         raise OSError(errno.ENOSPC, 'No space left on device', str(path))

@@ -2,18 +2,21 @@
 
     python -m datasets.build a2d_sentences --raw=<where Release/ text_annotations/ lie> --out=data/tfds
 
-Only three to five frames of a video are annotated, and an instance may be away from some of them: `mask_places` in
-metadata.json says whose mask in which frame each of a record's masks is. The film is kept as it is and its frames
-are decoded when they are asked for.
+Only three to five frames of a video are annotated, and an instance may be absent from some of them: `mask_places` in
+metadata.json gives the frame and object of each of a record's masks. The film is stored as it is, and its frames are
+decoded on demand.
 """
+from collections.abc import Callable, Sequence
 import functools
+import pathlib
 
 from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from datasets.a2d_sentences import raw
-from datasets.video_records import VideoRecords
+from sgmg_jax.datasets.a2d_sentences import raw
+from sgmg_jax.datasets.video_records import VideoRecords
+from sgmg_jax.raw import common
 
 
 class A2dSentences(VideoRecords):
@@ -28,19 +31,19 @@ class A2dSentences(VideoRecords):
     # One element, the bytes of the mp4.
     FRAMES = {'film': tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_))}
 
-    def splits(self, root):
+    def splits(self, root: pathlib.Path) -> common.Splits:
         return {split: (videos, functools.partial(self._read, read))
                 for split, (videos, read) in raw.splits(root).items()}
 
-    def _read(self, read, video):
+    def _read(self, read: Callable[..., common.Parts | None], video: raw.Video) -> common.Parts | None:
         parts = read(video)
         kept = {expression['id'] for expression in parts[0]['expressions']} if parts else ()
         self._away += [f'{video.name} {expression.instance}' for expression in video.expressions
                        if str(expression.instance) not in kept]
         return parts
 
-    def _write(self, split, videos, read, shards):
-        self._away = []
+    def _write(self, split: str, videos: Sequence, read: Callable, shards: int | None) -> tfds.core.SplitInfo:
+        self._away: list[str] = []
         info = super()._write(split, videos, read, shards)
         if self._away:
             logging.warning('Left out %d expressions of %s whose instance is annotated in no frame (video, instance): '

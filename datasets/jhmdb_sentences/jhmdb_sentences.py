@@ -6,13 +6,16 @@
     Rename_Images/<action>/<video>/<frame>.png       named from 00001
     puppet_mask/<action>/<video>/puppet_mask.mat     part_mask (H, W, T), 0 and 1
 
-Scored are three frames a video, drawn once for all in the first of these files; other releases drew others, so only
-numbers of this one can be compared. Only these frames' masks are kept, in their order: `mask_places` in metadata.json.
+Three frames per video are scored: the first of these files lists them. Other releases drew other frames, so scores are
+comparable only within this one. Only the masks of these frames are kept, in order; see `mask_places` in metadata.json.
 """
+import pathlib
+
 import tensorflow_datasets as tfds
 
-from datasets import video_records
-from datasets.jhmdb_sentences import raw
+from sgmg_jax.datasets import video_records
+from sgmg_jax.datasets.jhmdb_sentences import raw
+from sgmg_jax.raw import common
 
 
 class JhmdbSentences(video_records.VideoRecords):
@@ -25,5 +28,5 @@ class JhmdbSentences(video_records.VideoRecords):
 
     FRAMES = video_records.frames('png')
 
-    def splits(self, root):
+    def splits(self, root: pathlib.Path) -> common.Splits:
         return raw.splits(root)

@@ -3,12 +3,15 @@
     python -m datasets.build ref_davis --raw=<where DAVIS/ davis_text_annotations/ lie> --out=data/tfds
     python -m datasets.build ref_davis --raw=<where valid/ meta_expressions/ lie> --out=data/tfds
 
-Four expressions an object: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
+Four expressions per object: annotator 1 first frame, 1 full video, 2 first frame, 2 full video.
 """
+import pathlib
+
 import tensorflow_datasets as tfds
 
-from datasets.ref_davis import raw
-from datasets.video_records import VideoRecords
+from sgmg_jax.datasets.ref_davis import raw
+from sgmg_jax.datasets.video_records import VideoRecords
+from sgmg_jax.raw import common
 
 
 class RefDavis(VideoRecords):
@@ -19,5 +22,5 @@ class RefDavis(VideoRecords):
         'Download DAVIS-2017-Unsupervised-trainval-480p.zip and davis_text_annotations.zip and unpack both into '
         'one folder.')
 
-    def splits(self, root):
+    def splits(self, root: pathlib.Path) -> common.Splits:
         return raw.splits(root)

@@ -4,14 +4,17 @@
     python -m datasets.build refcoco_plus --raw=<where train2014/ refcoco+/ lie> --out=data/tfds
     python -m datasets.build refcocog     --raw=<where train2014/ refcocog/ lie> --out=data/tfds
 
-A picture is a video of one frame, '0', with the sentences of its split. Its masks are those of the objects that
-they refer to, which may overlap, so each has a PNG of 0 and 1 of its own: `mask_places` in metadata.json.
-Expressions have the numbers of the converted files. Those of a crowd have the tag 'crowd': training leaves them out.
+A picture is a video of one frame, '0', with the sentences of its split. The objects that they refer to may overlap, so
+each has its own mask, a PNG of 0 and 1; see `mask_places` in metadata.json. The ids of expressions are their numbers
+in the converted files. Expressions about a crowd have the tag 'crowd': training ignores them.
 """
+import pathlib
+
 import tensorflow_datasets as tfds
 
-from datasets.refcoco import raw
-from datasets.video_records import VideoRecords
+from sgmg_jax.datasets.refcoco import raw
+from sgmg_jax.datasets.video_records import VideoRecords
+from sgmg_jax.raw import common
 
 
 class Refcoco(VideoRecords):
@@ -25,7 +28,7 @@ class Refcoco(VideoRecords):
     ITEM = 'picture'
     FOLDER = 'refcoco'
 
-    def splits(self, root):
+    def splits(self, root: pathlib.Path) -> common.Splits:
         return raw.splits(root, self.FOLDER)
 
 

@@ -1,10 +1,10 @@
-"""Clips a second that one core reads, decodes and augments, and that so many worker processes load on all cores.
+"""Throughput of data loading: clips/s that one core reads, decodes and augments, and that worker processes load.
 
     python -m sgmg_jax.benchmarks.loader --workers 1 2 [--records=<built data set> --split=train]
 
-A device does not wait for data where the workers (config.data.workers) load more clips a second than it trains on
-(`python -m sgmg_jax.benchmarks.step`). Without --records it runs from the repository root: it makes some videos of
-640x360 pixels, builds them with `datasets.build` in a temporary folder, and measures on those.
+A device does not wait for data if the workers (config.data.workers) load more clips/s than it trains on
+(`python -m sgmg_jax.benchmarks.step`). Without --records, run it from the repository root: it generates a few videos of
+640x360 pixels and builds them with `datasets.build` in a temporary folder.
 """
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -39,19 +39,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.loader', __doc__)
     count = commands.whole(1, 10 ** 6)
-    parser.add_argument('--records', metavar='FOLDER', help='of a built data set; default: made for the occasion')
-    parser.add_argument('--split', default='train', help='its split (default: %(default)s)')
-    parser.add_argument('--clips', type=count, default=40, metavar='N', help='clips a run (default: %(default)s)')
+    parser.add_argument('--records', metavar='FOLDER', help='built data set (default: generated)')
+    parser.add_argument('--split', default='train', help='default: %(default)s')
+    parser.add_argument('--clips', type=count, default=40, metavar='N', help='clips per run (default: %(default)s)')
     parser.add_argument('--runs', type=count, default=5, metavar='N',
-                        help='runs, of which the median counts (default: %(default)s)')
+                        help='runs, whose median is reported (default: %(default)s)')
     parser.add_argument('--workers', type=commands.whole(0, 1000), nargs='*', default=(), metavar='N',
-                        help='numbers of worker processes to measure as well')
+                        help='numbers of worker processes to measure too')
     return commands.exit_with(_work, parser, argv)
 
 
 def _work(options: argparse.Namespace) -> None:
     from sgmg_jax.data import records
-    flags.FLAGS.mark_as_parsed()  # grain's worker processes ask
+    flags.FLAGS.mark_as_parsed()  # required by grain's worker processes
     with tempfile.TemporaryDirectory() as folder:
         where = make_records(pathlib.Path(folder)) if options.records is None else options.records
         with one_core() as cores:
@@ -62,9 +62,9 @@ def _work(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def one_core() -> Iterator[str]:
-    """Lets this process use one core, where the system can be told so; yields in words what it uses."""
+    """Restricts this process to one core if the system can; yields a description of the cores it uses."""
     if not hasattr(os, 'sched_setaffinity'):
-        yield f'up to {os.cpu_count()} cores (this system cannot be told to use one)'
+        yield f'up to {os.cpu_count()} cores (this system cannot restrict a process to one)'
         return
     every = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(every)})
@@ -78,7 +78,7 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
     """Prints the machine, the data and the medians.
 
     Raises:
-        ValueError: if the split has no clips to train on, or no ground truth.
+        ValueError: the split has no training clips, or no ground truth.
     """
     import cv2
 
@@ -87,11 +87,12 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
     tokenizer = tokenizer_of(source)
     index = clips.training_index(source.videos, NUM_FRAMES)
     if not len(index):
-        raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
-    order = np.random.default_rng(0).integers(len(index), size=num_clips)
-    chosen = [(source[index[row, 0]], *index[row]) for row in order]
-    load = pipeline.LoadClip(source, index, tokenizer, NUM_FRAMES, FRAME_SIZE, 64, 1, augment.Augmentation(), 0.3,
-                             False, 'raise')
+        raise ValueError(f'{source.directory}: split {source.split!r} has no training clips. Name another --split.')
+    order = np.random.default_rng(0).integers(len(index), size=num_clips).tolist()
+    chosen = [(source[index[row, 0]], *index[row].tolist()) for row in order]
+    load = pipeline.LoadClip(source, index, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64,
+                             sentences=1, augmentation=augment.Augmentation(), reverse_probability=0.3,
+                             consecutive=False, on_bad_clip='raise')
     stored = sum(len(part) for record, *_ in chosen for part in (*record.frames, record.film or b''))
     frames = sum(len(record.video.frame_names) for record, *_ in chosen)
     sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
@@ -104,7 +105,7 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
         rng = np.random.default_rng(0)
         for record, _, position, centre in chosen:
             indices = clips.sample_frames(rng, len(record.video.frame_names), centre, NUM_FRAMES)
-            clips.load_sample(record, [record.video.expressions[position]], indices, centre)
+            pipeline.load_sample(record, [record.video.expressions[position]], indices, centre)
 
     def whole_clip() -> None:
         rng = np.random.default_rng(0)
@@ -112,14 +113,15 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
             load.random_map(row, rng)
 
     def loader() -> None:
-        with contextlib.closing(open_batches(source, tokenizer)) as batches:
+        batches = open_batches(source, tokenizer)
+        with contextlib.closing(batches):  # type: ignore[type-var]  # it has close()
             for _ in range(num_clips):
                 next(batches)
 
     print(f'machine   {machine.describe(PACKAGES)}; using {cores}')
     print(f'data      {source.directory}, {len(source)} videos of '
           f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
-          f'{stored / frames / 1024:.0f} KB a frame, {frames / len(chosen):.0f} frames a video')
+          f'{stored / frames / 1024:.0f} KB per frame, {frames / len(chosen):.0f} frames per video')
     print(f'clips     {NUM_FRAMES} frames into {FRAME_SIZE[1]}x{FRAME_SIZE[0]}; median of {runs} runs of '
           f'{num_clips} clips')
     for name, function in (('read a video', read), ('decode', decode), ('read, decode, augment', whole_clip),
@@ -128,11 +130,12 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
 
 
 def measure_workers(source: 'records.Records', num_clips: int, runs: int, workers: Sequence[int]) -> None:
-    """Prints the median of each of these numbers of worker processes, once they have started."""
+    """Prints the median for each number of worker processes, after they have started."""
     tokenizer = tokenizer_of(source)
     for count in workers:
-        with contextlib.closing(open_batches(source, tokenizer, count)) as batches:
-            def load(batches=batches) -> None:
+        batches = open_batches(source, tokenizer, count)
+        with contextlib.closing(batches):  # type: ignore[type-var]  # it has close()
+            def load(batches: 'Iterator[types.Example]' = batches) -> None:
                 for _ in range(num_clips):
                     next(batches)
 
@@ -141,7 +144,7 @@ def measure_workers(source: 'records.Records', num_clips: int, runs: int, worker
 
 def open_batches(source: 'records.Records', tokenizer: 'tokenizers.Tokenizer',
                  workers: int = 0) -> 'Iterator[types.Example]':
-    """Batches of one clip."""
+    """Training batches of one clip."""
     from sgmg_jax.data import augment, pipeline
     return pipeline.train_batches(
         source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
@@ -149,32 +152,32 @@ def open_batches(source: 'records.Records', tokenizer: 'tokenizers.Tokenizer',
 
 
 def tokenizer_of(source: 'records.Records') -> 'tokenizers.Tokenizer':
+    """A small tokenizer trained on the sentences of a split."""
     from sgmg_jax.data import text
     return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
 
 
 def print_row(name: str, seconds: float) -> None:
-    """seconds: a clip."""
-    print(f'{name:22} {1000 * seconds:7.1f} ms a clip {1 / seconds:8.1f} clips/s', flush=True)
+    """Prints a row of the table, given the seconds per clip."""
+    print(f'{name:22} {1000 * seconds:7.1f} ms/clip {1 / seconds:8.1f} clips/s', flush=True)
 
 
 def median_seconds(function: Callable[[], None], runs: int) -> float:
-    """Median wall time of `function`, after one run that is not counted."""
+    """Median wall time of `function`, after one warm-up run."""
     function()
     return statistics.median(machine.seconds(function, runs))
 
 
 def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30) -> pathlib.Path:
-    """Videos of a disc over drifting texture, in the raw layout, built by the repository's builder; their folder.
+    """Generates videos of a disc moving over drifting texture, builds them, and returns the folder of the records.
 
     Raises:
         FileNotFoundError: the builder is not in the current folder.
-        ChildProcessError: it failed; with what it said last.
+        ChildProcessError: the builder failed; has its last message.
     """
     import cv2
     if not pathlib.Path('datasets/build.py').exists():
-        raise FileNotFoundError('datasets/build.py is not here. Run from the root of the repository, or give '
-                                '--records.')
+        raise FileNotFoundError('datasets/build.py: not found. Run from the root of the repository, or give --records.')
     rng = np.random.default_rng(0)
     raw, listed = folder / 'raw', {}
     names = [f'{5 * frame:05d}' for frame in range(num_frames)]
@@ -183,9 +186,9 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
         frames, masks = (raw / 'train' / kind / video for kind in ('JPEGImages', 'Annotations'))
         frames.mkdir(parents=True)
         masks.mkdir(parents=True)
-        # Detail at several scales, so that a JPEG is about as large as that of a real scene.
-        texture = sum(cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720))
-                      for scale in (3, 8, 40)) + 128
+        # Detail at several scales makes a JPEG about as large as that of a real scene.
+        texture = 128 + np.sum([cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720))
+                                for scale in (3, 8, 40)], axis=0)
         for step, name in enumerate(names):
             image = texture[2 * step:2 * step + 360, 4 * step:4 * step + 640]
             image = np.clip(image, 0, 255).astype(np.uint8)

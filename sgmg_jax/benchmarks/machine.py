@@ -1,4 +1,4 @@
-"""What a benchmark ran on."""
+"""The machine that a benchmark runs on: its devices, speed, memory and subprocesses."""
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import importlib.metadata
@@ -11,34 +11,39 @@ import statistics
 import subprocess
 import sys
 import time
+import typing
+
+if typing.TYPE_CHECKING:
+    import jax
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy')
 
 
 def devices(count: int | None = None) -> list:
-    """JAX's devices, or only so many of them.
+    """JAX's devices, or the first `count` of them.
 
     Raises:
-        ValueError: there are not so many, or none of the kind that JAX_PLATFORMS asks for.
+        ValueError: there are fewer, or none of the kind that JAX_PLATFORMS requires.
     """
     import jax
 
     from sgmg_jax import hosts
     hosts.initialize(False, None, None, None)
-    there = jax.devices()
-    if count is not None and count > len(there):
-        raise ValueError(f'--devices={count}: must be at most {len(there)}, the {there[0].platform} devices here.')
-    return there[:count]
+    found = jax.devices()
+    if count is not None and count > len(found):
+        raise ValueError(f'--devices={count}: must be at most {len(found)}, the number of {found[0].platform} devices '
+                         'here.')
+    return found[:count]
 
 
-def cpu():
-    """JAX's device for the CPU. Raises ValueError if JAX_PLATFORMS leaves it out."""
+def cpu() -> 'jax.Device':
+    """JAX's CPU device. Raises ValueError if JAX_PLATFORMS excludes it."""
     import jax
     try:
         return jax.devices('cpu')[0]
     except RuntimeError as error:
         platforms = os.environ.get('JAX_PLATFORMS', '')
-        raise ValueError(f'JAX_PLATFORMS={platforms}: names no CPU, whose backend counts operations. Set '
+        raise ValueError(f'JAX_PLATFORMS={platforms}: must include cpu, whose backend counts operations. Set '
                          f'JAX_PLATFORMS={platforms},cpu.') from error
 
 
@@ -51,7 +56,7 @@ def describe(packages: Sequence[str] = PACKAGES) -> str:
 
 
 def seconds(run: Callable[[], object], runs: int) -> list[float]:
-    """Wall time of each of so many runs of a function without arguments."""
+    """Wall time of each of several runs of a function."""
     times = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -60,13 +65,13 @@ def seconds(run: Callable[[], object], runs: int) -> list[float]:
     return times
 
 
-def matmul_rate(dtype, size: int = 8192) -> float:
-    """Operations a second of a large matrix product on one accelerator, what its peak comes to in practice."""
+def matmul_rate(dtype: str, size: int = 8192) -> float:
+    """FLOP/s of a large matmul on one accelerator: its peak in practice."""
     import jax
     import jax.numpy as jnp
 
     from sgmg_jax import compilation
-    # Random numbers: of ones the product is faster, for less current flows.
+    # Random numbers: a matmul of ones is faster, because it draws less power.
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = compilation.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))
@@ -74,56 +79,54 @@ def matmul_rate(dtype, size: int = 8192) -> float:
 
 
 def peak_memory() -> int:
-    """Bytes of the accelerator, or of this process on a CPU."""
+    """Peak memory in bytes, of the accelerator or, on a CPU, of this process."""
     device = devices()[0].memory_stats()
     return device['peak_bytes_in_use'] if device else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def compile_anew() -> None:
-    """Takes no program from a cache: where compiling is in the time or in the peak of memory that is measured, and
-    where names of operations count, which in a cached program may be those of earlier code."""
+def disable_compilation_cache() -> None:
+    """For measurements that include compilation, in time or peak memory, or need the names of operations: a cached
+    program may have those of earlier code."""
     import jax
     jax.config.update('jax_enable_compilation_cache', False)
 
 
-class TooLarge(ValueError):
-    """What was asked for does not fit the memory."""
+class OutOfMemory(ValueError):
+    """The workload does not fit the memory."""
 
 
 @contextlib.contextmanager
-def fitting() -> Iterator[None]:
-    """What lacks memory in the block, on the device or before it, raises TooLarge."""
+def catch_out_of_memory() -> Iterator[None]:
+    """Raises OutOfMemory if the block runs out of memory, on the device or on the host."""
     import jax
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        raise TooLarge('so much does not fit the memory of the device. Ask for fewer clips, sentences or frames, or '
-                       'for smaller ones.') from error
+        raise OutOfMemory('this does not fit the memory of the device. Use fewer or smaller clips, sentences or '
+                          'frames.') from error
 
 
-def lines_of(command: Sequence[str]) -> Iterator[str]:
-    """What a Python process of this package prints, line by line; what it says on stderr appears on this one's.
-
-    Args:
-        command: without the interpreter.
+def output_lines(arguments: Sequence[str]) -> Iterator[str]:
+    """Runs Python with these arguments and yields the lines that it prints; its stderr goes to ours.
 
     Raises:
-        SystemExit: it has failed, and said why; with its status.
-        ChildProcessError: a signal has ended it.
+        SystemExit: the process failed with an error message; has its exit status.
+        ChildProcessError: a signal ended it.
     """
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None  # a pipe
         yield from process.stdout
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        hint = ' Where nobody sent that, memory ran out: ask for less at once.' * (name == 'SIGKILL')
-        raise ChildProcessError(f'python {" ".join(command)}: {name} has ended it.{hint}')
+        hint = ' If nobody sent it, memory ran out: use a smaller batch.' * (name == 'SIGKILL')
+        raise ChildProcessError(f'python {" ".join(arguments)}: was ended by {name}.{hint}')
     if process.returncode:
         sys.exit(process.returncode)
 
 
-def _processor():
+def _processor() -> str:
     info = pathlib.Path('/proc/cpuinfo')
     names = [line.split(':')[1].strip() for line in info.read_text().splitlines()
              if line.startswith('model name')] if info.exists() else []

@@ -1,17 +1,17 @@
-"""How fast a clip and several sentences become masks (SgMg, Figure 6): frames x sentences a second.
+"""Inference throughput for several sentences about one clip (SgMg, Figure 6), in frames x sentences per second.
 
     python -m sgmg_jax.benchmarks.multi_object --out=runs/multi_object
     python -m sgmg_jax.benchmarks.multi_object --frames=36 --dtype=bfloat16 --together=10     # on an accelerator
 
-Three ways, in turn in one process:
+Three methods, in turn in one process:
 
-    a   SgMg, run for each sentence from the frames on, as the release does
-    b   SgMg, the video encoded once, `--together` sentences in a call
+    a   SgMg, from the frames for each sentence, as in the release
+    b   SgMg, encoding the video once, with `--together` sentences per call
     c   Fast SgMg, all sentences in one pass
 
-Random weights, RoBERTa-base; a way ends with the mask logits of all sentences at the padded size. The median of
-several runs counts. In <out> it leaves multi_object.json and multi_object.png. --memory prints instead the peak memory
-of c with one sentence and with ten, each in a process of its own.
+Random weights, RoBERTa-base. Each method ends with the mask logits of all sentences at the padded size. Reports the
+median of several runs, and writes multi_object.json and multi_object.png to <out>. --memory prints instead the peak
+memory of c with one sentence and with ten, each in its own process.
 """
 import argparse
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ import statistics
 import sys
 import time
 import typing
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -32,11 +33,11 @@ from sgmg_jax.benchmarks import machine, step
 if typing.TYPE_CHECKING:
     import matplotlib.figure
 
-WAYS = {'a': 'SgMg, from the frames for each sentence', 'b': 'SgMg, the video encoded once', 'c': 'Fast SgMg'}
+METHODS = {'a': 'SgMg, from the frames for each sentence', 'b': 'SgMg, the video encoded once', 'c': 'Fast SgMg'}
 
 
-def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable]:
-    """The three ways: name -> function(number of sentences, `most` at most) that runs to its end."""
+def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int], Any]]:
+    """The three methods: name -> function(number of sentences, at most `most`) that runs to completion."""
     import jax
     import jax.numpy as jnp
 
@@ -47,7 +48,7 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable]:
                  dtype=jnp.dtype(options.dtype))
     models = sgmg.SgMg(**sizes), multi_instance.FastSgMg(**sizes)
     rng = np.random.default_rng(0)
-    # Norms' scales are near 1, or the sentences would hardly matter.
+    # Scales of norms are near 1; otherwise the sentences would hardly matter.
     parameters = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32) + (path[-1].key == 'scale')),
         systems.parameter_shapes(models[1]))
@@ -85,34 +86,34 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable]:
 
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], float]:
-    """{way: {number of sentences: frames x sentences a second}}; and the greatest difference of a's and b's logits,
-    relative to the greatest logit."""
-    ways = prepare(options, max(options.sentences))
-    cases = [(way, count) for count in options.sentences for way in ways]
-    for way, count in tqdm.tqdm(cases, desc='compiling'):
-        if way != 'a' or count == options.sentences[0]:
-            ways[way](count)
+    """{method: {number of sentences: frames x sentences per second}}, and the maximal difference between the logits of
+    a and b relative to the largest logit."""
+    methods = prepare(options, max(options.sentences))
+    cases = [(method, count) for count in options.sentences for method in methods]
+    for method, count in tqdm.tqdm(cases, desc='compiling'):
+        if method != 'a' or count == options.sentences[0]:
+            methods[method](count)
     count = options.sentences[-1]
-    ours, theirs = (np.concatenate(ways[way](count)) for way in 'ba')
-    seconds = {case: [] for case in cases}
+    ours, theirs = (np.concatenate(methods[method](count)) for method in 'ba')
+    seconds: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     for _ in tqdm.trange(options.runs, desc='measuring', unit='run'):
-        for way, count in cases:
+        for method, count in cases:
             started = time.perf_counter()
-            ways[way](count)
-            seconds[way, count].append(time.perf_counter() - started)
-    rates = {way: {count: options.frames * count / statistics.median(seconds[way, count])
-                   for count in options.sentences} for way in ways}
+            methods[method](count)
+            seconds[method, count].append(time.perf_counter() - started)
+    rates = {method: {count: options.frames * count / statistics.median(seconds[method, count])
+                      for count in options.sentences} for method in methods}
     return rates, float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def plot(rates: dict[str, dict[int, float]], title: str) -> 'matplotlib.figure.Figure':
-    """The picture of Figure 6: a line for each way."""
+    """The plot of Figure 6: a line per method."""
     import matplotlib.figure
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
-    for (way, of_counts), marker in zip(rates.items(), 'osD'):
-        axes.plot(list(of_counts), list(of_counts.values()), marker=marker, label=WAYS[way])
-    axes.set(xlabel='sentences asked of a clip', ylabel='frames x sentences a second', ylim=(0, None), title=title)
+    for (method, of_counts), marker in zip(rates.items(), 'osD'):
+        axes.plot(list(of_counts), list(of_counts.values()), marker=marker, label=METHODS[method])
+    axes.set(xlabel='sentences per clip', ylabel='frames x sentences / s', ylim=(0, None), title=title)
     axes.set_xticks(list(of_counts))
     axes.grid(alpha=0.3)
     axes.legend()
@@ -120,10 +121,10 @@ def plot(rates: dict[str, dict[int, float]], title: str) -> 'matplotlib.figure.F
 
 
 def print_memory(arguments: Sequence[str]) -> None:
-    """The peak of way c with one sentence and with ten."""
+    """Prints the peak memory of method c with one sentence and with ten."""
     for count in (1, 10):
-        *_, where, peak = machine.lines_of(['-m', 'sgmg_jax.benchmarks.multi_object', *arguments,
-                                            f'--peak-of={count}'])
+        *_, where, peak = machine.output_lines(['-m', 'sgmg_jax.benchmarks.multi_object', *arguments,
+                                                f'--peak-of={count}'])
         print(f'{count:>3} sentences, peak memory {float(peak) / 2 ** 30:.2f} GiB; {where.strip()}')
 
 
@@ -132,16 +133,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.multi_object', __doc__, allow_abbrev=False)
     count = commands.whole(1, 1000)
     parser.add_argument('--sentences', type=count, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E',
-                        help='of a clip; several numbers are measured in turn (default: 1 2 4 5 10 20)')
+                        help='sentences per clip; several numbers are measured in turn '
+                        '(default: 1 2 4 5 10 20)')
     parser.add_argument('--together', type=count, default=1, metavar='E',
-                        help='sentences in a call of b (default: %(default)s)')
+                        help='sentences per call of b (default: %(default)s)')
     step.add_sizes(parser)
     parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=3, metavar='N',
-                        help='timed runs after one to warm up (default: %(default)s)')
+                        help='timed runs after one warm-up run (default: %(default)s)')
     parser.add_argument('--out', type=pathlib.Path, default='runs/multi_object', metavar='FOLDER',
                         help='default: %(default)s')
-    parser.add_argument('--memory', action='store_true', help='peak memory instead')
-    parser.add_argument('--peak-of', type=count, metavar='E', help='of c with E sentences, in this process, in bytes')
+    parser.add_argument('--memory', action='store_true', help='measure peak memory instead')
+    parser.add_argument('--peak-of', type=count, metavar='E', help='print the peak memory of c with E sentences')
     arguments = list(sys.argv[1:] if argv is None else argv)
     return commands.exit_with(functools.partial(_work, arguments), parser, arguments)
 
@@ -149,8 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     step.check_sizes(options, 'sgmg')
     if options.peak_of:
-        machine.compile_anew()  # On a CPU compiling is in the peak.
-        with machine.fitting():
+        machine.disable_compilation_cache()  # On a CPU the peak includes compilation.
+        with machine.catch_out_of_memory():
             prepare(options, options.peak_of)['c'](options.peak_of)
         print(machine.describe(), machine.peak_memory(), sep='\n')
         return
@@ -158,20 +160,21 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
             f'{options.dtype}')
     print(size)
     if options.memory:
-        print_memory(arguments)  # before JAX is asked anything, or this process would hold the accelerator's memory
+        print_memory(arguments)  # before JAX starts here, which would take the memory of the accelerator
         return
     from sgmg_jax import compilation
-    options.out.mkdir(parents=True, exist_ok=True)  # If that fails, better now than after the measurement.
+    options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after the measurement
     compilation.keep_programs()
     print(machine.describe())
-    with machine.fitting():
+    with machine.catch_out_of_memory():
         rates, difference = measure(options)
-    print('frames x sentences a second\n' + f'{"E":>4}' + ''.join(f'{name:>10}' for name in (*rates, 'b / a', 'c / a')))
+    print('frames x sentences per second')
+    print(f'{"E":>4}' + ''.join(f'{name:>10}' for name in (*rates, 'b / a', 'c / a')))
     for count in options.sentences:
         a, b, c = (of_counts[count] for of_counts in rates.values())
         print(f'{count:>4}{a:>10.3f}{b:>10.3f}{c:>10.3f}{b / a:>10.2f}{c / a:>10.2f}')
-    print('\n'.join(f'{way}   {what}' for way, what in WAYS.items()))
-    print(f"b's logits differ from a's by at most {difference:.1e} of the greatest")
+    print('\n'.join(f'{method}   {what}' for method, what in METHODS.items()))
+    print(f'logits of a and b differ by at most {difference:.1e} of the largest')
     with files.replacing(options.out / 'multi_object.json') as partial:
         partial.write_text(json.dumps({'machine': machine.describe(), 'size': size, 'together': options.together,
                                        'rates': rates, 'difference': difference}, indent=1) + '\n')

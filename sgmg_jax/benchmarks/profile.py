@@ -1,12 +1,12 @@
-"""Where the time of a step goes: by the parts of the model, and the costliest operations.
+"""Where a step spends its time: per part of the model, and in the most expensive operations.
 
-    python -m sgmg_jax.benchmarks.profile --mode=train --batch 4 --dtype=bfloat16        # options as of benchmarks.step
+    python -m sgmg_jax.benchmarks.profile --mode=train --batch 4 --dtype=bfloat16      # options as in benchmarks.step
 
-An operation belongs to the part of the model whose code it stems from (Flax writes that into the compiled program);
-several that XLA fused belong to that of the last of them. Shares are of the device's busy time; what is missing from
-it to the median of a step is idle, as between two launches (a CPU does several at once: there it may be more). On a
-GPU the step is not recorded as a CUDA graph here, because the operations of a graph lose their names: its time is a
-little longer than in benchmarks.step.
+An operation belongs to the part of the model whose code created it (Flax writes this into the compiled program); a
+fusion belongs to the part of its last operation. Shares are of the busy time of the device. The median time of a step
+minus the busy time is idle, for example between launches (a CPU runs several operations at once, so its busy time may
+exceed the median). On a GPU the step is not captured as a CUDA graph here, because operations in a graph lose their
+names: it is slightly slower than in benchmarks.step.
 """
 import argparse
 import collections
@@ -23,7 +23,7 @@ from sgmg_jax.benchmarks import machine, step
 
 
 def part_of(name: str) -> tuple[str, bool]:
-    """(method and submodule, whether of the backward pass) of an operation's name in the compiled program.
+    """(method and submodule, whether in the backward pass) of an operation, by its name in the compiled program.
 
     'jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/word_attention/dot' -> ('fuse word_attention', True)
     """
@@ -41,17 +41,19 @@ def part_of(name: str) -> tuple[str, bool]:
 
 
 def operations(text: str) -> dict[str, str]:
-    """{operation of a compiled program: its name in the traced one}, '' for none, without those that only hold others
-    (loops, calls). A fusion without a name has that of its last operation."""
-    names, fused, computation = {}, {}, ''
+    """{operation of a compiled program: its name in the traced one, or ''}, without operations that only contain others
+    (loops, calls). A fusion without a name gets that of its last operation."""
+    names: dict[str, str] = {}
+    fused: dict[str, str] = {}
+    computation = ''
     for line in text.splitlines():
         if start := re.match(r'%?([\w.\-]+) \(.*\{$', line):
             computation = start[1]
         elif found := re.match(r'\s+(?:ROOT )?%?([\w.\-]+) = (?:\(.*?\)|\S+) ([\w\-]+)\((.*)', line):
             operation, kind, rest = found.groups()
-            name = re.search(r'op_name="([^"]*)"', rest)
+            named = re.search(r'op_name="([^"]*)"', rest)
             fusion = re.search(r'calls=%?([\w.\-]+)', rest)
-            name = name[1] if name else fused.get(fusion[1], '') if fusion else ''
+            name = named[1] if named else fused.get(fusion[1], '') if fusion else ''
             fused[computation] = name or fused.get(computation, '')
             if kind not in ('while', 'call', 'conditional'):
                 names[operation] = name
@@ -59,7 +61,7 @@ def operations(text: str) -> dict[str, str]:
 
 
 def device_seconds(run: Callable[[], object], runs: int) -> dict[str, float]:
-    """{operation of the compiled program: seconds of the device}, the mean of several runs."""
+    """{operation of the compiled program: seconds on the device}, the mean of several runs."""
     import jax
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
@@ -68,7 +70,7 @@ def device_seconds(run: Callable[[], object], runs: int) -> dict[str, float]:
         file, = pathlib.Path(folder).rglob('*.xplane.pb')
         planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
         on_device = [plane for plane in planes if plane.name.startswith('/device:')]
-        seconds = collections.Counter()
+        seconds: dict[str, float] = collections.defaultdict(float)
         for plane in on_device or planes:
             for line in plane.lines:
                 for event in line.events:
@@ -82,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = step.make_parser('profile', __doc__)
     parser.add_argument('--mode', choices=['forward', 'train'], required=True, help='what to profile')
     parser.add_argument('--top', type=commands.whole(0, 10 ** 6), default=15, metavar='N',
-                        help='operations listed (default: %(default)s)')
+                        help='number of operations to list (default: %(default)s)')
     return commands.exit_with(_work, parser, argv)
 
 
@@ -90,25 +92,26 @@ def _work(options: argparse.Namespace) -> None:
     batch = step.only_batch(options)
     step.check_sizes(options, options.model, batch)
     os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_enable_command_buffer='
-    machine.compile_anew()
-    with machine.fitting():
+    machine.disable_compilation_cache()
+    with machine.catch_out_of_memory():
         compiled, run, _ = step.prepare(options, batch)
         run()
     times = machine.seconds(run, options.runs)
-    names = operations(compiled.as_text())
-    seconds = collections.Counter({operation: spent for operation, spent in device_seconds(run, options.runs).items()
-                                   if operation in names})
-    parts, busy = collections.defaultdict(lambda: [0.0, 0.0]), seconds.total()
+    names = operations(compiled.as_text() or '')
+    seconds = {operation: spent for operation, spent in device_seconds(run, options.runs).items()
+               if operation in names}
+    parts: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])  # forward, backward
+    busy = sum(seconds.values())
     for operation, spent in seconds.items():
         part, backward = part_of(names[operation])
         parts[part][backward] += spent
     print(f'{step.describe(options)}, {options.mode}, {batch} clip(s)', machine.describe(), sep='\n')
-    print(f'a step takes {statistics.median(times):.4f} s, of which the device is busy {busy:.4f} s')
+    print(f'a step takes {statistics.median(times):.4f} s, the device is busy for {busy:.4f} s of it')
     print(f'{"part":45}{"forward":>12}{"backward":>12}{"share":>8}')
-    for part, (forward, backward) in sorted(parts.items(), key=lambda item: -sum(item[1])):
-        print(f'{part:45}{1e3 * forward:>9.2f} ms{1e3 * backward:>9.2f} ms{(forward + backward) / busy:>8.1%}')
-    print(f'{"the costliest operations":93}share')
-    for operation, spent in seconds.most_common(options.top):
+    for part, (ahead, back) in sorted(parts.items(), key=lambda item: -sum(item[1])):
+        print(f'{part:45}{1e3 * ahead:>9.2f} ms{1e3 * back:>9.2f} ms{(ahead + back) / busy:>8.1%}')
+    print(f'{"the most expensive operations":93}share')
+    for operation, spent in sorted(seconds.items(), key=lambda item: -item[1])[:options.top]:
         print(f'{operation[:30]:32}{names[operation][-58:]:60}{spent / busy:>6.1%}')
 
 

@@ -1,11 +1,11 @@
-"""A training step on 1, 2, 4, 8 devices, as many as there are, each with the same number of clips.
+"""A training step on 1, 2, 4 and 8 devices (as far as available), with the same number of clips on each.
 
     python -m sgmg_jax.benchmarks.scaling
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python -m sgmg_jax.benchmarks.scaling --height=160 --width=160
 
-`of ideal` is clips a second against the number of devices times those of one: what is missing to 100 % is
-communication, and waiting for the slowest. Virtual devices of a CPU, as in the second line, share its cores: they show
-that it runs, and what is lost to the splitting itself (clips a second should stay as they are), no more.
+`of ideal` is the speed-up divided by the number of devices; the rest is communication, and waiting for the slowest
+device. Virtual CPU devices, as in the second line, share the cores of the CPU: they only show that it runs, and what
+sharding itself costs (clips/s should stay constant).
 """
 import argparse
 from collections.abc import Sequence
@@ -28,18 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     batch = step.only_batch(options)
     step.check_sizes(options, options.model, batch)
-    # Asked in a process of its own: one that holds an accelerator leaves no memory to the others.
-    *_, there = map(int, machine.lines_of(['-c', COUNT.format(options.devices)]))
-    counts = [count for count in (1, 2, 4, 8) if count <= there and count % options.fsdp == 0]
+    # Counted in a subprocess: a process that holds an accelerator leaves no memory for others.
+    *_, available = map(int, machine.output_lines(['-c', COUNT.format(options.devices)]))
+    counts = [count for count in (1, 2, 4, 8) if count <= available and count % options.fsdp == 0]
     if not counts:
-        raise ValueError(f'--fsdp={options.fsdp}: must divide 1, 2, 4 or 8 devices, of which {there} are here to be '
-                         'measured on.')
-    print(f'{step.describe(options)}, {batch} clip(s) a device')
+        raise ValueError(f'--fsdp={options.fsdp}: must divide 1, 2, 4 or 8 devices, of which {available} are '
+                         'available.')
+    print(f'{step.describe(options)}, {batch} clip(s) per device')
     alone = None
     for count in counts:
-        row, = step.in_a_process('train', [*arguments, f'--devices={count}'])
+        row, = step.measure_in_subprocess('train', [*arguments, f'--devices={count}'])
         if row is None:
-            raise ValueError(f'--batch={batch}: so many clips do not fit the memory of a device.')
+            raise ValueError(f'--batch={batch}: these clips do not fit the memory of a device. Use fewer.')
         if alone is None:
             alone = row['clips'] / count
             print(row['machine'])

@@ -1,12 +1,12 @@
-"""Seconds to score a set of Ref-DAVIS17's size: 30 sequences, 1,999 frames, 61 objects, one annotator's folder.
+"""Seconds to score a set of the size of Ref-DAVIS17: 30 sequences, 1,999 frames, 61 objects, one annotator.
 
     python -m sgmg_jax.benchmarks.score [--processes=N] [--annotators=1]
 
-Ground truth and predictions are made in a temporary folder: blobs with wavy outlines that move and change, and the
-same ones disturbed. What is timed is the whole command `python -m sgmg_jax.score davis`, start and reading included.
+Generates ground truth and predictions in a temporary folder: moving blobs with changing, wavy outlines, and the same
+with noise. Times the whole command `python -m sgmg_jax.score davis`, including start-up and reading.
 """
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import json
 import os
 import pathlib
@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 
+from jaxtyping import Float64, UInt8
 import numpy as np
 
 from sgmg_jax import commands
 
 HEIGHT = 480
-# Sequence, frames, width, objects of DAVIS-2017's validation set.
+# (sequence, frames, width, objects) of the validation set of DAVIS-2017.
 SEQUENCES = (
     ('bike-packing', 69, 910, 2), ('blackswan', 50, 854, 1), ('bmx-trees', 80, 854, 2), ('breakdance', 84, 854, 1),
     ('camel', 90, 854, 1), ('car-roundabout', 75, 854, 1), ('car-shadow', 40, 854, 1), ('cows', 104, 854, 1),
@@ -32,8 +33,9 @@ SEQUENCES = (
 PACKAGES = 'numpy', 'opencv-python-headless', 'pillow', 'scipy'
 
 
-def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1) -> None:
-    """Writes <root>/DAVIS as the data set has it and <root>/results of `annotators` (1 or 4), in index PNGs."""
+def write_set(root: pathlib.Path, sequences: Iterable[tuple[str, int, int, int]] = SEQUENCES, annotators: int = 1
+              ) -> None:
+    """Writes index PNGs: <root>/DAVIS in the layout of the data set, and <root>/results for 1 or 4 annotators."""
     import tqdm
     rng = np.random.default_rng(0)
     truth = root / 'DAVIS/Annotations_unsupervised/480p'
@@ -55,7 +57,8 @@ def write_set(root: pathlib.Path, sequences=SEQUENCES, annotators: int = 1) -> N
     (lists / 'val.txt').write_text(''.join(f'{name}\n' for name, *_ in sequences))
 
 
-def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
+def _blobs(width: int, centres: Float64[np.ndarray, 'N 2'], radius: Float64[np.ndarray, ' N'],
+           outlines: Float64[np.ndarray, 'N 2 12']) -> UInt8[np.ndarray, 'H W']:
     import cv2
     angle = np.linspace(0, 2 * np.pi, 400, endpoint=False)
     waves = np.stack([np.sin(np.arange(1, 13)[:, None] * angle), np.cos(np.arange(1, 13)[:, None] * angle)])
@@ -67,7 +70,7 @@ def _blobs(width: int, centres, radius, outlines) -> np.ndarray:
     return index_map
 
 
-def _save(path: pathlib.Path, index_map: np.ndarray):
+def _save(path: pathlib.Path, index_map: UInt8[np.ndarray, 'H W']) -> None:
     from PIL import Image
 
     from sgmg_jax import pictures
@@ -81,9 +84,9 @@ def _save(path: pathlib.Path, index_map: np.ndarray):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.score', __doc__)
-    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='default: %(default)s, all cores')
+    parser.add_argument('--processes', type=int, default=os.cpu_count(), help='default: all cores, here %(default)s')
     parser.add_argument('--annotators', type=int, default=1, choices=[1, 4], help='default: %(default)s')
-    parser.add_argument('--runs', type=int, default=3, help='timed runs (default: %(default)s)')
+    parser.add_argument('--runs', type=int, default=3, help='number of timed runs (default: %(default)s)')
     return commands.exit_with(_work, parser, argv)
 
 

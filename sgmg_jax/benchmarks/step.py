@@ -1,20 +1,19 @@
-"""Time, memory and operations of SgMg, or SOC: a forward pass, and a training step.
+"""Time, memory and FLOPs of a forward pass and of a training step, of SgMg or SOC.
 
     python -m sgmg_jax.benchmarks.step
     python -m sgmg_jax.benchmarks.step --model=soc
     python -m sgmg_jax.benchmarks.step --backbone=base --batch 1 8 16 --dtype=bfloat16      # on an accelerator
 
-Each mode runs in a process of its own, since memory peaks are per process; the batches in rising order, each of which
-then has the highest peak so far. One that does not fit the device ends its mode. Random weights, RoBERTa-base, AdamW;
-frames are padded to multiples of 16 for SgMg's forward pass, as the release does it, not at all for SOC's, and of 32
-in training.
+Each mode runs in its own process, because peak memory is per process, with batches in increasing order, so that each
+one sets a new peak. A batch that does not fit the device ends its mode. Random weights, RoBERTa-base, AdamW. Frames are
+padded to multiples of 32 in training; in a forward pass to multiples of 16 for SgMg, as in its release, and not at all
+for SOC.
 
-`first` is the first step with its compilation: the cache of compiled programs is off, also for the sake of `memory`,
-which on a CPU includes what compiling takes. Operations are XLA's count for the program as it is written, and their
-rate is given as a part of what a large matrix product of the same type reaches on the device: the nearer to 100 %, the
-less is lost to memory traffic and launches. The count is made by JAX's CPU backend: a JAX_PLATFORMS in the environment
-must name it too (cuda,cpu). XLA counts a loop's body once: on a CPU, where the windows of the backbone and the
-feed-forward layers go through in loops, both figures are too low, and left out.
+`first` is the first step including compilation. The compilation cache is off, also because of `memory`, which on a CPU
+includes the memory of compilation. `operations` is XLA's FLOP count of the program as written. `of peak` is FLOP/s
+divided by that of a large matmul in the same dtype; the rest is lost to memory traffic and launches. JAX's CPU backend
+does the counting: JAX_PLATFORMS, if set, must include cpu (cuda,cpu). XLA counts the body of a loop once: on a CPU,
+where the windows of the backbone and the feed-forward layers run in loops, both would be too low, and are left out.
 """
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ import statistics
 import sys
 import time
 import typing
+from typing import Any
 
 from ml_collections import ConfigDict
 import numpy as np
@@ -34,12 +34,14 @@ from sgmg_jax import config as configs
 from sgmg_jax.benchmarks import machine
 
 if typing.TYPE_CHECKING:
+    import jax
+
     from sgmg_jax import types
 
-# What systems.SYSTEMS and video_swin.SIZES have, so that --help need not import them.
+# Copies of systems.SYSTEMS and video_swin.SIZES: --help does not import them.
 MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
 BACKBONES = 'tiny', 'small', 'base', 'demo'
-SMALLEST = 129  # pixels a side of a frame of SgMg
+SMALLEST = 129  # pixels, the shortest side of a frame of SgMg
 MOST_TOKENS = 512  # of RoBERTa-base
 OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),),
                             freeze=('text_backbone/.*',), weight_decay=5e-4, clip_norm=0.1, warmup_steps=0,
@@ -47,7 +49,7 @@ OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_en
 
 
 def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 'types.Example':
-    """Random clips with one object each."""
+    """A batch of random clips with one object each, padded to a multiple of so many pixels."""
     from sgmg_jax import types
     height, width = (-(-n // multiple) * multiple for n in (options.height, options.width))
     shape = (clips, options.frames, height, width)
@@ -66,12 +68,14 @@ def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
-def prepare(options: argparse.Namespace, batch: int) -> tuple:
-    """The compiled step of options.mode with so many clips a device; a function without arguments that runs it to its
-    end; the step itself with its arguments, for `count_operations`.
+def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compiled', Callable[[], object], tuple]:
+    """The step of options.mode with `batch` clips per device.
+
+    Returns:
+        the compiled step; a function that runs it to completion; the step with its arguments, for `count_operations`.
 
     Raises:
-        ValueError: for devices that are not there, or are not a multiple of options.fsdp.
+        ValueError: there are fewer devices, or their number is not a multiple of options.fsdp.
     """
     import jax
     import jax.numpy as jnp
@@ -98,8 +102,9 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple:
                          for part in (shapes.trainable, shapes.frozen))
     everywhere = NamedSharding(mesh, PartitionSpec())
 
-    def forward(parameters, example):
-        return model.apply({'params': parameters}, example.clip, example.text, queries.best_query)[2].masks
+    def forward(parameters: dict, example: 'types.Example') -> 'jax.Array':
+        outputs: Any = model.apply({'params': parameters}, example.clip, example.text, queries.best_query)
+        return outputs[2].masks
 
     with jax.set_mesh(mesh):
         multiple = model.conventions.pixels if options.mode == 'forward' else 32
@@ -112,11 +117,11 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple:
         train_step = steps.make_train_step(model, system, optimizer, 0)
         shardings = sharding.parameter_shardings(mesh, shapes)
         state = jax.device_put(
-            steps.TrainState(np.zeros((), np.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
+            steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
         compiled = compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
             state, example).compile()
 
-    def run():
+    def run() -> None:
         nonlocal state
         state, metrics = compiled(state, example)
         jax.block_until_ready((state, metrics))
@@ -124,13 +129,13 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple:
     return compiled, run, (train_step, state, example)
 
 
-def count_operations(step: Callable, *arguments) -> float:
-    """XLA's count of floating-point operations in a function of arrays, as it is written.
+def count_operations(step: Callable, *arguments: object) -> float:
+    """XLA's FLOP count of a function of arrays, as written.
 
-    In a program compiled for a GPU the matrix products are calls of a library, which count as none.
+    Counted on the CPU: in a program compiled for a GPU, matmuls are library calls, which XLA counts as nothing.
 
     Raises:
-        ValueError: JAX_PLATFORMS leaves out the CPU.
+        ValueError: JAX_PLATFORMS excludes the CPU.
     """
     import jax
     from jax.sharding import SingleDeviceSharding
@@ -138,20 +143,24 @@ def count_operations(step: Callable, *arguments) -> float:
     from sgmg_jax import compilation
     cpu = SingleDeviceSharding(machine.cpu())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
-    return compilation.jit(step).lower(*shapes).cost_analysis()['flops']
+    analysis: Any = compilation.jit(step).lower(*shapes).cost_analysis()
+    return analysis['flops']
 
 
-def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict | None:
-    """What a row of the table says, and the machine in words: seconds, bytes, operations of one device and their share
-    of its rate, a second (without a rate, None: XLA's count is none). None: the device's memory is too small."""
-    for module in ('systems', 'training.step'):  # Importing is no part of the first step.
+def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict[str, Any] | None:
+    """A row of the table, in seconds and bytes, and the description of the machine; None if memory runs out.
+
+    Args:
+        rate: FLOP/s of a large matmul on one device, of which the row gives the share; None: do not count FLOPs.
+    """
+    for module in ('systems', 'training.step'):  # Importing is not part of the first step.
         importlib.import_module(f'sgmg_jax.{module}')
     started = time.perf_counter()
     try:
-        with machine.fitting():
+        with machine.catch_out_of_memory():
             _, run, program = prepare(options, batch)
             run()
-    except machine.TooLarge:
+    except machine.OutOfMemory:
         return None
     first = time.perf_counter() - started
     times = machine.seconds(run, options.runs)
@@ -162,16 +171,19 @@ def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict
     return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
             'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
             'frames': clips * options.frames / median, 'operations': operations,
-            'share': operations / median / rate if rate else None}
+            'share': operations / median / rate if operations and rate else None}
 
 
-def in_a_process(mode: str, arguments: Sequence[str]) -> Iterator[dict | None]:
-    """What `measure` says there, batch by batch; stops after the first that does not fit. Raises as `lines_of`."""
-    yield from map(json.loads, machine.lines_of(['-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']))
+def measure_in_subprocess(mode: str, arguments: Sequence[str]) -> Iterator[dict[str, Any] | None]:
+    """The results of `measure` in a subprocess, per batch, up to the first that does not fit the memory.
+
+    Raises: as `machine.output_lines`.
+    """
+    yield from map(json.loads, machine.output_lines(['-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']))
 
 
 def add_sizes(parser: argparse.ArgumentParser) -> None:
-    """The arguments that say how large a clip is, and of which type its numbers."""
+    """Adds the arguments for the size of a clip, and the dtype."""
     parser.add_argument('--backbone', default='tiny', choices=BACKBONES)
     parser.add_argument('--frames', type=commands.whole(1, 1000), default=5, metavar='T', help='default: %(default)s')
     for name, default in (('height', 360), ('width', 640)):
@@ -183,10 +195,10 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None:
-    """Raises ValueError for frames that are too small for the model, or too much for any device."""
+    """Raises ValueError if frames are too small for the model, or too many pixels for any device."""
     height, width = options.height, options.width
     if model != 'soc' and min(height, width) < SMALLEST:
-        raise ValueError(f'--height={height} --width={width}: frames of SgMg must have at least {SMALLEST} pixels a '
+        raise ValueError(f'--height={height} --width={width}: frames of SgMg must have at least {SMALLEST} pixels per '
                          'side.')
     pixels = clips * options.frames * height * width
     if pixels > configs.MOST_PIXELS:
@@ -195,32 +207,33 @@ def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None
 
 
 def only_batch(options: argparse.Namespace) -> int:
-    """The number of --batch. Raises ValueError if there are several."""
+    """The value of --batch. Raises ValueError if there are several."""
     if len(options.batch) > 1:
-        raise ValueError(f'--batch {" ".join(map(str, options.batch))}: give one number of clips a device.')
+        raise ValueError(f'--batch {" ".join(map(str, options.batch))}: must be one number of clips per device.')
     return options.batch[0]
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
-    """The parser of a command that measures steps: this one, or another with the same options."""
-    # No abbreviations: what is passed on to other processes would be ambiguous there.
+    """The parser of a command that measures steps: this one, and others with the same options."""
+    # No abbreviations: in the subprocess, which has more options, they could be ambiguous.
     parser = commands.make_parser(f'python -m sgmg_jax.benchmarks.{name}', description, allow_abbrev=False)
     parser.add_argument('--model', default='sgmg', choices=MODELS)
     add_sizes(parser)
     parser.add_argument('--batch', type=commands.whole(1, 2 ** 20), nargs='+', default=[1], metavar='B',
-                        help='clips a device; benchmarks.step takes several, one after the other (default: 1)')
+                        help='clips per device; benchmarks.step accepts several values (default: 1)')
     count = commands.whole(1, 2 ** 16)
-    parser.add_argument('--fsdp', type=count, default=1, metavar='N', help='devices that share a copy of the '
+    parser.add_argument('--fsdp', type=count, default=1, metavar='N', help='devices that share one copy of the '
                         'parameters (default: %(default)s)')
-    parser.add_argument('--devices', type=count, metavar='N', help='only so many (default: all)')
+    parser.add_argument('--devices', type=count, metavar='N', help='number of devices to use (default: all)')
     parser.add_argument('--remat', action='store_true',
                         help='recompute the blocks of backbone and transformer in the backward pass')
     parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=5, metavar='N',
-                        help='timed runs after one to warm up (default: %(default)s)')
+                        help='timed runs after one warm-up run (default: %(default)s)')
     return parser
 
 
 def describe(options: argparse.Namespace) -> str:
+    """One line: model, backbone, size of a clip, dtype."""
     return (f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
             f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}')
 
@@ -236,11 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     check_sizes(options, options.model, max(options.batch))
     if options.mode:
-        machine.compile_anew()
-        # Before a model is there, so that the product's memory is not in its peak.
+        machine.disable_compilation_cache()
+        # Before the model exists, so that the memory of the matmul is not part of the peak.
         rate = None
         if machine.devices(options.devices)[0].platform != 'cpu':
-            machine.cpu()  # Without it operations cannot be counted; better known now than after the steps.
+            machine.cpu()  # Needed to count operations; fails now rather than after the steps.
             rate = machine.matmul_rate(options.dtype)
         for batch in sorted(options.batch):
             row = measure(options, batch, rate)
@@ -253,16 +266,16 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
           f'{"memory":>11}{"operations":>13}{"of peak":>9}')
     where = None
     for mode in ('forward', 'train'):
-        # In this order zip asks for a row after the last, and so sees whether the process ended well.
-        for row, batch in zip(in_a_process(mode, arguments), sorted(options.batch)):
+        # In this order zip asks for a row after the last one, and so raises if the process failed.
+        for row, batch in zip(measure_in_subprocess(mode, arguments), sorted(options.batch)):
             if row is None:
                 print(f'{mode:8}{batch:>6}  does not fit the memory of the device')
                 continue
-            where, known = row['machine'], row['operations'] is not None
+            where, counted = row['machine'], row['operations'] is not None
             print(f'{mode:8}{batch:>6}'
                   + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
                   + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
-                  + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if known else f'{"-":>13}{"-":>9}'),
+                  + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if counted else f'{"-":>13}{"-":>9}'),
                   flush=True)
     if where:
         print(where)

@@ -1,168 +1,186 @@
-"""The official state dicts' names and layouts, SgMg's and SOC's, and ours.
+"""Tensor names and layouts of the official state dicts, SgMg's and SOC's, and of our parameters.
 
-RULES says for every official name (a regular expression) where it goes, and the same table is read
-backwards. Matrices and convolutions come as PyTorch's (out, in, ...) and become (..., in, out),
-reshaped to our parameter; everything else is copied. An official tensor that holds several of our
-parameters is split. Nothing is computed, so the way to and fro changes no bit.
+RULES is a table of official names and our paths; it is read in both directions. PyTorch's matrices and convolutions
+(out, in, ...) become (..., in, out), reshaped to our parameter; all other tensors are copied. An official tensor that
+holds several of our parameters is split. Nothing is computed, so converting to and fro changes no bit.
 """
 import collections
-import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import re
+from typing import Any, NamedTuple
 
 from flax import traverse_util
 import numpy as np
 
 from sgmg_jax import files
 
-_NORM = re.compile(r'(norm\d?|LayerNorm|gn\d|input_proj\.\d\.1)\.weight$')
-_TABLE = re.compile(r'((embeddings|query_embed|fq_pos)\.weight|bias_table|level_embed)$')
-_LINEAR = r'\.(weight|bias)'
-_ATTENTION = {'sampling_offsets': 'offsets', 'attention_weights': 'weights',
-              'value_proj': 'values', 'output_proj': 'projection'}
+_TABLE = re.compile(r'((embeddings|query_embed|fq_pos)\.weight|bias_table|level_embed)$')  # not transposed
 SWIN = 'backbone.0.body.'
 ROBERTA = 'text_encoder.text_backbone.'
-SOC_ROBERTA = 'text_encoder.'  # the same there
+SOC_ROBERTA = 'text_encoder.'  # the same in SOC's files
 _SWIN, _ROBERTA = map(re.escape, (SWIN, ROBERTA))
-GROUPS = 6  # lines of each kind in an error
+GROUPS = 6  # lines per kind of problem in an error
+OURS_ALONE = {'decouple'}  # parts without released weights: Fast SgMg's
 
 
-def _rules():
-    block = _SWIN + r'layers\.(\d+)\.blocks\.(\d+)\.'
-    layer = _ROBERTA + r'encoder\.layer\.(\d+)\.'
-    encoder, decoder = (rf'transformer\.{x}\.layers\.(\d+)\.' for x in ('encoder', 'decoder'))
-    rules = {
-        _SWIN + r'patch_embed\.proj': 'video_encoder/patch_embedding',
-        _SWIN + r'patch_embed\.norm': 'video_encoder/patch_norm',
-        _SWIN + r'downsamples\.(\d+)\.(norm|reduction)': r'video_encoder/merging\1/\2',
-        block + r'(norm1|norm2)': r'video_encoder/stage\1_block\2/\3',
-        block + r'attn\.qkv': r'video_encoder/stage\1_block\2/attention/qkv',
-        block + r'attn\.proj': r'video_encoder/stage\1_block\2/attention/projection',
-        block + r'mlp\.fc1': r'video_encoder/stage\1_block\2/mlp_in',
-        block + r'mlp\.fc2': r'video_encoder/stage\1_block\2/mlp_out',
-        _ROBERTA + r'embeddings\.LayerNorm': 'text_backbone/embedding_norm',
-        _ROBERTA + r'pooler\.dense': 'text_backbone/pooler',
-        layer + r'attention\.self\.(query|key|value)': r'text_backbone/layer\1_attention/\2',
-        layer + r'attention\.output\.dense': r'text_backbone/layer\1_attention/out',
-        layer + r'attention\.output\.LayerNorm': r'text_backbone/layer\1_attention_norm',
-        layer + r'intermediate\.dense': r'text_backbone/layer\1_mlp_in',
-        layer + r'output\.dense': r'text_backbone/layer\1_mlp_out',
-        layer + r'output\.LayerNorm': r'text_backbone/layer\1_mlp_norm',
-        r'text_proj\.fc': 'word_projection/linear',
-        r'text_proj\.layer_norm': 'word_projection/norm',
-        r'sentence_proj\.fc': 'sentence_projection/linear',
-        r'sentence_proj\.layer_norm': 'sentence_projection/norm',
-        r'input_proj\.(\d)\.0': r'projections_\1',
-        r'input_proj\.(\d)\.1': r'projection_norms_\1',
-        r'transformer\.reference_points': 'transformer/reference_points',
-        encoder + r'norm1': r'transformer/encoder\1/attention_norm',
-        encoder + r'norm2': r'transformer/encoder\1/feed_forward/norm',
-        decoder + r'norm1': r'transformer/decoder\1/attention_norm',
-        decoder + r'norm2': r'transformer/decoder\1/self_attention_norm',
-        decoder + r'norm3': r'transformer/decoder\1/feed_forward/norm',
-        r'bbox_embed\.(\d+)\.layers\.(\d)': r'transformer/box_head\1/layer\2',
-        r'class_embed\.(\d+)': r'class_heads_\1',
-        r'controller\.layers\.(\d)': r'patch_kernels/controller/layer\1',
-        r'mask_refine\.conv2_1div(4|8)': r'mask_optimizer/stride\1/out',
-        # SOC's, where it is not as SgMg.
-        r'txt_proj\.fc': 'text_projection/linear',
-        r'txt_proj\.layer_norm': 'text_projection/norm',
-        r'spatial_decoder\.lay(\d)': r'feature_pyramid/conv\1',
-        r'spatial_decoder\.gn(\d)': r'feature_pyramid/norm\1',
-        r'spatial_decoder\.adapter(\d)': r'feature_pyramid/lateral\1',
-        r'spatial_decoder\.out_lay': 'feature_pyramid/out',
-        r'voc\.decoder_norm': 'object_cluster/norm',
-        r'voc\.enc_self_attn\.(\d+)\.norm': r'object_cluster/encoder\1_attention_norm',
-    }
-    attentions = {
-        r'fusion_module\.multihead_attn': 'word_attention/attention',
-        decoder + 'self_attn': r'transformer/decoder\1/self_attention',
-        r'vlf\.multihead_attn': 'fusion/to_vision/attention',
-        r'lvf\.multihead_attn': 'fusion/to_language/attention',
-        r'voc\.enc_self_attn\.(\d+)\.self_attn': r'object_cluster/encoder\1_attention',
-    }
-    for part, attention, name in (('cross', 'multihead_attn', 'attention'), ('self', 'self_attn', 'self_attention')):
-        layer = rf'voc\.transformer_{part}_attention_layers\.(\d+)\.'
-        attentions[layer + attention] = rf'object_cluster/decoder\1_{name}'
-        rules[layer + 'norm'] = rf'object_cluster/decoder\1_{name}_norm'
-    for layer, side in ((r'enc_ffn', 'encoder'), ('transformer_ffn_layers', 'decoder')):
-        for part, name in (('linear1', 'in'), ('linear2', 'out'), ('norm', 'norm')):
-            rules[rf'voc\.{layer}\.(\d+)\.{part}'] = rf'object_cluster/{side}\1_feed_forward/{name}'
+class Rule(NamedTuple):
+    """An official tensor and our parameters in it, in its order; {i} and {j} stand for numbers."""
+    official: str
+    ours: tuple[str, ...]
+
+
+def _linear(official: str, ours: str) -> Iterator[Rule]:
+    """A linear layer or a convolution."""
+    yield Rule(f'{official}.weight', (f'{ours}/kernel',))
+    yield Rule(f'{official}.bias', (f'{ours}/bias',))
+
+
+def _norm(official: str, ours: str) -> Iterator[Rule]:
+    yield Rule(f'{official}.weight', (f'{ours}/scale',))
+    yield Rule(f'{official}.bias', (f'{ours}/bias',))
+
+
+def _attention(official: str, ours: str) -> Iterator[Rule]:
+    """torch.nn.MultiheadAttention."""
+    yield from _linear(f'{official}.out_proj', f'{ours}/out')
+    for kind, leaf in (('weight', 'kernel'), ('bias', 'bias')):
+        yield Rule(f'{official}.in_proj_{kind}', tuple(f'{ours}/{part}/{leaf}' for part in ('query', 'key', 'value')))
+
+
+def _swin() -> Iterator[Rule]:
+    yield from _linear(SWIN + 'patch_embed.proj', 'video_encoder/patch_embedding')
+    yield from _norm(SWIN + 'patch_embed.norm', 'video_encoder/patch_norm')
+    yield from _norm(SWIN + 'downsamples.{i}.norm', 'video_encoder/merging{i}/norm')
+    yield from _linear(SWIN + 'downsamples.{i}.reduction', 'video_encoder/merging{i}/reduction')
+    official, ours = SWIN + 'layers.{i}.blocks.{j}', 'video_encoder/stage{i}_block{j}'
+    yield from _norm(f'{official}.norm1', f'{ours}/norm1')
+    yield from _norm(f'{official}.norm2', f'{ours}/norm2')
+    yield from _linear(f'{official}.attn.qkv', f'{ours}/attention/qkv')
+    yield from _linear(f'{official}.attn.proj', f'{ours}/attention/projection')
+    yield from _linear(f'{official}.mlp.fc1', f'{ours}/mlp_in')
+    yield from _linear(f'{official}.mlp.fc2', f'{ours}/mlp_out')
+    yield Rule(f'{official}.attn.relative_position_bias_table', (f'{ours}/attention/relative_position_bias',))
+
+
+def _roberta() -> Iterator[Rule]:
+    for name, ours in (('word', 'words'), ('position', 'positions'), ('token_type', 'kinds')):
+        yield Rule(f'{ROBERTA}embeddings.{name}_embeddings.weight', (f'text_backbone/{ours}/embedding',))
+    yield from _norm(ROBERTA + 'embeddings.LayerNorm', 'text_backbone/embedding_norm')
+    yield from _linear(ROBERTA + 'pooler.dense', 'text_backbone/pooler')
+    official, ours = ROBERTA + 'encoder.layer.{i}', 'text_backbone/layer{i}'
+    for part in ('query', 'key', 'value'):
+        yield from _linear(f'{official}.attention.self.{part}', f'{ours}_attention/{part}')
+    yield from _linear(f'{official}.attention.output.dense', f'{ours}_attention/out')
+    yield from _norm(f'{official}.attention.output.LayerNorm', f'{ours}_attention_norm')
+    yield from _linear(f'{official}.intermediate.dense', f'{ours}_mlp_in')
+    yield from _linear(f'{official}.output.dense', f'{ours}_mlp_out')
+    yield from _norm(f'{official}.output.LayerNorm', f'{ours}_mlp_norm')
+
+
+def _transformer() -> Iterator[Rule]:
+    yield Rule('query_embed.weight', ('query_embedding',))
+    yield Rule('transformer.level_embed', ('transformer/level_embedding',))
+    yield from _linear('transformer.reference_points', 'transformer/reference_points')
+    yield from _linear('input_proj.{i}.0', 'projections_{i}')
+    yield from _norm('input_proj.{i}.1', 'projection_norms_{i}')
+    encoder, decoder = 'transformer.encoder.layers.{i}', 'transformer.decoder.layers.{i}'
+    for official, side, attention in ((encoder, 'encoder', 'self_attn'), (decoder, 'decoder', 'cross_attn')):
+        ours = f'transformer/{side}{{i}}'
+        for part, name in (('sampling_offsets', 'offsets'), ('attention_weights', 'weights'),
+                           ('value_proj', 'values'), ('output_proj', 'projection')):
+            yield from _linear(f'{official}.{attention}.{part}', f'{ours}/attention/{name}')
+        yield from _linear(f'{official}.linear1', f'{ours}/feed_forward/in')
+        yield from _linear(f'{official}.linear2', f'{ours}/feed_forward/out')
+        yield from _norm(f'{official}.norm1', f'{ours}/attention_norm')
+    yield from _norm(f'{encoder}.norm2', 'transformer/encoder{i}/feed_forward/norm')
+    yield from _attention(f'{decoder}.self_attn', 'transformer/decoder{i}/self_attention')
+    yield from _norm(f'{decoder}.norm2', 'transformer/decoder{i}/self_attention_norm')
+    yield from _norm(f'{decoder}.norm3', 'transformer/decoder{i}/feed_forward/norm')
+    yield from _linear('bbox_embed.{i}.layers.{j}', 'transformer/box_head{i}/layer{j}')
+    yield from _linear('class_embed.{i}', 'class_heads_{i}')
+    yield from _linear('controller.layers.{i}', 'patch_kernels/controller/layer{i}')
+
+
+def _sgmg() -> Iterator[Rule]:
+    """The parts of SgMg around encoders and transformer."""
+    for official, ours in (('text_proj', 'word_projection'), ('sentence_proj', 'sentence_projection')):
+        yield from _linear(f'{official}.fc', f'{ours}/linear')
+        yield from _norm(f'{official}.layer_norm', f'{ours}/norm')
+    yield from _attention('fusion_module.multihead_attn', 'word_attention/attention')
     for official, ours in (('input_fft', 'augment_before'), ('input_fft_post', 'augment_after')):
-        for part, name in (('laplace', 'laplace'), (r'fc\.0', 'strength_in'), (r'fc\.2', 'strength_out'),
+        for part, name in (('laplace', 'laplace'), ('fc.0', 'strength_in'), ('fc.2', 'strength_out'),
                            ('conv1', 'conv1'), ('conv2', 'conv2')):
-            rules[rf'{official}\.(\d)\.{part}'] = rf'{ours}_\1/{name}'
-    for stack, side in ((encoder, 'encoder'), (decoder, 'decoder')):
-        for part, name in _ATTENTION.items():
-            module = 'self_attn' if side == 'encoder' else 'cross_attn'
-            rules[stack + rf'{module}\.{part}'] = rf'transformer/{side}\1/attention/{name}'
-        rules[stack + 'linear1'] = rf'transformer/{side}\1/feed_forward/in'
-        rules[stack + 'linear2'] = rf'transformer/{side}\1/feed_forward/out'
-
-    table = {pattern + _LINEAR: (target + '/{leaf}',) for pattern, target in rules.items()}
-    for pattern, target in attentions.items():
-        table[pattern + r'\.out_proj' + _LINEAR] = (target + '/out/{leaf}',)
-        table[pattern + r'\.in_proj_(weight|bias)'] = tuple(
-            f'{target}/{part}/{{leaf}}' for part in ('query', 'key', 'value'))
-    table.update({
-        _SWIN + r'layers\.(\d+)\.blocks\.(\d+)\.attn\.relative_position_bias_table':
-            (r'video_encoder/stage\1_block\2/attention/relative_position_bias',),
-        _ROBERTA + r'embeddings\.word_embeddings\.weight': ('text_backbone/words/embedding',),
-        _ROBERTA + r'embeddings\.position_embeddings\.weight': ('text_backbone/positions/embedding',),
-        _ROBERTA + r'embeddings\.token_type_embeddings\.weight': ('text_backbone/kinds/embedding',),
-        r'transformer\.level_embed': ('transformer/level_embedding',),
-        r'query_embed\.weight': ('query_embedding',),
-        r'voc\.query_embed\.weight': ('object_cluster/query_embedding',),
-        r'voc\.fq_pos\.weight': ('object_cluster/frame_query_embedding',),
-        r'mask_refine\.conv1_1div(4|8)\.weight': (r'mask_optimizer/stride\1/masks/kernel',
-                                                  r'mask_optimizer/stride\1/features/kernel'),
-        r'mask_refine\.conv1_1div(4|8)\.bias': (r'mask_optimizer/stride\1/masks/bias',),
-    })
-    return {re.compile(pattern): targets for pattern, targets in table.items()}
+            yield from _linear(f'{official}.{{i}}.{part}', f'{ours}_{{i}}/{name}')
+    for stride in (4, 8):
+        ours = f'mask_optimizer/stride{stride}'
+        yield Rule(f'mask_refine.conv1_1div{stride}.weight', (f'{ours}/masks/kernel', f'{ours}/features/kernel'))
+        yield Rule(f'mask_refine.conv1_1div{stride}.bias', (f'{ours}/masks/bias',))
+        yield from _linear(f'mask_refine.conv2_1div{stride}', f'{ours}/out')
 
 
-OURS_ALONE = {'decouple'}  # parts that the release has no weights of: Fast SgMg's
-RULES = _rules()
+def _soc() -> Iterator[Rule]:
+    """The parts of SOC that SgMg lacks."""
+    yield from _linear('txt_proj.fc', 'text_projection/linear')
+    yield from _norm('txt_proj.layer_norm', 'text_projection/norm')
+    yield from _attention('vlf.multihead_attn', 'fusion/to_vision/attention')
+    yield from _attention('lvf.multihead_attn', 'fusion/to_language/attention')
+    yield from _linear('spatial_decoder.lay{i}', 'feature_pyramid/conv{i}')
+    yield from _norm('spatial_decoder.gn{i}', 'feature_pyramid/norm{i}')
+    yield from _linear('spatial_decoder.adapter{i}', 'feature_pyramid/lateral{i}')
+    yield from _linear('spatial_decoder.out_lay', 'feature_pyramid/out')
+    yield Rule('voc.query_embed.weight', ('object_cluster/query_embedding',))
+    yield Rule('voc.fq_pos.weight', ('object_cluster/frame_query_embedding',))
+    yield from _norm('voc.decoder_norm', 'object_cluster/norm')
+    yield from _attention('voc.enc_self_attn.{i}.self_attn', 'object_cluster/encoder{i}_attention')
+    yield from _norm('voc.enc_self_attn.{i}.norm', 'object_cluster/encoder{i}_attention_norm')
+    for official, attention, ours in (
+            ('voc.transformer_cross_attention_layers.{i}', 'multihead_attn', 'object_cluster/decoder{i}_attention'),
+            ('voc.transformer_self_attention_layers.{i}', 'self_attn', 'object_cluster/decoder{i}_self_attention')):
+        yield from _attention(f'{official}.{attention}', ours)
+        yield from _norm(f'{official}.norm', f'{ours}_norm')
+    for official, ours in (('voc.enc_ffn.{i}', 'object_cluster/encoder{i}_feed_forward'),
+                           ('voc.transformer_ffn_layers.{i}', 'object_cluster/decoder{i}_feed_forward')):
+        yield from _linear(f'{official}.linear1', f'{ours}/in')
+        yield from _linear(f'{official}.linear2', f'{ours}/out')
+        yield from _norm(f'{official}.norm', f'{ours}/norm')
 
 
-def _backwards(rules):
-    """[(regular expression of our path, official name with \\1 for its groups, which part it is of how many)]."""
-    entries = []
-    for pattern, targets in rules.items():
-        groups = re.findall(r'\((.*?)\)', pattern.pattern)
-        numbers = itertools.count(1)
-        official = re.sub(r'\(.*?\)', lambda _, numbers=numbers: rf'\g<g{next(numbers)}>', pattern.pattern)
-        for part, target in enumerate(targets):
-            ours = re.sub(r'\\(\d)', lambda m, groups=groups: f'(?P<g{m[1]}>{groups[int(m[1]) - 1]})', target)
-            ours = ours.replace('{leaf}', f'(?P<g{len(groups)}>kernel|scale|bias)')
-            entries.append((re.compile(ours), official.replace(r'\.', '.'), part, len(targets)))
-    return entries
+RULES = (*_swin(), *_roberta(), *_transformer(), *_sgmg(), *_soc())
 
 
-_BACKWARDS = _backwards(RULES)
+def _pattern(template: str) -> re.Pattern:
+    """Matches the names that a template stands for."""
+    return re.compile(re.sub(r'\\{(\w)\\}', r'(?P<\1>[0-9]+)', re.escape(template)))
 
 
-def from_official(tensors, shapes, skip='', called=None):
-    """Official tensors -> our parameters.
+_OFFICIAL = [(_pattern(rule.official), rule) for rule in RULES]
+_OURS = [(_pattern(path), rule, part) for rule in RULES for part, path in enumerate(rule.ours)]
+
+
+def from_official(tensors: Mapping[str, Any], shapes: Mapping, skip: str = '', called: Mapping[str, str] | None = None
+                  ) -> dict:
+    """Converts official tensors to our parameters.
 
     Args:
-      tensors: name -> array, or what becomes one by np.asarray and has its shape, with the official names and layouts;
-        only what `shapes` holds.
-      shapes: our parameter tree (nested dicts of anything with a shape), whole or a part of it.
-      skip: a regular expression; parameters of ours that match as a whole may be missing or of another size.
-      called: what to call tensors in an error, by official name, where it is not that.
+      tensors: official name -> array in the official layout (anything with a shape that np.asarray takes), for the
+        parameters in `shapes` only.
+      shapes: our parameter tree (nested dicts of anything with a shape), or a part of it.
+      skip: a regular expression; parameters of ours whose whole path matches may be missing or of another size.
+      called: official name -> name of the tensor in errors, if it is another one.
 
     Returns:
-      the same tree with NumPy arrays, without those that `skip` names.
+      the same tree with NumPy arrays, without the skipped parameters.
 
     Raises:
-      ValueError: with a table of tensors that have no place here, parameters that are not in the
-        checkpoint, and tensors of another size; and what that probably means.
+      ValueError: with a table of unknown tensors, missing parameters and wrong sizes, and their probable reason.
     """
     wanted = traverse_util.flatten_dict(shapes, sep='/')
     skipped = {path for path in wanted if skip and re.fullmatch(skip, path)}
     zeros = {path: np.broadcast_to(np.float32(0), x.shape) for path, x in wanted.items()}
     expected = to_official(traverse_util.unflatten_dict(zeros, sep='/'))
-    found, unknown, misfits, named = {}, [], [], set()
+    found: dict[str, np.ndarray] = {}
+    unknown, misfits = [], []
+    named: set[str] = set()
     for name, tensor in tensors.items():
         there = (called or {}).get(name, name)
         if name not in expected:
@@ -175,7 +193,7 @@ def from_official(tensors, shapes, skip='', called=None):
         if tuple(tensor.shape) != expected[name].shape:
             misfits.append(f'{there} {tuple(tensor.shape)}, which should be {expected[name].shape}')
             continue
-        # Only now, as a few bytes of a file can claim tensors of any size.
+        # Only after the check: a few bytes of a file can claim tensors of any size.
         placed = place(name, np.asarray(tensor)).items()
         found |= {path: part.reshape(wanted[path].shape) for path, part in placed if path not in skipped}
     missing = sorted(set(wanted) - named - skipped)
@@ -187,33 +205,33 @@ def from_official(tensors, shapes, skip='', called=None):
     return traverse_util.unflatten_dict(found, sep='/')
 
 
-def check(unknown, misfits, missing, reasons=()):
-    """Raises a ValueError with a table of the differences, grouped by name without its numbers, if there are any."""
-    lines = []
+def check(unknown: Iterable[str], misfits: Iterable[str], missing: Iterable[str], reasons: Sequence[str] = ()) -> None:
+    """Raises a ValueError with a table of the differences, if any, grouped by name without its numbers."""
+    lines: list[str] = []
     for title, names in (('has no place here', unknown), ('is of another size', misfits),
                          ('is not in the checkpoint', missing)):
-        groups = collections.defaultdict(list)
+        groups: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
         for name in names:
             name = files.printable(name[:200])
             groups[re.sub(r'\d+(?=[./_]|$)', '*', name.split(' ')[0])].append(name)
         lines += [f'  {title:24}{len(group):4} x {group[0] if len(group) == 1 else pattern + ", such as " + group[0]}'
                   for pattern, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:GROUPS]]
         if len(groups) > GROUPS:
-            lines.append(f'  {title:24} and {len(groups) - GROUPS} kinds more')
+            lines.append(f'  {title:24} and {len(groups) - GROUPS} more kinds')
     if lines:
         raise ValueError('\n'.join([
             'these weights do not fit the model.', *(f'Probably: {reason}.' for reason in reasons), *lines,
-            'Give the config of the model they are of, or leave parameters out by a regular expression '
+            'Give the config of the model that they belong to, or leave out parameters with a regular expression '
             "(--skip, config.init_skip), such as 'class_heads_.*'."]))
 
 
-def describe(tensors):
-    """What can be told of a model by its official tensors (name -> anything with a shape): {field: words}."""
-    def size(name, axis):
+def describe(tensors: Mapping[str, Any]) -> dict[str, str]:
+    """Describes a model by its official tensors (name -> anything with a shape): {field: words}."""
+    def size(name: str, axis: int) -> int | None:
         shape = tensors[name].shape if name in tensors else ()
         return shape[axis] if axis < len(shape) else None
 
-    def count(pattern):
+    def count(pattern: str) -> int:
         return len({m[1] for m in (re.match(pattern, name) for name in tensors) if m})
 
     words = {}
@@ -241,96 +259,88 @@ def describe(tensors):
     return words
 
 
-def canonical_name(name):
-    """The decoder's box heads are stored under two names; this is the one the rules know."""
+def canonical_name(name: str) -> str:
+    """The name that RULES has for a box head, which the released SgMg stores under two names."""
     return name.replace('transformer.decoder.bbox_embed.', 'bbox_embed.')
 
 
-def soc_name(name):
-    """What the released SOC calls a tensor; ours, SgMg's and SOC's names differ in the text encoder's alone."""
+def soc_name(name: str) -> str:
+    """The released SOC's name of a tensor; it differs only in the text encoder."""
     return name.replace(ROBERTA, SOC_ROBERTA)
 
 
-def targets(name):
-    """Paths of our parameters that an official tensor holds, in its order; none if the name is not known."""
-    name = canonical_name(name)
-    for pattern, paths in RULES.items():
-        match = pattern.fullmatch(name)
+def targets(name: str) -> list[str]:
+    """Paths of our parameters in an official tensor, in its order; empty for an unknown name."""
+    for pattern, rule in _OFFICIAL:
+        match = pattern.fullmatch(canonical_name(name))
         if match:
-            leaf = 'bias' if name.endswith('bias') else 'scale' if _NORM.search(name) else 'kernel'
-            return [match.expand(path).replace('{leaf}', leaf) for path in paths]
+            return [path.format(**match.groupdict()) for path in rule.ours]
     return []
 
 
-def place(name, tensor):
-    """Where an official tensor goes: our parameter's path -> its numbers in our order of axes.
+def place(name: str, tensor: np.ndarray) -> dict[str, np.ndarray]:
+    """Splits and transposes an official tensor: our path -> its numbers in our axis order. Empty for an unknown name.
 
-    Only the shape may still differ (heads are an axis of ours). Empty if the name is not known.
+    The shape may still differ, because attention heads are an axis of ours.
     """
     paths, name = targets(name), canonical_name(name)
     return dict(zip(paths, (_ours(name, part) for part in _parts(tensor, len(paths))))) if paths else {}
 
 
-def _parts(x, count):
+def _parts(x: np.ndarray, count: int) -> list[np.ndarray]:
     if count == 2:  # the optimizer's first convolution: 16 patch positions, then the features
         return np.split(x, [16], axis=1)
     return np.split(x, count)
 
 
-def _ours(name, x):
+def _ours(name: str, x: np.ndarray) -> np.ndarray:
     return x if x.ndim < 2 or _TABLE.search(name) else np.transpose(x, (*range(2, x.ndim), 1, 0))
 
 
-def to_official(parameters):
-    """Our parameters (nested dicts of arrays) -> {official name: NumPy array in PyTorch's layout}.
+def to_official(parameters: Mapping) -> dict[str, np.ndarray]:
+    """Converts our parameters (nested dicts of arrays) to official name -> array in PyTorch's layout.
 
-    The box heads appear under both names that the released model gives them.
+    The box heads get both names that the released model has for them.
 
     Raises:
-      ValueError: naming parameters that the released model does not have, or that are of no shape it could have.
+      ValueError: naming parameters that the released model lacks, or whose shape it could not have.
     """
-    parts, unknown = {}, []
+    parts: dict[str, list[tuple[str, np.ndarray] | None]] = {}
+    unknown = []
     for path, x in traverse_util.flatten_dict(parameters, sep='/').items():
-        name, part, count = _official_name(path)
-        if name is None:
-            unknown.append(path)
+        for pattern, rule, part in _OURS:
+            match = pattern.fullmatch(path)
+            if match:
+                name = rule.official.format(**match.groupdict())
+                parts.setdefault(name, [None] * len(rule.ours))[part] = path, np.asarray(x)
+                break
         else:
-            parts.setdefault(name, [None] * count)[part] = path, np.asarray(x)
+            unknown.append(path)
     if unknown:
         raise ValueError(f'The release has no such parameters: '
                          f'{", ".join(files.printable(path[:100]) for path in sorted(unknown)[:5])}.')
-    tensors = {}
-    for name, of_name in parts.items():
-        if None in of_name:
-            raise ValueError(f'A part of {name} is missing; beside {next(filter(None, of_name))[0]} there must be '
-                             f'{len(of_name) - 1} more.')
+    tensors: dict[str, np.ndarray] = {}
+    for name, found in parts.items():
+        pieces = [piece for piece in found if piece]
+        if len(pieces) < len(found):
+            raise ValueError(f'A part of {name} is missing: {pieces[0][0]} needs {len(found) - 1} more beside it.')
         try:
-            pieces = [_theirs(name, path, x) for path, x in of_name]
-            tensors[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1 if len(pieces) == 2 else 0)
+            arrays = [_theirs(name, path, x) for path, x in pieces]
+            tensors[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=1 if len(arrays) == 2 else 0)
         except ValueError as error:
-            shapes = ', '.join(f'{path} {x.shape}' for path, x in of_name)
+            shapes = ', '.join(f'{path} {x.shape}' for path, x in pieces)
             raise ValueError(f'{shapes}: {name} cannot have such a shape.') from error
     tensors.update({f'transformer.decoder.{name}': x for name, x in tensors.items() if name.startswith('bbox_embed.')})
     return tensors
 
 
-def _official_name(path):
-    """Our path -> the official tensor's name, which of its parts this is, of how many; or None, 0, 0."""
-    for pattern, official, part, count in _BACKWARDS:
-        match = pattern.fullmatch(path)
-        if match:
-            name = re.sub(r'\\g<(g\d)>', lambda m, match=match: match[m[1]], official)
-            return re.sub(r'([._])(kernel|scale)$', r'\1weight', name), part, count
-    return None, 0, 0
-
-
-def _theirs(name, path, x):
+def _theirs(name: str, path: str, x: np.ndarray) -> np.ndarray:
     """The inverse of `_ours`, and of the reshaping to our parameter."""
     if path.endswith('/bias'):
         return x.reshape(-1)
     if _TABLE.search(name) or x.ndim < 2:
         return x
-    if x.ndim == 3:  # attention, where heads are an axis of ours
+    if x.ndim == 3:  # attention: heads are an axis of ours
         x = x.reshape(-1, x.shape[-1]) if path.endswith('/out/kernel') else x.reshape(x.shape[0], -1)
     if name.endswith('patch_embed.proj.weight'):  # a 3-D convolution of one frame
         x = x[None]

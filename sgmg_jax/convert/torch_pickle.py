@@ -1,25 +1,27 @@
-"""The instructions of pickle that torch.save writes, and no more.
+"""An interpreter for the pickle instructions that torch.save writes.
 
-A pickle is a program that may call whatever it names, and Python's unpickler does that. The machine here finds names
-in a table that it is given, and imports nothing.
+A pickle is a program that can call anything by name, and Python's unpickler does. This interpreter looks names up in a
+given table and imports nothing.
 """
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 import io
 import pickletools
 import types
+from typing import Any, TypeVar
 
 from sgmg_jax import files
 
-# Real ones take a few hundred bytes and some forty instructions a tensor. What one makes takes up to eighty times its
-# size in memory.
+T = TypeVar('T')
+# Real pickles have a few hundred bytes and about forty instructions per tensor. The result of a pickle takes up to
+# eighty times its size in memory.
 LARGEST = 8 * 2 ** 20
 _MOST_INSTRUCTIONS = 2 ** 21
-_EMPTY = {'NONE': type(None), 'NEWFALSE': bool, 'NEWTRUE': lambda: True,
-          'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
+_EMPTY: dict[str, Callable] = {'NONE': type(None), 'NEWFALSE': bool, 'NEWTRUE': lambda: True,
+                               'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
 KEYS = (str, int, float, bool, bytes, type(None))
-# Python hashes a number by its value, so that one can choose many of one hash; text and bytes with a secret. Optimizers
-# once had the addresses of their parameters for keys.
+# Python hashes numbers by value, so an attacker can choose many with the same hash; it hashes text and bytes with a
+# secret. Old optimizer states have the addresses of parameters as keys, so some large numbers are allowed.
 _SMALL, _MOST_LARGE_KEYS = 2 ** 16, 2 ** 12
 
 FETCH = 'Copy or download it again.'
@@ -28,37 +30,39 @@ SAVE = f'If you trust the file, load it with PyTorch and {BARE}'
 
 
 class Unfit(Exception):
-    """Why a file is refused and how to mend that, still without its name."""
+    """Why a file is refused and how to fix it, without the file's name."""
 
 
 def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | None = None) -> object:
-    """What a pickle describes, by the instructions that torch.save writes.
+    """The object that a pickle describes.
 
     Args:
-        program: stands behind the pickle's end afterwards.
-        names: all that the pickle may name, 'module name' -> what it becomes: a function of plain values, a dtype.
-        storage: what a storage's description becomes; None: there are none.
+        program: is left at the end of the pickle.
+        names: the names that the pickle may use, 'module name' -> its value: a function of plain values, or a dtype.
+        storage: function(*description) -> a storage; None: storages are refused.
 
     Raises:
-        Unfit, TypeError, ValueError, LookupError, OverflowError: it is damaged or asks for more.
+        Unfit, TypeError, ValueError, LookupError, OverflowError: the pickle is damaged or uses anything else.
     """
-    stack, marks, memo = [], [], {}
+    stack: list[Any] = []
+    marks: list[int] = []
+    memo: dict[Any, Any] = {}
     length, copied, large = len(program.getbuffer()), 0, 0
 
-    def above_mark():
+    def above_mark() -> list:
         mark = marks.pop()
         values = stack[mark:]
         del stack[mark:]
         return values
 
-    def count(values):
-        # A few bytes could have a long list, written once, copied again and again.
+    def count(values: Any) -> None:
+        # A few bytes could copy a long list again and again.
         nonlocal copied
         copied += len(values)
         if copied > length:
-            raise Unfit(f'its pickle makes more than its {length} bytes can describe. {SAVE}')
+            raise Unfit(f'its pickle creates more than its {length} bytes can describe. {SAVE}')
 
-    def key(value):
+    def key(value: Any) -> Any:
         nonlocal large
         large += is_large(exactly(value, *KEYS))
         if large > _MOST_LARGE_KEYS:
@@ -71,7 +75,7 @@ def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | No
         match instruction.name:
             case 'PROTO' if value == 2:
                 pass
-            # Python 2 wrote text as the strings.
+            # Python 2 wrote text as BINSTRING or SHORT_BINSTRING.
             case ('BINUNICODE' | 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINSTRING'
                   | 'SHORT_BINSTRING'):
                 stack.append(value)
@@ -96,40 +100,42 @@ def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | No
                 for name, item in zip(values[::2], values[1::2], strict=True):
                     target[key(name)] = item
             case 'GLOBAL':
-                if value not in names:
-                    raise Unfit(f'its pickle asks for {shown(value.replace(" ", "."))}, which tensors '
-                                f'do not need and which could run anything. Nothing was run. {SAVE}')
-                stack.append(names[value])
+                global_ = exactly(value, str)
+                if global_ not in names:
+                    raise Unfit(f'its pickle asks for {shown(global_.replace(" ", "."))}, which tensors do not need '
+                                f'and which could run anything. Nothing was run. {SAVE}')
+                stack.append(names[global_])
             case 'BINPERSID' if storage:
                 stack.append(storage(*exactly(stack.pop(), tuple)))
             case 'REDUCE' | 'NEWOBJ':
-                values, make = exactly(stack.pop(), tuple), exactly(stack.pop(), types.FunctionType)
-                for x in values:
+                arguments, make = exactly(stack.pop(), tuple), exactly(stack.pop(), types.FunctionType)
+                for x in arguments:
                     if isinstance(x, (str, tuple, list, dict)):
                         count(x)
-                stack.append(make(*values))
+                stack.append(make(*arguments))
             case 'BUILD':
-                state, target = exactly(stack.pop(), dict), exactly(stack[-1], OrderedDict, types.SimpleNamespace)
+                state, built = exactly(stack.pop(), dict), exactly(stack[-1], OrderedDict, types.SimpleNamespace)
                 count(state)
-                if isinstance(target, types.SimpleNamespace):  # That of an OrderedDict is PyTorch's _metadata.
-                    vars(target).update({exactly(name, str): item for name, item in state.items()})
+                if isinstance(built, types.SimpleNamespace):  # The state of an OrderedDict is PyTorch's _metadata.
+                    vars(built).update({exactly(name, str): item for name, item in state.items()})
             case 'STOP':
                 return stack.pop()
             case name:
                 raise Unfit(f'its pickle has the instruction {name}{"" if value is None else f" {value!r:.80}"}, '
-                            'which torch.save does not write by itself (it writes pickle protocol 2). Nothing was '
-                            f'run. {SAVE}')
+                            'which torch.save does not write (it writes pickle protocol 2). Nothing was run. '
+                            f'{SAVE}')
+    raise ValueError('the pickle has no end')
 
 
-def exactly(value: object, *kinds: type) -> object:
-    """`value`, if of one of these very types. Of others even a hash or a repr could take forever.
+def exactly(value: object, *kinds: type[T]) -> T:
+    """`value`, if its type is exactly one of `kinds`. For other types even a hash or a repr could take forever.
 
     Raises:
-        TypeError: it is of another.
+        TypeError: it has another type.
     """
     if type(value) not in kinds:
         raise TypeError(f'{type(value).__name__} where {kinds[0].__name__} belongs')
-    return value
+    return value  # type: ignore[return-value]  # checked above
 
 
 def shown(name: str) -> str:
@@ -138,5 +144,5 @@ def shown(name: str) -> str:
 
 
 def is_large(key: object) -> bool:
-    """Whether a key is a number that could be one of many of the same hash."""
+    """Whether a key is a number that could collide with many others."""
     return type(key) is float or type(key) is int and abs(key) >= _SMALL

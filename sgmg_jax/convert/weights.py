@@ -1,5 +1,5 @@
-"""Weights in and out: from any known file to our parameters, and back to the released names."""
-from collections.abc import Mapping, Sequence
+"""Loads weights from any known file, saves them, and converts them to the released names."""
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import errno
 import json
@@ -9,6 +9,7 @@ import pathlib
 import re
 import secrets
 import shutil
+from typing import Any, no_type_check
 
 from flax import traverse_util
 import jax
@@ -22,39 +23,42 @@ from sgmg_jax.convert import names, sources
 from sgmg_jax.models import video_swin
 
 LARGEST_WEIGHT = 1e18  # float32 cannot hold the square of a larger one
-SUFFIXES = '', '.safetensors'  # of what `save` writes
-CHECKSUMS = 'crc32.json'  # in a folder that `save` wrote: path of ours -> checksum of its bytes
+SUFFIXES = '', '.safetensors'  # of the paths that `save` writes
+CHECKSUMS = 'crc32.json'  # in a folder written by `save`: path of ours -> checksum of its bytes
 POOLER = 'text_backbone/pooler/'
-_WHOLE = 'query_embedding'  # a parameter that files of encoders do not have
+_WHOLE = 'query_embedding'  # a parameter that only whole models have
 
 
-def load(paths: str | os.PathLike | Sequence[str | os.PathLike], shapes: Mapping, skip: str = ''
+@no_type_check  # checks its own arguments
+def load(paths: str | os.PathLike | tuple | list, shapes: Mapping, skip: str = ''
          ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Parameters from one file or several, each of which fills its part of the model.
+    """Loads parameters from one or several files, each for its part of the model.
 
     Args:
-        paths: one or several .pth or .safetensors with weights of SgMg, SOC, Video Swin, Swin or RoBERTa (see
-            sources.recognise), or what `save` wrote, or the --workdir of a training run. A later
-            one replaces what an earlier one gave.
+        paths: one or several of: .pth or .safetensors with weights of SgMg, SOC, Video Swin, Swin or RoBERTa (see
+            sources.recognise), the output of `save`, the --workdir of a training run. A later one overrides an earlier
+            one.
         shapes: the model's parameter tree (nested dicts of anything with a shape).
         skip: a regular expression; parameters of ours whose whole path matches are not loaded.
 
     Returns:
-        path of ours -> float32 NumPy array, for the parameters found; and lines that say what came from which file.
-        RoBERTa's pooler may be in none, as in Hugging Face's files of the masked-language model; a line says so.
+        path of ours -> float32 NumPy array, for the parameters found; and lines that report what each file gave.
+        RoBERTa's pooler may be missing, as in Hugging Face's files of the masked language model; a line reports it.
 
     Raises:
         FileNotFoundError: for a path that does not exist.
-        ValueError: if a file cannot be read, does not fit the model, leaves a parameter of its part unset, or has
-            weights that cannot be: of another type than floating point, NaN, infinite or absurdly large.
+        ValueError: if a file cannot be read, does not fit the model, lacks a parameter of its part, or has invalid
+            weights: not floating point, NaN, infinite or absurdly large.
     """
     try:
-        paths = [pathlib.Path(path) for path in config.paths(paths)]
+        given = [pathlib.Path(path) for path in config.paths(paths)]
     except TypeError as error:
-        raise ValueError(f'weights from {paths!r:.200}: must be a path or several.') from error
+        raise ValueError(f'weights from {paths!r:.200}: must be one path or several.') from error
     wanted = traverse_util.flatten_dict(shapes, sep='/')
-    skipped, found, report = _skipped(skip, wanted), {}, []
-    for path in paths:
+    skipped = _skipped(skip, wanted)
+    found: dict[str, np.ndarray] = {}
+    report: list[str] = []
+    for path in given:
         try:
             kind, part, notes = _load_one(path, shapes, skip)
             check_finite(part, path)
@@ -67,24 +71,25 @@ def load(paths: str | os.PathLike | Sequence[str | os.PathLike], shapes: Mapping
         report += [f'{path} ({kind}): {len(part)} arrays, {count / 1e6:.2f} M parameters of '
                    f'{", ".join(modules[:4])}{" ..." if len(modules) > 4 else ""}',
                    *(f'{path}: {note}.' for note in notes)]
-    if skip and paths and not skipped:
-        report.append(f'skip = {skip!r} is the whole name of no parameter, so nothing was left out.')
+    if skip and given and not skipped:
+        report.append(f'skip = {skip!r} matches no whole name of a parameter, so nothing was left out.')
     pooler = {name for name in wanted if name.startswith(POOLER)} - skipped
     if any(name.startswith('text_backbone/') for name in found) and pooler - set(found):
-        report.append('the pooler of the text encoder is in none of them: it starts new (and stays as it is where '
+        report.append('the pooler of the text encoder is in none of them: it is initialised randomly (and stays so if '
                       'config.optimizer.freeze covers it).')
     return found, report
 
 
-def _skipped(skip, paths):
-    """The paths that a regular expression matches as a whole."""
+@no_type_check  # checks its own arguments
+def _skipped(skip: str, paths: Iterable[str]) -> set[str]:
+    """The paths that the regular expression matches as a whole."""
     try:
         return {path for path in paths if skip and re.fullmatch(skip, path)}
     except (re.error, TypeError) as error:
-        raise ValueError(f'{skip!r:.200} (--skip, config.init_skip): is no regular expression ({error}).') from error
+        raise ValueError(f'{skip!r:.200} (--skip, config.init_skip): is not a regular expression ({error}).') from error
 
 
-def _load_one(path, shapes, skip):
+def _load_one(path: pathlib.Path, shapes: Mapping, skip: str) -> tuple[str, dict[str, np.ndarray], tuple[str, ...]]:
     """(kind, path of ours -> array, notes)."""
     with _stored(path) as (there, read):
         if _is_ours(there):
@@ -100,8 +105,8 @@ def _load_one(path, shapes, skip):
     return weights.kind, traverse_util.flatten_dict(found, sep='/'), weights.notes
 
 
-def _check_fit(there, shapes, skip):
-    """That stored parameters of ours are all of some parts of the model; of encoders the pooler may be missing."""
+def _check_fit(there: Mapping[str, Any], shapes: Mapping, skip: str) -> None:
+    """Checks that stored parameters of ours cover whole parts of the model; RoBERTa's pooler may be missing."""
     wanted = traverse_util.flatten_dict(shapes, sep='/')
     parts = {name.split('/')[0] for name in there}
     wanted = {name: x for name, x in wanted.items()
@@ -114,36 +119,36 @@ def _check_fit(there, shapes, skip):
                 sorted(set(wanted) - set(there)))
 
 
-def _without_pooler(parameters):
+def _without_pooler(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: x for name, x in parameters.items() if not name.startswith(POOLER)}
 
 
-def _is_ours(tensors):
+def _is_ours(tensors: Iterable[str]) -> bool:
     return any('/' in name or name == _WHOLE for name in tensors)
 
 
 def read_ours(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Parameters, path -> NumPy array, of what `save` wrote or of the best checkpoint of a training run's --workdir.
+    """Reads parameters, path -> NumPy array, written by `save` or from the best checkpoint of a run's --workdir.
 
     Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: naming the file, and the parameter: it is damaged, or its weights cannot be (`check_finite`).
+        FileNotFoundError: there are none.
+        ValueError: naming file and parameter: it is damaged, or its weights are invalid (`check_finite`).
     """
     path = pathlib.Path(path)
     if not path.exists():
         raise _nothing_there(path)
     with _stored(path) as (there, read):
         if not _is_ours(there):
-            raise ValueError(f'{path}: has no parameters by the names of sgmg_jax. `python -m sgmg_jax.convert '
-                             'from-official` reads weights by the names of the releases.')
+            raise ValueError(f'{path}: has no parameters with names of sgmg_jax. `python -m sgmg_jax.convert '
+                             'from-official` reads weights with the names of the releases.')
         parameters = read()
     check_finite(parameters, path)
     return parameters
 
 
 @contextlib.contextmanager
-def _stored(path):
-    """What a file or folder stores: yields path -> anything with a shape; and a function() -> path -> array."""
+def _stored(path: pathlib.Path) -> Iterator[tuple[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]]]:
+    """Opens a file or folder: yields path -> anything with a shape, and a function() -> path -> array."""
     if not path.is_dir():
         tensors = sources.read(path)
         yield tensors, lambda: tensors
@@ -159,39 +164,39 @@ def _stored(path):
         raise _nothing_there(path)
 
 
-def _nothing_there(path):
-    inside = files.listing(path)[1] if path.is_dir() else ()
-    inside = [name for name in inside if name.endswith(('.safetensors', '.bin', '.pth', '.pt', '.ckpt'))]
-    hint = f'In it is {files.printable(inside[0])}: give that.' if inside else (
+def _nothing_there(path: pathlib.Path) -> FileNotFoundError:
+    inside = [name for name in (files.listing(path)[1] if path.is_dir() else ())
+              if name.endswith(('.safetensors', '.bin', '.pth', '.pt', '.ckpt'))]
+    hint = f'It contains {files.printable(inside[0])}: give that.' if inside else (
         'Give a .safetensors, a folder that `python -m sgmg_jax.convert` wrote, or the --workdir of a training run.')
     return FileNotFoundError(f'{path}: no weights there. {hint}')
 
 
-def _folder_shapes(checkpointer, path):
-    """Of an Orbax checkpoint: path of ours -> what has its shape."""
+def _folder_shapes(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path) -> dict[str, Any]:
+    """The shapes in an Orbax checkpoint: path of ours -> anything with a shape."""
     files.check_folder(path)
     with _readable(path):
         shapes = _flat(checkpointer.metadata(path.absolute()).item_metadata.tree)
     for name, x in shapes.items():
         if not hasattr(x, 'shape'):
-            raise ValueError(f'{path}: {files.printable(name)} is no array. Give a folder that '
+            raise ValueError(f'{path}: {files.printable(name)} is not an array. Give a folder that '
                              '`python -m sgmg_jax.convert` wrote.')
         stored = x.storage and x.storage.chunk_shape
         if max(math.prod(x.shape), math.prod(stored or ())) > sources.LARGEST:
-            raise ValueError(f'{path}: {files.printable(name)} has shape {x.shape}, stored by {stored}: more numbers '
-                             'than any of these models.')
+            raise ValueError(f'{path}: {files.printable(name)} has shape {x.shape}, chunks of {stored}: more numbers '
+                             'than in any of these models.')
     if sum(math.prod(x.shape) for x in shapes.values()) > sources.LARGEST_FILE:
         raise ValueError(f'{path}: has more numbers than any of these models.')
     return shapes
 
 
-def _read_folder(checkpointer, path):
+def _read_folder(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path) -> dict[str, np.ndarray]:
     with _readable(path):
         parameters = jax.tree.map(np.asarray, _flat(checkpointer.restore(path.absolute())))
     sums = path / CHECKSUMS
     if sums.exists():  # Earlier versions wrote none.
-        sums, found = files.read_json(sums), {name: sources.crc32(x) for name, x in parameters.items()}
-        wrong = [name for name in parameters if not isinstance(sums, dict) or sums.get(name) != found[name]]
+        stored, found = files.read_json(sums), {name: sources.crc32(x) for name, x in parameters.items()}
+        wrong = [name for name in parameters if not isinstance(stored, dict) or stored.get(name) != found[name]]
         if wrong:
             raise ValueError(f'{path}: {files.printable(wrong[0])} is damaged: its checksum is not the one in '
                              f'{CHECKSUMS}. Copy the folder again, or convert again.')
@@ -199,71 +204,71 @@ def _read_folder(checkpointer, path):
 
 
 @contextlib.contextmanager
-def _readable(path):
-    """Makes one error of whatever Orbax and TensorStore raise for a damaged folder."""
+def _readable(path: pathlib.Path) -> Iterator[None]:
+    """Turns the various exceptions of Orbax and TensorStore for a damaged folder into a ValueError."""
     try:
         yield
     except Exception as error:
         reason = next(iter(str(error).splitlines()), '') or type(error).__name__
-        raise ValueError(f'{path}: is no whole checkpoint of Orbax ({files.printable(reason)[:200]}). Copy the folder '
+        raise ValueError(f'{path}: is not a whole Orbax checkpoint ({files.printable(reason)[:200]}). Copy the folder '
                          'again, or convert again.') from error
 
 
-def _flat(tree):
+def _flat(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator='/'): x
             for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def check_finite(parameters: Mapping[str, np.ndarray], where: str | os.PathLike) -> None:
-    """Checks that parameters (path -> array, NumPy's or JAX's) can be weights.
+def check_finite(parameters: Mapping[str, jax.Array | np.ndarray], where: str | os.PathLike) -> None:
+    """Checks that parameters, path -> array, are valid weights.
 
     Args:
-        where: the file they are from, for the message.
+        where: the file that they are from, for the message.
 
     Raises:
-        ValueError: naming `where` and the parameter: it is not of floating point, or has NaN, infinity, or a number
+        ValueError: naming `where` and the parameter: it is not floating point, or has a NaN, an infinity, or a number
             beyond LARGEST_WEIGHT.
     """
     for path, x in parameters.items():
         x = np.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f'{where}: {files.printable(path)} is of type {x.dtype}, weights are floating-point '
+            raise ValueError(f'{where}: {files.printable(path)} is of type {x.dtype}; weights are floating-point '
                              'numbers. Write it again, as float32.')
         with np.errstate(invalid='ignore'):
-            low, high = (float(x.min()), float(x.max())) if x.size else (0, 0)  # NaN, where there is one
+            low, high = (float(x.min()), float(x.max())) if x.size else (0, 0)  # NaN if x has one
         if not (-LARGEST_WEIGHT <= low and high <= LARGEST_WEIGHT):
             worst = high if low >= -LARGEST_WEIGHT else low
-            raise ValueError(f'{where}: {files.printable(path)} has a weight of {worst:g}. The file was damaged, or '
-                             'the training diverged. Copy it again, or take an earlier checkpoint.')
+            raise ValueError(f'{where}: {files.printable(path)} has a weight of {worst:g}. The file is damaged, or '
+                             'training diverged. Copy it again, or use an earlier checkpoint.')
 
 
 def save(parameters: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
-    """Writes parameters (path of ours -> array) whole or not at all, with a checksum of each: to a .safetensors, or to
-    an Orbax checkpoint where `path` has no suffix.
+    """Writes parameters, path of ours -> array, with a checksum of each, whole or not at all: to a .safetensors, or to
+    an Orbax checkpoint if `path` has no suffix.
 
     Raises:
-        FileExistsError: if `path` is there already.
-        OSError: if it cannot be written.
+        FileExistsError: `path` exists.
+        OSError: it cannot be written.
         ValueError: for another suffix.
     """
     path = files.check_new(pathlib.Path(path).absolute(), SUFFIXES)
     parameters = {name: np.asarray(x, order='C') for name, x in parameters.items()}
     sums = {name: sources.crc32(x) for name, x in parameters.items()}
     if path.suffix:
-        sums = {sources.CHECKSUM + name: f'{value:08x}' for name, value in sums.items()}
+        metadata = {sources.CHECKSUM + name: f'{value:08x}' for name, value in sums.items()}
         with files.replacing(path) as partial, _as_os_error():
-            save_file(parameters, partial, sums)
+            save_file(parameters, partial, metadata)
     else:
         _save_folder(parameters, sums, path)
 
 
-def _save_folder(parameters, sums, path):
+def _save_folder(parameters: Mapping[str, np.ndarray], sums: Mapping[str, int], path: pathlib.Path) -> None:
     partial = path.with_name(f'.partial-{secrets.token_hex(8)}')
     try:
         partial.mkdir(parents=True)
         needed, free = sum(x.nbytes for x in parameters.values()), shutil.disk_usage(partial).free
-        if free < needed:  # Found out while writing, it would come with the tracebacks of Orbax's writers.
-            raise OSError(errno.ENOSPC, f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are left')
+        if free < needed:  # Orbax's writers would report a full disk with tracebacks.
+            raise OSError(errno.ENOSPC, f'needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free')
         with _as_os_error():
             with ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(partial / 'weights', parameters)
@@ -277,29 +282,29 @@ def _save_folder(parameters, sums, path):
 
 
 @contextlib.contextmanager
-def _as_os_error():
-    """Makes an OSError of what safetensors and Orbax raise where a system call failed."""
+def _as_os_error() -> Iterator[None]:
+    """Turns the exceptions of safetensors and Orbax for a failed system call into an OSError."""
     try:
         yield
     except OSError:
         raise
     except Exception as error:
-        number = re.search(r"os error (\d+)|os_error_code='(\d+)'", str(error))
-        number = int(number[1] or number[2]) if number else errno.EIO
+        match = re.search(r"os error (\d+)|os_error_code='(\d+)'", str(error))
+        number = int(match[1] or match[2]) if match else errno.EIO
         raise OSError(number, os.strerror(number) if number != errno.EIO else str(error)[:300]) from error
 
 
 def released(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Parameters (path of ours -> array) -> the whole state dict of the released SgMg, or SOC, with the index tables
-    and position ids that its modules register as buffers, so that it loads with strict=True there.
+    """Converts parameters, path of ours -> array, to the whole state dict of the released SgMg or SOC. It includes the
+    index tables and position ids that the modules register as buffers, so that it loads with strict=True.
 
     Raises:
-        ValueError: if they are not those of a whole model, or of a model that was not released.
+        ValueError: if the parameters are not those of a whole model, or of a model that was not released.
     """
     absent = [name for name in (_WHOLE, 'text_backbone/positions/embedding') if name not in parameters]
     if absent:
-        raise ValueError(f'{absent[0]} is missing: these are not the parameters of a whole model, which alone the '
-                         'releases can load.')
+        raise ValueError(f'{absent[0]} is missing: these are not the parameters of a whole model, and the releases '
+                         'can load only whole models.')
     tensors = names.to_official(traverse_util.unflatten_dict(parameters, sep='/'))
     index = np.ascontiguousarray(video_swin.relative_position_index(), np.int64)
     for name in list(tensors):

@@ -1,28 +1,30 @@
-"""Augmentation of clips: plain functions (sample, rng, augmentation) -> sample, one after the other.
+"""Augmentation of clips: plain functions (sample, rng, augmentation) -> sample, applied in turn.
 
-Geometry is drawn once a clip, so that motion stays motion; colour is drawn for each frame. Numbers
-and order are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the configs of other benchmarks have theirs.
+Geometry is drawn once per clip, so that motion stays motion; colour is drawn per frame. The default numbers and order
+are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the configs of other data sets set their own.
 
 Axis letters: T frames, E sentences, h w pixels.
 """
 import dataclasses
 import numbers
 import re
+import typing
 
 import cv2
+from jaxtyping import Bool, UInt8
 import numpy as np
 
 from sgmg_jax.data import clips
 
-# 'left', 'Right-hand', 'leftmost', 'rightwards', but neither 'bright' nor 'upright'. Words are told
-# apart by letters alone: '_' and digits separate.
+# 'left', 'Right-hand', 'leftmost', 'rightwards', but neither 'bright' nor 'upright'. A word is a run of letters: '_'
+# and digits end it.
 SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?)?(?![^\W\d_]))',
                    re.IGNORECASE)
 SIDES_BETWEEN = 16, 8192  # pixels
 
 
 def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
-    """Resizes to a random scale, or does so after a random crop; then drops boxes without extent."""
+    """Resizes to a random scale, with `crop_probability` after a random crop; then drops boxes without extent."""
     scales, max_size = augmentation.scales, augmentation.max_size
     if rng.random() < augmentation.crop_probability:
         sample = resize(sample, int(rng.choice(augmentation.crop_scales)))
@@ -36,30 +38,31 @@ def select(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmen
 
 
 def flip(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
-    """Mirrors the clip and swaps left and right in its sentences, with the flip probability."""
+    """With `flip_probability`, mirrors the clip and swaps left and right in its sentences."""
     return mirror(sample) if rng.random() < augmentation.flip_probability else sample
 
 
 def photometric(sample: clips.Sample, rng: np.random.Generator, augmentation: 'Augmentation') -> clips.Sample:
-    """Distorts brightness, contrast, saturation and order of the channels, each frame by itself."""
+    """Distorts brightness, contrast, saturation and channel order, each frame independently."""
     return dataclasses.replace(sample, frames=np.stack([_distort(frame, rng) for frame in sample.frames]))
 
 
 STEPS = {'select': select, 'flip': flip, 'photometric': photometric}
 
 
+@typing.no_type_check  # checks its own arguments
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Numbers of the augmentation; the released values by default. Sizes are pixels.
+    """Parameters of the augmentation; the defaults are the released values. Sizes are in pixels.
 
-    order: what is done, first thing first, of 'select', 'flip', 'photometric'.
+    order: the steps, in order: any of 'select', 'flip', 'photometric'.
     scales: short sides to draw from.
-    max_size: bound of the long side.
-    crop_probability: how often the clip is cropped before.
+    max_size: upper bound of the long side.
+    crop_probability: how often the clip is cropped before it is resized.
     crop_scales: short sides to draw from before the crop.
-    crop_size: least and greatest side of the crop, where the clip allows it.
-    cropped_scales, cropped_max_size: as scales and max_size, for what was cropped.
-    flip_probability: how often it is mirrored.
+    crop_size: smallest and largest side of the crop, clipped to the size of the frames.
+    cropped_scales, cropped_max_size: like scales and max_size, for clips that were cropped.
+    flip_probability: how often the clip is mirrored.
     """
     order: tuple[str, ...] = ('select', 'flip', 'photometric')
     scales: tuple[int, ...] = (288, 320, 352, 392, 416, 448, 480, 512)
@@ -71,8 +74,8 @@ class Augmentation:
     cropped_max_size: int = 640
     flip_probability: float = 0.5
 
-    def __post_init__(self):
-        """Raises ValueError, naming the field, for what cannot be."""
+    def __post_init__(self) -> None:
+        """Raises ValueError, naming the field, for an invalid value."""
         here = 'config.data.augmentation'
         for name in ('crop_probability', 'flip_probability'):
             check_number(f'{here}.{name}', getattr(self, name), 0, 1, whole=False)
@@ -84,18 +87,18 @@ class Augmentation:
             for size in sizes:
                 check_number(f'{here}.{name}', size, *SIDES_BETWEEN)
         if len(self.crop_size) != 2 or self.crop_size[0] > self.crop_size[1]:
-            raise ValueError(f'{here}.crop_size = {self.crop_size}: must be the least and the greatest side.')
+            raise ValueError(f'{here}.crop_size = {self.crop_size}: must be the smallest and the largest side.')
         if not isinstance(self.order, tuple | list):
             raise ValueError(f'{here}.order = {self.order!r:.200}: must be a tuple of {", ".join(STEPS)}.')
         unknown = [step for step in self.order if step not in tuple(STEPS)]
         if unknown:
-            raise ValueError(f'{here}.order: there is no {unknown[0]!r:.200}, only {", ".join(STEPS)}.')
+            raise ValueError(f'{here}.order: {unknown[0]!r:.200} must be one of {", ".join(STEPS)}.')
 
 
-def check_number(name: str, value, low: float, high: float, whole: bool = True) -> None:
-    """Raises ValueError, naming what it is, for a value that is no number from `low` to `high`."""
+def check_number(name: str, value: object, low: float | int, high: float | int, whole: bool = True) -> None:
+    """Raises ValueError, beginning with `name`, unless `value` is a number from `low` to `high`."""
     kind = numbers.Integral if whole else numbers.Real
-    if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+    if not isinstance(value, kind) or isinstance(value, bool) or not low <= typing.cast(float, value) <= high:
         raise ValueError(f'{name} = {value!r:.200}: must be a {"whole " * whole}number from {low} to {high}.')
 
 
@@ -103,8 +106,8 @@ def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmenta
           frame_size: tuple[int, int]) -> clips.Sample:
     """Augments a sample and makes it fit `frame_size` = (H, W).
 
-    A clip that is still larger, such as one of a tall video in a wide static shape, is scaled down
-    once more, both sides by the same ratio.
+    A clip that is still too large, such as a tall video in a wide static shape, is scaled down once more; its aspect
+    ratio is kept.
     """
     for step in augmentation.order:
         sample = STEPS[step](sample, rng, augmentation)
@@ -117,12 +120,13 @@ def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmenta
 
 
 def resize(sample: clips.Sample, short_side: int, max_side: int | None = None) -> clips.Sample:
-    """Resizes to a short side, the long one bounded; keeps the ratio of the sides."""
-    return resize_to(sample, *clips.resized_size(*sample.frames.shape[1:3], short_side, max_side))
+    """Resizes to a short side, with a bound on the long one; keeps the aspect ratio."""
+    height, width = sample.frames.shape[1:3]
+    return resize_to(sample, *clips.resized_size(height, width, short_side, max_side))
 
 
 def resize_to(sample: clips.Sample, height: int, width: int) -> clips.Sample:
-    """Resizes frames (by area when smaller, so without aliasing), masks (nearest) and boxes."""
+    """Resizes frames (by area when they shrink, against aliasing), masks (nearest) and boxes."""
     old_height, old_width = sample.frames.shape[1:3]
     if (height, width) == (old_height, old_width):
         return sample
@@ -135,23 +139,23 @@ def resize_to(sample: clips.Sample, height: int, width: int) -> clips.Sample:
 
 
 def crop(sample: clips.Sample, top: int, left: int, height: int, width: int) -> clips.Sample:
-    """Cuts the same window out of every frame; boxes are shifted and clipped to it."""
+    """Crops every frame to the same window; boxes are shifted and clipped to it."""
     window = np.s_[:, top:top + height, left:left + width]
-    boxes = np.clip(sample.boxes - np.float32([left, top, left, top]), 0, np.float32([width, height] * 2))
+    boxes = np.clip(sample.boxes - np.array([left, top] * 2, np.float32), 0, np.array([width, height] * 2, np.float32))
     return dataclasses.replace(sample, frames=sample.frames[window], masks=sample.masks[window], boxes=boxes)
 
 
 def check(sample: clips.Sample) -> clips.Sample:
-    """Marks frames whose box has no extent as without the object, and zeroes that box.
+    """Marks the object as absent where its box has no extent, and zeroes that box.
 
-    A box ends on the last column and row, so an object one pixel wide or high has none.
+    A box ends on the last column and row, so the box of an object one pixel wide or high has no extent.
     """
     present = (sample.boxes[:, 2] > sample.boxes[:, 0]) & (sample.boxes[:, 3] > sample.boxes[:, 1])
     return dataclasses.replace(sample, boxes=sample.boxes * present[:, None], present=present)
 
 
 def mirror(sample: clips.Sample) -> clips.Sample:
-    """Mirrors frames, masks and boxes left to right, and swaps the words."""
+    """Mirrors frames, masks and boxes left to right, and swaps left and right in the sentences."""
     width = sample.frames.shape[2]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], -1) * sample.present[:, None]
@@ -160,15 +164,14 @@ def mirror(sample: clips.Sample) -> clips.Sample:
 
 
 def too_narrow(height: int, width: int) -> bool:
-    """Whether the released code makes no clip of a picture: its short side has less than 200 pixels once its long
-    side has 640."""
+    """Whether the released code skips a picture: scaled to a long side of 640 pixels, its short side is below 200."""
     return min(height, width) * 640 < 200 * max(height, width)
 
 
 def pseudo_clip(sample: clips.Sample, rng: np.random.Generator, num_frames: int) -> clips.Sample:
     """A picture (T = E = 1) -> a clip of it and its warped, blurred and recoloured copies, in random order.
 
-    As the released code does it for joint training with RefCOCO, except that it draws with imgaug.
+    As in the released code's joint training with RefCOCO, which uses imgaug.
     """
     [frame], [mask] = sample.frames, sample.masks
     copies = [(frame, mask), *(_warp(_recolour(frame, rng), mask, rng) for _ in range(num_frames - 1))]
@@ -181,7 +184,7 @@ def pseudo_clip(sample: clips.Sample, rng: np.random.Generator, num_frames: int)
 def swap_sides(sentence: str) -> str:
     """Swaps left and right as whole words, also in 'leftmost' or 'right-hand'; keeps the case.
 
-    The released code swaps the letters wherever they are, which turns 'bright' into 'bleft'.
+    The released code swaps them inside other words too, which turns 'bright' into 'bleft'.
     """
     def other(match: re.Match) -> str:
         word = match[0]
@@ -195,8 +198,8 @@ def _crop_side(rng: np.random.Generator, side: int, bounds: tuple[int, int]) -> 
     return int(rng.integers(min(bounds[0], side), min(bounds[1], side) + 1))
 
 
-def _recolour(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Brightness up to 40 levels, or hue and saturation up to 5, or, half of the time, both."""
+def _recolour(frame: UInt8[np.ndarray, 'h w 3'], rng: np.random.Generator) -> UInt8[np.ndarray, 'h w 3']:
+    """Shifts brightness by up to 40 levels, or hue and saturation by up to 5, or (half of the time) both."""
     brightness, hue = [(True, False), (False, True), (True, True), (True, True)][rng.integers(4)]
     if hue:
         hsv = cv2.cvtColor(frame, cv2.COLOR_RGB2HSV).astype(np.int16)
@@ -208,12 +211,13 @@ def _recolour(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return frame
 
 
-def _warp(frame: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Perspective (corners move inwards by about 0.08 of the sides), rotation up to 20 degrees, shift up to a tenth
-    of the sides; a quarter of the frames is blurred along a random direction."""
+def _warp(frame: UInt8[np.ndarray, 'h w 3'], mask: Bool[np.ndarray, 'h w'], rng: np.random.Generator
+          ) -> tuple[UInt8[np.ndarray, 'h w 3'], Bool[np.ndarray, 'h w']]:
+    """Perspective (corners move inwards by about 0.08 of the sides), rotation by up to 20 degrees and a shift by up
+    to a tenth of the sides; a quarter of the frames get motion blur in a random direction."""
     height, width = mask.shape
-    corners = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
-    inwards = np.float32([[1, 1], [-1, 1], [-1, -1], [1, -1]])
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    inwards = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]], np.float32)
     moved = corners + inwards * np.abs(rng.normal(0, 0.08, (4, 2))).clip(max=0.4) * [width, height]
     perspective = cv2.getPerspectiveTransform(moved.astype(np.float32), corners)
     turn = np.eye(3)
@@ -224,7 +228,7 @@ def _warp(frame: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tupl
     mask = cv2.warpPerspective(mask.astype(np.uint8), matrix, (width, height), flags=cv2.INTER_NEAREST) > 0
     if rng.random() < 0.25:
         size = int(rng.choice((9, 11)))
-        kernel = np.zeros((size, size), np.float32)
+        kernel: np.ndarray = np.zeros((size, size), np.float32)
         kernel[size // 2] = 1 / size
         kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((size // 2, size // 2), rng.uniform(0, 360), 1),
                                 (size, size))
@@ -232,7 +236,7 @@ def _warp(frame: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tupl
     return frame, mask
 
 
-def _distort(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _distort(frame: UInt8[np.ndarray, 'h w 3'], rng: np.random.Generator) -> UInt8[np.ndarray, 'h w 3']:
     image = frame.astype(np.float32)
     if rng.random() < 0.5:
         image = np.clip(image + np.float32(rng.uniform(-32, 32)), 0, 255)
@@ -242,7 +246,7 @@ def _distort(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if contrast_first:
         image = image * np.float32(contrast)
     if saturation != 1:
-        # Saturation is (V - least channel) / V with V the greatest channel. At the same hue and V,
+        # Saturation is (V - min) / V, where V and min are the largest and smallest channel. At constant hue and V,
         # scaling it scales each channel's distance from V.
         value = np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])[..., None]
         image = value - (value - image) * np.float32(saturation)
@@ -250,5 +254,5 @@ def _distort(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = image * np.float32(contrast)
     if rng.random() < 0.2:
         image = image[..., rng.permutation(3)]
-    # The released code casts without clipping, so bright pixels wrap to dark ones.
+    # The released code casts without clipping, so bright pixels wrap around to dark ones.
     return np.clip(image, 0, 255).astype(np.uint8)

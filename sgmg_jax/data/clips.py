@@ -1,47 +1,48 @@
-"""Clips: which frames of a video, what the sample holds, and its arrays at a static shape.
+"""Clips: the choice of frames, the sample before padding, and its arrays at a static shape.
 
 Axis letters: T frames, H W pixels of the static shape, h w pixels of the unpadded clip, E sentences, L tokens,
-R = E T masks, those of a sentence one after the other.
+N rows of the index, R = E T masks, grouped by sentence.
 """
 from collections.abc import Sequence
 import dataclasses
 
 import cv2
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
 import numpy as np
 from PIL import Image
 
 from sgmg_jax import types
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import metadata
 
 # ImageNet, of RGB in [0, 1].
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
-MOST_STRETCH = 16  # long side over short side of a frame; resized, a strip of pixels would take any memory
+MOST_STRETCH = 16  # long side over short side of a frame: a resized strip of pixels could take any amount of memory
 NORMALISED = ((np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / STD)  # [1 256 3]
 
 
 def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences: int = 1,
-                   consecutive: bool = False) -> np.ndarray:
-    """One row for each clip of an epoch: (video, expression, centre), all indices; int32 [N 3].
+                   consecutive: bool = False) -> Int32[np.ndarray, 'N 3']:
+    """One row per clip of an epoch: the indices (video, expression, centre).
 
-    As in the released code, centres are every `num_frames`-th frame of a video from its first; where only some
-    frames are annotated (A2D-Sentences), these. Expressions tagged 'crowd' (RefCOCO) are left out.
+    As in the released code, the centres are every `num_frames`-th frame of a video, from the first. If only some
+    frames are annotated (A2D-Sentences), they are the centres. Expressions tagged 'crowd' (RefCOCO) are left out.
 
     Args:
-        consecutive: clips are windows of frames that follow each other, as SOC trains, and their first stands for the
-          centre: windows without overlap, but for the last, which is moved back to be full.
-        sentences: that are asked of a clip at most. If several, there is one row for a video and centre; its
-          expression, the first, stands for all.
+        consecutive: clips are windows of consecutive frames, as SOC trains, and `centre` is the window's first frame.
+            Windows do not overlap, except that the last is moved back to be full.
+        sentences: maximum number per clip. If above 1, there is one row per video and centre, whose expression is
+            the first and stands for all.
 
     Raises:
-        ValueError: for an expression without object or a video without masks; for several sentences where frames are
-            annotated for one object each.
+        ValueError: an expression has no object or a video has no masks; `sentences` is above 1, but each frame is
+            annotated for one object only.
     """
-    index = []
+    index: list[tuple[int, int, int]] = []
     for number, video in enumerate(videos):
         if sentences > 1 and video.mask_places is not None:
-            raise ValueError(f'config.data.sentences = {sentences}: video {video.name} has frames that are annotated '
-                             'for one object each, of which one sentence can be asked.')
+            raise ValueError(f'config.data.sentences = {sentences}: each frame of video {video.name} is annotated for '
+                             'one object only. Set it to 1.')
         for position, expression in enumerate(video.expressions):
             if expression.object_id < 0 or not video.has_masks:
                 raise ValueError(f'video {video.name}, expression {expression.id}: has no ground truth to '
@@ -49,7 +50,7 @@ def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences:
             if 'crowd' in expression.tags:
                 continue
             length = len(video.frame_names)
-            centres = range(0, length, num_frames) if video.mask_places is None else (
+            centres = list(range(0, length, num_frames)) if video.mask_places is None else (
                 video.annotated_frames(expression.object_id))
             if consecutive and video.mask_places is None:
                 centres = [max(0, min(first, length - num_frames)) for first in centres]
@@ -60,37 +61,37 @@ def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences:
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Some frames of a video and the objects that sentences refer to, before they become arrays.
+    """Some frames of a video and the objects that sentences refer to, before padding.
 
-    frames: [T h w 3] uint8 RGB.
-    masks: [R h w] bool, of each sentence's object in each frame.
-    boxes: [R 4] float32, x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
-    present: [R] bool, whether the box has an extent.
+    frames: RGB.
+    masks: of each sentence's object in each frame.
+    boxes: x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
+    present: whether the box has an extent.
     sentences: E, as written.
-    annotated: the one frame that masks, boxes and present are of (A2D-Sentences); R is E then. None: of all.
+    annotated: index of the only frame that has masks, boxes and present (A2D-Sentences); then R = E. None: all have.
     """
-    frames: np.ndarray
-    masks: np.ndarray
-    boxes: np.ndarray
-    present: np.ndarray
+    frames: UInt8[np.ndarray, 'T h w 3']
+    masks: Bool[np.ndarray, 'R h w']
+    boxes: Float32[np.ndarray, 'R 4']
+    present: Bool[np.ndarray, ' R']
     sentences: tuple[str, ...]
     annotated: int | None = None
 
 
 def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames: int,
-                  reverse_probability: float = 0.3) -> np.ndarray:
-    """Frame indices [T] of a training clip, as the released code draws them.
+                  reverse_probability: float | int = 0.3) -> Int32[np.ndarray, ' T']:
+    """Frame indices of a training clip, drawn as in the released code.
 
-    The centre, one neighbour one to three frames before and one after (at the ends of the video the
-    same frame may come twice), the rest from outside of these; ascending, or reversed with
-    `reverse_probability`. The released code has two quirks: the frame after the centre may be drawn
-    again, and two frames would become three; here two are the centre and one of its neighbours.
+    The centre, one frame one to three before it and one as far after it (clamped to the video, so a frame may
+    repeat), and the rest from outside these; ascending, or reversed with `reverse_probability`. The released code has
+    two quirks: the frame after the centre may be drawn again (kept), and T = 2 would give three frames (here the
+    centre and one of its neighbours).
 
     Args:
         length: frames of the video.
-        centre: index of the frame that is always taken.
+        centre: index of the frame that is always included.
         num_frames: T.
-        reverse_probability: 0.3 for Ref-YouTube-VOS, 0 for the other benchmarks.
+        reverse_probability: 0.3 for Ref-YouTube-VOS, 0 for the other data sets.
     """
     chosen = [centre]
     if num_frames > 1:
@@ -98,13 +99,14 @@ def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames
         near = [max(0, centre - before), min(length - 1, centre + after)]
         chosen += near if num_frames > 2 else [near[rng.integers(2)]]
     missing = num_frames - len(chosen)
+    more: np.ndarray
     if missing > 0:
         outside = np.r_[0:min(chosen), max(chosen):length]
         if len(outside) > missing:
             more = rng.choice(outside, missing, replace=False)
         elif length >= missing:
             more = rng.choice(length, missing, replace=False)
-        else:  # A video shorter than the clip: every frame, and some again.
+        else:  # The video is shorter than the clip: every frame once, and some again.
             again = missing - length
             more = np.r_[rng.choice(length, again, replace=again > length), 0:length]
         chosen += more.tolist()
@@ -112,67 +114,50 @@ def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames
     return frames[::-1].copy() if rng.random() < reverse_probability else frames
 
 
-def consecutive_frames(first: int, length: int, num_frames: int) -> np.ndarray:
-    """Frame indices [T] from one on, as SOC trains; of a video that ends before, its last frame again."""
+def consecutive_frames(first: int, length: int, num_frames: int) -> Int[np.ndarray, ' T']:
+    """Consecutive frame indices from `first`, as SOC trains; the last frame repeats where the video ends early."""
     return np.minimum(np.arange(first, first + num_frames), length - 1)
 
 
-def annotated_window(frame: int, length: int, num_frames: int, middle: bool = False) -> tuple[np.ndarray, int]:
-    """Frame indices [T] around an annotated frame, and where in them it is.
+def annotated_window(frame: int, length: int, num_frames: int, middle: bool = False
+                     ) -> tuple[Int[np.ndarray, ' T'], int]:
+    """Frame indices around an annotated frame, and its position among them.
 
-    As A2D-Sentences and JHMDB-Sentences have it: half of the frames before, the rest from it on, the video's first
-    and last frame again where it ends; of the frames that are alike the first is the annotated one, or always the one
-    in the `middle`.
+    The protocol of A2D-Sentences and JHMDB-Sentences: half of the frames lie before it; beyond the ends of the video
+    the first or last frame repeats. If the annotated frame repeats, its position is the first copy; with `middle` it
+    is always the clip's middle.
     """
     first = frame - num_frames // 2
     indices = np.clip(np.arange(first, first + num_frames), 0, length - 1)
     return indices, num_frames // 2 if middle else int(np.argmax(indices == frame))
 
 
-def load_sample(record: records.Record, expressions: Sequence[metadata.Expression], indices: np.ndarray,
-                centre: int, position: int | None = None) -> Sample:
-    """Decodes the frames at `indices` [T], the centre among them, and finds the objects of the expressions in them.
-
-    Where only the centre is annotated, `position` says which of the indices it is, by default the first that fits.
-    """
-    annotated = None
-    if record.video.mask_places is None:
-        maps = record.decode_masks(indices)
-        masks = np.concatenate([maps == expression.object_id for expression in expressions])
-    else:
-        masks = np.stack([record.decode_object(expression.object_id, centre) for expression in expressions])
-        if len(record.video.frame_names) > 1:
-            annotated = int(np.flatnonzero(indices == centre)[0]) if position is None else position
-    boxes, present = boxes_of_masks(masks)
-    return Sample(record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions), annotated)
-
-
 def visible(sample: Sample) -> Sample:
-    """Without the sentences whose object is in no frame."""
+    """The sample without the sentences whose object is in no frame."""
     count = len(sample.sentences)
-    seen = sample.present.reshape(count, -1).any(1)
+    seen = np.array([here.any() for here in np.split(sample.present, count)])
     masks, boxes, present = (x.reshape(count, -1, *x.shape[1:])[seen].reshape(-1, *x.shape[1:])
                              for x in (sample.masks, sample.boxes, sample.present))
     return dataclasses.replace(sample, masks=masks, boxes=boxes, present=present,
                                sentences=tuple(s for s, there in zip(sample.sentences, seen) if there))
 
 
-def boxes_of_masks(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes [R 4] float32 around masks [R h w] bool, and whether there is a pixel at all [R].
+def boxes_of_masks(masks: Bool[np.ndarray, 'R h w']) -> tuple[Float32[np.ndarray, 'R 4'], Bool[np.ndarray, ' R']]:
+    """Boxes around masks, and whether each mask has a pixel.
 
-    x1 y1 x2 y2 are the first and the last column and row that hold the object, both inclusive; the
-    released code adds no 1. Zeros where the mask is empty.
+    x1 y1 x2 y2 are the first and the last column and row of the object, both inclusive; like the released code, this
+    adds no 1. Zeros where the mask is empty.
     """
     boxes = np.zeros((len(masks), 4), np.float32)
     for box, mask in zip(boxes, masks):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
         if rows.size:
             box[:] = columns[0], rows[0], columns[-1], rows[-1]
-    return boxes, masks.any((1, 2))
+    return boxes, np.any(masks, axis=(1, 2))
 
 
 def check_size(height: int, width: int) -> None:
-    """Raises ValueError for frames without pixels, or whose long side is more than MOST_STRETCH times the short one."""
+    """Raises ValueError for empty frames, and if the long side is more than MOST_STRETCH times the short one."""
     if min(height, width) < 1 or max(height, width) > MOST_STRETCH * min(height, width):
         raise ValueError(f'frames of {width}x{height} pixels: the long side must be at most {MOST_STRETCH} times the '
                          'short one. Crop them.')
@@ -181,8 +166,8 @@ def check_size(height: int, width: int) -> None:
 def resized_size(height: int, width: int, short_side: int, max_side: int | None = None) -> tuple[int, int]:
     """(height, width) with the short side at `short_side`, the long one at most `max_side`.
 
-    The rule of torchvision and DETR: the long side is cut to a whole number, and where `max_side`
-    binds, the short side is rounded so that the long one fits.
+    The rule of torchvision and DETR: the long side is truncated to a whole number; where `max_side` binds, the short
+    side is rounded so that the long one fits.
 
     Raises:
         ValueError: for frames that `check_size` refuses.
@@ -197,39 +182,39 @@ def resized_size(height: int, width: int, short_side: int, max_side: int | None 
     return (short_side, other) if height <= width else (other, short_side)
 
 
-def normalise(frames: np.ndarray) -> np.ndarray:
-    """uint8 [T h w 3] RGB to float32 with ImageNet's mean and standard deviation removed."""
-    # Looked up, because there are only 256 values: ten times faster than computing each pixel.
+def normalise(frames: UInt8[np.ndarray, 'T h w 3']) -> Float32[np.ndarray, 'T h w 3']:
+    """RGB standardised by ImageNet's mean and standard deviation."""
+    # A lookup table of the 256 values is ten times faster than computing each pixel.
     return cv2.LUT(frames.reshape(-1, *frames.shape[2:]), NORMALISED).reshape(frames.shape)
 
 
-def prepare_clip(frames: np.ndarray, short_side: int, max_side: int | None = None
-                 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Frames for evaluation, as the benchmarks' protocol has them.
+def prepare_clip(frames: UInt8[np.ndarray, 'T H W 3'], short_side: int, max_side: int | None = None
+                 ) -> tuple[Float32[np.ndarray, 'T h w 3'], tuple[int, int]]:
+    """Frames for evaluation, by the protocol of the data sets.
 
     Args:
-        frames: [T H W 3] uint8 RGB.
+        frames: RGB, of any size.
         short_side: pixels of the resized short side (360 for Ref-YouTube-VOS and Ref-DAVIS17).
         max_side: bound of the long side; None for none (640 for A2D-Sentences and JHMDB-Sentences).
 
     Returns:
-        Normalised frames [T h w 3] float32, resized by Pillow's antialiased bilinear filter as
-        torchvision does on images, and (h, w). Not padded.
+        Normalised frames, resized by Pillow's antialiased bilinear filter as torchvision resizes images, and (h, w).
+        Not padded.
     """
-    height, width = resized_size(*frames.shape[1:3], short_side, max_side)
-    if (height, width) != frames.shape[1:3]:
+    height, width = frames.shape[1:3]
+    size = resized_size(height, width, short_side, max_side)
+    if size != (height, width):
         bilinear = Image.Resampling.BILINEAR
-        frames = np.stack([np.asarray(Image.fromarray(frame).resize((width, height), bilinear))
-                           for frame in frames])
-    return normalise(frames), (height, width)
+        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size[::-1], bilinear)) for frame in frames])
+    return normalise(frames), size
 
 
 def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) -> types.Example:
-    """Arrays of one clip, without the axis B, and with E in the place of N; padded bottom and right.
+    """Arrays of one clip (B = 1, N = E), padded at the bottom and right.
 
     Args:
         sample: at most as large as `frame_size`.
-        text: of its sentences, and of as many empty ones as fill up the static E [E L].
+        text: [E L] tokens of its sentences, padded along E with empty sentences.
         frame_size: (H, W).
     """
     height, width = sample.frames.shape[1:3]
@@ -250,7 +235,7 @@ def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) ->
     masks, boxes, present = (x.reshape(*shape, *x.shape[1:]) for x in (masks, boxes, present))
     size = np.array([height, width], np.int32)
     return types.Example(
-        clip=types.Clip(frames=frames, valid=valid, size=size,
-                        annotated=None if sample.annotated is None else np.array(sample.annotated, np.int32)),
+        clip=types.Clip(frames=frames[None], valid=valid[None], size=size[None],
+                        annotated=None if sample.annotated is None else np.array([sample.annotated], np.int32)),
         text=text,
         targets=types.Targets(masks, boxes, present, size=np.tile(size, (count, 1)), asked=np.arange(count) < given))

@@ -1,7 +1,7 @@
-"""Training batches, in an order that follows from the step alone.
+"""Training batches whose content is a function of the step.
 
-Batch k holds the same clips, augmented the same way, whatever the number of processes, of worker
-processes, and of interruptions before it: nothing about the loader has to be saved.
+Batch k holds the same clips, augmented the same way, for any number of processes, worker processes and earlier
+interruptions: the loader has no state to save.
 """
 from collections.abc import Iterator, Sequence
 import copy
@@ -10,61 +10,64 @@ import dataclasses
 import re
 import signal
 import sys
+import typing
 
 from absl import logging
 import cv2
 import grain
 import jax
+from jaxtyping import Int, Int32
 import numpy as np
 import tokenizers
 
 from sgmg_jax import processes, types
 from sgmg_jax.data import augment, clips, metadata, records, text
 
-MAX_DRAWS = 100  # Clips tried for one place in a batch before the data is called unfit.
+MAX_DRAWS = 100  # clips tried for one place in a batch before an error is raised
 
 
+@typing.no_type_check  # checks its own arguments
 def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, num_frames: int,
                   frame_size: tuple[int, int], text_length: int, batch_size: int,
                   augmentation: augment.Augmentation, seed: int, sentences: int = 1, start_step: int = 0,
                   process_index: int = 0, process_count: int = 1, num_workers: int = 0,
-                  reverse_probability: float = 0.3, consecutive: bool = False,
+                  reverse_probability: float | int = 0.3, consecutive: bool = False,
                   on_bad_clip: str = 'raise') -> Iterator[types.Example]:
     """Endless batches of augmented clips; every epoch is shuffled anew.
 
-    An epoch has `len(clips.training_index(source.videos, num_frames, sentences, consecutive))` clips. Where no
-    frame of a clip shows the object (it is away, or cropped off), another clip is drawn in its place, as the
-    released code does; of several sentences, those are left out whose object is away.
+    An epoch has `len(clips.training_index(source.videos, num_frames, sentences, consecutive))` clips. If no frame of
+    a clip shows the object (it is absent or cropped off), another clip is drawn in its place, as in the released
+    code. Of several sentences, those whose object is absent are dropped.
 
     Args:
         source: a split with ground truth.
-        tokenizer: of `text.load_tokenizer` or `text.train_tokenizer`.
-        num_frames: T, frames a clip.
+        tokenizer: from `text.load_tokenizer` or `text.train_tokenizer`.
+        num_frames: T, frames per clip.
         frame_size: (H, W), the static shape; smaller clips are padded, larger ones scaled down.
-        text_length: L, tokens a sentence at most, with <s> and </s>; at least 3.
-        batch_size: clips of the global batch; `process_count` must divide it.
-        augmentation: what is drawn, and in which order.
-        seed: of order and augmentation, below 2 ** 32.
-        sentences: E, that are asked of a clip at most; of several see `choose_sentences`.
-        start_step: the first batch to yield, to go on after an interruption.
-        process_index, process_count: of so many equal parts of every global batch, which this process yields.
-        num_workers: processes that load; 0 loads in two threads of this one. They need parsed absl
+        text_length: L, maximum tokens per sentence, including <s> and </s>; at least 3.
+        batch_size: clips in the global batch; must be a multiple of `process_count`.
+        augmentation: its parameters and order.
+        seed: of the order and the augmentation, below 2 ** 32.
+        sentences: E, maximum sentences per clip; if above 1, see `choose_sentences`.
+        start_step: the first batch to yield, to resume an interrupted run.
+        process_index, process_count: the global batch is split evenly among the processes; which part to yield.
+        num_workers: loader processes; 0 loads in two threads of this process. Workers need parsed absl
             flags and a guarded main module, and die with this process.
         reverse_probability: how often a clip runs backwards.
-        consecutive: clips are windows of frames that follow each other, see clips.training_index, and where only
-            some frames are annotated, clips.annotated_window; otherwise clips.sample_frames draws them.
-        on_bad_clip: 'raise' stops at a clip that cannot be made, for whatever reason, and before the first at a
-            video or sentence of which none can be made; 'skip' draws another instead, leaves such videos and
-            sentences out, and logs counted warnings.
+        consecutive: clips are windows of consecutive frames, see clips.training_index, or clips.annotated_window if
+            only some frames are annotated. Otherwise clips.sample_frames draws the frames.
+        on_bad_clip: 'raise' stops at the first clip that cannot be loaded, for any reason, and at once for a video
+            or sentence that can never be; 'skip' draws another clip instead, drops such videos and sentences, and
+            logs counted warnings.
 
     Returns:
-        An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count and N = B E. It has
-        `close()`: call it in a `finally`, or worker processes may leave shared memory behind.
+        An iterator of `types.Example` with NumPy leaves, B = batch_size / process_count and N = B E. It has a
+        method `close()`: call it in a `finally`, or worker processes may leave shared memory behind.
 
     Raises:
-        ValueError: at once for wrong arguments, and for a bad video or sentence (names it, see `usable`); while
-            iterating, for a bad clip (names video and frame), or data in which 100 draws in a row show no object.
-        ChildProcessError: while iterating, when a process that loads has died.
+        ValueError: at once for wrong arguments and for a bad video or sentence (names it, see `usable`); while
+            iterating, for a bad clip (names video and frame), or if 100 draws in a row show no object.
+        ChildProcessError: while iterating, if a loader process has died.
     """
     for name, value, low, high in (
             ('num_frames', num_frames, 1, 1000), ('text_length', text_length, 3, 2 ** 14),
@@ -89,10 +92,10 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
     load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
                     reverse_probability, consecutive, on_bad_clip)
-    # The draws of a clip are tied to its place in the endless sequence, hence before slicing.
+    # The random numbers of a clip depend on its place in the endless sequence, so this comes before the slicing.
     clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
-    # Parts of a batch lie one after the other in the global arrays, too, so that a clip has the same place in its
-    # batch, and so the same dropout, whatever the number of processes.
+    # The parts are consecutive in the global arrays, too. So a clip keeps its place in the batch, and with it its
+    # dropout, for any number of processes.
     parts = clips_of_all_steps.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
     batches = parts[start_step * process_count + process_index::process_count].to_iter_dataset(
         grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
@@ -106,11 +109,11 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
 
 def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length: int,
            augmentation: augment.Augmentation, on_bad_clip: str) -> records.Records:
-    """The same records without the videos and sentences of which no clip can be made: frames of an impossible size,
-    masks of frames that there are not, sentences that are empty, too long or no text.
+    """The records without videos and sentences that can never become a clip: frames of an impossible size, masks of
+    frames that do not exist, sentences that are empty, too long or not text.
 
     Raises:
-        ValueError: naming the first video or expression, where on_bad_clip is 'raise'.
+        ValueError: naming the first such video or expression, if on_bad_clip is 'raise'.
     """
     skipped = 0
 
@@ -131,7 +134,7 @@ def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length
         text.encode(tokenizer, [sentence], text_length)
         other = augment.swap_sides(sentence)
         if other != sentence and 'flip' in augmentation.order and augmentation.flip_probability:
-            text.encode(tokenizer, [other], text_length)  # It may have more tokens.
+            text.encode(tokenizer, [other], text_length)  # Swapped, it may have more tokens.
 
     videos = []
     for video in source.videos:
@@ -153,10 +156,10 @@ def _check_video(video: metadata.Video) -> None:
 
 def choose_sentences(expressions: Sequence[metadata.Expression], rng: np.random.Generator,
                      most: int) -> list[metadata.Expression]:
-    """Which of a video's sentences are asked of a clip together; at most so many, in random order.
+    """Draws which of a video's sentences to process together; at most `most`, in random order.
 
-    Each as often: one sentence for each object, as Ref-DAVIS17's groups have it; all sentences, as in Ref-YouTube-VOS;
-    any number of any. The paper does not say how it drew them.
+    With equal probability: one sentence per object (as in Ref-DAVIS17's groups), a random number of sentences, or all
+    of them (as in Ref-YouTube-VOS). The paper does not say how it draws them.
     """
     drawn = [expressions[i] for i in rng.permutation(len(expressions))]
     how = rng.integers(3)
@@ -168,32 +171,47 @@ def choose_sentences(expressions: Sequence[metadata.Expression], rng: np.random.
 
 
 def _collate(examples: Sequence[types.Example]) -> types.Example:
-    """Clips get the axis B, texts and targets N in the place of E."""
-    def join(how, name):
-        return jax.tree.map(lambda *parts: how(parts), *(getattr(example, name) for example in examples))
+    """Joins the examples of several clips into one."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *examples)
 
-    return types.Example(join(np.stack, 'clip'), join(np.concatenate, 'text'), join(np.concatenate, 'targets'),
-                         join(np.stack, 'origin'))
+
+def load_sample(record: records.Record, expressions: Sequence[metadata.Expression], indices: Int[np.ndarray, ' T'],
+                centre: int, position: int | None = None) -> clips.Sample:
+    """Decodes the frames at `indices`, which include the centre, and the masks of the expressions' objects in them.
+
+    If only the centre is annotated, `position` is its place in `indices` (default: the first match).
+    """
+    annotated = None
+    if record.video.mask_places is None:
+        maps = typing.cast(np.ndarray, record.decode_masks(indices))  # training_index refuses videos without masks
+        masks = np.concatenate([maps == expression.object_id for expression in expressions])
+    else:
+        masks = np.stack([record.decode_object(expression.object_id, centre) for expression in expressions])
+        if len(record.video.frame_names) > 1:
+            annotated = int(np.flatnonzero(indices == centre)[0]) if position is None else position
+    boxes, present = clips.boxes_of_masks(masks)
+    return clips.Sample(record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions),
+                        annotated)
 
 
 @dataclasses.dataclass
 class LoadClip(grain.transforms.RandomMap):
-    """From a row of the training index to the arrays of one augmented clip (no axis B)."""
+    """Turns a row of the training index into the arrays of one augmented clip (B = 1)."""
     source: records.Records
-    index: np.ndarray
+    index: Int32[np.ndarray, 'N 3']
     tokenizer: tokenizers.Tokenizer
     num_frames: int
     frame_size: tuple[int, int]
     text_length: int
     sentences: int
     augmentation: augment.Augmentation
-    reverse_probability: float
+    reverse_probability: float | int
     consecutive: bool
     on_bad_clip: str
     skipped: int = 0
 
     def random_map(self, row: int, rng: np.random.Generator) -> types.Example:
-        # Clips are loaded side by side already; OpenCV's own threads would only fight over the cores.
+        # Clips are loaded in parallel already; OpenCV's own threads would only compete for the cores.
         cv2.setNumThreads(1)
         for _ in range(MAX_DRAWS):
             number, position, centre = self.index[row].tolist()
@@ -205,7 +223,7 @@ class LoadClip(grain.transforms.RandomMap):
                 example = self._load(number, expressions, centre, rng)
                 if example is not None:
                     return example
-            except Exception as error:  # Whatever damaged records make the libraries raise.
+            except Exception as error:  # Damaged records can make the libraries raise anything.
                 message = str(error) if isinstance(error, ValueError) else f'{type(error).__name__}: {error}'
                 if not message.startswith('video '):
                     message = f'video {video.name}, around frame {video.frame_names[centre]}: {message}'
@@ -218,17 +236,17 @@ class LoadClip(grain.transforms.RandomMap):
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
             f'used; the last was video {video.name}, expression {expressions[0].id}, object '
             f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
-            'masks show the object, and that neither crops are too small nor pictures too narrow.')
+            'masks show the object, that crops are not too small and pictures not too narrow.')
 
     def _load(self, number: int, expressions: Sequence[metadata.Expression], centre: int,
               rng: np.random.Generator) -> types.Example | None:
-        """A clip around a frame; None where no object is seen, and of pictures too narrow to be copied."""
+        """A clip around a frame; None if it shows no object, or is a picture too narrow for `pseudo_clip`."""
         video = self.source.videos[number]
         copies = len(video.frame_names) == 1 < self.num_frames  # of a picture of RefCOCO
         if copies and augment.too_narrow(video.height, video.width):
             return None
         indices, where = self._choose_frames(rng, video, centre)
-        sample = clips.load_sample(self.source[number], expressions, indices, centre, where)
+        sample = load_sample(self.source[number], expressions, indices, centre, where)
         if copies:
             sample = augment.pseudo_clip(sample, rng, self.num_frames)
         sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
@@ -236,11 +254,12 @@ class LoadClip(grain.transforms.RandomMap):
             return None
         sample = clips.visible(sample)
         tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
-        return clips.to_example(sample, tokens, self.frame_size).replace(origin=np.array([number, centre], np.int32))
+        example = clips.to_example(sample, tokens, self.frame_size)
+        return dataclasses.replace(example, origin=np.array([[number, centre]], np.int32))
 
     def _choose_frames(self, rng: np.random.Generator, video: metadata.Video, centre: int
-                       ) -> tuple[np.ndarray, int | None]:
-        """Indices [T], and where in them the centre is; None: wherever it comes first."""
+                       ) -> tuple[Int[np.ndarray, ' T'], int | None]:
+        """Frame indices and the position of the centre among them; None: its first occurrence."""
         length = len(video.frame_names)
         if length == 1:
             return np.zeros(1, np.int32), None
@@ -252,7 +271,7 @@ class LoadClip(grain.transforms.RandomMap):
 
 
 def _from_workers(batches: grain.IterDataset, count: int) -> Iterator[types.Example]:
-    """Iterates over them; says what it means when a process that loads them has died."""
+    """Iterates over the batches; explains the death of a loader process."""
     iterator = iter(batches)
     try:
         yield from iterator
@@ -263,15 +282,15 @@ def _from_workers(batches: grain.IterDataset, count: int) -> Iterator[types.Exam
         code = int(death[1])
         name = f' ({signal.Signals(-code).name})' if code < 0 else ''
         raise ChildProcessError(
-            f'config.data.workers = {count}: a process that loads clips has died, with exit code {code}{name}. '
-            f'{processes.advice(count)} The same command goes on from the latest checkpoint.') from error
+            f'config.data.workers = {count}: a loader process died with exit code {code}{name}. '
+            f'{processes.advice(count)} Re-run the same command to resume from the latest checkpoint.') from error
     finally:
         iterator.close()
 
 
 def _die_with_parent(worker_index: int, worker_count: int) -> None:
-    """Without this a killed trainer leaves its workers running; and a SIGTERM that is sent to all processes of a job
-    would end the workers before the trainer has saved."""
+    """Ends with the trainer, even a killed one, but ignores SIGTERM: sent to all processes of a job, it would end the
+    workers before the trainer has saved."""
     del worker_index, worker_count
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == 'linux':

@@ -1,7 +1,7 @@
-"""Records of videos, written by the builders of the repository's `datasets/`, read without TensorFlow.
+"""Reads the records of videos that `datasets/` builds, without TensorFlow.
 
-One record is one video (or one picture): its frames, its masks, its sentences. Frames stay bytes until
-somebody asks for them, so sampling five frames of a long video decodes five.
+A record is one video (or one picture): its frames, masks and sentences. Frames are decoded on demand: sampling five
+frames of a long video decodes five.
 
 Axis letters: T frames, H W pixels.
 """
@@ -10,11 +10,12 @@ import dataclasses
 import os
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 from array_record.python import array_record_data_source, array_record_module
 import cv2
 from google.protobuf import message
+from jaxtyping import Bool, Int, UInt8
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
@@ -23,48 +24,49 @@ from sgmg_jax import files, pictures
 from sgmg_jax.data.metadata import Video, read_video
 from sgmg_jax.video import BrokenFilm, open_film
 
-LARGEST_RECORD = 2 ** 30  # bytes of the frames of a video; a message of protobuf has at most twice as many
-_LARGEST_METADATA = 2 ** 26  # bytes; a RefCOCO has a fifth of it
+LARGEST_RECORD = 2 ** 30  # bytes of a video's frames; a protobuf message has at most twice as many
+_LARGEST_METADATA = 2 ** 26  # bytes; RefCOCO's has a fifth of it
+Indices = Sequence[int] | Int[np.ndarray, ' T']
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A video with its encoded frames (JPEG or PNG) or, in their place, the film that they are decoded from; and
-    its masks (PNG; none where they are hidden)."""
+    """A video with its frames (encoded as JPEG or PNG, or the film that contains them) and its masks (PNG; none where
+    they are hidden)."""
     video: Video
     frames: tuple[bytes, ...]
     masks: tuple[bytes, ...]
     film: bytes | None = None
 
-    def decode_frames(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """RGB [T H W 3] uint8 of the frames at `indices`, or of all.
+    def decode_frames(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W 3']:
+        """RGB of the frames at `indices` (default: all).
 
         Raises:
-            ValueError: for a broken image, a broken film or one that ends too early; names video and frame.
+            ValueError: an image is broken, or the film is broken or ends too early; names video and frame.
         """
         indices = range(len(self.video.frame_names)) if indices is None else indices
         if self.film is not None:
-            return self._decode_film(indices)
-        return np.stack([self._decode_frame(index) for index in indices])
+            return self._decode_film(self.film, indices)
+        return np.stack([self._decode_frame(int(index)) for index in indices])
 
-    def decode_masks(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray | None:
-        """Object ids [T H W] uint8 of the maps at `indices`, or of all; None without ground truth.
+    def decode_masks(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W'] | None:
+        """Maps of object ids at `indices` (default: all); None without ground truth.
 
-        0 is background, 255 is void where the benchmark has it (DAVIS). Only for videos without `mask_places`.
+        0 is background; 255 is void in data sets that have it (DAVIS). Only for videos without `mask_places`.
 
         Raises:
-            ValueError: for a broken PNG or one of another size than the frame; names video and frame.
+            ValueError: a PNG is broken or its size differs from the frame's; names video and frame.
         """
         if not self.masks:
             return None
         indices = range(len(self.masks)) if indices is None else indices
-        return np.stack([self._decode_mask(index, index) for index in indices])
+        return np.stack([self._decode_mask(int(index), int(index)) for index in indices])
 
-    def decode_object(self, object_id: int, index: int) -> np.ndarray:
-        """Where an object is in one of its annotated frames, bool [H W].
+    def decode_object(self, object_id: int, index: int) -> Bool[np.ndarray, 'H W']:
+        """The mask of an object in one of its annotated frames.
 
         Raises:
-            ValueError: for a broken PNG, and for a frame in which the object is not annotated.
+            ValueError: the PNG is broken, or the object is not annotated in this frame.
         """
         if self.video.mask_places is None:
             return self._decode_mask(index, index) == object_id
@@ -72,10 +74,11 @@ class Record:
             raise ValueError(self._broken(index, f'object {object_id} has no mask here'))
         return self._decode_mask(self.video.mask_places.index((index, object_id)), index) > 0
 
-    def _decode_film(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        wanted, found, number = {int(index) for index in indices}, {}, -1
+    def _decode_film(self, film: bytes, indices: Indices) -> UInt8[np.ndarray, 'T H W 3']:
+        wanted, number = {int(index) for index in indices}, -1
+        found: dict[int, np.ndarray] = {}
         try:
-            with open_film(self.film) as (container, stream):
+            with open_film(film) as (container, stream):
                 for number, frame in enumerate(container.decode(stream)):
                     if number in wanted:
                         if (frame.height, frame.width) != (self.video.height, self.video.width):
@@ -91,16 +94,16 @@ class Record:
             raise ValueError(self._broken(missing, f'film ends before it, after {number + 1} frames'))
         return np.stack([found[int(index)] for index in indices])
 
-    def _decode_frame(self, index: int) -> np.ndarray:
+    def _decode_frame(self, index: int) -> UInt8[np.ndarray, 'H W 3']:
         try:
             return decode_picture(self.frames[index], (self.video.height, self.video.width))
         except pictures.BrokenPicture as error:
             raise ValueError(self._broken(index, f'image {error}')) from error
 
-    def _decode_mask(self, number: int, index: int) -> np.ndarray:
+    def _decode_mask(self, number: int, index: int) -> UInt8[np.ndarray, 'H W']:
         size = self.video.height, self.video.width
         try:
-            # Palette indices, which OpenCV would turn into colours.
+            # Pillow keeps palette indices; OpenCV would turn them into colours.
             mask = pictures.read_pixels(self.masks[number], (pictures.PNG,), size, ('P', 'L', '1'))
             return np.asarray(mask, np.uint8)
         except pictures.BrokenPicture as error:
@@ -112,11 +115,11 @@ class Record:
 
 
 def decode_picture(data: bytes, size: tuple[int, int] | None = None,
-                   formats: Sequence[str] = (pictures.JPEG, pictures.PNG)) -> np.ndarray:
-    """RGB [H W 3] uint8 of a JPEG or PNG as it is stored: masks know nothing of a camera's orientation tag.
+                   formats: Sequence[str] = (pictures.JPEG, pictures.PNG)) -> UInt8[np.ndarray, 'H W 3']:
+    """RGB of a JPEG or PNG as stored: a camera's orientation tag is ignored, because masks have none.
 
     Args:
-        size: (H, W) that it must have; None: any.
+        size: the required (H, W); None: any.
 
     Raises:
         BrokenPicture: it has another size, or is broken or truncated.
@@ -142,7 +145,7 @@ def _size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
 
 
 def check_jpeg(data: bytes) -> tuple[int, int]:
-    """Reads all of a JPEG and returns its (H, W). Raises BrokenPicture."""
+    """Reads a whole JPEG and returns its (H, W). Raises BrokenPicture."""
     size = pictures.check_jpeg(data)
     if not _has_end(data):
         raise pictures.BrokenPicture('is broken or truncated')
@@ -150,12 +153,12 @@ def check_jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _has_end(data: bytes) -> bool:
-    """Whether a JPEG has its end, which some versions of OpenCV and Pillow do not miss; True for other pictures."""
+    """Whether a JPEG has its end marker, which some versions of OpenCV and Pillow do not check; True for others."""
     return not data.startswith(b'\xff\xd8') or b'\xff\xd9' in data[-1024:]
 
 
 class _Piece(NamedTuple):
-    """Consecutive records of a file, as array_record wants it."""
+    """Consecutive records of a file, in array_record's terms."""
     filename: str
     skip: int
     take: int
@@ -163,7 +166,7 @@ class _Piece(NamedTuple):
 
 
 class _Source(Sequence):
-    """The records of pieces of files, without TensorFlow: the fields that a `Record` has, as bytes."""
+    """The records of pieces of files: the fields of a `Record`, as bytes."""
 
     def __init__(self, pieces: Sequence[_Piece]):
         self._files = [piece.filename for piece in pieces for _ in range(piece.take)]
@@ -172,10 +175,10 @@ class _Source(Sequence):
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, index: int) -> dict[str, bytes | list[bytes]]:
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]  # no slices
         try:
             data = self._records[index]
-            if not data:  # As of a file of zeros.
+            if not data:  # A file of zeros has such records.
                 raise ValueError('a record is empty')
             fields = tf_example_pb2.Example.FromString(data).features.feature
         # What array_record and protobuf raise for damage.
@@ -186,13 +189,13 @@ class _Source(Sequence):
 
 
 class Records(Sequence):
-    """Random access to the videos of a split: `videos` costs nothing, `records[i]` reads one video.
+    """Random access to the videos of a split: `videos` is in memory, `records[i]` reads one video.
 
-    May be pickled and read from several threads.
+    Can be pickled and read from several threads.
     """
 
     def __init__(self, directory: str, split: str, videos: tuple[Video, ...], sources: tuple):
-        """sources: sequences of what the records of the videos hold, one after the other; as `_Source` gives it."""
+        """sources: sequences like `_Source`, one after the other, that hold the records of the videos."""
         self.directory, self.split, self.videos = directory, split, videos
         self._sources = sources
 
@@ -200,12 +203,12 @@ class Records(Sequence):
         return len(self.videos)
 
     def first(self, count: int) -> 'Records':
-        """The first videos alone."""
+        """Only the first `count` videos."""
         return Records(self.directory, self.split, self.videos[:count], self._sources)
 
-    def __getitem__(self, index: int) -> Record:
-        index = range(len(self))[index]
-        video, place = self.videos[index], index
+    def __getitem__(self, index: SupportsIndex) -> Record:  # type: ignore[override]  # no slices
+        place = range(len(self))[index]
+        video = self.videos[place]
         for source in self._sources:
             if place < len(source):
                 break
@@ -234,15 +237,15 @@ class Records(Sequence):
 
 
 def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], split: str) -> Records:
-    """Opens a split of a built data set, or of several as one, the videos of the first first.
+    """Opens a split of a built data set, or concatenates those of several.
 
     Args:
-        directories: the folder of records (<out>/<name>/<version>), or one above that holds only one; or several.
-        split: 'train', 'valid', 'test', or a slice such as 'valid[:4]' or 'train[10%:]', taken of each.
+        directories: a folder of records (<out>/<name>/<version>), or one above it that holds no others; or several.
+        split: 'train', 'valid', 'test', or a slice such as 'valid[:4]' or 'train[10%:]', applied to each.
 
     Raises:
-        FileNotFoundError: when there are no records under a directory, or no metadata beside them.
-        ValueError: when there are several data sets, or no such split; lists what is there.
+        FileNotFoundError: there are no records under a directory, or no metadata beside them.
+        ValueError: there are several data sets under a directory, or no such split; lists what is there.
     """
     if isinstance(directories, str | os.PathLike):
         directories = [directories]
@@ -257,7 +260,7 @@ def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], s
 
 
 def describe(directory: str | os.PathLike) -> tuple[str, dict[str, int]]:
-    """Name of a built data set, and of each split the number of videos. Raises as `open_records`."""
+    """The name of a built data set, and the number of videos per split. Raises like `open_records`."""
     name, lengths = _read_info(_records_folder(pathlib.Path(directory)))
     return name, {split: sum(of_split) for split, of_split in lengths.items()}
 
@@ -296,7 +299,7 @@ def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence
 
 
 def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], numbers: range) -> list[_Piece]:
-    """Where the records of these numbers of a split lie. All of its files are looked at."""
+    """The parts of a split's files that hold these records. Checks all files of the split."""
     files.check_text(folder)
     pieces, begin = [], 0
     for number, length in enumerate(lengths):
@@ -310,7 +313,7 @@ def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], num
             raise FileNotFoundError(f'{file}: missing, though dataset_info.json counts it. Build the data set again.'
                                     ) from error
         except RuntimeError:
-            count = length  # Damage is for those who read the records that have it.
+            count = length  # Reading a damaged record raises.
         if count != length:
             raise ValueError(f'{file}: has {count} records, dataset_info.json says {length}. Build the data set again.')
         skip, stop = max(0, numbers.start - begin), min(length, numbers.stop - begin)
@@ -321,7 +324,7 @@ def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], num
 
 
 def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
-    """Name of a data set; the numbers of records in the files of each split."""
+    """The name of a data set, and the number of records in each file of each split."""
     file = folder / 'dataset_info.json'
     info, wrong = files.read_json(file, _LARGEST_METADATA), []
     if not isinstance(info, dict):
@@ -335,14 +338,15 @@ def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
             wrong.append('splits.name')
         elif entry.get('filepathTemplate') != '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}':
             wrong.append('splits.filepathTemplate')
-        # Whole numbers of 64 bits are strings in protobuf's JSON.
+        # Protobuf's JSON writes 64-bit integers as strings.
         elif not (isinstance(numbers, list) and numbers and all(
                 isinstance(number, str) and re.fullmatch('[0-9]{1,9}', number) for number in numbers)):
             wrong.append('splits.shardLengths')
         else:
             lengths[split] = list(map(int, numbers))
-    if not (isinstance(name, str) and re.fullmatch(r'\w{1,100}', name)):
+    if not isinstance(name, str) or not re.fullmatch(r'\w{1,100}', name):
         wrong.append('name')
+        name = ''
     if info.get('fileFormat') != 'array_record':
         wrong.append('fileFormat')
     if wrong or not lengths:
@@ -352,17 +356,17 @@ def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
 
 
 def _read_metadata(folder: pathlib.Path) -> dict:
-    """What metadata.json lists, by split; looks whether the records are of the builders of this repository."""
+    """The videos listed in metadata.json, by split; checks that this repository's builders wrote the records."""
     if not (folder / 'metadata.json').exists():
-        raise FileNotFoundError(f'{folder}: holds no metadata.json, so it was written by another builder. '
+        raise FileNotFoundError(f'{folder}: holds no metadata.json, so another builder wrote it. '
                                 'Build the data set with `python -m datasets.build`.')
     features = files.read_json(folder / 'features.json', _LARGEST_METADATA)
     for key in ('featuresDict', 'features'):
         features = features.get(key) if isinstance(features, dict) else None
     if not isinstance(features, dict) or not {'video', 'masks', 'expressions'} <= features.keys() or (
             not {'frames', 'film'} & features.keys()):
-        raise ValueError(f'{folder / "features.json"}: does not have the features of a video, so the records are of '
-                         'another builder. Build the data set again with `python -m datasets.build`.')
+        raise ValueError(f'{folder / "features.json"}: does not have the features of a video, so another builder '
+                         'wrote the records. Build the data set again with `python -m datasets.build`.')
     metadata = files.read_json(folder / 'metadata.json', _LARGEST_METADATA)
     listed = metadata.get('videos') if isinstance(metadata, dict) else None
     if not isinstance(listed, dict):
@@ -373,7 +377,7 @@ def _read_metadata(folder: pathlib.Path) -> dict:
 def _records_folder(directory: pathlib.Path) -> pathlib.Path:
     if not directory.is_dir():
         raise FileNotFoundError(f'{directory}: no such folder. Build records with `python -m '
-                                'datasets.build`, or mend the path.')
+                                'datasets.build`, or correct the path.')
     found = [path.parent for level in ('', '*/', '*/*/', '*/*/*/')
              for path in sorted(directory.glob(level + 'dataset_info.json'))
              if not path.parent.name.startswith('incomplete.')]  # An interrupted build.

@@ -1,4 +1,4 @@
-"""Former name of `sgmg_jax.synthetic`; it goes with the next version."""
+"""Former name of `sgmg_jax.synthetic`; the next version removes it."""
 import importlib
 import sys
 

@@ -1,11 +1,11 @@
-"""Says what is wrong with a copy of a data set, how to mend it and how to build it.
+"""Checks a copy of a data set; reports what is wrong, how to fix it and the command that builds it.
 
     python -m sgmg_jax.doctor FOLDER
 
-Exit status: 0 all that a build needs is there, 1 something is missing or wrong, 2 there is no data set.
+Exit status: 0 the copy is complete, 1 something is missing or wrong, 2 no data set was found.
 """
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 import dataclasses
 import functools
 import json
@@ -21,24 +21,24 @@ from sgmg_jax.doctor.common import Finding, quote
 HELP = '''\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
 converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
-datasets.build wrote. Parts are recognised by what they hold, up to four levels below FOLDER and around it,
-so a part in the wrong place is found, and the report says `mv` from where to where.
+datasets.build wrote. Parts are recognised by their content, up to four levels below FOLDER and beside it, so
+misplaced parts are found; the report gives the `mv` command for each.
 
-Nothing is changed. The lists are read as the build reads them, and every listed file is looked for; of images
-only the first and the last of a video are opened. With --pixels all is read that a build reads. Each line of the report
+Nothing is changed. The lists are read as by the build, and every listed file must exist; of the images of a video
+only the first and the last are opened. With --pixels, everything is read that a build reads. Each line of the report
 begins with
 
     ok        as it should be
-    note      worth knowing, nothing to do
+    note      good to know, nothing to do
     missing   not there, or fewer than the known number
-    wrong     in the wrong place, damaged, or not what it should be; the line below says how to mend it
+    wrong     in the wrong place, damaged or unexpected; the line below tells how to fix it
 
 examples:
     python -m sgmg_jax.doctor ~/data/refer_youtube_vos
     python -m sgmg_jax.doctor ~/data --pixels --json=report.json
 '''
 BUILD_NAMES = {'refcoco': 'refcoco', 'refcoco+': 'refcoco_plus', 'refcocog': 'refcocog'}
-# What the records of a data set are for: its config, the workdir, the split to train on (if any) and to evaluate.
+# The next commands for the records of a data set: config, workdir, split to train on (if any), split to evaluate.
 USES = {'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'), 'ref_davis': ('davis', 'ytvos', '', 'valid'),
         'a2d_sentences': ('a2d', 'a2d', 'train', 'test'), 'jhmdb_sentences': ('jhmdb', 'a2d', '', 'test'),
         **{name: ('refcoco', 'refcoco', 'train', 'val') for name in BUILD_NAMES.values()}}
@@ -46,7 +46,7 @@ USES = {'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'), 'ref_davis': ('
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """The findings of one data set, and the commands that come next."""
+    """The findings of one data set, and the next commands."""
     name: str
     title: str
     root: str
@@ -62,11 +62,10 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     """Examines all data sets in a folder.
 
     Returns:
-        One report a data set, and one named 'folder' where something else is worth saying; none of a data set if
-        none is recognised.
+        One report per recognised data set, and one named 'folder' if there are other findings.
 
     Raises:
-        FileNotFoundError: when there is no such folder.
+        FileNotFoundError: there is no such folder.
     """
     folder = pathlib.Path(os.path.realpath(os.path.expanduser(folder)))
     if not folder.is_dir():
@@ -74,14 +73,14 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     inside = places.survey(folder)
     around = places.survey(folder.parent, folder, max_folders=2000) if len(folder.parts) > 2 else None
     packed, findings = _look_into_archives(inside.archives, folder)
-    findings += [Finding('wrong', 'is a dead link', str(link), 'Mend the link, or put the file in its place.')
+    findings += [Finding('wrong', 'is a dead link', str(link), 'Fix the link, or put the file in its place.')
                  for link in inside.dead]
-    findings += [Finding('wrong', f'cannot be read ({why})', str(closed), 'Mend its permissions.')
+    findings += [Finding('wrong', f'cannot be read ({why})', str(closed), 'Fix its permissions.')
                  for closed, why in inside.closed]
-    findings += [Finding('note', 'is rubbish of macOS, which can go', str(junk), f'rm -r {quote(junk)}')
+    findings += [Finding('note', 'is junk of macOS and can be removed', str(junk), f'rm -r {quote(junk)}')
                  for junk in inside.junk]
     if inside.cut:
-        findings.append(Finding('note', f'only its first {places.MAX_FOLDERS:,} folders were looked at', str(folder),
+        findings.append(Finding('note', f'only its first {places.MAX_FOLDERS:,} folders were searched', str(folder),
                                 'Name the folder of one data set.'))
     reports = [Report('folder', 'The folder', str(folder), tuple(findings))] if findings else []
     for name, (title, known_places, check) in _data_sets().items():
@@ -96,7 +95,7 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
             parts += [part for part in around.parts if part.name == name and part.place not in there
                       and part.root in (None, folder.parent)]
         found, misplaced = places.place_parts(parts, root)
-        for place in known_places:  # What is there and was not recognised is broken, not missing.
+        for place in known_places:  # A part that exists but was not recognised is broken, not missing.
             path = root / place
             if not {place, path} & {*found, *found.values()} and (
                     path.is_file() or path.is_dir() and any(common.listing(path))):
@@ -110,8 +109,8 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
 
 
 def _data_sets() -> dict[str, tuple[str, Sequence[str], Callable]]:
-    """Title, the places that may be looked at though nothing recognised them, and the check."""
-    from sgmg_jax.doctor import frame_sets, video_sets  # Late, so that --help need not wait for them.
+    """By name: title, places that are checked even if not recognised, and the check."""
+    from sgmg_jax.doctor import frame_sets, video_sets  # Imported late, so that --help appears at once.
 
     return {
         'ref_youtube_vos': ('Ref-YouTube-VOS', video_sets.YOUTUBE_PLACES, video_sets.check_youtube),
@@ -123,16 +122,17 @@ def _data_sets() -> dict[str, tuple[str, Sequence[str], Callable]]:
 
 
 def _harmless(finding: Finding) -> bool:
-    """Whether a build works all the same: a part of a data set can be built too."""
+    """Whether a build works nevertheless; an incomplete data set can be built too."""
     return finding.level in ('ok', 'note') or finding.mend.startswith(common.PART)
 
 
-def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty: bool) -> list[Finding]:
-    """What a build would refuse, by its own readers.
+def _read_as_builder(name: str, root: pathlib.Path, found: Collection[str], pixels: bool, faulty: bool
+                     ) -> list[Finding]:
+    """Runs the readers of the builder; the findings are what it would refuse.
 
     Args:
         pixels: read all videos, not only the lists.
-        faulty: something that stands in the way is already known; then what the lists lack is not said again.
+        faulty: faults are known already, so errors of the lists are not reported again.
     """
     from sgmg_jax.data import metadata
     from sgmg_jax.raw import a2d, davis, jhmdb, refcoco, youtube
@@ -161,7 +161,7 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
                     except (OSError, ValueError) as error:
                         failed.append(f'{video.name}: {_in(root, error)}')
                 if not names and not failed:
-                    failed = ['none has an object that is annotated']
+                    failed = ['none has an annotated object']
                 if failed:
                     findings.append(Finding(
                         'wrong', f'{len(failed):,} of {len(videos):,} of {split} cannot be read '
@@ -171,12 +171,13 @@ def _read_as_builder(name: str, root: pathlib.Path, found, pixels: bool, faulty:
 
 
 def _in(root: pathlib.Path, error: Exception) -> str:
-    """What an exception says, with paths below the root."""
+    """The message of an exception, with paths relative to the root."""
     return commands.message(error).replace(f'{root}/', '').replace(f'{root}: ', '')
 
 
-def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path):
-    """What is still packed: (archive, data set, place, path in front of it), and findings."""
+def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path
+                        ) -> tuple[list[tuple[pathlib.Path, str, str, str]], list[Finding]]:
+    """The parts that are still packed: (archive, data set, place, path in front of it); and findings."""
     packed, findings = [], []
     for archive in archives[:50]:
         holds, inner, fault = places.look_into(archive)
@@ -189,23 +190,25 @@ def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path):
     return packed, findings
 
 
-def _build_commands(name: str, root: pathlib.Path, found) -> tuple[str, ...]:
+def _build_commands(name: str, root: pathlib.Path, found: Collection[str]) -> tuple[str, ...]:
     names = [BUILD_NAMES[place] for place in BUILD_NAMES if place in found] if name == 'refcoco' else [name]
     return tuple(f'python -m datasets.build {each} --raw={quote(root)} --out=data/tfds'
                  for each in names or ['refcoco'])
 
 
 def _check_records(folder: pathlib.Path, pixels: bool) -> Report:
-    """Opens the records that a builder wrote, and compares them with what stands beside them."""
+    """Opens the records that a builder wrote, and compares them with their metadata."""
     from sgmg_jax.data import records
 
-    findings, name, splits, again = [], folder.parent.name, {}, 'Build the data set again with --overwrite.'
+    findings: list[Finding] = []
+    splits: dict[str, int] = {}
+    name, again = folder.parent.name, 'Build the data set again with --overwrite.'
     if folder.name.startswith('incomplete.'):
-        findings.append(Finding('note', 'is left by a build that was interrupted; it is never read', str(folder),
+        findings.append(Finding('note', 'is left over from an interrupted build; it is never read', str(folder),
                                 'The next build removes it.'))
     elif not (folder / 'metadata.json').exists():
         findings.append(Finding('missing', 'is not there', str(folder / 'metadata.json'),
-                                'The records are of another builder; build them with `python -m datasets.build`.'))
+                                'Another builder wrote the records; build them with `python -m datasets.build`.'))
     else:
         name, splits = common.read(records.describe, folder, findings, mend=again) or (name, {})
     for split in splits:
@@ -235,7 +238,7 @@ def format_report(report: Report) -> str:
         where = '' if finding.where == report.root else f'{_below(finding.where, report.root)}: '
         lines += textwrap.wrap(where + finding.what, 110, initial_indent=f'  {finding.level:<8} ',
                                subsequent_indent=' ' * 11, break_long_words=False, break_on_hyphens=False)
-        if finding.mend and finding.mend != mend:  # Once for several findings with one cause.
+        if finding.mend and finding.mend != mend:  # once for consecutive findings with the same remedy
             lines.append(f'           -> {finding.mend}')
         mend = finding.mend
     if report.commands:
@@ -243,7 +246,7 @@ def format_report(report: Report) -> str:
         faults = [finding for finding in report.findings if finding.level in ('missing', 'wrong')]
         part = all(map(_harmless, faults))
         head = f'{verb} it' if not faults else (
-            f'{verb} this part of it' if part else f'first mend what is missing or wrong, then {verb} it')
+            f'{verb} this part of it' if part else f'first fix what is missing or wrong, then {verb} it')
         lines += [f'{head}: {command}' for command in report.commands]
     return files.printable('\n'.join(lines))
 
@@ -275,7 +278,7 @@ def _report(options: argparse.Namespace) -> int:
     if not sets:
         there = common.some(sum(common.listing(os.path.expanduser(options.folder)), []), 10) or 'nothing'
         print(files.printable(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has '
-                              f'{there}. See --help for what is known, or name a folder nearer to the files.'),
+                              f'{there}. See --help for the known data sets, or name a folder closer to the files.'),
               file=sys.stderr)
     return status
 

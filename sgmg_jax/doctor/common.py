@@ -1,4 +1,4 @@
-"""What the checks of all data sets share: a finding, listings of folders, headers of images."""
+"""Shared by the checks of all data sets: findings, listings of folders, headers of images."""
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
@@ -8,28 +8,31 @@ import os
 import pathlib
 import shlex
 import stat
+from typing import TypeVar
 
 from absl import logging
 import tqdm
 
 from sgmg_jax import commands, files, pictures
+from sgmg_jax.data.metadata import check_frame_size
 
-PART = 'This copy is a part of the data set, which can be built too; for all of it unpack its archives again.'
-AGAIN = 'Unpack it again from its archive; if it stays so, download the archive again.'
-NO_NAME = 'videos whose name cannot be that of a folder'
-# What can be wrong with a file before it is opened, and how to mend it.
+T = TypeVar('T')
+PART = 'This copy is a part of the data set and can be built; to get all of it, unpack its archives again.'
+AGAIN = 'Unpack it again from its archive; if that does not help, download the archive again.'
+NO_NAME = 'videos whose name is not a valid folder name'
+# What can be wrong with a file before it is opened, and how to fix it.
 FAULTS = {
-    'dead links': 'Mend the links, or put the files in their place.',
+    'dead links': 'Fix the links, or put the files in their place.',
     'files of zero bytes': 'Was the disk full? ' + AGAIN,
-    'folders, pipes or devices in the place of files': 'Put the files in their place.',
-    'links that lead out of the data set': 'Copy the files here, or link the whole folder that they lie in.'}
+    'folders, pipes or devices in place of files': 'Put the files in their place.',
+    'links that lead out of the data set': 'Copy the files here, or link the whole folder that contains them.'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """One line of the report.
 
-    level: 'ok', 'missing', 'wrong' (both stand in the way of a whole data set) or 'note'.
+    level: 'ok', 'missing', 'wrong' (these two keep a data set from being complete) or 'note'.
     what: the fact, with counts and examples. where: the file or folder. mend: what to do, often a command.
     """
     level: str
@@ -40,34 +43,34 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Copy:
-    """Somebody's copy of a data set.
+    """A user's copy of a data set.
 
-    root: the folder that its builder takes. found: where each part lies, by the place where it belongs (relative
-    to the root). archives: the commands that unpack parts which are still packed, by place.
+    root: the folder for its builder's --raw. found: the actual path of each part, by its place (the expected path
+    relative to the root). archives: the commands that unpack parts which are still packed, by place.
     """
     root: pathlib.Path
     found: Mapping[str, pathlib.Path]
     archives: Mapping[str, str]
 
     def first(self, *places: str) -> pathlib.Path | None:
-        """Where the first of these parts that is there lies."""
+        """The path of the first of these parts that exists."""
         return next((self.found[place] for place in places if place in self.found), None)
 
     def lacks(self, place: str, source: str, level: str = 'missing') -> Finding:
-        """The finding that a part is not there; `source` says where it comes from."""
+        """The finding that a part is missing; `source` says where to get it."""
         return Finding(level, 'is not there', str(self.root / place), self.archives.get(place, source))
 
 
 def listing(folder: str | os.PathLike) -> tuple[list[str], list[str]]:
-    """As `files.listing`; empty where the folder cannot be read."""
+    """Like `files.listing`; empty if the folder cannot be read."""
     try:
         return files.listing(folder)
     except OSError:
         return [], []
 
 
-def is_name(name) -> bool:
-    """Whether a name in a list can be that of a file or folder; only then may it be looked for."""
+def is_name(name: object) -> bool:
+    """Whether a name in a list is a valid file name; others must not become part of a path."""
     try:
         return bool(files.check_name(name, ''))
     except ValueError:
@@ -75,7 +78,7 @@ def is_name(name) -> bool:
 
 
 def quote(path: str | os.PathLike) -> str:
-    """A path as a word of a command, for Bash if it has characters that do not print."""
+    """A path quoted for a shell; unprintable characters need Bash."""
     text = str(path)
     if text.isprintable():
         return shlex.quote(text)
@@ -84,10 +87,10 @@ def quote(path: str | os.PathLike) -> str:
 
 
 def faults(folder: str | os.PathLike, root: str | os.PathLike) -> dict[str, str] | None:
-    """What is wrong with each file of a folder, a key of FAULTS or '', by name; None where it cannot be read."""
+    """The fault of each file of a folder (a key of FAULTS, or ''), by name; None if the folder cannot be read."""
     found = {}
     try:
-        with os.scandir(folder) as entries:
+        with os.scandir(os.fspath(folder)) as entries:
             for entry in entries:
                 if not files.is_junk(entry.name):
                     found[entry.name] = _fault(entry, root)
@@ -100,7 +103,7 @@ def _fault(entry: os.DirEntry, root: str | os.PathLike) -> str:
     try:
         status = entry.stat()
         if not stat.S_ISREG(status.st_mode):
-            return 'folders, pipes or devices in the place of files'
+            return 'folders, pipes or devices in place of files'
         if not status.st_size:
             return 'files of zero bytes'
         if entry.is_symlink():
@@ -113,14 +116,14 @@ def _fault(entry: os.DirEntry, root: str | os.PathLike) -> str:
 
 
 def some(names: Sequence, limit: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names, and the number of the others."""
     more = f' and {len(names) - limit:,} more' if len(names) > limit else ''
     return ', '.join(map(str, names[:limit])) + more
 
 
 def counted(what: str, where: str | os.PathLike, found: int, known: int | None, about: bool = False,
             mend: str = '') -> Finding:
-    """Compares a count with the known one. `about`: the known one is hearsay, so that nothing follows from it."""
+    """Compares a count with the known one. `about`: the known count is unreliable, so a difference is only a note."""
     if known is None:
         return Finding('ok', f'{what}: found {found:,}', str(where))
     text = f'{what}: found {found:,}, known {"about " if about else ""}{known:,}'
@@ -130,8 +133,9 @@ def counted(what: str, where: str | os.PathLike, found: int, known: int | None, 
     return Finding('missing' if found < known else 'wrong', text, str(where), mend)
 
 
-def read(reader: Callable, file: pathlib.Path, findings: list[Finding], *arguments, mend: str = AGAIN):
-    """`reader(file, *arguments)`; None, and a finding, where that raises."""
+def read(reader: Callable[..., T], file: pathlib.Path, findings: list[Finding], *arguments: object, mend: str = AGAIN
+         ) -> T | None:
+    """`reader(file, *arguments)`; if that raises OSError or ValueError, None and a finding."""
     try:
         return reader(file, *arguments)
     except (OSError, ValueError) as error:
@@ -140,17 +144,17 @@ def read(reader: Callable, file: pathlib.Path, findings: list[Finding], *argumen
 
 
 def reason(error: Exception, where: str | os.PathLike) -> str:
-    """What an exception says, without the path that it begins with."""
+    """The message of an exception, without the path at its beginning."""
     return commands.message(error).removeprefix(files.printable(f'{where}: '))
 
 
 class Problems:
-    """Faults of many files, gathered into one finding a kind."""
+    """Collects the faults of many files into one finding per kind of fault."""
 
-    def __init__(self):
-        self._examples = defaultdict(list)
+    def __init__(self) -> None:
+        self._examples: dict[tuple[str, str, str, str], list[str]] = defaultdict(list)
 
-    def add(self, level: str, what: str, where: str | os.PathLike, mend: str, example: str):
+    def add(self, level: str, what: str, where: str | os.PathLike, mend: str, example: str) -> None:
         self._examples[level, what, str(where), mend].append(example)
 
     def findings(self) -> list[Finding]:
@@ -159,7 +163,7 @@ class Problems:
 
 
 def begins_with(file: pathlib.Path, *heads: bytes, at: int = 0) -> bool:
-    """Whether one of these bytes stands at a place of a file that is one of `check_files`' good ones."""
+    """Whether a file (a good one of `check_files`) has one of these byte strings at offset `at`."""
     try:
         with open(file, 'rb') as stream:
             return stream.read(at + len(heads[0]))[at:] in heads
@@ -169,10 +173,10 @@ def begins_with(file: pathlib.Path, *heads: bytes, at: int = 0) -> bool:
 
 @contextlib.contextmanager
 def warnings() -> Iterator[list[str]]:
-    """Yields a list to which the warnings go that would be logged."""
-    said, logger = [], logging.get_absl_logger()
-    handler = python_logging.Handler(python_logging.WARNING)
-    handler.emit = lambda record: said.append(files.printable(record.getMessage()))
+    """Yields a list that collects the warnings instead of logging them."""
+    said: list[str] = []
+    logger = logging.get_absl_logger()
+    handler = _Collector(said)
     propagated, logger.propagate = logger.propagate, False
     logger.addHandler(handler)
     try:
@@ -182,21 +186,30 @@ def warnings() -> Iterator[list[str]]:
         logger.propagate = propagated
 
 
-def progress(items: Iterable, what: str, unit: str = 'video'):
-    """A progress bar that only long work shows."""
+class _Collector(python_logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__(python_logging.WARNING)
+        self._said = said
+
+    def emit(self, record: python_logging.LogRecord) -> None:
+        self._said.append(files.printable(record.getMessage()))
+
+
+def progress(items: Iterable[T], what: str, unit: str = 'video') -> Iterable[T]:
+    """Iterates with a progress bar, which appears after a second."""
     return tqdm.tqdm(items, desc=what, unit=unit, delay=1)
 
 
 def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequence[str], problems: Problems,
                 where: str | os.PathLike, prefix: str = '') -> list[str]:
-    """The good files among those that are wanted; the others become problems.
+    """The good files among the wanted ones; adds a problem for each of the others.
 
     Args:
-        there: as `faults` gives it.
+        there: the result of `faults`.
         wanted: names without ending.
-        endings: that they may have, in capitals or not; the first is the usual one.
+        endings: allowed ones (case-insensitive); the first is the usual one.
     """
-    by_stem = defaultdict(list)
+    by_stem: dict[str, list[str]] = defaultdict(list)
     for name in sorted(there):
         by_stem[os.path.splitext(name)[0]].append(name)
     good = []
@@ -207,7 +220,7 @@ def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequen
         elif len(found) == 1:
             problems.add('wrong', there[found[0]], where, FAULTS[there[found[0]]], prefix + found[0])
         elif found:
-            problems.add('wrong', 'files of one frame, of several endings', where, 'Remove all but one.',
+            problems.add('wrong', 'several files of one frame, with different endings', where, 'Remove all but one.',
                          prefix + ' '.join(found))
         elif by_stem[stem]:
             other = by_stem[stem][0]
@@ -220,17 +233,15 @@ def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequen
 
 def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.Path],
                  masks: Sequence[pathlib.Path] | None, root: pathlib.Path, kind: str = pictures.JPEG) -> list[Finding]:
-    """Looks whether each listed frame, and its mask, is there, and at the headers of the first and the last.
+    """Checks that each listed frame and its mask exist, and the headers of the first and the last.
 
     Args:
-        videos: names of the frames of each video, without ending; a key may be a path of several folders.
-        frames: folders of videos, of which the first that has one is taken: <frames>/<video>/<frame>.jpg, or .png.
-        masks: <masks>/<video>/<frame>.png of palette or grey values; None without ground truth.
+        videos: names of each video's frames, without ending; a key may be a path of several folders.
+        frames: folders of videos; each video is taken from the first that has it: <frames>/<video>/<frame>.jpg (.png).
+        masks: like frames: <masks>/<video>/<frame>.png, palette or grey; None without ground truth.
         root: of the data set.
-        kind: of the frames, 'JPEG' or 'PNG'.
+        kind: format of the frames, 'JPEG' or 'PNG'.
     """
-    from sgmg_jax.data.metadata import check_frame_size  # Late: it takes a second.
-
     problems = Problems()
     endings = ('.jpg', '.jpeg') if kind == pictures.JPEG else ('.png',)
     for video, names in progress(videos.items(), f'looking at {frames[0]}'):
@@ -244,10 +255,9 @@ def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.P
                 problems.add('missing', 'folders of videos that are listed and not there', folder, AGAIN, video)
                 continue
             good = check_files(there, names, ends, problems, folder, f'{video}/')
-            lone = {os.path.splitext(name)[0] for name in there if name.lower().endswith('.png')} - set(names)
-            if folders is masks and lone:
-                problems.add('note', 'videos with masks of frames that are not listed, which are not used',
-                             folder, '', video)
+            unlisted = {os.path.splitext(name)[0] for name in there if name.lower().endswith('.png')} - set(names)
+            if folders is masks and unlisted:
+                problems.add('note', 'videos with masks of unlisted frames, which are ignored', folder, '', video)
             for name in dict.fromkeys(good[:1] + good[-1:]):
                 example = f'{video}/{name}'
                 try:
@@ -265,7 +275,7 @@ def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.P
                                  folder, 'Take the masks of the release as they are.', example)
                 size = size or (header.width, header.height)
                 if (header.width, header.height) != size:
-                    problems.add('wrong', 'images of another size than the first of their video', folder,
+                    problems.add('wrong', 'images that differ in size from the first of their video', folder,
                                  'Take frames and masks of one release, at one size.',
                                  f'{example} is {header.width}x{header.height}, not {size[0]}x{size[1]}')
     return problems.findings()

@@ -1,4 +1,4 @@
-"""What whole copies of A2D-Sentences, JHMDB-Sentences and RefCOCO/+/g look like, and what differs in somebody's."""
+"""Checks copies of A2D-Sentences, JHMDB-Sentences and RefCOCO/+/g against the known releases."""
 import csv
 import os
 import pathlib
@@ -23,7 +23,7 @@ JHMDB_SOURCES = {'Rename_Images': 'Unpack Rename_Images.tar.gz of JHMDB (jhmdb.i
                  JHMDB_SAMPLES: 'Take it from the release of MTTR (github.com/mttr2021/MTTR); other releases sample '
                                 'other frames.'}
 REFCOCO_PLACES = ('train2014', 'images/train2014', *REFCOCO)
-REFCOCO_SPLITS = refcoco.REPORTED  # Those of RefCOCO+ and RefCOCOg are recalled.
+REFCOCO_SPLITS = refcoco.REPORTED  # from memory for RefCOCO+ and RefCOCOg
 
 
 def check_a2d(copy: Copy) -> list[Finding]:
@@ -107,7 +107,7 @@ def _read_sentences(file: pathlib.Path, findings: list[Finding]) -> set[str]:
             continue
         videos.add(columns[0])
         if columns[1] == '1 (copy)':
-            problems.add('note', 'instances "1 (copy)", which the benchmark leaves out', file, '', example)
+            problems.add('note', 'instances "1 (copy)", which the builder ignores', file, '', example)
         elif not columns[1].isdecimal():
             problems.add('wrong', 'lines whose instance_id is no whole number', file, common.AGAIN, example)
         if not columns[2].strip():
@@ -148,7 +148,7 @@ def check_jhmdb(copy: Copy) -> list[Finding]:
     """Findings of a copy of JHMDB-Sentences."""
     findings = [copy.lacks(place, source) for place, source in JHMDB_SOURCES.items() if place not in copy.found]
     if file := copy.first('jhmdb_annotation.txt'):
-        # It is not needed, so nothing is wrong if it cannot be read.
+        # It is not needed, so a file that cannot be read is not a fault.
         lines = (common.read(files.read_text, file, []) or '').rstrip('\n').split('\n')
         findings.append(counted('sentences', file, len(lines) - 1, 928, about=True))
     else:
@@ -168,7 +168,7 @@ def check_jhmdb(copy: Copy) -> list[Finding]:
 
 
 def _read_samples(file: pathlib.Path, findings: list[Finding]) -> dict[str, int]:
-    """{'<action>/<video>': frames of it}."""
+    """{'<action>/<video>': number of its frames}."""
     rows = common.read(files.read_json, file, findings, LARGEST_LIST)
     problems, videos = common.Problems(), {}
     if rows is not None and not isinstance(rows, list):
@@ -189,7 +189,7 @@ def _read_samples(file: pathlib.Path, findings: list[Finding]) -> dict[str, int]
         if not str(row[4]).strip():
             problems.add('wrong', 'empty sentences', file, JHMDB_SOURCES[JHMDB_SAMPLES], f'entry {number}')
         if not 1 <= frame <= row[3]:
-            problems.add('wrong', 'sampled frames after the end of their video', file, JHMDB_SOURCES[JHMDB_SAMPLES],
+            problems.add('wrong', 'sampled frames beyond the end of their video', file, JHMDB_SOURCES[JHMDB_SAMPLES],
                          f'{video}, frame {frame} of {row[3]}')
         videos[video] = row[3]
     findings += problems.findings()
@@ -210,8 +210,9 @@ def _check_puppet_masks(folder: pathlib.Path, videos: list[str], root: pathlib.P
 
 
 def check_refcoco(copy: Copy) -> list[Finding]:
-    """Findings of a copy of RefCOCO, RefCOCO+ and RefCOCOg, of which one is enough."""
-    findings, wanted = [], set()
+    """Findings of a copy of RefCOCO, RefCOCO+ and RefCOCOg; one of them is enough."""
+    findings: list[Finding] = []
+    wanted: set[str] = set()
     there = [name for name in REFCOCO if name in copy.found]
     for name in REFCOCO:
         if name in there:
@@ -238,15 +239,15 @@ def check_refcoco(copy: Copy) -> list[Finding]:
 
 
 def _read_refcoco(folder: pathlib.Path, name: str, findings: list[Finding]) -> set[str]:
-    """The pictures, by name without ending, that the sentences of a data set are about."""
+    """Names (without ending) of the pictures that a data set's sentences refer to."""
     if folder.name != name:
-        return set()  # It has to be moved before it can be read.
+        return set()  # It must be moved before it can be read.
     refs = folder / refcoco.REFS[name]
     converted = [folder / f'instances_{name}_{split}.json' for split in REFCOCO_SPLITS[name]]
     whole = refs.exists() and (folder / 'instances.json').exists()
     if not whole and not any(file.exists() for file in converted):
         absent = next(file for file in (refs, folder / 'instances.json') if not file.exists())
-        google = ' refs(google).p is another split, which is not used.' if (folder / 'refs(google).p').exists() else ''
+        google = ' refs(google).p is another split, which is ignored.' if (folder / 'refs(google).p').exists() else ''
         findings.append(Finding('missing', 'is not there', str(absent),
                                 f'Unpack {name}.zip (github.com/lichengunc/refer) in the root.{google}'))
         return set()
@@ -255,9 +256,9 @@ def _read_refcoco(folder: pathlib.Path, name: str, findings: list[Finding]) -> s
                              'instances.json.') for file in converted if not file.exists()]
     with common.warnings() as said:
         splits = common.read(lambda _: refcoco.read_splits(folder.parent, name, refs.name, tuple(REFCOCO_SPLITS[name])),
-                             refs if whole else folder, findings)
+                             refs if whole else folder, findings) or {}
     findings += [Finding('note', text, str(folder)) for text in said]
     findings += [counted(f'{name} {split}: sentences', refs if whole else folder,
                          sum(len(picture.sentences) for picture in splits[split]), known, name != 'refcoco')
-                 for split, known in REFCOCO_SPLITS[name].items() if split in (splits or ())]
-    return {picture.name for of_split in (splits or {}).values() for picture in of_split}
+                 for split, known in REFCOCO_SPLITS[name].items() if split in splits]
+    return {picture.name for of_split in splits.values() for picture in of_split}

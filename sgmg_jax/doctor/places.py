@@ -1,8 +1,8 @@
-"""Finds the parts of data sets below a folder, by their content, and says where each belongs.
+"""Finds the parts of data sets below a folder, by their content, and the place where each belongs.
 
-A part is a characteristic folder or file ("the frames of Ref-YouTube-VOS's valid") and its place the path that it
-has below the root of its data set ('valid/JPEGImages'). Packs that differ have several places for one part; a
-part that lies at one of them has that place.
+A part is a characteristic folder or file ("the frames of Ref-YouTube-VOS's valid"). Its place is the expected path
+relative to the root of its data set ('valid/JPEGImages'). Releases differ, so a part may have several places; if it
+lies at one of them, that is its place.
 """
 import codecs
 from collections import Counter, defaultdict, deque
@@ -20,11 +20,11 @@ from sgmg_jax import files
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import Finding, quote
 
-LEVELS = 4  # How far below the folder parts are looked for.
+LEVELS = 4  # of folders that are searched
 MAX_FOLDERS = 20_000
-ARCHIVE_HEAD = 2 ** 26  # bytes of a tar, as it unpacks, that are looked into
+ARCHIVE_HEAD = 2 ** 26  # unpacked bytes of a tar that are read
 LARGEST_LIST = 2 ** 26  # bytes of a file of sentences
-YOUTUBE_SPLITS = {'train': 3471, 'valid': 202, 'test': 305}  # Videos; the valid file also lists those of test.
+YOUTUBE_SPLITS = {'train': 3471, 'valid': 202, 'test': 305}  # videos; the valid file also lists those of test
 DAVIS_VALID = frozenset(
     'bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump '
     'drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading '
@@ -45,7 +45,7 @@ JHMDB_ACTIONS = frozenset(
     'brush_hair catch clap climb_stairs golf jump kick_ball pick pour pullup push run shoot_ball shoot_bow shoot_gun '
     'sit stand swing_baseball throw walk wave'.split())
 REFCOCO = ('refcoco', 'refcoco+', 'refcocog')
-# What archives hold: a member's path, its data set and its place ('\1' from the path).
+# Parts inside archives: a pattern of a member's path, the data set and the place ('\1' from the path).
 MEMBERS = tuple((re.compile(pattern), name, place) for pattern, name, place in (
     (r'(train|valid|test)/(JPEGImages|Annotations)/[0-9a-f]{10}/', 'ref_youtube_vos', r'\1/\2'),
     (r'meta_expressions/(train|valid|test)/meta_expressions\.json$', 'ref_youtube_vos',
@@ -65,22 +65,22 @@ MEMBERS = tuple((re.compile(pattern), name, place) for pattern, name, place in (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Something that belongs to a data set, the place where it belongs, and where it is."""
+    """A part of a data set: the data set's name, the part's place and its actual path."""
     name: str
     place: str
     path: pathlib.Path
 
     @property
     def root(self) -> pathlib.Path | None:
-        """The root of its data set, if it lies where it belongs."""
+        """The root of its data set, if the part lies at its place."""
         levels = len(pathlib.PurePosixPath(self.place).parts)
         return self.path.parents[levels - 1] if _ends(self.path, self.place) else None
 
 
 @dataclasses.dataclass
 class Survey:
-    """What there is below a folder. junk: of macOS. dead: links to nothing. closed: folders that cannot be read, and
-    why. cut: not everything was looked at."""
+    """The contents of a folder. junk: of macOS. dead: dead links. closed: folders that cannot be read, and why.
+    cut: the search stopped early."""
     parts: list[Part]
     archives: list[pathlib.Path]
     junk: list[pathlib.Path]
@@ -90,9 +90,10 @@ class Survey:
 
 
 def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_folders: int = MAX_FOLDERS) -> Survey:
-    """Looks at a folder and at `LEVELS` levels below it, nearest first, and does not look inside of parts."""
+    """Searches a folder down to `LEVELS` levels, breadth first; does not descend into parts."""
     found = Survey([], [], [], [], [], False)
-    folders, expression_files = [], []
+    folders: list[tuple[pathlib.Path, list[str], list[str]]] = []
+    expression_files: list[pathlib.Path] = []
     queue = deque([(folder, 0)])
     while queue:
         if len(folders) == max_folders:
@@ -109,14 +110,14 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
                              and name.startswith('meta_expressions')]
         found.archives += [path / name for name in others if name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz'))
                            and os.path.isfile(path / name)]
-        found.dead += [path / name for name in others[:1000]  # Not of the many files of a part: its check finds them.
+        found.dead += [path / name for name in others[:1000]  # The check of a part finds those among its many files.
                        if os.path.islink(path / name) and not os.path.exists(path / name)]
         if (path / '__MACOSX').is_dir():
             found.junk.append(path / '__MACOSX')
         if depth < LEVELS and not any(_folder_parts(path, names, others, {})):
             queue += [(path / name, depth + 1) for name in names
                       if path / name != leave_out and not name.startswith('.')]
-    known = defaultdict(set)
+    known: dict[str, set[str]] = defaultdict(set)
     for file in expression_files:
         for part, videos in _expressions_part(file):
             found.parts.append(part)
@@ -131,11 +132,11 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
 
 
 def find_root(parts: list[Part], folder: pathlib.Path) -> pathlib.Path:
-    """The root below which most parts are where they belong; `folder` itself if none is."""
-    votes = Counter()
+    """The root for which most parts lie at their place; `folder` itself if none does."""
+    votes: Counter[pathlib.Path] = Counter()
     for part in parts:
         root = part.root
-        # An archive unpacked a level too deep: its parts lie in train/train, not in a data set named train.
+        # An archive was unpacked one level too deep: train/train, not a data set named train.
         while root and root.name in ('train', 'valid', 'test', 'meta_expressions', 'Release', 'text_annotations',
                                      'davis_text_annotations', 'images'):
             root = root.parent
@@ -147,11 +148,13 @@ def find_root(parts: list[Part], folder: pathlib.Path) -> pathlib.Path:
 
 
 def place_parts(parts: list[Part], root: pathlib.Path) -> tuple[dict[str, pathlib.Path], list[Finding]]:
-    """Chooses one path for each place, and says what lies elsewhere."""
-    by_place, findings, found = defaultdict(list), [], {}
+    """Chooses one path for each place; findings name the parts that lie elsewhere."""
+    by_place: dict[str, list[Part]] = defaultdict(list)
+    findings: list[Finding] = []
+    found: dict[str, pathlib.Path] = {}
     for part in dict.fromkeys(parts):
         by_place[part.place].append(part)
-    copies = Counter(part.root for part in set(parts) if part.root not in (None, root))
+    copies = Counter(part.root for part in set(parts) if part.root and part.root != root)
     for place, candidates in by_place.items():
         right = root / place
         paths = [part.path for part in candidates]
@@ -159,8 +162,8 @@ def place_parts(parts: list[Part], root: pathlib.Path) -> tuple[dict[str, pathli
         if found[place] != right:
             findings.append(Finding('wrong', f'lies in the wrong place; it belongs at {right}', str(found[place]),
                                     move(found[place], right)))
-        findings += [Finding('note', f'another copy of {place}, which is not used', str(part.path))
-                     for part in candidates if part.path != found[place] and copies[part.root] < 2]
+        findings += [Finding('note', f'another copy of {place}, which is ignored', str(part.path))
+                     for part in candidates if part.path != found[place] and (not part.root or copies[part.root] < 2)]
     findings += [Finding('note', f'another copy of {number} parts, which is not examined', str(other),
                          f'python -m sgmg_jax.doctor {quote(other)}')
                  for other, number in copies.items() if number > 1]
@@ -168,7 +171,7 @@ def place_parts(parts: list[Part], root: pathlib.Path) -> tuple[dict[str, pathli
 
 
 def move(source: pathlib.Path, target: pathlib.Path) -> str:
-    """The command that moves `source` to `target`, also out of a folder that is in its way."""
+    """The command that moves `source` to `target`, even if it lies inside `target`."""
     if target in source.parents:
         aside = target.with_name(target.name + '.moved')
         inner = ' '.join(quote(path) for path in (source, *source.parents)[1:source.parents.index(target) + 2])
@@ -182,9 +185,9 @@ def move(source: pathlib.Path, target: pathlib.Path) -> str:
 
 
 def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[str], str]:
-    """What an archive holds: (data set, place, path in front of it), the archives in it, and what is wrong with it.
+    """What an archive holds: (data set, place, path in front of it), the archives in it, and its fault.
 
-    Of a tar only the first members are read, as its list is spread over all of it.
+    Of a tar only the first members are read, because it has no table of contents.
     """
     try:
         if archive.suffix.lower() == '.zip':
@@ -192,11 +195,12 @@ def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[st
                 members = opened.namelist()
         else:
             members = _first_of_tar(archive)
-    except Exception as error:  # Damaged archives make zipfile raise what comes along.
+    except Exception as error:  # On damaged archives zipfile raises various exceptions.
         return set(), [], common.reason(error, archive)
-    holds, seen = set(), set()
+    holds: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     for member in members:
-        head = '/'.join(member.split('/')[:5])  # One of the many frames of a folder is enough.
+        head = '/'.join(member.split('/')[:5])  # One of a folder's many frames is enough.
         key = os.path.dirname(head), os.path.splitext(head)[1]
         if '__MACOSX' in member or (key in seen and not head.endswith(('.json', '.txt', '.csv'))):
             continue
@@ -216,16 +220,16 @@ def unpack(archive: pathlib.Path, root: pathlib.Path) -> str:
 
 
 def _first_of_tar(archive: pathlib.Path) -> list[str]:
-    """Names of the first members, of at most 100."""
+    """Names of the first members, at most 100."""
     packed = archive.name.lower().endswith(('.tgz', '.gz'))
-    names = []
+    names: list[str] = []
     with (gzip.open if packed else open)(archive, 'rb') as stream:
         head = io.BytesIO(stream.read(ARCHIVE_HEAD))
     with tarfile.open(fileobj=head, mode='r:') as opened:
         try:
             while len(names) < 100 and (member := opened.next()):
                 names.append(member.name)
-        except tarfile.ReadError:  # The head ends inside of a member.
+        except tarfile.ReadError:  # The head ends inside a member.
             if not names or len(head.getbuffer()) < ARCHIVE_HEAD:
                 raise
     return names
@@ -238,7 +242,7 @@ def _ends(path: pathlib.Path, place: str) -> bool:
 
 def _folder_parts(path: pathlib.Path, folders: list[str], others: list[str],
                   known: Mapping[str, set[str]]) -> Iterator[Part]:
-    """The parts that a folder with these folders and files in it is."""
+    """The part that a folder is, judged by the folders and files in it."""
     if 'dataset_info.json' in others:
         yield Part('records', '.', path)
     if any(name.startswith('COCO_train2014_') for name in others):
@@ -273,7 +277,7 @@ def _folder_parts(path: pathlib.Path, folders: list[str], others: list[str],
 
 
 def _kind_of_videos(path: pathlib.Path, videos: list[str]) -> str:
-    """'JPEGImages' or 'Annotations', by what the folders of videos hold; '' for neither."""
+    """'JPEGImages' or 'Annotations', by the contents of the videos' folders; '' for neither."""
     for video in videos[:5]:
         folders, others = common.listing(path / video)
         if any(name.lower().endswith(('.jpg', '.jpeg')) for name in others):
@@ -301,7 +305,7 @@ def _davis_place(path: pathlib.Path, kind: str, videos: set[str]) -> str:
     for place in DAVIS_FRAMES if kind == 'JPEGImages' else DAVIS_MASKS:
         if _ends(path, place) and (place.startswith('DAVIS') or place.split('/')[0] in splits):
             return place
-    if len(splits) == 1 and path.name != '480p':  # A part of the original downloads may hold one split, too.
+    if len(splits) == 1 and path.name != '480p':  # '480p' are the original downloads, even if they hold one split.
         return f'{splits[0]}/{kind}'
     if kind == 'JPEGImages':
         return DAVIS_FRAMES[0]
@@ -318,26 +322,26 @@ def _refcoco_name(path: pathlib.Path, others: list[str]) -> str:
     try:
         text = files.read_bytes(path / 'refs(unc).p', LARGEST_LIST)
     except (OSError, ValueError):
-        return 'refcocog'  # Google's split of the others always comes with that of UNC.
-    # Words of location were forbidden in RefCOCO+, and every eighth sentence of RefCOCO has one.
+        return 'refcocog'  # The others always have UNC's split, too.
+    # RefCOCO+ forbade words of location; every eighth sentence of RefCOCO has one.
     return 'refcoco' if 50 * text.count(b'left') > text.count(b'sent_id') else 'refcoco+'
 
 
 def _file_parts(file: pathlib.Path) -> Iterator[Part]:
-    """The parts that a file of text is, by its first bytes."""
+    """The part that a text file is, judged by its name and first bytes."""
     try:
         files.check_regular(file)
         with open(file, 'rb') as stream:
-            head = stream.read(4096)
+            begin = stream.read(4096)
     except (OSError, ValueError):
         return
-    wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    head = head.removeprefix(codecs.BOM_UTF8).decode('utf-16' if wide else 'latin-1', errors='ignore')
+    wide = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    head = begin.removeprefix(codecs.BOM_UTF8).decode('utf-16' if wide else 'latin-1', errors='ignore')
     line = head.splitlines()[0] if head.strip() else ''
     if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
     elif file.name in ('train.txt', 'val.txt') and _ends(file, f'DAVIS/ImageSets/2017/{file.name}'):
-        # Others lie beside the converted splits, for the official evaluation.
+        # Other files of these names lie beside the converted splits, for the official evaluation.
         yield Part('ref_davis', f'DAVIS/ImageSets/2017/{file.name}', file)
     elif line.startswith('video_id,instance_id,query'):
         yield Part('a2d_sentences', 'text_annotations/a2d_annotation.txt', file)
@@ -352,7 +356,7 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
 
 
 def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
-    """The part that an expressions file is, with its videos; nothing where it cannot be read."""
+    """The part that an expressions file is, and its videos; nothing if it cannot be read."""
     try:
         content = files.read_json(file, LARGEST_LIST)
     except (OSError, ValueError):

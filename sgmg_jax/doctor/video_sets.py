@@ -1,4 +1,4 @@
-"""What a whole copy of Ref-YouTube-VOS and of Ref-DAVIS17 looks like, and what differs in somebody's."""
+"""Checks copies of Ref-YouTube-VOS and Ref-DAVIS17 against the known releases."""
 import dataclasses
 import pathlib
 
@@ -11,11 +11,11 @@ from sgmg_jax.raw import davis, youtube
 
 EXPRESSIONS = 'meta_expressions/{}/meta_expressions.json'
 CHALLENGE = 'valid/meta_expressions_challenge.json'
-YOUTUBE_SOURCE = ('Take {} from the download page of Ref-YouTube-VOS (github.com/skynbe/Refer-Youtube-VOS tells where '
-                  'it is now) and unpack it in the root.')
+YOUTUBE_SOURCE = ('Take {} from the download page of Ref-YouTube-VOS (github.com/skynbe/Refer-Youtube-VOS links to '
+                  'it) and unpack it in the root.')
 YOUTUBE_PLACES = (*map(EXPRESSIONS.format, ('train', 'valid', 'test')), CHALLENGE, 'valid/Annotations',
                   *(f'{split}/JPEGImages' for split in ('train', 'valid', 'test')), 'train/Annotations')
-# Videos, expressions, frames of the released files; None is not known.
+# Videos, expressions, frames of the released files; None: not known.
 YOUTUBE_COUNTS = {'train': (3471, 12_913, None), 'valid and test': (507, 2096, 13_710), 'valid': (202, 834, 5486),
                   'test': (305, 1262, 8224)}
 DAVIS_TEXTS = {f'{davis.TEXTS}/{name}': encoding for name, encoding in davis.TEXT_FILES.items()}
@@ -33,9 +33,9 @@ def check_youtube(copy: Copy) -> list[Finding]:
     for split in ('train', 'valid', 'test'):
         place = EXPRESSIONS.format(split)
         if place in copy.found:
-            found = []
+            found: list[Finding] = []
             videos[split] = read_expressions(copy.found[place], split == 'train', found, split == 'test')
-            if split == 'valid' and challenge:  # Another file is taken.
+            if split == 'valid' and challenge:  # The builder reads the file of the challenge instead.
                 found = [dataclasses.replace(finding, level='note') for finding in found]
             findings += found
         elif split != 'test':
@@ -43,7 +43,7 @@ def check_youtube(copy: Copy) -> list[Finding]:
                                        'note' if split == 'valid' and challenge else 'missing'))
         else:
             findings.append(copy.lacks(
-                place, 'Without it the videos of valid are told by their folders. The official archive has lacked it '
+                place, 'Without it, valid consists of the videos that have folders. The official archive has lacked it '
                 'since 2022; issue 6 of github.com/wjn922/ReferFormer has a link.', 'note'))
     valid, test = videos.get('valid'), videos.get('test')
     all_valid = valid
@@ -61,13 +61,13 @@ def check_youtube(copy: Copy) -> list[Finding]:
         hidden, valid = valid, read_expressions(copy.found[CHALLENGE], True, findings)
         all_valid = valid
         valid = {name: video for name, video in valid.items() if name not in (test or ())}
-        findings.append(Finding('ok', 'the public ground truth of valid is here, and is built instead of the hidden '
+        findings.append(Finding('ok', 'the public ground truth of valid is here; it is built instead of the hidden '
                                 f'one of {len(hidden or ()):,} videos', str(copy.found[CHALLENGE])))
     elif CHALLENGE in copy.found:
         findings.append(copy.lacks('valid/Annotations', 'The ground truth of valid needs it: unpack it from the '
                                    'same archive.'))
     if all_valid and not valid:
-        findings.append(Finding('wrong', 'lists no video that is not one of test, or whose frames are here',
+        findings.append(Finding('wrong', 'lists only videos of test or without frames',
                                 str(copy.root / 'valid'), 'Take all files from the same release.'))
     for split, listed in (('train', videos.get('train')), ('valid', valid), ('test', test)):
         frames, masks = f'{split}/JPEGImages', f'{split}/Annotations'
@@ -76,7 +76,7 @@ def check_youtube(copy: Copy) -> list[Finding]:
             _count(findings, file, split, listed)
         if frames not in copy.found:
             if split == 'test':
-                findings.append(copy.lacks(frames, 'Only for the test phase of the benchmark.', 'note'))
+                findings.append(copy.lacks(frames, 'Only needed for the test phase of the challenge.', 'note'))
             else:
                 findings.append(copy.lacks(frames, YOUTUBE_SOURCE.format(f'{split}.zip')))
         binary = split == 'valid' and challenge
@@ -110,7 +110,7 @@ def check_davis(copy: Copy) -> list[Finding]:
     if masks is None:
         findings.append(copy.lacks(DAVIS_MASKS[0], DAVIS_SOURCE))
         if DAVIS_MASKS[1] in copy.found:
-            findings.append(Finding('wrong', 'are the masks of the semi-supervised task, whose objects are others',
+            findings.append(Finding('wrong', 'are the masks of the semi-supervised task, which has other objects',
                                     str(copy.found[DAVIS_MASKS[1]]), DAVIS_SOURCE))
     if len(texts) == len(DAVIS_TEXTS) and all(texts.values()):
         findings += _compare_davis_texts(copy, texts)
@@ -142,14 +142,14 @@ def check_davis(copy: Copy) -> list[Finding]:
 
 
 def _frame_names(frames: pathlib.Path, masks: pathlib.Path | None) -> tuple[str, ...]:
-    """Of frames and masks alike, as the builder takes them."""
+    """The names of all frames and masks, as in the builder."""
     names = [name for folder, endings in ((frames, youtube.FRAME_ENDINGS), (masks, ('.png',))) if folder
              for name in common.listing(folder)[1] if name.lower().endswith(endings)]
     return tuple(sorted({name.rpartition('.')[0] for name in names}))
 
 
 def _known(video: tuple) -> bool:
-    """Whether it is said which objects the sentences refer to."""
+    """Whether the objects of the sentences are known."""
     return any(value > 0 for value in video[1].values())
 
 
@@ -186,16 +186,16 @@ def _check_converted_davis(copy: Copy) -> list[Finding]:
 
 
 def _candidates(copy: Copy, places: tuple[str, ...]) -> list[pathlib.Path]:
-    """The folders that hold videos, in the order in which the builder looks for one."""
+    """The folders of videos, in the order in which the builder tries them."""
     return [copy.found.get(place, copy.root / place) for place in places]
 
 
 def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Finding],
                      may_be_empty: bool = False) -> dict:
-    """{video: (its frames, {expression id: object id})} of an expressions file; object ids are 0 where hidden.
+    """{video: (its frames, {expression id: object id})} of an expressions file; object ids are 0 if hidden.
 
-    known_objects: whether every expression must name its object. may_be_empty: without test videos valid is whole.
-    Videos whose frames or expressions cannot be read are left out, with findings.
+    known_objects: whether every expression must have its object id. may_be_empty: whether the file may list no video,
+    as that of test may. Videos whose frames or expressions cannot be read are skipped, with findings.
     """
     content = common.read(files.read_json, file, findings, LARGEST_LIST)
     if content is None:
@@ -245,7 +245,7 @@ def read_expressions(file: pathlib.Path, known_objects: bool, findings: list[Fin
 
 def check_split(videos: dict, frames: list[pathlib.Path], masks: list[pathlib.Path] | None, root: pathlib.Path
                 ) -> list[Finding]:
-    """Looks at the frames and the palette masks of the videos of `read_expressions`."""
+    """Checks the frames and the palette masks of the videos of `read_expressions`."""
     found = common.check_frames({name: names for name, (names, _) in videos.items()}, frames, masks, root)
     if not any(finding.level in ('missing', 'wrong') for finding in found):
         what = 'frames and masks' if masks else 'frames'
@@ -263,7 +263,7 @@ def _is_sentence(text) -> bool:
 
 
 def _check_binary(videos: dict, masks: pathlib.Path, root: pathlib.Path) -> list[Finding]:
-    """Looks at the public ground truth of valid, one folder an expression."""
+    """Checks the public ground truth of valid, one folder per expression."""
     flat = [name for name in videos if any(file.lower().endswith('.png') for file in common.listing(masks / name)[1])]
     if flat:
         return [Finding('wrong', f'holds index masks ({common.some(flat)}) where the ground truth has one folder an '
@@ -275,7 +275,7 @@ def _check_binary(videos: dict, masks: pathlib.Path, root: pathlib.Path) -> list
 
 
 def _unlisted(listed: dict, folder: pathlib.Path, others: dict[str, str]) -> list[Finding]:
-    """Folders of videos that their split does not list, above all those that another split does."""
+    """Notes on folders of videos that their split does not list, especially of videos that another split lists."""
     extra = sorted(set(common.listing(folder)[0]) - set(listed))
     findings = []
     for split in sorted({others[name] for name in extra if name in others}):
@@ -322,7 +322,7 @@ def _read_davis_text(file: pathlib.Path, encoding: str, findings: list[Finding])
             problems.add('wrong', 'lines about an object that another line is about', file, 'Remove one of them.',
                          example)
         if quoted[0] + quoted[-1] != '""':
-            problems.add('note', 'sentences without their quotes', file, '', example)
+            problems.add('note', 'sentences without quotes', file, '', example)
         sentences[key] = quoted
     findings += problems.findings()
     if text is not None and not sentences:
@@ -331,7 +331,7 @@ def _read_davis_text(file: pathlib.Path, encoding: str, findings: list[Finding])
 
 
 def _compare_davis_texts(copy: Copy, texts: dict[str, dict]) -> list[Finding]:
-    """All four files describe the same objects."""
+    """Checks that all four files describe the same objects."""
     findings = []
     everything = set().union(*texts.values())
     for place, sentences in texts.items():

@@ -1,43 +1,46 @@
 """Region similarity J and boundary accuracy F, exactly as the DAVIS-2017 evaluation computes them.
 
 Perazzi et al., A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation, CVPR 2016;
-Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017. Where the papers leave a
-choice, the released davis2017-evaluation decides, its quirks included, so that numbers can be compared
-with published ones.
+Pont-Tuset et al., The 2017 DAVIS Challenge on Video Object Segmentation, 2017. Where the papers leave a choice, we
+follow the released davis2017-evaluation, including its quirks, so that numbers are comparable with published ones.
 
-Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction.
+Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction, n pixels of a contour.
 """
 from collections.abc import Sequence
 import functools
 import typing
 
 import cv2
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 import numpy as np
 
 BOUND_TH = 0.008  # tolerance of F, as a fraction of the frame's diagonal
 
+Masks = Bool[np.ndarray, '*T H W']  # of a frame or of a video
 
-def region_similarity(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None):
-    """Intersection over union of two masks; 1 where both are empty.
+
+@typing.no_type_check  # checks its own arguments
+def region_similarity(truth: Masks, prediction: Masks, void: Masks | None = None) -> float | Float64[np.ndarray, ' T']:
+    """Intersection over union of two masks; 1 if both are empty.
 
     Args:
-        truth, prediction: bool, [H W] or [T H W].
-        void: bool, of the same shape; True on pixels that count neither for nor against.
+        void: True on pixels to ignore.
 
     Returns:
         J in [0, 1]: a float for [H W], float64 [T] for [T H W].
 
     Raises:
-        ValueError: the shapes differ, are not two or three axes, or a mask is not bool.
+        ValueError: the shapes differ or do not have two or three axes, or a mask is not bool.
     """
     return _per_frame(_frame_region_similarity, truth, prediction, void)
 
 
-def boundary_accuracy(truth: np.ndarray, prediction: np.ndarray, void: np.ndarray | None = None):
-    """F-measure of the two masks' contours, matched within 0.8 % of the frame's diagonal.
+@typing.no_type_check  # checks its own arguments
+def boundary_accuracy(truth: Masks, prediction: Masks, void: Masks | None = None) -> float | Float64[np.ndarray, ' T']:
+    """F-measure of the contours of two masks, matched within 0.8 % of the frame's diagonal.
 
-    A contour without any pixel (an empty mask, and also one that fills the frame) has precision and
-    recall 1 against another such contour, and F = 0 against any other.
+    The contour of an empty mask, and of one that fills the frame, has no pixels: F = 1 against another such contour,
+    0 against any other.
 
     Args, Returns, Raises: as `region_similarity`; the result is F in [0, 1].
     """
@@ -47,17 +50,17 @@ def boundary_accuracy(truth: np.ndarray, prediction: np.ndarray, void: np.ndarra
 class Contours(typing.NamedTuple):
     """The contours of all objects of an index map.
 
-    pixels: of each object, the places of its contour in the flattened frame, int [..].
-    near: of each object, uint8 [H * W], 1 within the tolerance of its contour; None where it has none.
+    pixels: for each object, the indices of its contour in the flattened frame.
+    near: for each object, 1 within the tolerance of its contour; None without a contour.
     """
-    pixels: Sequence[np.ndarray]
-    near: Sequence[np.ndarray | None]
+    pixels: Sequence[Int64[np.ndarray, ' n']]
+    near: Sequence[UInt8[np.ndarray, ' H*W'] | None]
 
 
-def contours(index_map: np.ndarray, count: int) -> Contours:
-    """The contours of the objects 1 to `count` of an index map, uint8 [H W]; the same as of each one's mask."""
-    # Of all objects at once: a pixel is on the contour of each object that is in some but not all of the pixel and
-    # its three neighbours. With the last row and column repeated, the frame's edge follows the same rule.
+def contours(index_map: UInt8[np.ndarray, 'H W'], count: int) -> Contours:
+    """The contours of the objects 1 to `count` of an index map, equal to those of their masks."""
+    # All objects at once: a pixel is on the contour of each object that covers some but not all of the pixel and its
+    # three neighbours. Repeating the last row and column makes the frame's edge follow the same rule.
     edged = cv2.copyMakeBorder(index_map, 0, 1, 0, 1, cv2.BORDER_REPLICATE)
     here, east, south, south_east = edged[:-1, :-1], edged[:-1, 1:], edged[1:, :-1], edged[1:, 1:]
     places = np.flatnonzero((here != east) | (here != south) | (here != south_east))
@@ -67,13 +70,12 @@ def contours(index_map: np.ndarray, count: int) -> Contours:
     return Contours(pixels, [_near(places, index_map.shape) for places in pixels])
 
 
-def pairwise_region_similarity(truth: np.ndarray, prediction: np.ndarray, num_objects: int,
-                               num_predicted: int) -> np.ndarray:
-    """J of every object of `prediction` with every object of `truth`, float64 [P N].
+def pairwise_region_similarity(truth: UInt8[np.ndarray, 'H W'], prediction: UInt8[np.ndarray, 'H W'], num_objects: int,
+                               num_predicted: int) -> Float64[np.ndarray, 'P N']:
+    """J of every object of `prediction` with every object of `truth`.
 
     Args:
-        truth, prediction: index maps, uint8 [H W], with ids up to `num_objects` N and `num_predicted` P, and 0 on
-          what is not to count.
+        truth, prediction: index maps with ids up to `num_objects` N and `num_predicted` P; 0 on pixels to ignore.
     """
     joint = truth.astype(np.uint16) * np.uint16(num_predicted + 1) + prediction
     counts = np.bincount(joint.ravel(), minlength=(num_objects + 1) * (num_predicted + 1))
@@ -83,21 +85,22 @@ def pairwise_region_similarity(truth: np.ndarray, prediction: np.ndarray, num_ob
     return np.where(union > 0, intersection / np.maximum(union, 1), 1.0)
 
 
-def pairwise_boundary_accuracy(truth: Contours, prediction: Contours) -> np.ndarray:
-    """F of every object of `prediction` with every object of `truth`, float64 [P N]."""
+def pairwise_boundary_accuracy(truth: Contours, prediction: Contours) -> Float64[np.ndarray, 'P N']:
+    """F of every object of `prediction` with every object of `truth`."""
     return np.array([[_contour_accuracy(*of_truth, *of_prediction) for of_truth in zip(*truth)]
                      for of_prediction in zip(*prediction)]).reshape(len(prediction.pixels), len(truth.pixels))
 
 
-def statistics(values) -> tuple[float, float, float]:
-    """Mean, recall and decay of one object's J or F over the frames of a video.
+@typing.no_type_check  # checks its own arguments
+def statistics(values: Sequence[float] | Float[np.ndarray, ' T']) -> tuple[float, float, float]:
+    """Mean, recall and decay of J or F of one object over the frames of a video.
 
     Args:
-        values: [T], in frame order, T >= 1; nan (a frame without a value) does not count in the mean.
+        values: in frame order, T >= 1; the means ignore nan (a frame without a value).
 
     Returns:
-        mean: over frames. recall: the fraction of frames strictly above 0.5. decay: the mean of the first
-        quarter of the frames less the mean of the last; nan where a quarter is empty (below).
+        mean: over frames. recall: the fraction of frames strictly above 0.5. decay: the mean of the first quarter of
+        the frames minus that of the last; nan if a quarter is empty (see below).
 
     Raises:
         ValueError: `values` is not a vector of at least one frame.
@@ -106,8 +109,8 @@ def statistics(values) -> tuple[float, float, float]:
     if values.ndim != 1 or not values.size:
         raise ValueError(f'values must be a vector of at least one frame, got shape {values.shape}')
     edges = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(np.int64) - 1
-    # The released tool keeps these edges as uint8, so that they wrap in videos of more than 256 frames and
-    # decay is then taken over other frames, or is nan. It is a bug; published numbers contain it.
+    # The released tool stores these edges as uint8. They wrap in videos of more than 256 frames, so that decay is
+    # taken over other frames, or is nan. This is a bug that published numbers contain.
     edges %= 256
     first, last = values[edges[0]:edges[1] + 1], values[edges[3]:edges[4] + 1]
     return _nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last)
@@ -125,7 +128,7 @@ def _per_frame(measure, truth, prediction, void):
         masks['void'] = void = np.asarray(void)
     for name, mask in masks.items():
         if mask.dtype != bool:
-            raise ValueError(f'{name} must be bool, got {mask.dtype}; of an index map, compare with the '
+            raise ValueError(f'{name} must be bool, got {mask.dtype}; compare an index map with the id of the '
                              'object first')
         if mask.shape != truth.shape or mask.ndim not in (2, 3):
             raise ValueError(f'masks must share one shape [H W] or [T H W]: truth {truth.shape}, '
@@ -168,7 +171,7 @@ def _near(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
 
 
 def _frame_boundary_accuracy(truth, prediction, void) -> float:
-    disk = _frame_disk(truth.shape)  # The tolerance is that of the whole frame: taken before the crop.
+    disk = _frame_disk(truth.shape)  # before cropping: the tolerance depends on the size of the whole frame
     if void is not None:
         truth, prediction = truth & ~void, prediction & ~void
     box = _bounding_box(truth | prediction)
@@ -195,21 +198,21 @@ def _disk(radius: int) -> np.ndarray:
 
 
 def _bounding_box(mask: np.ndarray) -> tuple[slice, slice]:
-    """The part of the frame outside of which no boundary pixel can lie.
+    """The part of the frame that contains every boundary pixel.
 
-    The boundary reaches one pixel up and left of the mask; one more below and right keeps the rules of
-    the frame's last row and column away from rows and columns that are not the frame's last. No margin
-    for the dilation: a dilated map is only read at boundary pixels. So cropping is exact.
+    The boundary extends one pixel above and left of the mask. One more row and column below and right keep the special
+    rules for the last row and column of the frame away from the crop. Dilation needs no margin: a dilated map is only
+    read at boundary pixels. So cropping is exact.
     """
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
 def _boundary_map(mask: np.ndarray) -> np.ndarray:
-    """One-pixel contour, uint8 {0, 1} [H W]: pixels that differ from the one east, south or south-east.
+    """One-pixel contour, uint8 {0, 1} [H W]: pixels that differ from their east, south or south-east neighbour.
 
-    The last row looks only east, the last column only south, the corner is never boundary. A mask that
-    reaches the frame's edge has no contour there.
+    The last row compares only east, the last column only south, and the corner is never boundary. A mask that reaches
+    the edge of the frame has no contour there.
     """
     boundary = np.zeros(mask.shape, bool)
     here = mask[:-1, :-1]

@@ -1,14 +1,17 @@
 """From masks to a table: J and F of each expression, then their means over a data set.
 
-As the benchmarks' papers do, an expression's score is the mean over its frames (the first and the last
-included) and a data set's is the mean over its expressions, however long their videos are. Void pixels
-(255 in an index map) count neither for nor against.
+As in the papers of the data sets, the score of an expression is the mean over its frames, including the first and the
+last, and that of a data set is the mean over its expressions, however long their videos are. Void pixels (255 in an
+index map) are ignored.
 
 Axis letters: T frames, H W pixels.
 """
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 import math
+import typing
+from typing import Any
 
+from jaxtyping import Bool, Float64, UInt8
 import numpy as np
 
 from sgmg_jax import files
@@ -17,21 +20,22 @@ from sgmg_jax.evaluation import region_boundary
 VOID = 255
 
 
-def score_expression(truth: np.ndarray, object_id: int | None, prediction: np.ndarray) -> dict:
+@typing.no_type_check  # checks its own arguments
+def score_expression(truth: Bool[np.ndarray, 'T H W'] | UInt8[np.ndarray, 'T H W'], object_id: int | None,
+                     prediction: Bool[np.ndarray, 'T H W']) -> dict[str, Any]:
     """J and F of one expression over the frames of its video.
 
     Args:
-        truth: [T H W]; a uint8 index map (0 background, 255 void, else the object's id) or, with
-          `object_id` None, the bool mask of the object.
-        object_id: the referred object in an index map, 1 to 254. It may be in no frame at all.
-        prediction: bool, [T H W].
+        truth: an index map (0 background, 255 void, otherwise the id of an object) or, if `object_id` is None, the mask
+            of the object.
+        object_id: the referred object in an index map, 1 to 254. It may be absent from every frame.
 
     Returns:
-        'J', 'F': float64 [T] in [0, 1]; 'J_mean', 'J_recall', 'J_decay', 'F_mean', 'F_recall', 'F_decay':
-        floats, see `region_boundary.statistics`.
+        'J', 'F': float64 [T] in [0, 1]; 'J_mean', 'J_recall', 'J_decay', 'F_mean', 'F_recall', 'F_decay': floats, see
+        `region_boundary.statistics`.
 
     Raises:
-        ValueError: shapes or types do not fit, or there is no frame.
+        ValueError: a shape or type does not fit, or there is no frame.
     """
     truth = np.asarray(truth)
     void = None
@@ -39,13 +43,13 @@ def score_expression(truth: np.ndarray, object_id: int | None, prediction: np.nd
         if truth.dtype != np.uint8:
             raise ValueError(f'truth must be a uint8 index map or a bool mask, got {truth.dtype}')
         if object_id is None or not 0 < object_id < VOID:
-            raise ValueError(f'object_id {object_id} cannot be in an index map: it must be 1 to 254')
+            raise ValueError(f'object_id {object_id} must be 1 to 254, the ids of an index map')
         void = truth == VOID
         truth = truth == object_id
         if not void.any():
             void = None
     elif object_id is not None:
-        raise ValueError(f'truth is the bool mask of one object, so object_id must be None, not {object_id}')
+        raise ValueError(f'object_id must be None, is {object_id}: truth is the bool mask of one object')
     if truth.ndim != 3:
         raise ValueError(f'truth must be [T H W], got shape {truth.shape}')
 
@@ -53,37 +57,38 @@ def score_expression(truth: np.ndarray, object_id: int | None, prediction: np.nd
                            region_boundary.boundary_accuracy(truth, prediction, void))
 
 
-def with_statistics(region: np.ndarray, boundary: np.ndarray) -> dict:
-    """What `score_expression` returns, of J and F of each frame [T]."""
-    score = {'J': region, 'F': boundary}
+def with_statistics(region: Float64[np.ndarray, ' T'], boundary: Float64[np.ndarray, ' T']) -> dict[str, Any]:
+    """The result of `score_expression`, given J and F of each frame."""
+    score: dict[str, Any] = {'J': region, 'F': boundary}
     for measure in ('J', 'F'):
         mean, recall, decay = region_boundary.statistics(score[measure])
         score |= {f'{measure}_mean': mean, f'{measure}_recall': recall, f'{measure}_decay': decay}
     return score
 
 
-def summarise(scores: Iterable[dict]) -> dict:
-    """Means over expressions, in all, by tag and by video; ready for JSON.
+def summarise(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over all expressions, per tag and per video; ready for JSON.
 
     Args:
-        scores: what `score_expression` returned for each expression, with 'video' (str), 'expression' (its
-          id, str) and 'tags' (tuple of str, may be empty) added.
+        scores: the result of `score_expression` for each expression, with 'video' (str), 'expression' (its id, str) and
+            'tags' (tuple of str, may be empty) added.
 
     Returns:
         {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'J_variance', 'F_variance',
         'J&F_variance': temporal consistency, 'expressions', 'frames': counts, 'tags': {tag: the same twelve},
         'videos': {video: the same twelve and 'scores': {expression: {'J', 'F'}}}}. An expression counts in each of
-        its tags. A decay is None if it is undefined for any expression, as the released statistics make it for some
-        long videos. Temporal consistency is a measure of our own, not that of a benchmark or paper: the variance
-        over the frames (population, of numbers in [0, 1]) of J, of F and of (J + F) / 2, mean over expressions.
+        its tags. A decay is None if it is undefined for any expression, which happens in some long videos with the
+        released statistics. Temporal consistency is our own measure, from no paper: the population variance over
+        frames of J, of F and of (J + F) / 2, all in [0, 1], averaged over expressions.
 
     Raises:
         ValueError: no scores, or an expression is scored twice.
     """
     scores = list(scores)
     if not scores:
-        raise ValueError('there is no scored expression: is there ground truth for this split?')
-    tags, videos = {}, {}
+        raise ValueError('no scored expression: does this split have ground truth?')
+    tags: dict[str, list[Mapping]] = {}
+    videos: dict[str, dict[str, Mapping]] = {}
     for score in scores:
         videos.setdefault(score['video'], {})
         if score['expression'] in videos[score['video']]:
@@ -101,12 +106,12 @@ def summarise(scores: Iterable[dict]) -> dict:
     return summary
 
 
-def _means(scores: list[dict]) -> dict:
-    def percent(key):
+def _means(scores: list[Mapping[str, Any]]) -> dict[str, Any]:
+    def percent(key: str) -> float | None:
         mean = 100 * float(np.mean([score[key] for score in scores]))
         return None if math.isnan(mean) else mean  # JSON has no nan.
 
-    means = {'J': percent('J_mean'), 'F': percent('F_mean')}
+    means: dict[str, Any] = {'J': percent('J_mean'), 'F': percent('F_mean')}
     means['J&F'] = (means['J'] + means['F']) / 2
     for key in ('J_recall', 'F_recall', 'J_decay', 'F_decay'):
         means[key] = percent(key)
@@ -118,20 +123,19 @@ def _means(scores: list[dict]) -> dict:
     return means
 
 
-def format_summary(summary: dict) -> str:
-    """A table for people: all expressions first, then a row for each tag."""
+def format_summary(summary: Mapping[str, Any]) -> str:
+    """A printable table: a row for all expressions, then one per tag."""
     columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance',
                'J&F_variance', 'expressions', 'frames')
     return format_table({'all': summary} | summary['tags'], columns)
 
 
-def format_table(rows_of_means: dict[str, dict], columns: Iterable[str]) -> str:
-    """A table for people: a row for each entry, of these columns; '-' where a number is None."""
-    columns = tuple(columns)
+def format_table(rows_of_means: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """A printable table: a row per entry with the given columns; '-' where a number is None."""
     rows = [('', *columns)]
     for name, means in rows_of_means.items():
-        cells = ('-' if means[key] is None else means[key] if isinstance(means[key], int)
-                 else f'{means[key]:.4f}' if key.endswith('variance') else f'{means[key]:.2f}' for key in columns)
+        cells = ['-' if means[key] is None else means[key] if isinstance(means[key], int)
+                 else f'{means[key]:.4f}' if key.endswith('variance') else f'{means[key]:.2f}' for key in columns]
         rows.append((files.one_line(name, 80), *map(str, cells)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

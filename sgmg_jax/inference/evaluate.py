@@ -1,7 +1,8 @@
-"""Predict a split, write what a leaderboard takes, score it where there is ground truth, draw it.
+"""Predicts a split, writes the benchmark's files, scores them if there is ground truth, and draws some.
 
 Axis letters: T frames, H W pixels, E sentences.
 """
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -9,57 +10,64 @@ import pathlib
 import random
 import re
 import shutil
+from typing import Any
 import zlib
 
 from absl import logging
 import jax
+from ml_collections import ConfigDict
 import numpy as np
 import tqdm
 
 from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
-from sgmg_jax.data import records
+from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.inference import predict, protocols
 
 PICTURES = 8  # rows of the contact sheet
-COLUMNS = 5  # frames of a row
+COLUMNS = 5  # frames per row
+ANOTHER_OBJECT = '_shuffled'  # of the folder with these scores; its name from before the option had its present one
 
 
-def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
-    """Evaluates a checkpoint of the run in `workdir` on config.evaluation.split by config.evaluation.protocol; the
-    weights of config.init where `workdir` holds no run.
+def evaluate(config: ConfigDict, workdir: str | os.PathLike, checkpoint: str | int = 'best',
+             score_another_object: bool = False, progress: bool = True) -> dict | None:
+    """Evaluates a checkpoint of the run in `workdir`, or the weights of config.init if it holds no run, on
+    config.evaluation.split with config.evaluation.protocol.
 
-    Leaves <workdir>/evaluation/<data set>_<split>/ with the benchmark's files (inference/protocols.py), overlays.png
-    and, where there is ground truth, scores.json; the folder appears whole or not at all. When it is interrupted, the
-    same command goes on after the last finished video, if all that the masks depend on is the same, see `identity_of`;
-    otherwise it begins anew. With `shuffled`, every sentence is scored against another object: only
-    <data set>_<split>_shuffled/scores.json. Several processes, which must all see `workdir`, share the videos; the
-    first one does the rest. A second evaluation of the split in the same workdir is refused while one is at work.
+    Writes <workdir>/evaluation/<data set>_<split>/ with the benchmark's files (inference/protocols.py), overlays.png
+    and, if there is ground truth, scores.json. The folder appears whole or not at all. An interrupted evaluation
+    resumes after its last finished video if everything that its masks depend on is the same (see `identity_of`);
+    otherwise it starts from scratch. Several processes, which must all see `workdir`, share the videos; the first one
+    does the rest. A second evaluation of the same split in the same workdir is refused while one is running.
+
+    Args:
+        score_another_object: score each mask against another object of its video, and write only
+            <data set>_<split>_shuffled/scores.json. See `swap_objects`.
 
     Returns:
-        the summary of the benchmark's scores (score.score_submission), or None without ground truth, and where this
-        is not the first process.
+        the summary of the benchmark's scores (score.score_submission); None without ground truth and in all processes
+        but the first.
 
     Raises:
-        FileNotFoundError: for a workdir without a run, or without such a checkpoint.
-        ValueError: if the run's model is not config.model (names the fields); for config.init beside a run that began
-            with other weights; for a damaged workdir; or if what was written would be rejected.
+        FileNotFoundError: `workdir` holds no run, or the checkpoint is missing.
+        ValueError: if the run's model is not config.model (names the fields); for config.init beside a run that started
+            from other weights; for a damaged workdir; or if the benchmark would reject the files.
         BlockingIOError: if another process evaluates the same split in `workdir`.
-        FloatingPointError: if the model gives what is no number.
+        FloatingPointError: if the model's output is not finite.
     """
     workdir = pathlib.Path(workdir)
     compilation.keep_programs()
     configs.check(config)
     split, protocol = open_split(config, config.evaluation.split)
-    name = split_name(split) + '_shuffled' * shuffled
+    name = split_name(split) + ANOTHER_OBJECT * score_another_object
     predictor = choose_predictor(config, workdir, checkpoint)
     logging.info('evaluating %s', predictor.origin)
     target, partial = (workdir / 'evaluation' / folder for folder in (name, f'.{name}'))
     with hosts.locked(workdir / 'evaluation' / f'.{name}.lock', 'evaluating'):
-        if shuffled:
-            summary = score_videos(predictor, split, config.evaluation.protocol, shuffled=True, progress=progress)
-            if hosts.is_first():
+        if score_another_object:
+            summary = score_videos(predictor, split, config.evaluation.protocol, another_object=True, progress=progress)
+            if summary and hosts.is_first():
                 score.write_scores(target / 'scores.json', summary)
         else:
             if hosts.is_first():
@@ -69,44 +77,48 @@ def evaluate(config, workdir, checkpoint='best', shuffled=False, progress=True):
             hosts.wait('every video is written')
             summary = None
             if hosts.is_first():
-                summary = finish(predictor, split, config.evaluation.protocol, protocol, partial, target, progress)
-        hosts.wait('the evaluation is finished')  # A process that left before would be taken for dead.
+                summary = finish(predictor, split, config.evaluation.protocol, partial, target, progress)
+        hosts.wait('the evaluation is finished')  # A process that exits earlier would be taken for dead.
     return summary if hosts.is_first() else None
 
 
-def choose_predictor(config, workdir, checkpoint):
-    """The run's in `workdir`, or, where there is none, that of config.init. Raises as `evaluate`."""
+def choose_predictor(config: ConfigDict, workdir: pathlib.Path, checkpoint: str | int) -> predict.Predictor:
+    """The model of the run in `workdir`, or of config.init if it holds no run. Raises as `evaluate` does."""
     if not (workdir / 'config.json').exists():
         if configs.paths(config.init):
             return predict.Predictor.from_weights(config)
-        return predict.Predictor.from_workdir(workdir, checkpoint, config)  # which says what is missing
+        return predict.Predictor.from_workdir(workdir, checkpoint, config)  # raises what is missing
     begun_with = configs.paths(configs.read(workdir).init)
     if configs.paths(config.init) not in ((), begun_with):
-        raise ValueError(f'config.init = {configs.paths(config.init)}: {workdir} holds a run, which began with '
-                         f'{begun_with or "new parameters"}, and its checkpoints are what is evaluated there. Leave '
-                         'out --config.init, or evaluate these weights in a new --workdir.')
+        raise ValueError(f'config.init = {configs.paths(config.init)}: {workdir} holds a run that started from '
+                         f'{begun_with or "new parameters"}, and evaluation there uses its checkpoints. Leave out '
+                         '--config.init, or evaluate these weights in a new --workdir.')
     return predict.Predictor.from_workdir(workdir, checkpoint, config)
 
 
-def identity_of(config, predictor, split):
-    """All that the masks of an evaluation depend on, ready for JSON. An interrupted one goes on only with the same."""
+def identity_of(config: ConfigDict, predictor: predict.Predictor, split: records.Records) -> dict[str, Any]:
+    """Everything that the masks of an evaluation depend on, as JSON values; it resumes only if all are the same."""
     content = configs.to_json(config)
     return {
-        'weights': [predictor.origin, fingerprint(predictor.parameters)],
+        'weights': [predictor.origin, fingerprint(predictor.parameters or {})],
         'tokenizer': zlib.crc32(predictor.tokenizer.to_str().encode()), 'text_length': config.data.text_length,
         'model': content['model'], 'evaluation': content['evaluation'],
         'records': [[str(path), path.stat().st_size, path.stat().st_mtime_ns]
                     for folder in split.directory.split(', ') for path in sorted(pathlib.Path(folder).iterdir())],
         'split': split.split, 'videos': len(split),
-        'precision': jax.config.jax_default_matmul_precision, 'devices': jax.default_backend(), 'jax': jax.__version__}
+        # JAX defines the attributes of its config at run time.
+        'precision': jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
+        'devices': jax.default_backend(), 'jax': jax.__version__}
 
 
-def finish(predictor, split, benchmark, protocol, partial, target, progress):
-    """What follows when every video is predicted, see `evaluate`."""
+def finish(predictor: predict.Predictor, split: records.Records, benchmark: str, partial: pathlib.Path,
+           target: pathlib.Path, progress: bool) -> dict | None:
+    """The last part of `evaluate`, once every video is predicted: joins, scores and draws the predictions."""
+    protocol = protocols.choose(benchmark)
     submission = protocol.finish(partial / 'files', split.videos)
     summary = None
     if has_truth(split):
-        # What would be uploaded is what is scored.
+        # Scores the file that would be uploaded.
         summary = score.score_submission(benchmark, submission, split, progress) | {'weights': predictor.origin}
         score.write_scores(partial / 'files' / 'scores.json', summary)
     visualize.contact_sheet(pictures(split, protocol, partial / 'files'), partial / 'files' / 'overlays.png', COLUMNS)
@@ -115,61 +127,61 @@ def finish(predictor, split, benchmark, protocol, partial, target, progress):
     return summary
 
 
-def open_split(config, split):
-    """A split of the data set to evaluate on, checked to fit its protocol, and the protocol.
+def open_split(config: ConfigDict, split: str) -> tuple[records.Records, protocols.Protocol]:
+    """Opens a split of the data set to evaluate on and its protocol, and checks that they fit.
 
     Raises:
-        ValueError: if several data sets are named, or videos do not fit the protocol.
+        ValueError: for several data sets, or if a video does not fit the protocol.
     """
     directories = configs.paths(config.evaluation.records) or configs.paths(config.data.records)
     if len(directories) != 1:
-        raise ValueError(f'config.evaluation.records: {directories} are {len(directories)} data sets; one is '
-                         'evaluated at a time.')
+        raise ValueError(f'config.evaluation.records: {directories} are {len(directories)} data sets; give one.')
     opened, protocol = records.open_records(directories, split), protocols.choose(config.evaluation.protocol)
     for video in opened.videos:
         protocol.check(video)
     name = pathlib.Path(opened.directory).parent.name
     usual = protocols.USUAL.get(name, config.evaluation.protocol)
     if usual != config.evaluation.protocol:
-        logging.warning('config.evaluation.protocol = %r, but %s is a benchmark of the protocol %r: the files will not '
-                        'be those that it takes, nor the scores comparable', config.evaluation.protocol, name, usual)
+        logging.warning('config.evaluation.protocol = %r, but %s uses the protocol %r: the benchmark will not accept '
+                        'the files, and the scores are not comparable', config.evaluation.protocol, name, usual)
     return opened, protocol
 
 
-def split_name(split):
-    """Such as ref_youtube_vos_valid: the name of a folder."""
+def split_name(split: records.Records) -> str:
+    """A folder name such as ref_youtube_vos_valid."""
     return f'{pathlib.Path(split.directory).parent.name}_{re.sub(r"[^0-9a-zA-Z]+", "-", split.split).strip("-")}'
 
 
-def has_truth(split):
+def has_truth(split: records.Records) -> bool:
+    """Whether the split has ground truth."""
     return any(e.object_id > 0 for video in split.videos for e in video.expressions)
 
 
-def fingerprint(parameters):
-    """A checksum of all parameters, nested."""
+def fingerprint(parameters: Mapping) -> int:
+    """A checksum of nested parameters."""
     value = 0
     for x in jax.tree.leaves(parameters):
-        value = zlib.crc32(np.ascontiguousarray(x).view(np.uint8), value)
+        value = zlib.crc32(np.ascontiguousarray(x).view(np.uint8).data, value)
     return value
 
 
-def begin(partial, target, identity):
-    """Makes `partial` ready to be written to, and to be gone on with if it holds an evaluation of this identity."""
-    if (partial / 'old').exists() and not target.exists():  # killed in the middle of `publish`
+def begin(partial: pathlib.Path, target: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Prepares the folder `partial`: resumes the evaluation in it if it has this identity, else empties it."""
+    if (partial / 'old').exists() and not target.exists():  # `publish` was killed halfway
         os.replace(partial / 'old', target)
     path = partial / 'identity.json'
     try:
         before = files.read_json(path)
-    except (OSError, ValueError):  # not begun, or killed in its first instant
+    except (OSError, ValueError):  # not started, or killed just after
         before = None
     if before == json.loads(json.dumps(identity)):
-        logging.info('going on with the evaluation that was interrupted in %s', partial)
+        logging.info('resuming the interrupted evaluation in %s', partial)
         for half_written in (partial / 'files').rglob('.partial-*'):
             half_written.unlink()
         return
     if isinstance(before, dict):
         differing = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
-        logging.warning('an interrupted evaluation in %s was of other %s; it begins anew', partial,
+        logging.warning('the interrupted evaluation in %s had a different %s; starting from scratch', partial,
                         ' and '.join(differing))
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ('files', 'done'):
@@ -178,10 +190,10 @@ def begin(partial, target, identity):
         new.write_text(json.dumps(identity))
 
 
-def publish(partial, target):
-    """Puts partial/files in the place of `target`. Killed at any instant, it leaves the old or the new one whole, or
-    the old one where `begin` finds it."""
-    (partial / 'identity.json').unlink()  # What is left from here on is never gone on with.
+def publish(partial: pathlib.Path, target: pathlib.Path) -> None:
+    """Replaces `target` with partial/files. If it is killed, `target` is the whole old folder or the whole new one, or
+    the old one is where `begin` finds it."""
+    (partial / 'identity.json').unlink()  # From here on the evaluation cannot be resumed.
     old = partial / 'old'
     if target.exists():
         os.replace(target, old)
@@ -194,8 +206,9 @@ def publish(partial, target):
     shutil.rmtree(partial)
 
 
-def write_predictions(predictor, split, protocol, partial, progress=True):
-    """Writes the predictions of every video that is not finished yet to partial/files; partial/done says which are."""
+def write_predictions(predictor: predict.Predictor, split: records.Records, protocol: protocols.Protocol,
+                      partial: pathlib.Path, progress: bool = True) -> None:
+    """Writes the predictions of every unfinished video to partial/files; partial/done lists the finished ones."""
     finished = {int(path.name) for path in (partial / 'done').iterdir() if path.name.isdecimal()}
     for i in tqdm.tqdm(hosts.share(split), desc='predicting', unit='video', disable=not progress):
         if i not in finished:
@@ -203,34 +216,38 @@ def write_predictions(predictor, split, protocol, partial, progress=True):
             (partial / 'done' / str(i)).touch()
 
 
-def score_videos(predictor, split, benchmark, count=None, shuffled=False, progress=True, stopped=lambda: False):
-    """Scores the first `count` videos of a split with ground truth (all by default) in memory.
+def score_videos(predictor: predict.Predictor, split: records.Records, benchmark: str, count: int | None = None, *,
+                 another_object: bool = False, progress: bool = True, stopped: Callable[[], bool] = lambda: False
+                 ) -> dict | None:
+    """Scores the first `count` videos (default: all) of a split with ground truth, in memory.
 
     Args:
-        benchmark: a protocol; those with J and F are scored by expression, also Ref-DAVIS17, and all sentences of a
-          video are asked together, as many as config.evaluation.sentences allows.
-        shuffled: see `shuffle_sentences`; sentences of videos with one object alone are left out.
-        stopped: asked before every video, by every process as often; where it says yes, it does so to all.
+        benchmark: a protocol. Those with J and F, also Ref-DAVIS17, are scored per expression; the predictor gets all
+          sentences of a video at once and processes up to config.evaluation.sentences together.
+        another_object: see `swap_objects`; videos with a single object are left out.
+        stopped: a collective, called before every video: every process must call it the same number of times, and all
+          get the same answer.
 
     Returns:
-        the summary of evaluation.scoring.summarise, or of evaluation.mean_ap.evaluate; the same in all processes,
-        which share the videos. None if it was stopped.
+        the summary of evaluation.scoring.summarise or evaluation.mean_ap.evaluate, the same in all processes, which
+        share the videos. None if it was stopped.
 
     Raises:
-        ValueError: for `shuffled` where only some frames are annotated.
+        ValueError: for `another_object` with a benchmark that annotates only some frames.
     """
-    if benchmark in protocols.ANNOTATED and shuffled:
-        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: sentences can only be shuffled where J and F '
-                         "are scored, 'ytvos' and 'davis'.")
+    if benchmark in protocols.ANNOTATED and another_object:
+        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: --score_another_object needs a protocol that '
+                         "scores J and F, 'ytvos' or 'davis'.")
     split = split.first(count or len(split))
 
-    def of_video(i):
+    def of_video(i: int) -> list[dict]:
         if benchmark in protocols.ANNOTATED:
             return protocols.predict_annotated(predictor, split[i], benchmark)
-        return _score_expressions(predictor, split[i], random.Random(i) if shuffled else None)
+        return _score_expressions(predictor, split[i], random.Random(i) if another_object else None)
 
-    mine, found = hosts.share(split), {}
-    turns = range(-(-len(split) // jax.process_count()))  # some processes have nothing to do in the last
+    mine: range = hosts.share(split)
+    found: dict[int, list[dict]] = {}
+    turns = range(-(-len(split) // jax.process_count()))  # In the last turn some processes are idle.
     for turn in tqdm.tqdm(turns, desc='validation', unit='video', leave=False, disable=not progress):
         if stopped():
             return None
@@ -238,48 +255,50 @@ def score_videos(predictor, split, benchmark, count=None, shuffled=False, progre
     rows = [row for of_one in hosts.gather(found) for row in of_one]
     if benchmark in protocols.ANNOTATED:
         return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)
-    if shuffled and not rows:
+    if another_object and not rows:
         raise ValueError(f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
-                         'there is no other object to score a sentence against.')
+                         '--score_another_object has no other object to score against. Choose another split.')
     return scoring.summarise(rows)
 
 
-def _score_expressions(predictor, record, shuffling):
-    expressions = record.video.expressions
-    if shuffling:
-        expressions = shuffle_sentences(expressions, shuffling)
+def _score_expressions(predictor: predict.Predictor, record: records.Record, rng: random.Random | None) -> list[dict]:
+    """Scores of each expression; with `rng`, against another object (`swap_objects`)."""
+    expressions: Sequence[metadata.Expression] = record.video.expressions
+    if rng:
+        expressions = swap_objects(expressions, rng)
     if not expressions:
         return []
     truth = record.decode_masks()
+    assert truth is not None  # `score_videos` is called for splits with ground truth.
     masks = predictor(record.decode_frames(), [e.text for e in expressions])
     return [scoring.score_expression(truth, e.object_id, mask)
             | {'video': record.video.name, 'expression': e.id, 'tags': e.tags} for e, mask in zip(expressions, masks)]
 
 
-def shuffle_sentences(expressions, rng):
-    """A control: every sentence is scored against another object of its video than the one it means.
+def swap_objects(expressions: Sequence[metadata.Expression], rng: random.Random) -> list[metadata.Expression]:
+    """Replaces the object of each expression by another object of the video; drops expressions without another one.
 
-    A model that reads scores low on this; one that finds the objects without reading does not mind.
+    A sanity check: a model that uses the sentence should score low against these objects. A model that finds objects
+    but ignores the sentence scores as high as before.
     """
-    shuffled = []
+    swapped = []
     for expression in expressions:
         others = [e.object_id for e in expressions if e.object_id != expression.object_id]
         if others:
-            shuffled.append(dataclasses.replace(expression, object_id=rng.choice(others)))
-    return shuffled
+            swapped.append(dataclasses.replace(expression, object_id=rng.choice(others)))
+    return swapped
 
 
-def pictures(split, protocol, folder):
-    """visualize.Row for one sentence of some videos, spread over the split; masks are those that were written."""
-    rows = []
+def pictures(split: records.Records, protocol: protocols.Protocol, folder: pathlib.Path) -> list[visualize.Row]:
+    """One sentence of each of PICTURES videos, spread over the split, with the masks that were written."""
+    rows: list[visualize.Row] = []
     for i in np.unique(np.linspace(0, len(split) - 1, min(PICTURES, len(split))).astype(int)).tolist():
         record = split[i]
         video = record.video
         expression = video.expressions[len(rows) % len(video.expressions)]
         known = video.annotated_frames(expression.object_id)
-        frames = known if protocol.annotated else range(len(video.frame_names))
-        frames = np.unique(np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).astype(int)).tolist()
-        frames = [known[t] for t in frames] if protocol.annotated else frames
+        frames = known if protocol.annotated else list(range(len(video.frame_names)))
+        frames = [frames[t] for t in np.unique(np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).astype(int))]
         if not frames:
             continue
         masks = np.stack([protocol.read(folder, video, expression, t) for t in frames])

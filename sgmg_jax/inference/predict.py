@@ -1,51 +1,64 @@
-"""Masks from a video and sentences. A video is encoded once, however many sentences are asked of it.
+"""Masks from a video and sentences. A video is encoded once for any number of sentences.
 
-Axis letters: T frames, n frames of a window, H W pixels, E sentences (e of them asked together), Q queries.
+Axis letters: T frames, n frames of a window, H W pixels, h w a feature map, E sentences (e of them processed together),
+Q queries.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import dataclasses
 import functools
 import os
 import pathlib
+from typing import Any, no_type_check
 
 from absl import logging
+from flax import linen as nn
 from flax import traverse_util
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, UInt8
+from ml_collections import ConfigDict
 import numpy as np
+import tokenizers
 
 from sgmg_jax import checkpoints, compilation, systems, types
 from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
+from sgmg_jax.models import features, roberta
 from sgmg_jax.ops import masks, queries, resize
 
-TOKENS = 16  # sentences are padded to multiples of this
-FREE = {'remat', 'dtype', 'inference_layer'}  # of config.model: trained parameters can be evaluated with any
+TOKENS = 16  # sentences are padded to a multiple of this
+FREE = {'remat', 'dtype', 'inference_layer'}  # fields of config.model that may differ from those of the training run
+
+Frames = UInt8[np.ndarray, 'n H W 3']  # RGB
+# sentences -> their logits, one after the other, above 0 on the object
+Ask = Callable[[Sequence[str]], Iterator[Float[np.ndarray, 'n H W']]]
 
 
 class Predictor:
-    """A trained model, ready to be asked.
+    """A trained model that segments videos.
 
         predictor = Predictor.from_workdir('runs/demo')
         masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 
-    def __init__(self, model, parameters, tokenizer, *, short_side, max_side, clip_frames, text_length, sentences=1,
-                 origin=''):
+    def __init__(self, model: nn.Module, parameters: Mapping | None, tokenizer: tokenizers.Tokenizer, *,
+                 short_side: int, max_side: int | None, clip_frames: int, text_length: int, sentences: int = 1,
+                 origin: str = '') -> None:
         """Args:
-            model: models.sgmg.SgMg, or another of systems.SYSTEMS.
+            model: a module of systems.SYSTEMS.
             parameters: its parameters, nested.
-            tokenizer: of data.text.
+            tokenizer: see data.text.
             short_side, max_side: pixels that frames are resized to, see data.clips.prepare_clip.
-            clip_frames: frames that are looked at together; longer videos are cut in windows.
-            text_length: L, tokens a sentence at most.
-            sentences: that are asked together at most. For SgMg only memory and time depend on it; of Fast SgMg the
-              masks do, a little, too.
-            origin: in words, where the parameters are from.
+            clip_frames: frames that are processed together; longer videos are cut into windows.
+            text_length: maximum number of tokens per sentence.
+            sentences: maximum number of sentences processed together. For SgMg it changes only memory and time; the
+              masks of Fast SgMg depend on it slightly.
+            origin: where the parameters are from, in words.
 
         Raises:
-            ValueError: for a parameter that is not finite, and for a tokenizer of more tokens than the text encoder.
+            ValueError: for a parameter that is not finite, and for a tokenizer with more tokens than the text encoder.
         """
         check_vocabulary(tokenizer, model.text_encoder)
         if parameters is not None:
@@ -58,22 +71,24 @@ class Predictor:
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
             compilation.jit(functools.partial(segment, model)) for segment in (best_masks, _segment_all))
-        # Apart, as videos that are alike when resized and padded may differ in their own size.
+        # A program of its own: videos of equal padded size may differ in their original size.
         self._original_size = compilation.jit(_original_size, static_argnums=(1, 2))
         self._binary_at = compilation.jit(masks.binary_at, static_argnums=(1, 2, 3))
 
     @classmethod
-    def from_workdir(cls, workdir, checkpoint='best', config=None):
-        """The model that `train.py --workdir` made.
+    @no_type_check  # checks its own arguments
+    def from_workdir(cls, workdir: str | os.PathLike, checkpoint: str | int = 'best',
+                     config: ConfigDict | None = None) -> 'Predictor':
+        """The model that `train.py --workdir` trained.
 
         Args:
             workdir: of the run.
             checkpoint: 'best', 'latest' or a step, see checkpoints.Checkpoints.find.
-            config: whose sizes of evaluation to use; by default those the run was started with.
+            config: gives the sizes for evaluation; default: the run's own config.
 
         Raises:
-            FileNotFoundError: if there is no run or no such checkpoint; lists what is there.
-            ValueError: if config.model is not what the run trained, which names the fields; for a damaged workdir.
+            FileNotFoundError: there is no run or no such checkpoint; lists what is there.
+            ValueError: if config.model differs from the run's model (names the fields); for a damaged workdir.
         """
         workdir = pathlib.Path(workdir)
         config = check_model(config, workdir)
@@ -83,12 +98,12 @@ class Predictor:
         return cls.from_config(config, model, parameters, tokenizer, f'{workdir}, step {step}')
 
     @classmethod
-    def from_weights(cls, config):
+    def from_weights(cls, config: ConfigDict) -> 'Predictor':
         """The model of config.model with the weights of config.init, such as the authors' released ones.
 
         Raises:
-            FileNotFoundError: for weights or a tokenizer that are not there.
-            ValueError: if the weights do not fit the model, or do not fill it.
+            FileNotFoundError: for missing weights or a missing tokenizer.
+            ValueError: if the weights do not fit the model, or do not cover all of it.
         """
         configs.check(config)
         model = systems.build_model(config.model)
@@ -98,61 +113,64 @@ class Predictor:
             logging.info('weights: %s', line)
         missing = sorted(set(shapes) - set(found))
         if missing:
-            raise ValueError(f'config.init = {configs.paths(config.init)}: {len(missing)} parameters are in none of '
-                             f'them, first {missing[0]}. Give the weights of a whole model, or train first.')
+            raise ValueError(f'config.init = {configs.paths(config.init)}: lacks {len(missing)} parameters, first '
+                             f'{missing[0]}. Give the weights of a whole model, or train first.')
         if config.data.tokenizer is None:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
         parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
-        parameters = traverse_util.unflatten_dict(parameters, sep='/')
-        return cls.from_config(config, model, parameters, text.load_tokenizer(config.data.tokenizer),
-                               '; '.join(report))
+        return cls.from_config(config, model, traverse_util.unflatten_dict(parameters, sep='/'),
+                               text.load_tokenizer(config.data.tokenizer), '; '.join(report))
 
     @classmethod
-    def from_config(cls, config, model, parameters, tokenizer, origin=''):
-        """With the sizes of config.evaluation."""
+    def from_config(cls, config: ConfigDict, model: nn.Module, parameters: Mapping | None,
+                    tokenizer: tokenizers.Tokenizer, origin: str = '') -> 'Predictor':
+        """A predictor with the sizes of config.evaluation. parameters: None if they are set later."""
         return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
                    **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')})
 
-    def __call__(self, frames, sentences):
-        """frames [T H W 3] uint8 RGB, or a list of them; a list of E sentences -> masks [E T H W] bool.
+    @no_type_check  # checks its own arguments
+    def __call__(self, frames: UInt8[np.ndarray, 'T H W 3'] | Sequence[UInt8[np.ndarray, 'H W 3']],
+                 sentences: Sequence[str]) -> Bool[np.ndarray, 'E T H W']:
+        """Masks of all sentences in all frames.
+
+        Args:
+            frames: RGB, an array or a list of frames.
+            sentences: a list of E sentences.
 
         Raises:
-            TypeError, ValueError: for frames or sentences of another kind, and for a sentence that is
-                empty or too long.
-            FloatingPointError: if the model gives what is no number, as damaged weights do.
+            TypeError, ValueError: for other frames or sentences, and for a sentence that is empty or too long.
+            FloatingPointError: if the model's output is not finite, as with damaged weights.
         """
         if isinstance(sentences, str) or not isinstance(sentences, Sequence) or not len(sentences):
-            raise TypeError(f'sentences = {sentences!r:.100}: must be a list of one sentence or more.')
+            raise TypeError(f'sentences = {sentences!r:.100}: must be a list of at least one sentence.')
         frames = check_frames(frames)
-        text.encode(self.tokenizer, sentences, self._text_length)  # all of them, before the work begins
+        text.encode(self.tokenizer, sentences, self._text_length)  # check all sentences first
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
             for of_sentence, logits in zip(found, ask(sentences)):
                 of_sentence[start:start + len(logits)] = logits > 0
         return found
 
-    def windows(self, read, length):
-        """Goes through a video of any length holding one window of it.
+    def windows(self, read: Callable[[range], Frames], length: int) -> Iterator[tuple[int, Ask]]:
+        """Iterates over a video of any length in windows of clip_frames frames, holding one window in memory.
 
-        Windows of clip_frames frames follow each other without overlap, the last takes what is left; each is
-        segmented by itself, its own best query chosen. This is the protocol of Ref-DAVIS17 (36 frames), and leaves
-        the videos of Ref-YouTube-VOS (36 frames at most) whole.
+        Windows do not overlap; the last one may be shorter. Each is segmented on its own, with its own best query. This
+        is the protocol of Ref-DAVIS17 (36 frames); the videos of Ref-YouTube-VOS (at most 36 frames) stay whole.
 
         Args:
-            read: function(range of frame indices) -> frames uint8 [n H W 3], RGB.
+            read: function(frame indices) -> frames.
             length: T.
 
         Yields:
-            the window's first frame; function(sentences) -> iterator of their logits, each float32 [n H W], above 0
-            on the object.
+            the index of the window's first frame, and an `Ask` for its n frames.
         """
         for start in range(0, length, self._clip_frames):
             yield start, self._window(read(range(start, min(start + self._clip_frames, length))))
 
-    def _window(self, frames):
+    def _window(self, frames: Frames) -> Ask:
         clip, video = self._encode_clip(frames)
 
-        def ask(sentences):
+        def ask(sentences: Sequence[str]) -> Iterator[np.ndarray]:
             for group in groups(sentences, self._sentences):
                 every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
                 for logits, _ in zip(every, group):
@@ -160,59 +178,62 @@ class Predictor:
 
         return ask
 
-    def _encode_clip(self, frames, annotated=None):
+    def _encode_clip(self, frames: Frames, annotated: np.ndarray | None = None
+                     ) -> tuple[types.Clip, features.VideoFeatures]:
         clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
-        clip = clip.replace(annotated=annotated)
+        clip = dataclasses.replace(clip, annotated=annotated)
         return clip, self._encode(self.parameters, clip)
 
-    def _tokens(self, sentences):
-        """Filled up to an even number of sentences, and of tokens to a multiple of 16: every shape is a program."""
+    def _tokens(self, sentences: Sequence[str]) -> types.Text:
+        """Pads to an even number of sentences and a multiple of TOKENS, because every shape compiles a program."""
         count = len(sentences)
         tokens = text.encode(self.tokenizer, sentences, self._text_length, count if count == 1 else count + count % 2)
         longest = -(-int(tokens.valid.sum(1).max()) // TOKENS) * TOKENS
         return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
-    def _resized(self, logits, clip, frames):
+    def _resized(self, logits: Array, clip: types.Clip, frames: Frames) -> np.ndarray:
         resized = np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
-        # No number is above 0: the mask would be empty without a word.
+        # NaN > 0 is false: the mask would silently be empty.
         if not np.isfinite(resized).all():
-            raise FloatingPointError(f'the model gives mask logits that are not finite; its weights ({self.origin}) '
-                                     'are damaged, or too large for config.model.dtype.')
+            raise FloatingPointError(f'the mask logits are not finite; the weights ({self.origin}) are damaged, or too '
+                                     'large for config.model.dtype.')
         return resized
 
-    def annotated(self, read, length, index):
-        """One frame of a video, clip_frames around it being context for the backbone only (A2D-Sentences, JHMDB).
+    def annotated(self, read: Callable[[np.ndarray], Frames], length: int, index: int
+                  ) -> Callable[[str], tuple[Float[np.ndarray, ' Q'], Bool[np.ndarray, 'Q H W']]]:
+        """Segments one frame, with the clip_frames around it as context for the backbone (A2D-Sentences, JHMDB).
 
         Args:
-            read: function(frame indices [n]) -> frames uint8 [n H W 3], RGB.
+            read: function(n frame indices) -> frames.
             length: T.
-            index: of the frame that is asked for.
+            index: of the frame.
 
         Returns:
-            function(sentence) -> scores [Q] in [0, 1] and masks [Q H W] bool of every query.
+            function(sentence) -> scores in [0, 1] and masks of every query.
         """
         indices, position = clips.annotated_window(index, length, self._clip_frames,
                                                    self._conventions.annotated_in_the_middle)
         frames = read(indices)
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
-        def ask(sentence):
+        def ask(sentence: str) -> tuple[np.ndarray, np.ndarray]:
             scores, logits = self._segment_all(self.parameters, video, self._tokens([sentence]))
             if not self._conventions.cut_before_resizing:
                 return np.asarray(scores), self._resized(logits, clip, frames) > 0
             size = tuple(clip.size[0].tolist())
-            # The release evaluates RefCOCO's pictures on the stride-4 map's own grid, videos on that of the frame.
+            # The release resizes RefCOCO's pictures on the grid of the stride-4 map, videos on that of the frame.
             grid = size if length > 1 else tuple(4 * n for n in logits.shape[1:])
             return np.asarray(scores), np.asarray(self._binary_at(logits, grid, size, frames.shape[1:3]))
 
         return ask
 
 
-def pad_clip(frames, size, conventions):
-    """frames [T h w 3] float32 -> types.Clip of one clip, T and H, W multiples of what models.features.Conventions say.
+def pad_clip(frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
+             ) -> types.Clip:
+    """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
 
-    Time is filled to the next multiple of the backbone's window, so that videos of many lengths
-    share a few compiled programs; the result for the real frames stays the same. A picture stays one frame.
+    Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs;
+    results for real frames stay the same. A single picture stays one frame.
     """
     length, (height, width) = len(frames), size
     bucket = conventions.frames if length > 1 else 1
@@ -223,70 +244,68 @@ def pad_clip(frames, size, conventions):
                       np.array([size], np.int32))
 
 
-def groups(sentences, most):
-    """Lists of at most so many sentences, as few and as equal as can be, one after the other."""
+def groups(sentences: Sequence, most: int) -> list[Sequence]:
+    """Splits sentences, in order, into as few groups of at most `most` as possible, of nearly equal size."""
     count = -(-len(sentences) // most)
     ends = [len(sentences) * i // count for i in range(count + 1)]
     return [sentences[start:end] for start, end in zip(ends, ends[1:])]
 
 
-def best_masks(model, parameters, video, tokens, real_frames):
-    """What the model makes of sentences that are asked together.
+def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text,
+               real_frames: Bool[types.ArrayLike, '1 T']) -> Float[Array, 'e T H W']:
+    """Mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
 
     Args:
-        model: of systems.SYSTEMS.
+        model: a module of systems.SYSTEMS.
         parameters: its parameters, nested.
-        video: models.features.VideoFeatures of one clip.
-        tokens: types.Text of e sentences.
-        real_frames: [1 T] bool, False for frames that fill the clip in time.
-
-    Returns:
-        mask logits [e T H W] of the best query of each, padded; [e T h w] of SOC.
+        video: features of one clip.
+        tokens: e sentences, processed together.
+        real_frames: False for padding in time.
     """
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)
         real = jnp.broadcast_to(real_frames, (len(words.sentence), real_frames.shape[1]))
         query = queries.best_query(proposals, real)
-        return module.optimize(queries.take_query(proposals.patch_masks, query), video)[0]
+        return module.optimize(queries.take_query(proposals.mask_logits, query), video)[0]
 
-    return model.apply({'params': parameters}, method=call)
+    # Without `mutable`, apply() returns what `call` does.
+    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]
 
 
-def _segment_all(model, parameters, video, tokens):
-    """One sentence, one frame: scores [Q] and mask logits [Q H W], padded, of every query; [Q h w] of SOC."""
+def _segment_all(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text
+                 ) -> tuple[Float[Array, ' Q'], Float[Array, 'Q H W']]:
+    """For one sentence and frame: scores and mask logits of every query, at the padded size; SOC's at stride 4."""
     def call(module):
         proposals = module.segment(video, module.encode_text(tokens))
-        every = jnp.moveaxis(proposals.patch_masks[-1], 2, 0)  # Q N T h w P
+        every = jnp.moveaxis(proposals.mask_logits[-1], 2, 0)  # Q N T h w P
         return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
 
-    return model.apply({'params': parameters}, method=call)
+    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]  # as in `best_masks`
 
 
-def _original_size(logits, crop, size):
-    """[T H W] padded -> [T H W] of the original frames. Logits are resized, not probabilities. SOC's [T h w], which
-    have no padding to crop, directly, as released."""
+def _original_size(logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
+                   ) -> Float[types.ArrayLike, 'T H W']:
+    """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
+    and are resized directly, as in the release."""
     return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
 
 
-def check_vocabulary(tokenizer, text_encoder):
-    """Raises ValueError for a tokenizer with tokens that the text encoder, of models.roberta.SIZES, does not have."""
+def check_vocabulary(tokenizer: tokenizers.Tokenizer, text_encoder: roberta.Size) -> None:
+    """Raises ValueError for a tokenizer with tokens that the text encoder does not have."""
     highest = max(tokenizer.get_vocab().values())
     if highest >= text_encoder.vocabulary:
-        raise ValueError(f'the tokenizer has the token {highest}, config.model.text_encoder takes '
-                         f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or choose '
-                         'the text encoder that belongs to it.')
+        raise ValueError(f'the tokenizer has a token {highest}, but config.model.text_encoder has '
+                         f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or the '
+                         'text encoder that belongs to the tokenizer.')
 
 
-def check_frames(frames):
-    """Frames as an array uint8 [T H W 3].
-
-    Args:
-        frames: such an array, or a list of its frames.
+def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
+    """Checks frames, RGB, in an array or a list of arrays, and returns them as one array.
 
     Raises:
-        TypeError: for a path, None or what else holds no frames.
-        ValueError: for frames of another type, number of axes or channels, without a pixel, or of several sizes.
+        TypeError: for a path, None or anything else that holds no frames.
+        ValueError: for frames of another dtype, number of axes or channels, of several sizes, or without pixels.
     """
     if isinstance(frames, str | os.PathLike):
         raise TypeError(f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as '
@@ -295,25 +314,24 @@ def check_frames(frames):
     if isinstance(frames, list | tuple):
         shapes = sorted({np.shape(frame) for frame in frames if isinstance(frame, np.ndarray)})
         if len(shapes) > 1:
-            raise ValueError(f'frames: have several sizes, {", ".join(map(str, shapes[:3]))}: a video has one.')
+            raise ValueError(f'frames: have several sizes, {", ".join(map(str, shapes[:3]))}; must all have one.')
     elif not hasattr(frames, '__array__'):
         raise TypeError(f'frames: a {type(frames).__name__}: {wanted}.')
     try:
         frames = np.asarray(frames)
     except ValueError as error:
-        raise ValueError(f'frames: hold items that make no array ({error}): {wanted}.') from error
+        raise ValueError(f'frames: do not form an array ({error}): {wanted}.') from error
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise ValueError(f'frames: {frames.dtype} {frames.shape}: {wanted}.')
     return frames
 
 
-def check_model(config, workdir):
-    """The config a run was started with, or `config` if it describes the same model.
+def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> ConfigDict:
+    """`config`, checked to describe the model of the run in `workdir`; the run's own config for None.
 
     Raises:
-        FileNotFoundError: if `workdir` holds no run.
-        ValueError: naming the fields of config.model that differ, but for those that are FREE; for a damaged
-            config.json.
+        FileNotFoundError: `workdir` holds no run.
+        ValueError: naming the fields of config.model that differ (except those in FREE); for a damaged config.json.
     """
     trained = configs.read(workdir)
     if config is None:
@@ -323,14 +341,15 @@ def check_model(config, workdir):
     different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
                  for field in fields if trained.model.get(field) != config.model.get(field)]
     if different:
-        raise ValueError(f'{workdir}: its checkpoints are of another model: {"; ".join(different)}. '
+        raise ValueError(f'{workdir}: holds checkpoints of another model: {"; ".join(different)}. '
                          'Give the config it was trained with.')
     return config
 
 
-def restore_parameters(model, workdir, checkpoint='best', tokenizer=None):
-    """Step and nested parameters of a checkpoint of the run in `workdir`, which must have been trained with
-    `tokenizer`, if that is given. Raises as `Predictor.from_workdir` does."""
+def restore_parameters(model: nn.Module, workdir: str | os.PathLike, checkpoint: str | int = 'best',
+                       tokenizer: tokenizers.Tokenizer | None = None) -> tuple[int, dict]:
+    """Step and nested parameters of a checkpoint of the run in `workdir`. If `tokenizer` is given, it must be the one
+    that the checkpoint was trained with. Raises as `Predictor.from_workdir` does."""
     with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
         step = saved.find(checkpoint)
         if tokenizer:
@@ -339,6 +358,6 @@ def restore_parameters(model, workdir, checkpoint='best', tokenizer=None):
     return step, traverse_util.unflatten_dict(restored, sep='/')
 
 
-def parameter_shapes(model):
-    """Shapes and types of the model's parameters: path -> ShapeDtypeStruct. Computes nothing."""
+def parameter_shapes(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes of the model's parameters, by path. Computes nothing."""
     return traverse_util.flatten_dict(systems.parameter_shapes(model), sep='/')

@@ -1,21 +1,25 @@
-"""What each benchmark asks of a video, and the files it wants to see.
+"""The protocol of each benchmark: what to predict for a video, and which files to write.
 
-A protocol writes the predictions of one video into a folder, and makes of a folder with all videos what is submitted.
+A protocol writes the predictions of each video into a folder, then turns the folder of all videos into a submission.
 
 Axis letters: N objects, n frames of a window, T frames, H W pixels, Q queries.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import functools
 import json
+import os
 import pathlib
 from typing import NamedTuple
 
+from jaxtyping import Bool
 import numpy as np
 from pycocotools import mask as rle
 
 from sgmg_jax import files, pictures
+from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
+from sgmg_jax.inference.predict import Predictor
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
 from sgmg_jax.score.common import format_problems
@@ -23,26 +27,27 @@ from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = len(davis.ANNOTATORS)
 RESULTS = 'results'  # folder of the results of single videos
+Mask = Bool[np.ndarray, 'H W']
 
 
 class Protocol(NamedTuple):
-    """How one benchmark wants its files.
+    """The files of one benchmark.
 
-    write: function(predictor, record, folder), for one video.
-    finish: function(folder, videos) -> path of what is submitted, when all of these metadata.Video are written.
-    read: function(folder, video, expression, frame index) -> the mask that was written, bool [H W].
-    annotated: whether only annotated frames are asked for.
-    check: function(metadata.Video), which raises ValueError for one that does not fit.
+    write: function(predictor, record, folder): writes the predictions of one video.
+    finish: function(folder, videos) -> path of the submission, once all videos are written.
+    read: function(folder, video, expression, frame index) -> the written mask.
+    annotated: whether only annotated frames are predicted.
+    check: function(video): raises ValueError for a video that does not fit.
     """
-    write: Callable
-    finish: Callable
-    read: Callable
+    write: Callable[[Predictor, records.Record, pathlib.Path], None]
+    finish: Callable[[pathlib.Path, Sequence[metadata.Video]], pathlib.Path]
+    read: Callable[[pathlib.Path, metadata.Video, metadata.Expression, int], Mask]
     annotated: bool = False
-    check: Callable = lambda video: None
+    check: Callable[[metadata.Video], None] = lambda video: None
 
 
-def write_expressions(predictor, record, folder):
-    """Ref-YouTube-VOS: one binary mask an expression and frame."""
+def write_expressions(predictor: Predictor, record: records.Record, folder: pathlib.Path) -> None:
+    """Ref-YouTube-VOS: one binary mask per expression and frame."""
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for expression, logits in zip(video.expressions, ask([e.text for e in video.expressions])):
@@ -50,8 +55,9 @@ def write_expressions(predictor, record, folder):
             submission.write_masks(folder, video.name, expression.id, names, logits > 0)
 
 
-def write_objects(predictor, record, folder):
-    """Ref-DAVIS17: for each annotator, whose sentences are asked together, one map of all objects a frame."""
+def write_objects(predictor: Predictor, record: records.Record, folder: pathlib.Path) -> None:
+    """Ref-DAVIS17: for each annotator one map of all objects per frame. The predictor gets all sentences of an
+    annotator at once."""
     video = record.video
     groups = annotator_groups(video)
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
@@ -62,32 +68,35 @@ def write_objects(predictor, record, folder):
                                    video.frame_names[start:start + len(maps)], maps)
 
 
-def annotator_groups(video):
-    """The expressions of each annotator of a Ref-DAVIS17 video, by object; every fourth one is an annotator's.
+def annotator_groups(video: metadata.Video) -> list[list[metadata.Expression]]:
+    """The expressions of each annotator of a Ref-DAVIS17 video, sorted by object. Every fourth expression is the same
+    annotator's.
 
     Raises:
-        ValueError: if they are not so.
+        ValueError: if the video's expressions are not laid out like this.
     """
-    groups, objects = (), [[]]
+    groups: list[list[metadata.Expression]] = []
+    objects: list[list[int]] = [[]]
     if all(e.id.isdecimal() for e in video.expressions):
         groups = [sorted((e for e in video.expressions if _annotator(e) == annotator),
                          key=lambda e: e.object_id) for annotator in range(ANNOTATORS)]
         objects = [[e.object_id for e in group] for group in groups]
     wanted = sorted(set(objects[0]))
     if not wanted or not 0 < wanted[0] <= wanted[-1] <= davis.MAX_PREDICTED or any(ids != wanted for ids in objects):
-        raise ValueError(f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects are not '
-                         f'those of Ref-DAVIS17, one of each object by each of {ANNOTATORS} annotators, objects from 1 '
-                         f"to {davis.MAX_PREDICTED}. For other data use config.evaluation.protocol = 'ytvos'.")
+        raise ValueError(f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects do not '
+                         f'fit Ref-DAVIS17: one for each object by each of {ANNOTATORS} annotators, objects from 1 to '
+                         f"{davis.MAX_PREDICTED}. For other data use config.evaluation.protocol = 'ytvos'.")
     return groups
 
 
-def _annotator(expression):
-    return int(expression.id[-2:]) % ANNOTATORS  # The last two digits decide it.
+def _annotator(expression: metadata.Expression) -> int:
+    return int(expression.id[-2:]) % ANNOTATORS  # 4 divides 100, so two digits suffice.
 
 
-def predict_annotated(predictor, record, benchmark):
+def predict_annotated(predictor: Predictor, record: records.Record, benchmark: str) -> list[dict]:
     """A2D-Sentences, JHMDB-Sentences, RefCOCO: every query's mask in every annotated frame, as COCO results."""
-    video, results = record.video, []
+    video = record.video
+    results: list[dict] = []
     frames_of = {e: video.annotated_frames(e.object_id) for e in video.expressions}
     for frame in sorted({frame for frames in frames_of.values() for frame in frames}):
         ask = predictor.annotated(record.decode_frames, len(video.frame_names), frame)
@@ -103,20 +112,20 @@ def predict_annotated(predictor, record, benchmark):
     return results
 
 
-def _check_whole(video):
+def _check_whole(video: metadata.Video) -> None:
     """Raises ValueError for a video with masks of single frames."""
     if video.mask_places is not None:
-        raise ValueError(f'video {video.name}: has masks of single frames, which are not scored by J and F. Use '
-                         f'config.evaluation.protocol = {" or ".join(map(repr, ANNOTATED))}, as the data set has it.')
+        raise ValueError(f'video {video.name}: has masks of single frames, which J and F cannot score. Set '
+                         f'config.evaluation.protocol to that of the data set, {" or ".join(map(repr, ANNOTATED))}.')
 
 
-def _check_davis(video):
+def _check_davis(video: metadata.Video) -> None:
     _check_whole(video)
     annotator_groups(video)
 
 
-def _check_annotated(video, benchmark):
-    """Raises ValueError if two of the images that are asked for have one id, or an id cannot be told."""
+def _check_annotated(video: metadata.Video, benchmark: str) -> None:
+    """Raises ValueError if two images of the video have the same id, or if an image has none."""
     ids = [image_id(benchmark, video.name, video.frame_names[frame], expression.id)
            for expression in video.expressions for frame in video.annotated_frames(expression.object_id)]
     if len(set(ids)) < len(ids):
@@ -125,32 +134,33 @@ def _check_annotated(video, benchmark):
                          f'{benchmark}. Use the config.evaluation.protocol of the data set.')
 
 
-def _write_results(predictor, record, folder, benchmark):
+def _write_results(predictor: Predictor, record: records.Record, folder: pathlib.Path, benchmark: str) -> None:
     results = json.dumps(predict_annotated(predictor, record, benchmark))
     with files.replacing(_results(folder, record.video)) as partial:
         partial.write_text(results)
 
 
-def _results(folder, video):
+def _results(folder: pathlib.Path, video: metadata.Video) -> pathlib.Path:
     return _path(folder, RESULTS, video.name, suffix='.json')
 
 
-def _path(folder, *names, suffix):
-    """A path below `folder`, of names that come from the data set."""
+def _path(folder: str | os.PathLike, *names: str, suffix: str) -> pathlib.Path:
+    """A path below `folder`, from names in the data set, which are checked."""
     for name in names:
         files.check_name(name, 'a name in the data set')
     return pathlib.Path(folder, *names[:-1], f'{names[-1]}{suffix}')
 
 
-def _read_result(folder, video, expression, frame, benchmark):
-    """Of the best query, the last one on ties."""
+def _read_result(folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int,
+                 benchmark: str) -> Mask:
+    """The mask of the best query, the last one on ties."""
     wanted = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
     results = [row for row in files.read_json(_results(folder, video)) if row['image_id'] == wanted]
     return rle.decode(sorted(results, key=lambda row: row['score'])[-1]['segmentation']) > 0
 
 
-def _join_results(folder, videos):
-    """One JSON of the results of all videos."""
+def _join_results(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> pathlib.Path:
+    """Joins the results of all videos in one JSON file."""
     path = pathlib.Path(folder) / 'predictions.json'
     results = [row for video in videos for row in files.read_json(_results(folder, video))]
     with files.replacing(path) as partial:
@@ -158,36 +168,36 @@ def _join_results(folder, videos):
     return path
 
 
-def _read_expression(folder, video, expression, frame):
+def _read_expression(folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int) -> Mask:
     path = _path(folder, submission.TOP, video.name, expression.id, video.frame_names[frame], suffix='.png')
     return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['L']) > 127
 
 
-def _read_object(folder, video, expression, frame):
+def _read_object(folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int) -> Mask:
     path = _path(folder, davis.ANNOTATORS[_annotator(expression)], video.name, video.frame_names[frame],
                  suffix='.png')
     return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['P']) == expression.object_id
 
 
-def _zip_expressions(folder, videos):
-    """Checked as an evaluation server would, which gives no reasons."""
+def _zip_expressions(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> pathlib.Path:
+    """Checks the zip like the evaluation server, which gives no reasons when it rejects one."""
     path = pathlib.Path(folder) / 'submission.zip'
     submission.zip_submission(folder, path)
     problems = submission.check_submission(path, expected_videos(videos))
     if problems:
-        raise ValueError(f'{path}: not fit for upload.\n{format_problems(problems)}')
+        raise ValueError(f'{path}: the evaluation server would reject it.\n{format_problems(problems)}')
     return path
 
 
-def _zip_objects(folder, videos):
-    del videos  # What is missing, scoring finds: there is always ground truth.
+def _zip_objects(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> pathlib.Path:
+    del videos  # There is always ground truth, so scoring finds missing files.
     path = pathlib.Path(folder) / 'submission.zip'
     submission.zip_submission(folder, path, davis.ANNOTATORS)
     return path
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
-# Of the data sets that the builders make.
+# The protocol of each data set.
 USUAL = {'ref_youtube_vos': 'ytvos', 'ref_davis': 'davis', 'a2d_sentences': 'a2d', 'jhmdb_sentences': 'jhmdb',
          'refcoco': 'refcoco', 'refcoco_plus': 'refcoco', 'refcocog': 'refcoco'}
 PROTOCOLS = {
@@ -199,8 +209,8 @@ PROTOCOLS = {
 }
 
 
-def choose(benchmark):
-    """The protocol that config.evaluation.protocol names. Raises ValueError if there is none."""
+def choose(benchmark: str) -> Protocol:
+    """The protocol that config.evaluation.protocol names. Raises ValueError for an unknown name."""
     if benchmark not in PROTOCOLS:
-        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: there is only {", ".join(PROTOCOLS)}.')
+        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: must be one of {", ".join(PROTOCOLS)}.')
     return PROTOCOLS[benchmark]

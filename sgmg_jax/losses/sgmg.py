@@ -1,30 +1,34 @@
 """SgMg's training loss: every decoder layer is supervised, masks before and after refinement.
 
-Axis letters: D decoder layers, N sentences, T frames, Q queries.
+Axis letters: D decoder layers, N sentences, T frames, Q queries, h w half-resolution masks.
 """
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from sgmg_jax.losses import matching, terms
 from sgmg_jax.ops import boxes as box_ops
 from sgmg_jax.ops import dynamic_conv, queries
+from sgmg_jax.types import ArrayLike, Predictions, Proposals, Targets
 
 WEIGHTS = matching.WEIGHTS | {'mask_low': 2.0, 'dice_low': 5.0}
 
 
-def loss_terms(proposals, query, predictions, low_masks, targets, totals=None):
-    """Every term of every layer, unweighted: name -> [D] (SgMg, section 3.5).
+def loss_terms(proposals: Proposals, query: Int[ArrayLike, 'D N'], predictions: Predictions,
+               low_masks: Float[ArrayLike, 'D N T h w'], targets: Targets,
+               totals: terms.Totals | None = None) -> dict[str, Float[Array, ' D']]:
+    """Every term of every layer, unweighted (SgMg, section 3.5).
 
     Args:
-      proposals: types.Proposals; only the scores of all queries are used here.
-      query: the matched query of each layer [D N].
-      predictions: types.Predictions of the matched queries [D N T ...].
-      low_masks: their masks before refinement [D N T H/2 W/2].
-      targets: types.Targets.
-      totals: terms.Totals of the batch that the targets are a part of; None where they are the whole of it.
+      proposals: of all queries; only their scores are used here.
+      query: the matched query of each layer.
+      predictions: of the matched queries [D N T ...].
+      low_masks: their mask logits before refinement.
+      targets: one object per sentence.
+      totals: the whole batch's, if the targets are a part of it.
 
-    All are sums over the sentences that are asked, divided by the number of the batch's frames that show the object.
-    Mask terms are means over a clip's frames and counted pixels before that, so they weigh a factor T
-    less than the others, as in the released code.
+    Terms are summed over the real sentences and divided by the number of the batch's frames that show the object.
+    Mask terms are first averaged over a clip's frames and counted pixels, so they weigh a factor T less than the
+    others, as in the released code.
     """
     totals = totals or matching.totals_of(targets)
     indices = jnp.arange(proposals.scores.shape[-1])
@@ -50,8 +54,10 @@ def loss_terms(proposals, query, predictions, low_masks, targets, totals=None):
     }
 
 
-def loss(model_outputs, targets, totals=None):
-    """What SgMg returns, types.Targets, totals as of loss_terms -> what terms.weighted says."""
+def loss(model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions], targets: Targets,
+         totals: terms.Totals | None = None) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """The total loss of SgMg's outputs and its terms for the log, as terms.weighted returns them; `totals` as in
+    loss_terms."""
     proposals, query, predictions = model_outputs
-    low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query))
+    low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.mask_logits, query))
     return terms.weighted(loss_terms(proposals, query, predictions, low, targets, totals), WEIGHTS)

@@ -1,54 +1,58 @@
 """SOC's matching and training loss (SOC, section 3.5): every decoder layer is supervised.
 
-A clip may have several trajectories, of which the sentence refers to one, and each a class. Records tell of the
-referred object alone, as the release's data sets do.
+A clip may have several trajectories, one of which the sentence refers to; each has a class. Records hold only the
+referred object, as the release's data sets do.
 
 Axis letters: D decoder layers, N sentences, T frames, Q queries, M trajectories of a sentence's clip, H W pixels of the
 padded frames, h w of mask logits, K classes.
 """
-from typing import Literal
-
-from flax import struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
 from sgmg_jax.losses import matching, terms
 from sgmg_jax.ops import boxes as box_ops
 from sgmg_jax.ops import resize
-from sgmg_jax.types import ArrayLike
+from sgmg_jax.types import ArrayLike, Predictions, Proposals, Targets, pytree
 
 COST = {'class': 2.0, 'box': 2.0, 'giou': 2.0, 'dice': 5.0}
-# What the released code has; the paper says 5 for the focal term of the masks, 2 for dice.
+# The released code's; the paper gives 5 for the masks' focal term and 2 for dice.
 WEIGHTS = {'released': {'class': 2.0, 'box': 2.0, 'giou': 2.0, 'mask': 2.0, 'dice': 5.0, 'contrast': 1.0}}
 WEIGHTS['paper'] = WEIGHTS['released'] | {'mask': 5.0, 'dice': 2.0}
 
 
-@struct.dataclass
+@pytree
 class Trajectories:
-    """masks [N M T H W] bool and boxes [N M T 4] of the objects of a clip; real [N M], False where a clip has fewer;
-    referred [N], the one that the sentence means, visible [N T] in these frames, of class label [N]; counted
-    [N H W], pixels that the mask terms count."""
-    masks: ArrayLike
-    boxes: ArrayLike
-    real: ArrayLike
-    referred: ArrayLike
-    visible: ArrayLike
-    label: ArrayLike
-    counted: ArrayLike
+    """The objects of each sentence's clip.
 
-
-def of_targets(targets):
-    """types.Targets as Trajectories: of the referred objects alone.
-
-    Each clip's own pixels count: the release counts what pads a batch, too, but trains videos with one clip a device.
+    real: False for objects that are padding along M.
+    referred: index of the object that the sentence refers to.
+    visible: frames that show the referred object.
+    label: its class.
+    counted: pixels that the mask terms count.
     """
-    none = jnp.zeros(len(targets.asked), jnp.int32)
-    return Trajectories(targets.masks[:, None], targets.boxes[:, None], targets.asked[:, None], none, targets.present,
-                        none, terms.inside(targets.size, targets.masks.shape[-2:]))
+    masks: Bool[ArrayLike, 'N M T H W']
+    boxes: Float[ArrayLike, 'N M T 4']
+    real: Bool[ArrayLike, 'N M']
+    referred: Int[ArrayLike, ' N']
+    visible: Bool[ArrayLike, 'N T']
+    label: Int[ArrayLike, ' N']
+    counted: Bool[ArrayLike, 'N H W']
 
 
-def totals_of(targets):
-    """types.Targets of a whole batch -> the terms.Totals of SOC: frames are all those of the sentences asked."""
+def of_targets(targets: Targets) -> Trajectories:
+    """The trajectories of the referred objects.
+
+    Each clip's own pixels count. The release also counts the padding of a batch, but trains on videos with one clip
+    per device.
+    """
+    first = jnp.zeros(len(targets.asked), jnp.int32)
+    return Trajectories(targets.masks[:, None], targets.boxes[:, None], targets.asked[:, None], first, targets.present,
+                        first, terms.inside(targets.size, targets.masks.shape[-2:]))
+
+
+def totals_of(targets: Targets) -> terms.Totals:
+    """SOC's totals of a whole batch; `frames` are all frames of the real sentences."""
     return _totals(of_targets(targets))
 
 
@@ -57,18 +61,15 @@ def _totals(trajectories):
     return terms.Totals(frames=jnp.maximum(real.sum() * frames, 1), sentences=jnp.maximum(real.any(-1).sum(), 1))
 
 
-def costs(scores, boxes, masks, trajectories):
-    """What it costs to take a query for a trajectory: the terms, unweighted, name -> [D N Q M] (class: M = 1).
+def costs(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
+          masks: Float[ArrayLike, 'D N T Q h w'], trajectories: Trajectories) -> dict[str, Float[Array, 'D N Q _M']]:
+    """Unweighted terms of the cost of matching a query to a trajectory; the class has M = 1.
 
-    Args:
-      scores: class logits [D N T Q K]; boxes [D N T Q 4]; masks: logits [D N T Q h w].
-      trajectories: Trajectories.
-
-    Terms are means over frames, those where the object is away included (its box is all zeros); but the class is
-    compared where the referred one is visible. Where it never is, the class costs nothing (the released code fails).
+    Scores and masks are logits. Terms are means over all frames, with a box of zeros where the object is absent; only
+    the class is a mean over the frames that show the referred object, and 0 if none does (the released code fails).
     """
     probability = jax.nn.sigmoid(take_class(scores, trajectories.label))
-    # One frame of one class is compared, whether or not the object is in it.
+    # With one frame and one class, that frame is compared whether or not it shows the object.
     seen = trajectories.visible | (scores.shape[2] * scores.shape[4] == 1)
     boxes, masks = jnp.swapaxes(boxes, 2, 3)[:, :, :, None], jnp.swapaxes(masks, 2, 3)  # D N Q 1 T 4, D N Q T h w
     targets = trajectories.boxes[:, None]
@@ -83,58 +84,64 @@ def costs(scores, boxes, masks, trajectories):
     return {'class': matching.class_cost(probability, seen)[..., None],
             'box': terms.l1(boxes, targets).mean(-1),
             'giou': -box_ops.generalised_iou(box_ops.to_corners(boxes), box_ops.to_corners(targets)).mean(-1),
-            'dice': -jax.lax.map(dice, masks)}  # a layer after the other: all queries at full resolution are large
+            'dice': -jax.lax.map(dice, masks)}  # layer by layer: all queries at full resolution need much memory
 
 
-def match_trajectories(scores, boxes, masks, trajectories):
-    """The queries that all trajectories of a clip have together at the least cost: [D N M], and the cost [D N Q M].
+def match_trajectories(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
+                       masks: Float[ArrayLike, 'D N T Q h w'], trajectories: Trajectories
+                       ) -> tuple[Int[Array, 'D N M'], Float[Array, 'D N Q M']]:
+    """The query of each trajectory, such that a clip's total cost is minimal; and the cost of all pairs.
 
     Raises:
       ValueError: if there are more trajectories than queries.
     """
-    cost = jax.lax.stop_gradient(sum(COST[name] * x for name, x in costs(scores, boxes, masks, trajectories).items()))
+    cost = jax.lax.stop_gradient(sum((COST[name] * x for name, x in costs(scores, boxes, masks, trajectories).items()),
+                                     start=jnp.zeros(())))
     return matching.assign(cost, trajectories.real), cost
 
 
-def match(proposals, targets, totals=None):
-    """types.Proposals, types.Targets -> the query of each sentence's object [D N]. `totals` makes no difference, as
-    each clip's own pixels count."""
-    query, _ = match_trajectories(proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0],
+def match(proposals: Proposals, targets: Targets, totals: terms.Totals | None = None) -> Int[Array, 'D N']:
+    """The query of each sentence's object. `totals` is ignored: a clip's cost depends on its own pixels only."""
+    query, _ = match_trajectories(proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0],
                                   of_targets(targets))
     return query[..., 0]
 
 
-def loss_terms(scores, boxes, masks, alignment, query, trajectories, totals=None):
-    """Every term of every layer, unweighted: name -> [D].
+def loss_terms(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
+               masks: Float[ArrayLike, 'D N T Q h w'], alignment: Float[ArrayLike, 'D N Q'],
+               query: Int[ArrayLike, 'D N M'], trajectories: Trajectories, *,
+               totals: terms.Totals | None = None) -> dict[str, Float[Array, ' D']]:
+    """Every term of every layer, unweighted.
 
     Args:
-      scores, boxes, masks: as of `costs`.
-      alignment: of video queries and guidance [D N Q].
-      query: of each trajectory [D N M].
-      totals: terms.Totals of the batch that the trajectories are a part of; None where they are the whole of it.
+      scores, boxes, masks: as in `costs`.
+      alignment: similarity of video queries and guidance.
+      query: of each trajectory.
+      trajectories: the targets.
+      totals: the whole batch's, if the trajectories are a part of it.
 
-    Sums divided by the batch's number of target masks, empty ones included; the contrastive term is a mean over its
-    sentences. A mask's terms are of a frame by itself (the paper's dice is "across frames").
+    Sums are divided by the batch's number of target masks, empty ones included; the contrastive term is a mean over
+    its sentences. Mask terms are computed frame by frame (the paper's dice is "across frames").
     """
-    totals, asked = totals or _totals(trajectories), trajectories.real.any(-1)
+    totals, asked = totals or _totals(trajectories), jnp.any(trajectories.real, axis=-1)
 
-    def of_queries(x):
+    def of_matches(x):
         """[D N T Q ...] -> [D N M T ...]"""
         index = query.reshape(*query.shape, *[1] * (x.ndim - 3))
         return jnp.take_along_axis(jnp.swapaxes(x, 2, 3), index, axis=2)
 
     def total(x):
-        """Over [D N M T], of real trajectories."""
+        """Sums [D N M T] over real trajectories."""
         return jnp.where(trajectories.real[..., None], x, 0).sum((1, 2, 3)) / totals.frames
 
     referred = jnp.take_along_axis(query, trajectories.referred[None, :, None], axis=2)  # D N 1
-    chosen = jnp.arange(scores.shape[3]) == referred  # D N Q
+    chosen = jnp.equal(jnp.arange(scores.shape[3]), referred)  # D N Q
     positive = chosen[:, :, None, :, None] & trajectories.visible[:, :, None, None] & (
         jnp.arange(scores.shape[4]) == trajectories.label[:, None, None, None])
     of_class = jnp.where(asked[:, None, None, None], terms.focal(scores, positive), 0)
     of_contrast = -(jax.nn.log_softmax(alignment) * chosen).sum(-1)
-    boxes, targets = of_queries(boxes), trajectories.boxes
-    logits = resize.bilinear(of_queries(masks)[..., None].astype(jnp.float32), trajectories.masks.shape[-2:])[..., 0]
+    boxes, targets = of_matches(boxes), trajectories.boxes
+    logits = resize.bilinear(of_matches(masks)[..., None].astype(jnp.float32), trajectories.masks.shape[-2:])[..., 0]
     counted = trajectories.counted[:, None, None]
     return {
         'class': of_class.sum((1, 2, 3, 4)) / totals.frames,
@@ -146,21 +153,25 @@ def loss_terms(scores, boxes, masks, alignment, query, trajectories, totals=None
     }
 
 
-def loss(model_outputs, targets, weights: Literal['released', 'paper'] = 'released', totals=None):
-    """What SOC returns, types.Targets -> what terms.weighted says. weights: of WEIGHTS, config.loss.weights; totals: as
-    of loss_terms.
+def loss(model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions | None], targets: Targets,
+         weights: str = 'released',
+         totals: terms.Totals | None = None) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+    """The total loss of SOC's outputs and its terms for the log, as terms.weighted returns them.
+
+    weights: config.loss.weights, a key of WEIGHTS; totals: as in loss_terms.
 
     Raises:
       ValueError: for other weights.
     """
     if weights not in WEIGHTS:
-        raise ValueError(f'config.loss.weights = {weights!r}: there is only {", ".join(WEIGHTS)}.')
+        raise ValueError(f'config.loss.weights = {weights!r}: must be one of {", ".join(WEIGHTS)}.')
     proposals, query, _ = model_outputs
-    named = loss_terms(proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0], proposals.alignment,
-                       query[..., None], of_targets(targets), totals)
+    assert proposals.alignment is not None  # as SOC returns it
+    named = loss_terms(proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0], proposals.alignment,
+                       query[..., None], of_targets(targets), totals=totals)
     return terms.weighted(named, WEIGHTS[weights])
 
 
-def take_class(scores, label):
-    """[D N T Q K], [N] -> [D N T Q]: the logits of each sentence's class."""
+def take_class(scores: Float[ArrayLike, 'D N T Q K'], label: Int[ArrayLike, ' N']) -> Float[Array, 'D N T Q']:
+    """The logits of each sentence's class."""
     return jnp.take_along_axis(scores, label[None, :, None, None, None], axis=-1)[..., 0]

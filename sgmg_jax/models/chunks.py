@@ -1,28 +1,33 @@
-"""Layers that treat every position alike, a chunk of the positions at a time."""
+"""Applies positionwise layers to one chunk of positions at a time."""
+from collections.abc import Callable
+from typing import Any
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgmg_jax.types import ArrayLike
 
 LARGEST = 2 ** 21  # elements of a hidden layer that are held at once on a CPU
 
 
-def by_chunks(layers, module, x, hidden):
-    """layers(module, x), for layers that take each position [C] by itself.
+def by_chunks(layers: Callable[[Any, Array], Array], module: nn.Module, x: Float[ArrayLike, 'B *shape C'],
+              hidden: int) -> Float[Array, 'B *shape _']:
+    """layers(module, x), for layers that process each position [C] independently.
 
-    On a CPU, where more than LARGEST elements of the hidden layer would be held, the positions of every item go
-    through in chunks, and the backward pass computes the hidden layer of a chunk again: the feed-forward layers
-    otherwise take most of a training step's memory. Elsewhere all at once.
+    On a CPU, if the hidden layer has more than LARGEST elements, the positions of every item are processed in chunks,
+    and the backward pass recomputes each chunk's hidden layer: the feed-forward layers otherwise take most of a
+    training step's memory. On other devices, all positions are processed at once.
 
     Args:
-      layers: function(module, x [B S C]) -> [B S C']; its parameters become those of `module`.
-      x: [B ... C].
+      layers: function(module, x [B S C]) -> [B S C']; its parameters belong to `module`.
+      module: the module that calls.
+      x: one item per batch entry.
       hidden: channels of the widest layer.
-
-    Returns:
-      [B ... C'].
     """
     batch, *shape, channels = x.shape
-    x = x.reshape(batch, -1, channels)
+    x = jnp.asarray(x).reshape(batch, -1, channels)
     positions = x.shape[1]
     count = -(-batch * positions * hidden // LARGEST)
     if jax.default_backend() != 'cpu' or count == 1:

@@ -1,34 +1,45 @@
 """Deformable transformer with iterative box refinement (Deformable DETR, sections 4.1, 4.2; SgMg, section 3.1).
 
-Axis letters: N frames (of all clips; in the decoder of all sentences), S positions of all levels, V levels,
+Axis letters: N frames (of all clips; in the decoder, of all sentences), S positions of all levels, V levels,
 h w a feature map, Q queries, C channels, D decoder layers. Validity masks are True = real.
 """
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from sgmg_jax.models.chunks import by_chunks
 from sgmg_jax.models.dropout import Dropout
-from sgmg_jax.models.layers import dense, xavier
+from sgmg_jax.models.layers import Initializer, dense, xavier
 from sgmg_jax.ops import deformable_attention
 from sgmg_jax.sharding import batch_local
+from sgmg_jax.types import ArrayLike, pytree
 
 NORM_EPSILON = 1e-5
 
 
+@pytree
+class Memory:
+    """The encoded positions of all levels, concatenated, and which of them are valid."""
+    features: Float[ArrayLike, 'N S C']
+    valid: Bool[ArrayLike, 'N S']
+
+
 class DeformableTransformer(nn.Module):
-    """Encodes the levels' features jointly; lets queries look into them.
+    """Encodes all levels of features jointly and decodes queries that attend to them.
 
     Attributes:
       hidden: channels C of features and queries.
-      levels: how many.
+      levels: number of levels.
       mlp: channels of the feed-forward layers.
-      heads, points: of each deformable attention, points per head and level.
-      encoder_layers, decoder_layers: how many.
+      heads: per attention.
+      points: of each deformable attention, per head and level.
+      encoder_layers, decoder_layers: number of layers.
       dropout: after every attention and inside every feed-forward.
-      box_refinement: every decoder layer starts from the box the last one predicted; otherwise all
+      box_refinement: every decoder layer starts from the box that the previous one predicted; otherwise all
         start from the query's initial reference point.
       remat: keep only the layers' inputs for the backward pass.
       dtype: of the activations.
@@ -45,7 +56,7 @@ class DeformableTransformer(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         def layers(layer, name, count, static):
             layer = nn.remat(layer, static_argnums=static) if self.remat else layer
             return [layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
@@ -54,21 +65,21 @@ class DeformableTransformer(nn.Module):
         self.level_embedding = self.param('level_embedding', nn.initializers.normal(1.0), (self.levels, self.hidden))
         self.encoder = layers(EncoderLayer, 'encoder', self.encoder_layers, static=(4, 6))  # sizes, train
         self.reference_points = nn.Dense(2, kernel_init=xavier)
-        self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers, static=(5, 7))
+        self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers, static=(5, 6))
         self.box_heads = [MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
                               last_bias=_box_bias if i == 0 else nn.initializers.zeros, name=f'box_head{i}')
                           for i in range(self.decoder_layers)]
 
-    def encode(self, levels, valid, positions, train=False):
-        """One frame at a time: every position looks at a few others of all levels.
+    def encode(self, levels: Sequence[Float[ArrayLike, 'N _h _w C']], valid: Sequence[Bool[ArrayLike, 'N _h _w']],
+               positions: Sequence[Float[ArrayLike, 'N _h _w C']],
+               train: bool = False) -> list[Float[Array, 'N _h _w C']]:
+        """The memory: the encoded levels. Every position attends to a few others of all levels of its frame.
 
         Args:
-          levels: features [N h w C] of each level, finest first.
-          valid: their masks [N h w].
-          positions: their sine encodings [N h w C].
-
-        Returns:
-          the memory: the encoded levels, [N h w C] each.
+          levels: features, finest first.
+          valid: their masks.
+          positions: their sine encodings.
+          train: dropout on.
         """
         sizes = tuple(x.shape[1:3] for x in levels)
         position = _flat([p + embedding for p, embedding in zip(positions, self.level_embedding)]).astype(self.dtype)
@@ -79,31 +90,34 @@ class DeformableTransformer(nn.Module):
         ends = deformable_attention.level_starts(sizes)
         return [memory[:, ends[i]:ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
 
-    def decode(self, memory, valid, content, query_embedding, train=False):
-        """The queries look into the memory of their frame.
+    def decode(self, memory: Sequence[Float[ArrayLike, 'N _h _w C']], valid: Sequence[Bool[ArrayLike, 'N _h _w']],
+               content: Float[ArrayLike, 'N Q C'], query_embedding: Float[ArrayLike, 'Q C'], train: bool = False
+               ) -> tuple[Float[Array, 'D N Q C'], Float[Array, 'D N Q 4'], Float[Array, 'D N Q 2']]:
+        """The queries attend to the memory of their frame.
 
         Args:
-          memory: encoded levels [N h w C].
-          valid: their masks [N h w].
-          content: what the queries ask for at the start, [N Q C] (SgMg: the sentence feature, the same for all).
-          query_embedding: [Q C], where the queries ask.
+          memory: encoded levels.
+          valid: their masks.
+          content: the queries' initial content (SgMg: the sentence feature, the same for all).
+          query_embedding: the queries' positional embedding.
+          train: dropout on.
 
         Returns:
-          states: queries after each decoder layer [D N Q C].
-          boxes: predicted after each layer [D N Q 4] (cx, cy, w, h in [0, 1]).
-          references: the point (x, y) each query stands at after each layer [D N Q 2]; no gradient
-            flows into it when boxes are refined.
+          states: queries after each decoder layer.
+          boxes: predicted after each layer (cx, cy, w, h in [0, 1]).
+          references: each query's reference point (x, y) after each layer; no gradient flows into
+            it when boxes are refined.
         """
         sizes, ratios = tuple(x.shape[1:3] for x in memory), _valid_ratios(valid)
-        memory, memory_valid = _flat(memory), _flat(valid)
+        flat = Memory(_flat(memory), _flat(valid))
         content = content.astype(self.dtype)
-        where = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
+        position = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
         initial = self.first_reference(query_embedding)
         reference = jnp.broadcast_to(initial, (len(content), *initial.shape))  # N Q 2, later N Q 4
         states, boxes, points = [], [], []
         for i, layer in enumerate(self.decoder):
             scale = jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
-            content = layer(content, where, reference[:, :, None] * scale, memory, sizes, memory_valid, train)
+            content = layer(content, position, reference[:, :, None] * scale, flat, sizes, train)
             states.append(content)
             box = self.box(i, content, reference)
             boxes.append(box)
@@ -112,19 +126,19 @@ class DeformableTransformer(nn.Module):
             points.append(reference[..., :2])
         return jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
 
-    def first_reference(self, query_embedding):
-        """[Q C] -> the point (x, y) [Q 2] at which each query starts."""
+    def first_reference(self, query_embedding: Float[ArrayLike, 'Q C']) -> Float[Array, 'Q 2']:
+        """The point (x, y) at which each query starts."""
         return jax.nn.sigmoid(self.reference_points(query_embedding.astype(jnp.float32)))
 
-    def box(self, layer, states, reference):
-        """What the box head of a decoder layer makes of queries [N Q C] that start from references [N Q 2 or 4]:
-        (cx, cy, w, h) [N Q 4]."""
+    def box(self, layer: int, states: Float[ArrayLike, 'N Q C'],
+            reference: Float[ArrayLike, '... Q 2'] | Float[ArrayLike, '... Q 4']) -> Float[Array, 'N Q 4']:
+        """Boxes (cx, cy, w, h) that a decoder layer's head predicts for queries that start from a point or a box."""
         offset, start = self.box_heads[layer](states.astype(jnp.float32)), _logit(reference)
         return jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
 
 
 class EncoderLayer(nn.Module):
-    """Positions [N S C] look at each other, then a feed-forward; norms come last."""
+    """Self-attention between positions, then a feed-forward; norms come last."""
     hidden: int
     mlp: int
     heads: int
@@ -133,7 +147,9 @@ class EncoderLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, position, references, sizes, valid, train):
+    def __call__(self, x: Float[ArrayLike, 'N S C'], position: Float[ArrayLike, 'N S C'],
+                 references: Float[ArrayLike, 'N S V 2'], sizes: Sequence[Sequence[int]],
+                 valid: Bool[ArrayLike, 'N S'], train: bool) -> Float[Array, 'N S C']:
         dropout = Dropout(self.dropout)
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
             x + position, references, x, sizes, valid)
@@ -142,7 +158,7 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Queries [N Q C] look at each other, then into the memory, then a feed-forward; norms come last."""
+    """Self-attention between queries, attention to the memory, then a feed-forward; norms come last."""
     hidden: int
     mlp: int
     heads: int
@@ -151,27 +167,29 @@ class DecoderLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, where, references, memory, sizes, valid, train):
+    def __call__(self, x: Float[ArrayLike, 'N Q C'], position: Float[ArrayLike, 'N Q C'],
+                 references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
+                 memory: Memory, sizes: Sequence[Sequence[int]], train: bool) -> Float[Array, 'N Q C']:
         dropout = Dropout(self.dropout)
         y = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
             broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(
-                x + where, x + where, x)
+                x + position, x + position, x)
         x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y, train))
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
-            x + where, references, memory, sizes, valid)
+            x + position, references, memory.features, sizes, memory.valid)
         x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
         return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
 
 
 class FeedForward(nn.Module):
-    """Two layers with a ReLU between, residual, norm last. [... C]."""
+    """Two layers with a ReLU between, residual, norm last."""
     mlp: int
     dropout: float
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Float[ArrayLike, '*batch C'], train: bool) -> Float[Array, '*batch C']:
         def layers(module, x):
             dropout, channels = Dropout(self.dropout), x.shape[-1]
             y = nn.relu(dense(self.mlp, channels, xavier, dtype=self.dtype, name='in')(x))
@@ -188,13 +206,15 @@ class DeformableAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, query, references, memory, sizes, valid):
-        """query [N Q C]; references [N Q V 2 or 4] as fractions of the padded map; memory [N S C];
-        valid [N S] -> [N Q C]."""
+    def __call__(self, query: Float[ArrayLike, 'N Q C'],
+                 references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
+                 memory: Float[ArrayLike, 'N S C'], sizes: Sequence[Sequence[int]],
+                 valid: Bool[ArrayLike, 'N S']) -> Float[Array, 'N Q C']:
+        """references: points or boxes, as fractions of the padded map; sizes: (h, w) of each level."""
         frames, queries, channels = query.shape
         shape = (frames, queries, self.heads, len(sizes), self.points)
         values = nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='values')(memory)
-        # Zeroed after the projection: padding must not even contribute the bias.
+        # Zeroed after the projection, so that padding does not contribute the bias either.
         values = jnp.where(valid[..., None], values, 0)
         values = values.reshape(frames, -1, self.heads, channels // self.heads)
 
@@ -219,19 +239,23 @@ class DeformableAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Dense layers of the given widths with ReLUs between. [... C] -> [... widths[-1]].
+    """Dense layers with these widths and ReLUs between.
 
-    Kernels and biases start as given, the last layer's as its own; where None, as layers.dense says.
+    Attributes:
+      widths: output channels of each layer.
+      kernel, bias: initializers; None for the default of layers.dense.
+      last_kernel, last_bias: initializers of the last layer; None for `kernel` and `bias`.
+      dtype: of the activations.
     """
     widths: tuple[int, ...]
-    kernel: Any = None
-    bias: Any = None
-    last_kernel: Any = None
-    last_bias: Any = None
+    kernel: Initializer | None = None
+    bias: Initializer | None = None
+    last_kernel: Initializer | None = None
+    last_bias: Initializer | None = None
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[ArrayLike, '*batch C']) -> Float[Array, '*batch {self.widths[-1]}']:
         for i, width in enumerate(self.widths[:-1]):
             x = nn.relu(dense(width, x.shape[-1], self.kernel, self.bias, dtype=self.dtype, name=f'layer{i}')(x))
         return dense(self.widths[-1], x.shape[-1], self.last_kernel or self.kernel, self.last_bias or self.bias,
@@ -243,7 +267,7 @@ def _norm(dtype, name):
 
 
 def _box_bias(key, shape, dtype=jnp.float32):
-    """The first guess is a small box: sigmoid(-2) of the frame."""
+    """Initially, boxes are small: sigmoid(-2) of the frame."""
     return jnp.array([0, 0, -2, -2], dtype)
 
 
@@ -258,14 +282,14 @@ def _flat(maps):
 
 
 def _valid_ratios(valid):
-    """How much of each level is not padding, [N V 2] (x, y)."""
+    """The fraction (x, y) of each level that is not padding, [N V 2]."""
     counts = [jnp.stack([v[:, 0].sum(1), v[:, :, 0].sum(1)], -1) for v in valid]
-    # At least a cell, so that an empty frame that fills a clip in time stays finite.
+    # At least one cell, so that frames that pad a clip in time stay finite.
     return jnp.stack([n.clip(1) / jnp.array(v.shape[:0:-1], jnp.float32) for n, v in zip(counts, valid)], axis=1)
 
 
 def _cell_centres(sizes, ratios):
-    """Every position's own centre, seen from every level: [N S V 2] (x, y) as fractions of the padded map."""
+    """Every position's centre (x, y) as fractions of each level's padded map, [N S V 2]."""
     centres = []
     for i, (h, w) in enumerate(sizes):
         y, x = jnp.meshgrid(jnp.arange(h) + 0.5, jnp.arange(w) + 0.5, indexing='ij')

@@ -2,19 +2,21 @@
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
+
+from sgmg_jax.types import ArrayLike
 
 
 class Dropout(nn.Module):
-    """As `flax.linen.Dropout`, with 16 random bits an element instead of 32.
+    """As `flax.linen.Dropout`, with 16 random bits per element instead of 32.
 
     On a CPU the random bits of the transformer's feed-forward layers cost as much as their matrix products.
-    The rate is met to 1e-5. Needs the random stream 'dropout' when training.
+    The rate is exact to 1e-5. Needs the random stream 'dropout' in training.
     """
     rate: float
 
     @nn.compact
-    def __call__(self, x, train):
-        """x [... C]."""
+    def __call__(self, x: Float[ArrayLike, '*batch C'], train: bool) -> Float[ArrayLike, '*batch C']:
         if not train or self.rate == 0:
             return x
         keep = 1 - self.rate

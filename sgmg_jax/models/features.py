@@ -1,28 +1,30 @@
-"""What all systems here do on the way to the transformer: levels of features of a video, and features of a text.
+"""What all systems share before the transformer: a video's levels of features, and a text's features.
 
-Axis letters: B clips, T frames, E sentences of a clip, N = B E sentences, those of a clip one after the other,
+Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels,
 h w a feature map, C channels, L tokens.
 """
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from flax import linen as nn
-from flax import struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from sgmg_jax import types
-from sgmg_jax.models.layers import dense, xavier
+from sgmg_jax.models.layers import Initializer, dense, xavier
 from sgmg_jax.models.spectral_fusion import Words
 from sgmg_jax.ops import positions, queries, resize
+from sgmg_jax.types import ArrayLike, pytree
 
 
 class Conventions(NamedTuple):
-    """How a release evaluates, where it shows in the last digits.
+    """How a release evaluates; differences show only in the last digits.
 
-    frames, pixels: multiples that a clip is filled up to.
-    annotated_in_the_middle: of frames that are alike, where a video begins or ends, the middle one of the clip is the
-      annotated one, and not the first.
-    cut_before_resizing: masks of annotated frames are made binary before they get the frame's own size, not after.
+    frames, pixels: clips are padded to multiples of these.
+    annotated_in_the_middle: where edge frames are repeated to fill a clip, the annotated index is the clip's middle,
+      not the first copy.
+    cut_before_resizing: masks of annotated frames are thresholded before they are resized to the frame, not after.
     """
     frames: int
     pixels: int
@@ -30,77 +32,83 @@ class Conventions(NamedTuple):
     cut_before_resizing: bool = False
 
 
-@struct.dataclass
+@pytree
 class VideoFeatures:
-    """A clip, encoded once for any number of sentences.
+    """Clips, encoded once for any number of sentences.
 
-    levels: maps [B T h w C], strides 8, 16, 32 (and 64).
-    valid: their masks [B T h w].
+    levels: maps of strides 8, 16, 32 (and 64).
+    valid: their masks.
     stride4, stride8: the backbone's first two maps, for the masks.
-    size: [B 2], height and width of the unpadded frame.
+    size: height and width of the unpadded frames.
     """
-    levels: tuple
-    valid: tuple
-    stride4: jax.Array
-    stride8: jax.Array
-    size: jax.Array
+    levels: tuple[Float[ArrayLike, 'B T _h _w C'], ...]
+    valid: tuple[Bool[ArrayLike, 'B T _h _w'], ...]
+    stride4: Float[ArrayLike, 'B T h4 w4 C4']
+    stride8: Float[ArrayLike, 'B T h8 w8 C8']
+    size: Int[ArrayLike, 'B 2']
 
     @classmethod
-    def of(cls, levels, valid, maps, size):
-        """valid: of the frames [B T H W]; maps: of `backbone_maps`."""
-        return cls(tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), *maps[:2], size)
+    def of(cls, levels: Sequence[Float[ArrayLike, 'B T _h _w C']], valid: Bool[ArrayLike, 'B T H W'],
+           maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], size: Int[ArrayLike, 'B 2']) -> 'VideoFeatures':
+        """valid: of the frames; maps: the backbone's."""
+        return cls(tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), maps[0], maps[1], size)
 
 
-@struct.dataclass
+@pytree
 class TextFeatures:
-    """words [N L C] with their `valid` mask [N L]; sentence [N C]."""
-    words: jax.Array
-    valid: jax.Array
-    sentence: jax.Array
+    """Features of words, with their `valid` mask, and of the sentence."""
+    words: Float[ArrayLike, 'N L C']
+    valid: Bool[ArrayLike, 'N L']
+    sentence: Float[ArrayLike, 'N C']
 
 
 class TextProjection(nn.Module):
-    """Linear, LayerNorm, dropout. [... C'] -> [... hidden].
+    """Linear, LayerNorm, dropout.
 
     Attributes:
-      start: of kernel and bias; None as PyTorch's.
+      hidden: channels of the result.
+      dropout: rate.
+      dtype: of the activations.
+      start: initializers of kernel and bias; None for PyTorch's default.
     """
     hidden: int
     dropout: float
     dtype: Any
-    start: tuple | None = (xavier, nn.initializers.zeros)
+    start: tuple[Initializer, Initializer] | None = (xavier, nn.initializers.zeros)
 
     @nn.compact
-    def __call__(self, x, train):
+    def __call__(self, x: Float[ArrayLike, '*batch C'], train: bool) -> Float[Array, '*batch {self.hidden}']:
         kernel, bias = self.start or (None, None)
         x = dense(self.hidden, x.shape[-1], kernel, bias, dtype=self.dtype, name='linear')(x)
         x = nn.LayerNorm(epsilon=1e-12, dtype=self.dtype, name='norm')(x)
         return nn.Dropout(self.dropout, deterministic=not train)(x)
 
 
-def projection_layers(hidden, levels, dtype):
+def projection_layers(hidden: int, levels: int, dtype: Any) -> tuple[list[nn.Conv], list[nn.GroupNorm]]:
     """Convolutions and norms, for `project`, of 3 levels (strides 8, 16, 32) or 4 (and 64).
 
     Raises:
       ValueError: for another number of levels.
     """
     if levels not in (3, 4):
-        raise ValueError(f'levels = {levels}: there are 3 (strides 8, 16, 32) or 4 (and 64).')
+        raise ValueError(f'levels = {levels}: must be 3 (strides 8, 16, 32) or 4 (and 64).')
     convolutions = [nn.Conv(hidden, (1, 1), kernel_init=xavier, dtype=dtype) for _ in range(3)] + [
         nn.Conv(hidden, (3, 3), strides=2, padding=1, kernel_init=xavier, dtype=dtype) for _ in range(levels - 3)]
     return convolutions, [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(levels)]
 
 
-def project(maps, convolutions, norms):
-    """The backbone's four maps [B T h w C'] -> levels [B T together, h w C], the coarsest from its last map as well."""
-    sources = maps[1:] + [maps[3]] * (len(norms) - 3)
+def project(maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], convolutions: Sequence[nn.Conv],
+            norms: Sequence[nn.GroupNorm]) -> list[Float[Array, 'B*T _h _w C']]:
+    """The backbone's four maps -> levels; both the stride-32 and the stride-64 level come from its last map."""
+    sources = [*maps[1:], *[maps[3]] * (len(norms) - 3)]
     return [norm(convolve(fold(x))) for x, convolve, norm in zip(sources, convolutions, norms)]
 
 
-def backbone_maps(encoder, clip, train):
-    """types.Clip -> the four maps of models.video_swin.VideoSwin [B T h w C] and their frames' `valid` [B T H W].
+def backbone_maps(encoder: nn.Module, clip: types.Clip, train: bool
+                  ) -> tuple[list[Float[Array, 'B T _h _w _C']], Bool[ArrayLike, 'B T H W']]:
+    """The four maps of models.video_swin.VideoSwin, and the `valid` mask of their frames.
 
-    Of an annotated clip that frame alone: those around it are context for the backbone only, T is 1 from here on.
+    Of a clip with an annotated frame, only that frame is kept: the others give the backbone context. T is then 1.
     """
     maps, valid = encoder(clip.frames, real_frames=clip.valid[:, :, 0, 0], train=train), clip.valid
     if clip.annotated is not None:
@@ -109,35 +117,37 @@ def backbone_maps(encoder, clip, train):
     return maps, valid
 
 
-def words_of_clips(text, clips):
-    """TextFeatures -> spectral_fusion.Words of so many clips, with sine positions."""
+def words_of_clips(text: TextFeatures, clips: int) -> Words:
+    """The words of this many clips' sentences, with sine positions."""
     channels = text.words.shape[-1]
     features, valid, where = (x.reshape(clips, -1, *x.shape[1:]) for x in (
         text.words, text.valid, positions.sine_1d(text.valid, channels)))
     return Words(features, where, valid)
 
 
-def four_steps(module, clip, text, select, train):
-    """What SgMg.__call__ says, of any module with its four methods."""
+def four_steps(module: Any, clip: types.Clip, text: types.Text,
+               select: Callable[[types.Proposals], Int[Array, 'K N']], train: bool
+               ) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+    """SgMg.__call__ for any module with its four methods."""
     video = module.encode_video(clip, train)
     proposals = module.segment(video, module.encode_text(text, train), train)
     query = select(proposals)
-    scores, boxes, patch_masks = (queries.take_query(x, query) for x in (
-        proposals.scores, proposals.boxes, proposals.patch_masks))
-    return proposals, query, types.Predictions(scores, boxes, module.optimize(patch_masks, video))
+    scores, boxes, mask_logits = (queries.take_query(x, query) for x in (
+        proposals.scores, proposals.boxes, proposals.mask_logits))
+    return proposals, query, types.Predictions(scores, boxes, module.optimize(mask_logits, video))
 
 
-def repeat_for_sentences(video, text):
-    """VideoFeatures of B clips -> of N = B E, one for each sentence."""
+def repeat_for_sentences(video: VideoFeatures, text: TextFeatures) -> VideoFeatures:
+    """Features of B clips -> of N = B E, one copy per sentence."""
     each = len(text.sentence) // len(video.size)
     return jax.tree.map(lambda x: jnp.repeat(x, each, axis=0), video)
 
 
-def fold(x):
-    """[B T ...] -> [B T together, ...]: frames are independent."""
+def fold(x: Shaped[ArrayLike, 'B T *rest']) -> Shaped[ArrayLike, ' B*T *rest']:
+    """Treats frames as independent."""
     return x.reshape(-1, *x.shape[2:])
 
 
-def unfold(x, frames):
-    """[B T together, ...] -> [B T ...]."""
+def unfold(x: Shaped[ArrayLike, ' N *rest'], frames: int) -> Shaped[ArrayLike, 'N//{frames} {frames} *rest']:
+    """Undoes `fold`."""
     return x.reshape(-1, frames, *x.shape[1:])

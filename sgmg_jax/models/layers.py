@@ -1,34 +1,38 @@
-"""Linear and convolution layers that start as PyTorch's do, which the released model keeps wherever it
-says nothing else: kernels and biases uniform within ±1/sqrt(inputs of an output).
+"""Linear and convolution layers with PyTorch's default initialisation, which the released model uses unless it sets
+another: kernels and biases are uniform within ±1/sqrt(fan in).
 
-A bias that started at zero would do harm: the pixels that pad a frame are zero, and a zero vector that
-meets LayerNorm after LayerNorm has its gradient multiplied by 1/sqrt(epsilon), some 300, by each, until
-the gradients of everything else are lost beside it.
+Biases must not start at zero. Padded pixels are zero, and each LayerNorm multiplies the gradient of a zero vector by
+1/sqrt(epsilon), about 300. After several LayerNorms that gradient drowns out all others.
 """
+from collections.abc import Callable, Sequence
 import math
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-xavier = nn.initializers.xavier_uniform()  # of the matrices for which the release asks for it
-rare = nn.initializers.constant(-4.59511985)  # of class logits, -log(99): a query is the object once in a hundred
+Initializer = Callable[..., jax.Array]  # (key, shape, dtype) -> array
+
+xavier = nn.initializers.xavier_uniform()  # where the release sets it
+rare = nn.initializers.constant(-4.59511985)  # of class logits, -log(99): one query in a hundred is the object
 
 
-def dense(features, inputs, kernel_init=None, bias_init=None, **options):
-    """nn.Dense of `inputs` channels; kernel and bias may start otherwise."""
+def dense(features: int, inputs: int, kernel_init: Initializer | None = None, bias_init: Initializer | None = None,
+          **options: Any) -> nn.Dense:
+    """nn.Dense with `inputs` input channels; initializers override the default."""
     start = uniform(inputs)
     return nn.Dense(features, kernel_init=kernel_init or start, bias_init=bias_init or start, **options)
 
 
-def conv(features, size, inputs, **options):
-    """nn.Conv of `inputs` channels, with a kernel of `size`."""
+def conv(features: int, size: Sequence[int], inputs: int, **options: Any) -> nn.Conv:
+    """nn.Conv with `inputs` input channels and a kernel of this size."""
     start = uniform(math.prod(size) * inputs)
     return nn.Conv(features, size, kernel_init=start, bias_init=start, **options)
 
 
-def uniform(inputs):
-    """An initializer, (key, shape, dtype) -> array, uniform within ±1/sqrt(inputs)."""
+def uniform(inputs: int) -> Initializer:
+    """An initializer, uniform within ±1/sqrt(inputs)."""
     bound = 1 / math.sqrt(inputs)
 
     def init(key, shape, dtype=jnp.float32):

@@ -1,28 +1,34 @@
-"""The features that SOC's masks are made of: a feature pyramid from stride 32 up to stride 4 (SOC, section 3.4).
+"""The features of SOC's masks: a feature pyramid from stride 32 up to stride 4 (SOC, section 3.4).
 
-Axis letters: N frames, h w a feature map, C channels.
+Axis letters: N frames, h w the stride-4 map, C channels.
 """
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from sgmg_jax.ops import resize
+from sgmg_jax.types import ArrayLike
 
 GROUPS = 8
 
 
 class FeaturePyramid(nn.Module):
     """Attributes:
-      channels: of what comes out.
+      channels: of the result.
+      dtype: of the activations.
     """
     channels: int = 8
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, memory, stride4):
-        """Encoded levels [N h w C] of strides 8, 16, 32 and the backbone's first map -> [N h4 w4 channels]."""
-        *finer, x = [stride4, *memory]
+    def __call__(self, memory: Sequence[Float[ArrayLike, 'N _h _w C']],
+                 stride4: Float[ArrayLike, 'N h w C4']) -> Float[Array, 'N h w {self.channels}']:
+        """memory: encoded levels of strides 8, 16, 32; stride4: the backbone's first map."""
+        maps = [stride4, *memory]
+        finer, x = maps[:-1], maps[-1]
         for i, width in enumerate([x.shape[-1] >> halvings for halvings in range(5)], start=1):
             x = self._conv(f'conv{i}', width, (3, 3))(x)
             x = nn.relu(nn.GroupNorm(GROUPS, epsilon=1e-5, dtype=self.dtype, name=f'norm{i}')(x))
@@ -33,5 +39,5 @@ class FeaturePyramid(nn.Module):
         return self._conv('out', self.channels, (3, 3))(x)
 
     def _conv(self, name, channels, size):
-        start = nn.initializers.lecun_uniform()  # PyTorch's Kaiming-uniform with a = 1
+        start = nn.initializers.lecun_uniform()  # PyTorch's kaiming_uniform_ with a = 1
         return nn.Conv(channels, size, kernel_init=start, dtype=self.dtype, name=name)

@@ -1,27 +1,28 @@
 """Multi-granularity segmentation optimizer, MSO (SgMg, section 3.4): patch masks are refined with
-the backbone's own features, first at stride 8, then at stride 4.
+the backbone's features, first at stride 8, then at stride 4.
 
-Axis letters: N frames (of all clips), K masks of a frame, h w a feature map, C channels, P = 16.
+Axis letters: N frames (of all clips), K masks per frame, h w a feature map, C channels, P = 16.
 """
 from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from sgmg_jax.models import layers
 from sgmg_jax.ops import resize
+from sgmg_jax.types import ArrayLike
 
 
 class MaskOptimizer(nn.Module):
-    """Patch masks [N K h8 w8 P] -> mask logits [N K h4 w4 P]."""
+    """Refines patch mask logits with the backbone's first two maps."""
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, patch_masks, stride8, stride4):
-        """stride8 [N h8 w8 C8] and stride4 [N h4 w4 C4]: the backbone's first two maps."""
+    def __call__(self, patch_masks: Float[ArrayLike, 'N K h8 w8 P'], stride8: Float[ArrayLike, 'N h8 w8 C8'],
+                 stride4: Float[ArrayLike, 'N h4 w4 C4']) -> Float[Array, 'N K h4 w4 P']:
         masks = Refinement(dtype=self.dtype, name='stride8')(patch_masks.astype(self.dtype), stride8)
-        masks = resize.bilinear(masks, stride4.shape[1:3])
-        return Refinement(dtype=self.dtype, name='stride4')(masks, stride4)
+        return Refinement(dtype=self.dtype, name='stride4')(resize.bilinear(masks, stride4.shape[1:3]), stride4)
 
 
 class Refinement(nn.Module):
@@ -29,12 +30,10 @@ class Refinement(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, masks, features):
-        """masks [N K h w P], features [N h w C] -> [N K h w P].
-
-        The first convolution is split into its part over the masks and its part over the features,
-        which is the same for every mask and computed once.
-        """
+    def __call__(self, masks: Float[ArrayLike, 'N K h w P'],
+                 features: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N K h w P']:
+        """The first convolution is split into a part over the masks and a part over the features; the latter is
+        the same for every mask and computed once."""
         channels = masks.shape[-1]
         both = channels + features.shape[-1]
 

@@ -1,44 +1,51 @@
-"""Multi-modal fusion, MMF (SOC, section 3.2): vision reads language, and language vision.
+"""Multi-modal fusion, MMF (SOC, section 3.2): vision attends to language, and language to vision.
 
 Axis letters: N sentences, T frames, h w a feature map, L tokens, C channels.
 """
+from collections.abc import Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from sgmg_jax.models.layers import uniform, xavier
-from sgmg_jax.models.spectral_fusion import WordFusion
+from sgmg_jax.models.spectral_fusion import WordFusion, Words
 from sgmg_jax.ops import positions
+from sgmg_jax.types import ArrayLike
 
 
 class MultimodalFusion(nn.Module):
-    """Both directions read what the other has not fused yet, and multiply what they read by what asks; shared by all
-    levels. The released code adds sine positions to the keys, of which the paper says nothing."""
+    """Each modality attends to the other's unfused features and is multiplied by the result. The weights are shared
+    by all levels. The released code adds sine positions to the keys; the paper does not mention them."""
     heads: int
     dtype: Any = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         self.to_vision = WordFusion(self.heads, self.dtype)
         self.to_language = LanguageFusion(self.heads, self.dtype)
 
-    def __call__(self, levels, valid, words):
-        """levels [N T h w C], their masks [N T h w], spectral_fusion.Words of N clips with a sentence each ->
-        the fused levels; the guidance [N C], what the sentence means in this video: the mean of its words after they
-        have read the stride-32 level."""
+    def __call__(self, levels: Sequence[Float[ArrayLike, 'N T _h _w C']], valid: Sequence[Bool[ArrayLike, 'N T _h _w']],
+                 words: Words) -> tuple[list[Float[Array, 'N T _h _w C']], Float[Array, 'N C']]:
+        """The fused levels; and the guidance, the sentence's meaning in this video: the mean of its words after they
+        have attended to the stride-32 level.
+
+        words: of N clips with one sentence each.
+        """
         fused = [self.to_vision(x, words) for x in levels]
-        read, real = self.to_language(levels[2], valid[2], words), words.valid[:, 0, :, None]
-        return fused, (read * real).sum(1) / real.sum(1).clip(1)
+        attended, real = self.to_language(levels[2], valid[2], words), words.valid[:, 0, :, None]
+        return fused, (attended * real).sum(1) / real.sum(1).clip(1)
 
 
 class LanguageFusion(nn.Module):
-    """Every word attends to the pixels of all frames; the answer multiplies the word."""
+    """Every word attends to the pixels of all frames and is multiplied by the result."""
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, valid, words):
-        """x [N T h w C], valid [N T h w], Words as above -> [N L C]."""
+    def __call__(self, x: Float[ArrayLike, 'N T h w C'], valid: Bool[ArrayLike, 'N T h w'],
+                 words: Words) -> Float[Array, 'N L C']:
+        """words: of N clips with one sentence each."""
         clips, channels = x.shape[0], x.shape[-1]
         keys = (x + positions.sine_2d(valid, channels)).reshape(clips, -1, channels)
         attention = nn.MultiHeadDotProductAttention(

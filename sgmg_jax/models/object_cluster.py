@@ -1,24 +1,27 @@
-"""Video-level object cluster, VOC (SOC, section 3.3): the object queries of all frames talk to each other, and video
-queries that ask with the sentence gather from them what is one object over time.
+"""Video-level object cluster, VOC (SOC, section 3.3): the object queries of all frames attend to each other, and video
+queries that start from the sentence aggregate from them one object over time.
 
-Axis letters: N sentences, D decoder layers whose queries go through (by themselves), T frames, Q queries a frame,
-C channels, W frames of a window, G windows, S queries of a window, M heads.
+Axis letters: N sentences, D decoder layers, each processed independently, T frames, Q queries per frame, V video
+queries, C channels, W frames per window, G windows, S queries per window, M heads.
 """
 from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from sgmg_jax.models.deformable_transformer import NORM_EPSILON, FeedForward
 from sgmg_jax.models.dropout import Dropout
 from sgmg_jax.models.layers import xavier
+from sgmg_jax.types import ArrayLike
 
 
 class ObjectCluster(nn.Module):
     """Attributes:
-      queries: of the video.
+      queries: video queries.
       encoder_layers, decoder_layers, heads, mlp, dropout: of the two stacks.
-      window: frames that attend to each other in the encoder; 0, as released, for all of a clip.
+      window: frames that attend to each other in the encoder; 0, as released, for the whole clip.
+      dtype: of the activations.
     """
     queries: int = 20
     encoder_layers: int = 3
@@ -30,9 +33,9 @@ class ObjectCluster(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frame_queries, real_frames, sentence, train=False):
-        """frame_queries [D N T Q C]; real_frames [N T] bool, False for frames that fill a clip in time; sentence [N C]
-        -> video queries [D N queries C]."""
+    def __call__(self, frame_queries: Float[ArrayLike, 'D N T Q C'], real_frames: Bool[ArrayLike, 'N T'],
+                 sentence: Float[ArrayLike, 'N C'], train: bool = False) -> Float[Array, 'D N V C']:
+        """The video queries. real_frames: False for frames that pad a clip in time."""
         depth, count, _, each, channels = frame_queries.shape
 
         def table(name, rows):
@@ -42,52 +45,53 @@ class ObjectCluster(nn.Module):
         keys = (memory + table('frame_query_embedding', each)).reshape(count, depth, -1, channels)
         memory = memory.reshape(keys.shape)
         mask = jnp.repeat(real_frames, each, axis=1)[:, None, None, None]
-        where = table('query_embedding', self.queries)
+        position = table('query_embedding', self.queries)
         x = jnp.broadcast_to(sentence[:, None, None].astype(self.dtype), (count, depth, self.queries, channels))
         for i in range(self.decoder_layers):
-            x = self._attend(f'decoder{i}_attention', x, where, keys, memory, mask, train)
-            x = self._attend(f'decoder{i}_self_attention', x, where, x + where, x, None, train)
+            x = self._attend(f'decoder{i}_attention', x, position, keys, memory, mask=mask, train=train)
+            x = self._attend(f'decoder{i}_self_attention', x, position, x + position, x, train=train)
             x = FeedForward(self.mlp, self.dropout, self.dtype, name=f'decoder{i}_feed_forward')(x, train)
         x = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name='norm')(x)
         return jnp.moveaxis(x, 1, 0)
 
-    def encode(self, x, real_frames, train):
-        """Self-attention over all queries of a window of frames, without positions: x [N D T Q C] -> the same."""
+    def encode(self, x: Float[ArrayLike, 'N D T Q C'], real_frames: Bool[ArrayLike, 'N T'],
+               train: bool) -> Float[Array, 'N D T Q C']:
+        """Self-attention between all queries of a window of frames, without positions."""
         count, depth, frames, each, channels = x.shape
         window = self.window or frames
-        filling = -frames % window
-        x = jnp.pad(x, [(0, 0), (0, 0), (0, filling), (0, 0), (0, 0)])
-        real = jnp.pad(real_frames, [(0, 0), (0, filling)])
+        padding = -frames % window
+        x = jnp.pad(x, [(0, 0), (0, 0), (0, padding), (0, 0), (0, 0)])
+        real = jnp.pad(real_frames, [(0, 0), (0, padding)])
         for i in range(self.encoder_layers):
-            # Windows are shifted at inference alone, as released.
+            # Windows are shifted only at inference, as released.
             shift = -(-window // 2) if self.window and i % 2 and not train else 0
             mask = _mask(jnp.roll(real, shift, axis=1).reshape(count, -1, window), shift)
             mask = jnp.repeat(jnp.repeat(mask, each, axis=-2), each, axis=-1)[:, None, :, None]  # N D G M S S
             y = jnp.roll(x, shift, axis=2).reshape(count, depth, -1, window * each, channels)
-            y = self._attend(f'encoder{i}_attention', y, 0, y, y, mask, train)
+            y = self._attend(f'encoder{i}_attention', y, 0, y, y, mask=mask, train=train)
             y = FeedForward(self.mlp, self.dropout, self.dtype, name=f'encoder{i}_feed_forward')(y, train)
             x = jnp.roll(y.reshape(x.shape), -shift, axis=2)
         self.sow('intermediates', 'encoded', x)
         return x[:, :, :frames]
 
-    def _attend(self, name, content, where, keys, values, mask, train):
+    def _attend(self, name, content, position, keys, values, *, train, mask=None):
         """Attention, residual and norm."""
         y = nn.MultiHeadDotProductAttention(
             self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
             broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name=name)(
-                content + where, keys, values, mask=mask)
+                content + position, keys, values, mask=mask)
         y = content + Dropout(self.dropout)(y, train)
         return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name=f'{name}_norm')(y)
 
 
 def _mask(real, shift):
-    """Which frames attend to which [N G W W] in windows of frames real [N G W] that were shifted by so many.
+    """Which frames attend to which [N G W W] in windows of frames real [N G W] after a shift by `shift` frames.
 
-    Frames that fill up the last window are never attended to; in the first window, those that the shift brought there
-    from the end and the others only attend among themselves.
+    Padding of the last window is never attended to. In the first window, frames that the shift wrapped around from
+    the end attend only to each other, and so do the others.
     """
     groups, window = real.shape[1:]
-    brought = (jnp.arange(groups)[:, None] == 0) & (jnp.arange(window) < shift)
-    together = real[:, :, None] & (brought[:, :, None] == brought[:, None])
-    # What frames that fill up read is cut off at the end; as released, so that it can be compared.
+    wrapped = (jnp.arange(groups)[:, None] == 0) & (jnp.arange(window) < shift)
+    together = real[:, :, None] & (wrapped[:, :, None] == wrapped[:, None])
+    # Padding attends to everything, as released, so that the golden cases match; its output is cropped at the end.
     return together | ~real[..., None] if shift else together

@@ -4,13 +4,16 @@ from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgmg_jax.types import Text
 
 PADDING_ID = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Sizes as in Hugging Face's configuration; `positions` counts the padding id's two as well."""
+    """Sizes as in Hugging Face's configuration; `positions` includes the two that precede the first token's."""
     vocabulary: int
     channels: int
     layers: int
@@ -27,11 +30,11 @@ SIZES = {
 
 
 class Roberta(nn.Module):
-    """Tokens -> word features [N L C] (last hidden state) and sentence feature [N C] (the pooler's).
+    """Tokens -> word features (last hidden state) and sentence feature (the pooler's).
 
     Attributes:
       size: widths and depths.
-      dropout: on embeddings, attention and every layer. The authors keep it on in training
+      dropout: of embeddings, attention and every layer. The authors keep it on in training
         although the encoder is frozen.
       dtype: of the activations.
     """
@@ -40,12 +43,12 @@ class Roberta(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, text, train=False):
+    def __call__(self, text: Text, train: bool = False) -> tuple[Float[Array, 'N L C'], Float[Array, 'N C']]:
         size = self.size
         dropout = nn.Dropout(self.dropout, deterministic=not train)
         length = text.tokens.shape[-1]
         if length + PADDING_ID + 1 > size.positions:
-            raise ValueError(f'{length} tokens a sentence need {length + PADDING_ID + 1} positions; this text '
+            raise ValueError(f'{length} tokens per sentence need {length + PADDING_ID + 1} positions; this text '
                              f'encoder has {size.positions}. Lower text_length or enlarge positions.')
         x = self._embed(text.tokens, text.valid)
         x = dropout(self._norm('embedding_norm')(x))
@@ -59,7 +62,7 @@ class Roberta(nn.Module):
             y = nn.Dense(size.channels, dtype=self.dtype, name=f'layer{i}_mlp_out')(
                 nn.gelu(y, approximate=False))
             x = self._norm(f'layer{i}_mlp_norm')(x + dropout(y))
-        # Starts as Hugging Face's does, as in the authors' code: files of the masked-language model have no pooler.
+        # Initialised as by Hugging Face, as in the authors' code: files of the masked-language model have no pooler.
         sentence = nn.Dense(size.channels, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02),
                             name='pooler')(x[:, 0])
         return x, jnp.tanh(sentence)
@@ -70,12 +73,12 @@ class Roberta(nn.Module):
     def _embed(self, tokens, valid):
         size = self.size
 
-        # From scratch, a token starts as its word: positions are faint beside it, kinds are all one.
+        # Trained from scratch, a token's embedding is at first mostly its word's: positions are small, kinds zero.
         def table(rows, name, scale):
             return nn.Embed(rows, size.channels, embedding_init=nn.initializers.normal(scale),
                             dtype=self.dtype, name=name)
 
-        # Positions count real tokens from 2 on; padding keeps the padding id's own.
+        # Positions of real tokens start at 2; padding has the padding id's.
         positions = jnp.where(valid, jnp.cumsum(valid, axis=-1) + PADDING_ID, PADDING_ID)
         kinds = jnp.zeros_like(tokens)
         return (table(size.vocabulary, 'words', 1.0)(tokens) + table(1, 'kinds', 0.0)(kinds)

@@ -1,13 +1,15 @@
 """SgMg: Spectrum-guided Multi-granularity Referring Video Object Segmentation (Miao et al., ICCV 2023).
 
-Axis letters: B clips, T frames, E sentences of a clip, N = B E sentences, those of a clip one after the other,
-H W pixels, h w a feature map, C channels, Q queries, L tokens, D decoder layers, K the last layers whose chosen query
-is optimised, P = 16 positions of a patch.
+Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels, h w a feature map,
+C channels, Q queries, L tokens, D decoder layers, K the last of them, whose chosen query is optimised, P = 16
+positions of a patch.
 """
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from sgmg_jax import types
 from sgmg_jax.models import features, roberta, video_swin
@@ -16,26 +18,27 @@ from sgmg_jax.models.features import fold, unfold
 from sgmg_jax.models.layers import dense, rare
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
-from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, spectrum_filters
+from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, Words, spectrum_filters
 from sgmg_jax.ops import dynamic_conv, positions
+from sgmg_jax.types import ArrayLike
 
-SMALLEST_LEVEL = 3  # cells: the spectrum augmentation's 3x3 convolution is not padded
+SMALLEST_LEVEL = 3  # cells per side: the spectrum augmentation's 3x3 convolution is not padded
 
 
 class SgMg(nn.Module):
-    """Four steps, in the paper's words; `__call__` is the four in order.
+    """Four steps, named as in the paper; `__call__` runs them in order.
 
-    Attributes (defaults are the released model's):
-      backbone, text_encoder: size tables of the two encoders.
+    Attributes (the defaults are the released model's):
+      backbone, text_encoder: sizes of the two encoders.
       hidden: channels of features and queries.
-      queries: how many candidates a sentence.
+      queries: candidates per sentence.
       levels: 3 (strides 8, 16, 32) or 4 (and 64).
       heads, points, encoder_layers, decoder_layers, mlp, box_refinement: see DeformableTransformer.
       relative_coordinates: see PatchKernels.
       dropout: of the transformer and the text projections.
       text_dropout: of the text encoder.
       drop_path: of the backbone.
-      remat: backbone and transformer keep only their blocks' inputs for the backward pass.
+      remat: keep only the inputs of the backbone's and transformer's blocks for the backward pass.
       dtype: of the activations; parameters, spectra and sampling locations stay float32.
     """
     conventions = features.Conventions(frames=video_swin.WINDOW[0], pixels=16)
@@ -57,7 +60,7 @@ class SgMg(nn.Module):
     remat: bool = False
     dtype: Any = jnp.float32
 
-    def setup(self):
+    def setup(self) -> None:
         dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
@@ -78,23 +81,24 @@ class SgMg(nn.Module):
         self.patch_kernels = PatchKernels(self.relative_coordinates, dtype=dtype)
         self.mask_optimizer = MaskOptimizer(dtype)
 
-    def __call__(self, clip, text, select, train=False):
-        """A clip and its sentences to proposals and the masks of the chosen ones.
+    def __call__(self, clip: types.Clip, text: types.Text, select: Callable[[types.Proposals], Int[Array, 'K N']],
+                 train: bool = False) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+        """From clips and sentences to proposals, and the masks of the selected ones.
 
         Args:
-          clip: types.Clip, H and W multiples of 16 (of 32 in training).
-          text: types.Text, the same number of sentences for every clip.
-          select: types.Proposals -> query indices [K N] for the last K decoder layers: the best
-            score at inference, the match to the target in training.
+          clip: H and W are multiples of 16 (of 32 in training).
+          text: the same number of sentences for every clip.
+          select: selects a query for each of the last K decoder layers: the best score at
+            inference, the match to the target in training.
           train: dropout on; needs the random stream 'dropout'.
 
         Returns:
-          types.Proposals; the query indices [K N]; types.Predictions of those, [K N T ...].
+          all proposals; the indices of the selected queries; their predictions [K N T ...].
         """
         return features.four_steps(self, clip, text, select, train)
 
-    def encode_video(self, clip, train=False):
-        """types.Clip -> VideoFeatures: all that does not depend on the sentence (sections 3.1, 3.2)."""
+    def encode_video(self, clip: types.Clip, train: bool = False) -> features.VideoFeatures:
+        """Everything that does not depend on the sentence (sections 3.1, 3.2)."""
         self._check_size(clip.frames.shape[2:4])
         maps, valid = features.backbone_maps(self.video_encoder, clip, train)
         projected = features.project(maps, self.projections, self.projection_norms)
@@ -103,20 +107,21 @@ class SgMg(nn.Module):
                   for x, augment, gaussian in zip(projected, self.augment_before, filters)]
         return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
-    def encode_text(self, text, train=False):
-        """types.Text -> TextFeatures."""
+    def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
+        """Word and sentence features, projected to the hidden size (section 3.1)."""
         words, sentence = self.text_backbone(text, train)
         return features.TextFeatures(self.word_projection(words, train), text.valid,
                                      self.sentence_projection(sentence, train))
 
-    def segment(self, video, text, train=False):
-        """VideoFeatures, TextFeatures -> types.Proposals of every decoder layer (sections 3.2, 3.3)."""
+    def segment(self, video: features.VideoFeatures, text: features.TextFeatures,
+                train: bool = False) -> types.Proposals:
+        """Proposals of every decoder layer (sections 3.2, 3.3)."""
         video = features.repeat_for_sentences(video, text)
         memory = self.fuse(video, features.words_of_clips(text, len(video.size)), train)
         return self.propose(memory, video, self.query_content(text, memory), train)
 
-    def fuse(self, video, words, train):
-        """Spectrum-guided cross-modal fusion, then the transformer's encoder: the levels [B T h w C]."""
+    def fuse(self, video: features.VideoFeatures, words: Words, train: bool) -> list[Float[ArrayLike, 'B T _h _w C']]:
+        """The encoded levels: spectrum-guided cross-modal fusion, then the transformer's encoder."""
         frames = video.valid[0].shape[1]
         fused = [self.word_attention(x, words) for x in video.levels]
         filters = spectrum_filters([x.shape[2:4] for x in fused])
@@ -126,21 +131,22 @@ class SgMg(nn.Module):
         memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
         return [unfold(x, frames) for x in memory]
 
-    def query_content(self, text, memory):
-        """What the queries of each sentence ask for at the start, [N T Q C]: the sentence feature."""
+    def query_content(self, text: features.TextFeatures,
+                      memory: Sequence[Float[ArrayLike, '_ T _h _w C']]) -> Float[Array, 'N T Q C']:
+        """The queries' initial content: the sentence feature."""
         return jnp.broadcast_to(text.sentence[:, None, None],
                                 (len(text.sentence), memory[0].shape[1], *self.query_embedding.shape))
 
-    def propose(self, memory, video, content, train):
-        """The queries of each sentence look into its memory, and make their conditional patch kernels (section 3.3).
+    def propose(self, memory: Sequence[Float[ArrayLike, 'N T _h _w C']], video: features.VideoFeatures,
+                content: Float[ArrayLike, 'N T Q C'], train: bool) -> types.Proposals:
+        """Proposals of every decoder layer: each sentence's queries attend to its memory and generate their conditional
+        patch kernels (section 3.3).
 
         Args:
-          memory: encoded levels [N T h w C].
-          video: VideoFeatures of N.
-          content: of the queries [N T Q C].
-
-        Returns:
-          types.Proposals of every decoder layer.
+          memory: encoded levels.
+          video: one copy per sentence.
+          content: the queries' initial content.
+          train: dropout on.
         """
         sentences, frames = content.shape[:2]
         states, boxes, points = self.transformer.decode(
@@ -150,11 +156,12 @@ class SgMg(nn.Module):
         finest = unfold(mask_features([fold(x) for x in memory]), frames)
         return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
 
-    def optimize(self, patch_masks, video):
-        """patch_masks [K N T h w P], VideoFeatures -> mask logits [K N T H W] (section 3.4)."""
+    def optimize(self, patch_masks: Float[ArrayLike, 'K N T h w P'],
+                 video: features.VideoFeatures) -> Float[Array, 'K N T 8*h 8*w']:
+        """Refined mask logits at full resolution (section 3.4)."""
         layers, sentences, frames, *patches = patch_masks.shape
         clips = len(video.size)
-        # All masks of a frame together, for they share its features; clips first, as devices share these out.
+        # Groups all masks of a frame, as they share its features; clips come first, as they are split over devices.
         x = patch_masks.reshape(layers, clips, -1, frames, *patches)
         x = jnp.moveaxis(x, (1, 3), (0, 1)).reshape(clips * frames, -1, *patches)
         refined = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4))
@@ -169,5 +176,5 @@ class SgMg(nn.Module):
         if smallest < SMALLEST_LEVEL:
             least = {3: 65, 4: 129}[self.levels]
             raise ValueError(f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
-                             f'each side must have at least {least}. Use larger frames'
+                             f'each side must be at least {least}. Use larger frames'
                              f'{" or levels = 3" if self.levels == 4 else ""}.')

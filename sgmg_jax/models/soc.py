@@ -1,15 +1,15 @@
 """SOC: Semantic-assisted Object Cluster for Referring Video Object Segmentation (Luo et al., NeurIPS 2023).
 
-Axis letters: B clips, T frames, E sentences of a clip, N = B E sentences, those of a clip one after the other,
-H W pixels, h w the stride-4 map, C channels, Q queries, L tokens, D decoder layers, K the last layers whose chosen
-query is asked for.
+Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels, h w the stride-4
+map, C channels, Q queries, L tokens, D decoder layers, K the last of them, whose query is selected.
 """
-import typing
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from sgmg_jax import types
 from sgmg_jax.models import features, roberta, video_swin
@@ -21,29 +21,28 @@ from sgmg_jax.models.multimodal_fusion import MultimodalFusion
 from sgmg_jax.models.object_cluster import ObjectCluster
 from sgmg_jax.models.patch_kernels import PatchKernels
 from sgmg_jax.ops import positions
+from sgmg_jax.types import ArrayLike
 
 MASK_CHANNELS = 8
-MASK_LAYERS = 8, 8, 1  # channels of the pointwise convolutions that a query makes
+MASK_LAYERS = 8, 8, 1  # channels of the pointwise convolutions that a query generates
 MASK_STRIDE = 4
 
-InferenceLayer = Literal['first', 'last']
-ContrastScale = Literal['channels', 'root']
+CHOICES = {'inference_layer': ('first', 'last'), 'contrast_scale': ('channels', 'root')}
 
 
 class SOC(nn.Module):
-    """The same four steps as models.sgmg.SgMg; `optimize` has nothing to do.
+    """The same four steps as models.sgmg.SgMg; `optimize` refines nothing.
 
-    Attributes (defaults are what the released weights need):
+    Attributes (the released weights need the defaults):
       backbone, text_encoder, hidden, levels, heads, points, encoder_layers, decoder_layers, mlp, dropout, text_dropout,
-        drop_path, remat, dtype: as of SgMg.
-      queries: of each frame, and of the video.
-      cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: of models.object_cluster.
-      classes: that an object is told apart into; a query's score in a frame is that of its likeliest. Only 1 can be
-        trained.
-      inference_layer: whose heads answer at inference, of the first decoder layer, as in the released code, or of the
-        last. Nothing in the paper suggests the first.
-      contrast_scale: what divides the similarity of video queries and guidance in the contrastive loss, the number of
-        channels, as in the released code, or its square root, as in the paper.
+        drop_path, remat, dtype: as in SgMg.
+      queries: per frame, and per video.
+      cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: see models.object_cluster.
+      classes: number of object classes; a query's score in a frame is its largest class logit. Training needs 1.
+      inference_layer: decoder layer whose heads are used at inference: 'first', as in the released code, or 'last'.
+        Nothing in the paper suggests the first.
+      contrast_scale: divisor of the similarity of video queries and guidance in the contrastive loss: 'channels', their
+        number, as in the released code, or 'root', its square root, as in the paper.
     """
     backbone: video_swin.Size = video_swin.SIZES['tiny']
     text_encoder: roberta.Size = roberta.SIZES['base']
@@ -60,22 +59,21 @@ class SOC(nn.Module):
     cluster_mlp: int = 2048
     cluster_window: int = 0
     classes: int = 1
-    inference_layer: InferenceLayer = 'first'
-    contrast_scale: ContrastScale = 'channels'
+    inference_layer: str = 'first'
+    contrast_scale: str = 'channels'
     dropout: float = 0.1
     text_dropout: float = 0.1
     drop_path: float = 0.2
     remat: bool = False
     dtype: Any = jnp.float32
 
-    def setup(self):
-        for field, known in (('inference_layer', InferenceLayer), ('contrast_scale', ContrastScale)):
-            if getattr(self, field) not in typing.get_args(known):
-                raise ValueError(f'{field} = {getattr(self, field)!r}: there is only '
-                                 f'{", ".join(typing.get_args(known))}.')
+    def setup(self) -> None:
+        for field, choices in CHOICES.items():
+            if getattr(self, field) not in choices:
+                raise ValueError(f'{field} = {getattr(self, field)!r}: must be one of {", ".join(choices)}.')
         if self.hidden % 128:
-            raise ValueError(f'hidden = {self.hidden}: SOC takes a multiple of 128, as its feature pyramid ends with a '
-                             'sixteenth of it in 8 groups.')
+            raise ValueError(f'hidden = {self.hidden}: must be a multiple of 128 for SOC, as its feature pyramid '
+                             'normalises hidden / 16 channels in 8 groups.')
         dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
@@ -95,35 +93,36 @@ class SOC(nn.Module):
         self.patch_kernels = PatchKernels(layers=MASK_LAYERS, stride=MASK_STRIDE, dtype=dtype)
 
     @property
-    def conventions(self):
-        """Pixels that pad a frame would change the norms of the feature pyramid, so there is a program for every size
-        that frames are resized to; frames that fill a clip are left out everywhere, but windows would lie otherwise."""
+    def conventions(self) -> features.Conventions:
+        """Padded pixels would change the feature pyramid's norms, so every frame size has its own program. Padded
+        frames are ignored everywhere, but would shift the object cluster's windows."""
         frames = 1 if self.cluster_window else video_swin.WINDOW[0]
         return features.Conventions(frames, 1, annotated_in_the_middle=True, cut_before_resizing=True)
 
-    def __call__(self, clip, text, select, train=False):
-        """As SgMg.__call__, of frames of any size; masks are at stride 4 [K N T h w]."""
+    def __call__(self, clip: types.Clip, text: types.Text, select: Callable[[types.Proposals], Int[Array, 'K N']],
+                 train: bool = False) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+        """As SgMg.__call__, for frames of any size; masks are at stride 4."""
         return features.four_steps(self, clip, text, select, train)
 
-    def encode_video(self, clip, train=False):
-        """types.Clip -> VideoFeatures."""
+    def encode_video(self, clip: types.Clip, train: bool = False) -> features.VideoFeatures:
+        """Everything that does not depend on the sentence."""
         maps, valid = features.backbone_maps(self.video_encoder, clip, train)
         levels = [unfold(x, frames=valid.shape[1])
                   for x in features.project(maps, self.projections, self.projection_norms)]
         return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
-    def encode_text(self, text, train=False):
-        """types.Text -> TextFeatures; words and sentence go through the same projection."""
+    def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
+        """Word and sentence features; both go through the same projection."""
         words, sentence = self.text_backbone(text, train)
         return features.TextFeatures(self.text_projection(words, train), text.valid,
                                      self.text_projection(sentence, train))
 
-    def segment(self, video, text, train=False):
-        """VideoFeatures, TextFeatures -> types.Proposals: of every decoder layer in training, else of the one that
-        `inference_layer` names."""
+    def segment(self, video: features.VideoFeatures, text: features.TextFeatures,
+                train: bool = False) -> types.Proposals:
+        """Proposals of every decoder layer in training, of `inference_layer` otherwise."""
         if train and self.classes > 1:
-            raise ValueError(f'classes = {self.classes}: can be evaluated, but not trained, as records do not tell of '
-                             'what class an object is. Set config.model.classes = 1.')
+            raise ValueError(f'classes = {self.classes}: can be evaluated, but not trained, as records have no object '
+                             'classes. Set config.model.classes = 1.')
         video = features.repeat_for_sentences(video, text)
         sentences, frames = video.valid[0].shape[:2]
         words = features.words_of_clips(text, sentences)
@@ -132,8 +131,8 @@ class SOC(nn.Module):
         valid = [fold(x) for x in video.valid]
         memory = self.transformer.encode([fold(x) for x in fused], valid,
                                          [positions.sine_2d(x, self.hidden) for x in valid], train)
-        asked = jnp.zeros((sentences * frames, *self.query_embedding.shape))  # where they ask is all that differs
-        states, boxes, points = self.transformer.decode(memory, valid, asked, self.query_embedding, train)
+        content = jnp.zeros((sentences * frames, *self.query_embedding.shape))  # queries differ only in their embedding
+        states, boxes, points = self.transformer.decode(memory, valid, content, self.query_embedding, train)
         starts = [self.transformer.first_reference(self.query_embedding), *jax.lax.stop_gradient(boxes[:-1])]
 
         def by_sentence(x):
@@ -141,7 +140,7 @@ class SOC(nn.Module):
             return x.reshape(-1, sentences, frames, *x.shape[2:])
 
         states, points = by_sentence(states), by_sentence(points)
-        real_frames = video.valid[0].any((2, 3))
+        real_frames = jnp.any(video.valid[0], axis=(2, 3))
         cluster = self.object_cluster(states if train else states[-1:], real_frames, text.sentence, train)
         layers = range(self.decoder_layers)
         if not train and not self.is_initializing():
@@ -154,13 +153,15 @@ class SOC(nn.Module):
         return types.Proposals(scores.max(-1), by_sentence(boxes), masks,
                                alignment(cluster, guidance, self.contrast_scale))
 
-    def optimize(self, patch_masks, video):
-        """patch_masks [K N T h w 1] -> mask logits [K N T h w]: nothing is refined."""
-        return patch_masks[..., 0].astype(jnp.float32)
+    def optimize(self, mask_logits: Float[ArrayLike, 'K N T h w 1'],
+                 video: features.VideoFeatures) -> Float[ArrayLike, 'K N T h w']:
+        """The mask logits themselves: nothing is refined."""
+        return mask_logits[..., 0].astype(jnp.float32)
 
 
-def alignment(video_queries, guidance, scale):
-    """How much each video query [D N Q C] is what the guidance [N C] means, [D N Q]; `scale` as SOC.contrast_scale."""
+def alignment(video_queries: Float[ArrayLike, 'D N Q C'], guidance: Float[ArrayLike, 'N C'],
+              scale: str) -> Float[Array, 'D N Q']:
+    """Similarity of each video query and the guidance; for `scale` see SOC.contrast_scale."""
     similarity = jnp.einsum('dnqc,nc->dnq', video_queries.astype(jnp.float32), guidance.astype(jnp.float32))
     channels = guidance.shape[-1]
     return similarity / (channels if scale == 'channels' else channels ** 0.5)

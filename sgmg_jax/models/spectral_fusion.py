@@ -1,42 +1,44 @@
 """Spectrum-guided cross-modal fusion, SCF (SgMg, section 3.2).
 
-Per level: spectrum augmentation, words attended by every pixel, spectrum augmentation again.
-Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences of a clip, L tokens, C channels, p pixels of
-a clip, m heads.
+Per level: spectrum augmentation, attention of every pixel to the words, spectrum augmentation again.
+Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences per clip, L tokens, C channels, p pixels per
+clip, m heads.
 """
+from collections.abc import Sequence
 import math
 from typing import Any
 
 from flax import linen as nn
-from flax import struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from sgmg_jax.models import layers
 from sgmg_jax.models.layers import xavier
 from sgmg_jax.ops import resize, spectrum
 from sgmg_jax.sharding import batch_local
+from sgmg_jax.types import ArrayLike, pytree
 
 
-def spectrum_filters(sizes):
-    """The Gaussian [h w] of each level. Only the finest level's is computed; every other one is
-    the level before's resized, as the released model hands its filter from block to block."""
+def spectrum_filters(sizes: Sequence[Sequence[int]]) -> list[Float[Array, '_h _w']]:
+    """The Gaussian of each level, from the levels' sizes (h, w). Only the finest is computed; each of the others is
+    the previous one resized, as the released model passes its filter from block to block."""
     filters = [jnp.asarray(spectrum.gaussian(sizes[0]))]
     for size in sizes[1:]:
-        filters.append(resize.bilinear(filters[-1][..., None], size)[..., 0])
+        filters.append(jnp.asarray(resize.bilinear(filters[-1][..., None], size)[..., 0]))
     return filters
 
 
 class SpectrumAugmentation(nn.Module):
-    """Adds to a map what two pointwise convolutions make of its low-pass filtered spectrum.
+    """Applies two pointwise convolutions to a map's low-pass filtered spectrum and adds the result to the map.
 
-    The strength of the filter is a number per frame, read from the map itself.
+    The filter's strength is one number per frame, predicted from the map.
     """
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, gaussian):
-        """x [N h w C], gaussian [h w] -> [N h w C]."""
+    def __call__(self, x: Float[ArrayLike, 'N h w C'],
+                 gaussian: Float[ArrayLike, 'h w']) -> Float[Array, 'N h w C']:
         channels = x.shape[-1]
         strength = layers.conv(channels, (3, 3), channels, padding='VALID', dtype=self.dtype, name='laplace')(x)
         strength = nn.relu(layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(
@@ -51,40 +53,40 @@ class SpectrumAugmentation(nn.Module):
         return x + batch_local(spectrum.from_spectrum)(parts).astype(x.dtype)
 
 
-class WordFusion(nn.Module):
-    """Every pixel attends to the words; the answer multiplies the pixel. Shared by all levels.
+@pytree
+class Words:
+    """The words of E sentences per clip: features and their sine positions.
 
-    Of several sentences the answers are summed first (multi-instance fusion, section 3.5, eq. 4 and the product
+    A sentence with no valid words is padding along E.
+    """
+    features: Float[ArrayLike, 'B E L C']
+    positions: Float[ArrayLike, 'B E L C']
+    valid: Bool[ArrayLike, 'B E L']
+
+
+class WordFusion(nn.Module):
+    """Every pixel attends to the words and is multiplied by the result. Shared by all levels.
+
+    With several sentences, their results are summed first (multi-instance fusion, section 3.5, eq. 4 and the product
     of eq. 5).
     """
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, words):
-        """x [B T h w C], words: Words of the same B -> [B T h w C]."""
-        return x * WordAttention(self.heads, self.dtype, name='attention')(x, words, together=True)
-
-
-@struct.dataclass
-class Words:
-    """The words of E sentences a clip: features and their sine positions [B E L C]; valid [B E L].
-
-    A sentence without a valid word is none: it only fills up the axis E.
-    """
-    features: jax.Array
-    positions: jax.Array
-    valid: jax.Array
+    def __call__(self, x: Float[ArrayLike, 'B T h w C'], words: Words) -> Float[Array, 'B T h w C']:
+        return jnp.multiply(x, WordAttention(self.heads, self.dtype, name='attention')(x, words, together=True))
 
 
 class WordAttention(nn.Module):
-    """Every pixel attends to the words of each sentence of its clip by itself."""
+    """Every pixel attends to the words of each sentence of its clip separately."""
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, words, together=False):
-        """x [B T h w C], words: Words -> [B E T h w C], or, `together`, the sum over sentences [B T h w C]."""
+    def __call__(self, x: Float[ArrayLike, 'B T h w C'], words: Words, together: bool = False
+                 ) -> Float[Array, 'B E T h w C'] | Float[Array, 'B T h w C']:
+        """together: sum the results over the sentences."""
         channels = x.shape[-1]
 
         def project(x, name):
@@ -102,6 +104,6 @@ class WordAttention(nn.Module):
                 *words.valid.shape[:2], *x.shape[1:])
         real = words.valid.any(-1).astype(self.dtype)
         count = real.sum(1)[:, None, None, None]
-        # Projected as a mean, so that the sum has the bias once a sentence.
+        # The mean is projected, then scaled by the count, so that the sum includes the bias once per sentence.
         mean = jnp.einsum('bempl,belmc->bpmc', weights, values * real[..., None, None, None]) / count.clip(1)
         return (out(mean) * count[..., 0]).reshape(x.shape)

@@ -1,7 +1,7 @@
 """Video Swin Transformer (Liu et al., CVPR 2022), as SgMg uses it: no temporal stride, four feature maps.
 
-Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, G windows of a clip,
-N tokens of a window.
+Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, G windows per clip,
+N tokens per window.
 """
 import dataclasses
 import itertools
@@ -10,21 +10,23 @@ from typing import Any
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
 from sgmg_jax.models import layers
 from sgmg_jax.models.chunks import by_chunks
 from sgmg_jax.sharding import batch_local
+from sgmg_jax.types import ArrayLike
 
 WINDOW = (8, 7, 7)
 PATCH = 4
 NORM_EPSILON = 1e-5
-SEPARATION = -100.0  # added to the logits of tokens that only the shift brought together
+SEPARATION = -100.0  # added to the logits of token pairs that share a window only because of the shift
 
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Widths and depths: channels of the first stage (doubled at each), blocks and heads of each stage."""
+    """Widths and depths: channels of the first stage (doubled at each next one), blocks and heads of each stage."""
     channels: int
     depths: tuple[int, ...]
     heads: tuple[int, ...]
@@ -34,16 +36,16 @@ SIZES = {
     'tiny': Size(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     'small': Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     'base': Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    'demo': Size(32, (1, 1, 1, 1), (1, 2, 4, 8)),  # for small pictures on a CPU
+    'demo': Size(32, (1, 1, 1, 1), (1, 2, 4, 8)),  # for small images on a CPU
 }
 
 
 class VideoSwin(nn.Module):
-    """Frames [B T H W 3] -> four maps [B T h w C], strides 4, 8, 16, 32, C doubling each time.
+    """Frames -> four maps of strides 4, 8, 16, 32, with C, 2C, 4C, 8C channels.
 
     Attributes:
       size: widths and depths.
-      drop_path: stochastic depth of the last block, growing linearly from 0 (per clip).
+      drop_path: stochastic depth rate of the last block, growing linearly from 0 at the first; drops whole clips.
       remat: keep only the blocks' inputs for the backward pass.
       dtype: of the activations.
     """
@@ -53,12 +55,13 @@ class VideoSwin(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frames, real_frames=None, train=False):
-        """real_frames [B T] bool: False for frames added to fill the clip in time.
+    def __call__(self, frames: Float[ArrayLike, 'B T H W 3'], real_frames: Bool[ArrayLike, 'B T'] | None = None,
+                 train: bool = False) -> list[Float[Array, 'B T _h _w _C']]:
+        """real_frames: False for frames that pad the clip in time.
 
-        The clip is then computed as if they were not there, if T is the next multiple of 8 (or at
-        most 8): longer clips are filled to whole windows anyway, with tokens that are zero after
-        the first norm; shorter ones fit in one window, where added tokens are left out as keys.
+        These do not affect the real ones if the clip is padded to the next multiple of 8 frames, or to at most 8.
+        Longer clips are padded to whole windows anyway, with tokens that are zero after the first norm; shorter ones
+        fit in one window, where padded tokens are masked as keys.
         """
         size = self.size
         rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
@@ -79,11 +82,11 @@ class VideoSwin(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """[B T h w C] -> [B T ceil(h/2) ceil(w/2) 2C]."""
+    """Halves the resolution (rounded up) and doubles the channels."""
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[ArrayLike, 'B T h w C']) -> Float[Array, 'B T (h+1)//2 (w+1)//2 2*C']:
         x = _pad_to_multiple(x, (1, 2, 2))
         x = jnp.concatenate([x[:, :, row::2, column::2] for column in (0, 1) for row in (0, 1)], axis=-1)
         x = _layer_norm(self.dtype, 'norm')(x)
@@ -92,16 +95,17 @@ class PatchMerging(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention in 3-D windows, then an MLP; every second block shifts its windows by half. [B T h w C]."""
+    """Attention in 3-D windows, then an MLP; every second block shifts its windows by half their size."""
     heads: int
     shifted: bool
     drop_path: float
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, real_frames, train):
+    def __call__(self, x: Float[ArrayLike, 'B T h w C'], real_frames: Bool[ArrayLike, 'B T'] | None,
+                 train: bool) -> Float[Array, 'B T h w C']:
         shape, channels = x.shape[1:4], x.shape[-1]
-        # Where the map is no larger than the window, the window is the map, and is not shifted.
+        # Along axes where the map is no larger than the window, the window is the map and is not shifted.
         window = tuple(min(n, w) for n, w in zip(shape, WINDOW))
         shift = tuple(w // 2 if self.shifted and n > w else 0 for n, w in zip(shape, WINDOW))
         drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
@@ -117,7 +121,7 @@ class Block(nn.Module):
         regions = _regions(padded, window, shift) if any(shift) else None
         y = jnp.roll(y, [-s for s in shift], axis=(1, 2, 3))
         y = WindowAttention(self.heads, dtype=self.dtype, name='attention')(
-            _partition(y, window), window, regions, absent_keys)
+            _partition(y, window), regions, absent_keys)
         y = _unpartition(y, padded, window)
         y = jnp.roll(y, shift, axis=(1, 2, 3))[:, :shape[0], :shape[1], :shape[2]]
         x = x + drop_path(y)
@@ -132,13 +136,14 @@ class Block(nn.Module):
 
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows with a relative position bias. [B G N C] -> [B G N C]."""
+    """Self-attention within windows with a relative position bias."""
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x, window, regions=None, absent_keys=None):
-        """regions [G N] int: tokens attend within one region; absent_keys [B N] bool: never attended to."""
+    def __call__(self, x: Float[ArrayLike, 'B G N C'], regions: Int[ArrayLike, 'G N'] | None = None,
+                 absent_keys: Bool[ArrayLike, 'B N'] | None = None) -> Float[Array, 'B G N C']:
+        """regions: tokens attend only within their region; absent_keys: tokens that are never attended to."""
         *lead, tokens, channels = x.shape
         width = channels // self.heads
         qkv = layers.dense(3 * channels, channels, dtype=self.dtype, name='qkv')(x)
@@ -164,7 +169,7 @@ class WindowAttention(nn.Module):
             return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions)), 0, 1)
 
         if jax.default_backend() == 'cpu':
-            # One window's logits stay in the cache: half the time of all at once, and nearly no memory.
+            # One window's logits fit in the CPU cache: half the time of all at once, and nearly no memory.
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
             out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
@@ -177,7 +182,7 @@ def _layer_norm(dtype, name):
 
 
 def _pad_to_multiple(x, multiples):
-    """Zeros at the end of the three axes after the first."""
+    """Pads T, h and w with zeros at the end."""
     pads = [(0, -n % m) for n, m in zip(x.shape[1:4], multiples)]
     return jnp.pad(x, [(0, 0), *pads, (0, 0)]) if any(p for _, p in pads) else x
 
@@ -199,7 +204,7 @@ def _unpartition(x, shape, window):
 
 
 def _regions(shape, window, shift):
-    """[G N] int: which of the parts that the shift joins in a window each token comes from."""
+    """[G N] int: which of the regions that the shift brings together in a window each token comes from."""
     axes = []
     for n, w, s in zip(shape, window, shift):
         bounds = [n] if s == 0 else [n - w, n - s, n]
@@ -209,10 +214,10 @@ def _regions(shape, window, shift):
     return _partition(labels[None, ..., None], window)[0, :, :, 0]
 
 
-def relative_position_index():
-    """[N N] row of the bias table for two tokens of a full window, time-major.
+def relative_position_index() -> Int[np.ndarray, 'N N']:
+    """Row of the bias table for each pair of tokens of a full window, time-major.
 
-    A smaller window takes the top-left corner of it. For a cut in height or width these are not
+    A smaller window takes the top-left corner of it. If it is smaller in height or width, these are not
     its own offsets, but the released weights were trained so.
     """
     tokens = np.array(list(itertools.product(*map(range, WINDOW))))

@@ -1,17 +1,20 @@
 """Boxes: centre and size (cx, cy, w, h) or corners (x1, y1, x2, y2), as fractions of the frame."""
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from sgmg_jax.types import ArrayLike
 
 
-def to_corners(boxes):
-    """(cx, cy, w, h) [... 4] -> (x1, y1, x2, y2) [... 4]."""
+def to_corners(boxes: Float[ArrayLike, '... 4']) -> Float[Array, '... 4']:
+    """(cx, cy, w, h) -> (x1, y1, x2, y2)."""
     centre, size = boxes[..., :2], boxes[..., 2:]
     return jnp.concatenate([centre - size / 2, centre + size / 2], axis=-1)
 
 
-def generalised_iou(a, b):
-    """Generalised IoU of boxes by corners a, b [... 4] -> [...] in [-1, 1].
+def generalised_iou(a: Float[ArrayLike, '*#batch 4'], b: Float[ArrayLike, '*#batch 4']) -> Float[Array, '...']:
+    """Generalised IoU in [-1, 1] of boxes given by their corners; leading axes broadcast.
 
-    Both quotients are kept finite by 1e-6, as in the released SgMg: two empty boxes at one point give 1.
+    1e-6 keeps both quotients finite, as in the released SgMg: two empty boxes at the same point give 1.
     """
     def area(low, high):
         return jnp.prod(jnp.maximum(high - low, 0), axis=-1)

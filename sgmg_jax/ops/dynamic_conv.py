@@ -3,44 +3,51 @@
 Axis letters: N sentences, T frames, Q queries, h w a feature map, C channels, P the 16
 positions of a 4x4 patch (row by row).
 """
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 import numpy as np
+
+from sgmg_jax.types import ArrayLike
 
 PATCH = 4
 P = PATCH * PATCH
 STRIDE = 8  # of the mask features, in pixels
 
 
-def kernel_size(channels, layers):
-    """Numbers in pointwise layers of so many channels each, the first of which takes `channels` and 2 coordinates."""
+def kernel_size(channels: int, layers: Sequence[int]) -> int:
+    """Number of weights and biases of pointwise layers with these widths, whose input is `channels` and 2 coordinates.
+    """
     widths = [channels + 2, *layers]
     return sum(inputs * outputs + outputs for inputs, outputs in zip(widths, layers))
 
 
-def relative_coordinates(points, image_size, feature_size, stride=STRIDE):
-    """Pixels from every cell's centre to the query's reference point.
+def relative_coordinates(points: Float[ArrayLike, 'N T Q 2'], image_size: Int[ArrayLike, 'N 2'],
+                         feature_size: Sequence[int], stride: int = STRIDE) -> Float[Array, 'N T Q h w 2']:
+    """Offset (x, y) in pixels from every cell's centre to the query's reference point.
 
-    points [N T Q 2] (x, y) in [0, 1]; image_size [N 2] (height, width) without padding
-    -> [N T Q h w 2] (x, y) = point - cell centre, in pixels, not normalised.
+    points: (x, y) in [0, 1]; image_size: (height, width) without padding; feature_size: (h, w).
     """
     h, w = feature_size
-    points = points * image_size[:, None, None, ::-1].astype(jnp.float32)
+    points = jnp.asarray(points) * jnp.asarray(image_size)[:, None, None, ::-1].astype(jnp.float32)
     y, x = (jnp.arange(n, dtype=jnp.float32) * stride + stride // 2 for n in (h, w))
     cells = jnp.stack(jnp.broadcast_arrays(x[None, :], y[:, None]), axis=-1)
     return points[:, :, :, None, None] - cells
 
 
-def patch_convolution(features, coordinates, kernels, layers=(P, P)):
-    """Pointwise layers of so many channels each, with a ReLU between.
+def patch_convolution(features: Float[ArrayLike, 'N T h w C'], coordinates: Float[ArrayLike, 'N T Q h w 2'] | None,
+                      kernels: Float[ArrayLike, 'N T Q _'],
+                      layers: Sequence[int] = (P, P)) -> Float[Array, 'N T Q h w {layers[-1]}']:
+    """Pointwise layers with these widths and a ReLU between.
 
-    features [N T h w C]; coordinates [N T Q h w 2] or None; kernels [N T Q kernel_size(C, layers)], the layers'
-    weights [out in] one after the other and then their biases, the first with weights for the two coordinates after
-    those for C -> [N T Q h w layers[-1]].
+    kernels: kernel_size(C, layers) numbers per query: the layers' weights [out in], concatenated, then their biases.
+    The first layer's weights for the two coordinates follow those for the C channels.
 
-    An einsum and not a grouped convolution: XLA gives wrong values for the latter when the batch
-    is sharded. The coordinates have weights of their own, so they are never joined to C channels
-    for every query.
+    An einsum, not a grouped convolution: XLA computes wrong values for the latter when the batch
+    is sharded. The coordinates are multiplied by their weights separately, so they need not be
+    concatenated to the features for every query.
     """
     channels = features.shape[-1]
     widths = [channels + 2, *layers]
@@ -57,8 +64,8 @@ def patch_convolution(features, coordinates, kernels, layers=(P, P)):
     return x
 
 
-def pixel_shuffle(patches):
-    """patches [... h w P] -> [... 4h 4w]: position 4 dy + dx of cell (i, j) goes to (4i + dy, 4j + dx)."""
+def pixel_shuffle(patches: Float[ArrayLike, '*batch h w 16']) -> Float[Array, '*batch 4*h 4*w']:
+    """Moves position 4 dy + dx of cell (i, j) to pixel (4i + dy, 4j + dx)."""
     *lead, h, w, _ = patches.shape
     x = patches.reshape(*lead, h, w, PATCH, PATCH)
     return jnp.swapaxes(x, -3, -2).reshape(*lead, h * PATCH, w * PATCH)

@@ -1,15 +1,17 @@
-"""Golden cases of the authors' PyTorch release, run through our model by way of the weight converter.
+"""Runs golden cases of the authors' PyTorch release through our model, with weights from the weight converter.
 
-A case is NAME.npz with arrays `in/...`, `out/...`, `grad/...`, and NAME.json, which says what they mean;
-NAME_gradnorms.json may hold the norm of every parameter's gradient, NAME_stages_*.npz what the model of case
-NAME computes on the way. Weights are not stored: they follow from the official tensors' names and a seed.
-Arrays are compared under the release's names, in its layouts: sgmg.py has SgMg's, soc.py SOC's.
+A case is NAME.npz with arrays `in/...`, `out/...`, `grad/...`, and NAME.json, which describes them.
+NAME_gradnorms.json may hold the norm of every parameter's gradient, NAME_stages_*.npz the intermediate results of
+case NAME. Weights are not stored: they are generated from the official tensors' names and a seed. Arrays are
+compared under the release's names, in its layouts: sgmg.py has SgMg's, soc.py SOC's.
 """
+from collections.abc import Callable, Collection, Iterable, Iterator
 import fnmatch
+import os
 import pathlib
 import re
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,14 +19,15 @@ import numpy as np
 from sgmg_jax import files
 from sgmg_jax.parity import cases, sgmg, soc
 
-ABSOLUTE = 1e-4  # of outputs
-RELATIVE = 1e-3  # of losses, norms and gradients
-ROUNDING = 1e-6  # of the largest gradient: one that is zero but for rounding
-SUMS = 1e-9  # of the sums in a fill check, which are float64
+# Tolerances.
+ABSOLUTE = 1e-4  # for outputs
+RELATIVE = 1e-3  # for losses, norms and gradients
+ROUNDING = 1e-6  # relative to the largest gradient, for gradients that are zero up to rounding
+SUMS = 1e-9  # for the sums in a fill check, which are float64
 
 
 class Row(NamedTuple):
-    """One array compared; errors are the largest of its entries."""
+    """One compared array; errors are the largest over its entries."""
     case: str
     name: str
     ok: bool
@@ -32,7 +35,7 @@ class Row(NamedTuple):
     error: float = np.nan
     relative: float = np.nan  # to the largest expected value
     tolerance: float = np.nan
-    floors: float = np.nan  # as a multiple of the release's own error, float32 against float64
+    floors: float = np.nan  # the error, divided by the release's own of float32 against float64
     remark: str = ''
 
     def __str__(self):
@@ -42,24 +45,24 @@ class Row(NamedTuple):
                                          floors, '  ok' if self.ok else '  FAILED', self.remark]).rstrip())
 
 
-def run(paths) -> bool:
-    """Compares every case with the release and prints a line an array.
+def run(paths: Iterable[str | os.PathLike]) -> bool:
+    """Compares every case with the release and prints one line per array.
 
-    Tolerances (facts of SgMg, section 14): 1e-4 for outputs (of the matching cost: of its largest value, if that
-    is above 1); 1e-3 of the value for losses and gradient norms, of the largest value for gradients; none for
-    integers and booleans. A gradient that is zero but for rounding is held to 1e-6 of the case's largest.
+    Tolerances (facts of SgMg, section 14): 1e-4 for outputs (for the matching cost, relative to its largest value if
+    that exceeds 1); 1e-3 relative to the value for losses and gradient norms, to the largest value for gradients; 0
+    for integers and booleans. For a gradient that is zero up to rounding: 1e-6 of the case's largest gradient.
 
     Args:
-      paths: files (a case's npz or JSON, a fill_check_*.json) and folders, of which every case is taken.
+      paths: files (a case's npz or JSON, a fill_check_*.json) and folders, with all cases in them.
 
     Returns:
-      whether all holds: every `out/` and `grad/` array, every norm, the best query of an evaluation and every
-      tensor of a fill check was compared and is within its tolerance. What cannot be compared is a failing line.
+      whether everything passes: every `out/` and `grad/` array, every norm, the best query of an evaluation and every
+      tensor of a fill check was compared and is within its tolerance. An array that cannot be compared fails.
 
     Raises:
-      FileNotFoundError: a path is not there, or a folder has no case.
+      FileNotFoundError: a path does not exist, or a folder has no case.
     """
-    groups = {}
+    groups: dict[pathlib.Path, list[pathlib.Path]] = {}
     for path in _find(paths):
         groups.setdefault(path.with_name(path.stem.partition('_stages_')[0] + path.suffix), []).append(path)
     rows = []
@@ -84,9 +87,9 @@ def _summary(name, rows, seconds):
     return '; '.join([*parts, f'{seconds:.0f} s'])
 
 
-def _find(paths):
-    """The npz of every case, and the fill checks, each once."""
-    found = []
+def _find(paths: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
+    """The npz of every case, and the fill checks, without duplicates."""
+    found: list[pathlib.Path] = []
     for path in map(pathlib.Path, paths):
         if not path.exists():
             raise FileNotFoundError(f'{path}: there is no such file or folder')
@@ -94,7 +97,7 @@ def _find(paths):
             is_fill = path.stem.startswith('fill_check_')
             found.append(path if is_fill or path.suffix != '.json' else path.with_suffix('.npz'))
             continue
-        # A JSON without its npz is a case as well: one that fails.
+        # A JSON without its npz is also a case: one that fails.
         described = {x.with_name(x.stem.removesuffix('_gradnorms') + '.npz') for x in path.glob('*.json')}
         there = {*path.glob('*.npz'), *path.glob('fill_check_*.json'), *(x for x in described if _comparison(x.stem))}
         if not there:
@@ -103,18 +106,19 @@ def _find(paths):
     return list(dict.fromkeys(found))
 
 
-def _comparison(name, arrays=(), meaning=None):
-    """Some kinds of cases are there of both systems, under the same names."""
-    of_soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
-    for table in sorted((sgmg, soc), key=lambda table: (table is soc) != of_soc):
-        for kind, compare in table.COMPARISONS.items():
-            if fnmatch.fnmatchcase(name, kind):
-                return compare
+def _comparison(name: str, arrays: Collection[str] = (),
+                meaning: cases.Meaning | None = None) -> Callable[..., cases.Results] | None:
+    """Both systems have cases of some kinds, with the same names."""
+    is_soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
+    first, second = (soc, sgmg) if is_soc else (sgmg, soc)
+    for kind, compare in (*first.COMPARISONS.items(), *second.COMPARISONS.items()):
+        if fnmatch.fnmatchcase(name, kind):
+            return compare
     return None
 
 
 def _compare(base, members):
-    """Rows of the case `base` and of its stages, as far as they are in `members`; its model runs once for all."""
+    """Rows of those of the case `base` and its stages that are in `members`; the model runs once for all."""
     try:
         if base.suffix == '.json':
             return _check_fill(base)
@@ -128,21 +132,21 @@ def _compare(base, members):
         ours = compare(everything, meaning)
         return [row for path in members for row in _rows(path, *read[path], ours)]
     except Exception as error:  # one broken case must not hide the others
-        what = f'{error} is missing' if isinstance(error, KeyError) else f'{type(error).__name__}: {error}'
-        return [Row(path.stem, '-', False, remark=' '.join(f'{base}: {what}'.split())) for path in members]
+        reason = f'{error} is missing' if isinstance(error, KeyError) else f'{type(error).__name__}: {error}'
+        return [Row(path.stem, '-', False, remark=' '.join(f'{base}: {reason}'.split())) for path in members]
 
 
-def _rows(path, arrays, meaning, ours):
-    expected = {name: None for name in meaning.get('arrays', {})} | arrays
+def _rows(path: pathlib.Path, arrays: cases.Arrays, meaning: cases.Meaning, ours: cases.Results) -> Iterator[Row]:
+    expected: dict[str, Any] = {name: None for name in meaning.get('arrays', {})} | arrays
     expected = {name: x for name, x in expected.items() if not name.startswith('in/')}
     noise = {name: x['max_abs_diff_fp32_vs_fp64'] for name, x in meaning.get('noise_floor', {}).items()}
     if 'best_query' in meaning:
         expected['best_query'] = np.array(meaning['best_query'])
-    norms = path.with_name(f'{path.stem}_gradnorms.json')
-    if norms.exists():
-        norms = cases.read_json(norms)
+    norms_path = path.with_name(f'{path.stem}_gradnorms.json')
+    if norms_path.exists():
+        norms = cases.read_json(norms_path)
         if 'norms_fp32' not in norms:
-            raise ValueError(f'{path.stem}_gradnorms.json: norms_fp32 is missing')
+            raise ValueError(f'{norms_path.name}: norms_fp32 is missing')
         expected |= {f'norm/{name}': np.array(x) for name, x in norms['norms_fp32'].items()}
         noise |= {f'norm/{name}': abs(norms['norms_fp32'][name] - x) for name, x in norms.get('norms_fp64', {}).items()}
     if not expected:
@@ -156,16 +160,16 @@ def _rows(path, arrays, meaning, ours):
     for name, x in expected.items():
         row = Row(path.stem, name, False, np.shape(x))
         if x is None:
-            yield row._replace(remark='the JSON lists it, the npz does not have it')
+            yield row._replace(remark='listed in the JSON but not in the npz')
         elif name not in ours:
-            yield row._replace(remark='this tool does not know what to compare it with')
+            yield row._replace(remark='this tool has nothing to compare it with')
         elif np.shape(ours[name]) != x.shape:
-            yield row._replace(remark=f'ours is {np.shape(ours[name])}')
+            yield row._replace(remark=f'our shape is {np.shape(ours[name])}')
         else:
             scale, floor = _largest(x), noise.get(name.removeprefix('out/'), np.nan)
             error = _largest(np.asarray(ours[name], np.float64) - x)
             tolerance = _tolerance(name, x.dtype, scale, floor, gradients.get(name.partition('/')[0], 0.0))
-            floor = max(floor, 2 ** -24 * scale)  # float32 cannot store less
+            floor = max(floor, 2 ** -24 * scale)  # float32's resolution
             yield row._replace(ok=bool(error <= tolerance), error=error, tolerance=tolerance,
                                relative=error / scale if scale else np.nan, floors=error / floor if floor else np.nan,
                                remark='' if error == error else 'not a number')
@@ -187,15 +191,15 @@ def _tolerance(name, dtype, scale, floor, largest_gradient):
 
 
 def _check_fill(path):
-    """Rows of a fill_check JSON: name -> first three values, sum, sum of absolute values."""
+    """Rows of a fill_check JSON, which maps names to the first three values, the sum and the sum of absolute values."""
     check = cases.read_json(path)
     last = path.stem.rpartition('_')[2]
     manifests = [cases.read_json(x) for x in path.parent.glob(f'manifest_*_{last}.json')]
     manifests = [x for x in manifests if set(check['tensors']) <= set(x)]
     seed = re.search(r'fill seed (\d+)', check['what'])
     if len(manifests) != 1 or not seed:
-        raise ValueError(f'{len(manifests)} files manifest_*_{last}.json beside it have the shapes of its tensors, '
-                         'one must; and its field what must say "fill seed" and a number')
+        raise ValueError(f'{len(manifests)} files manifest_*_{last}.json in its folder have the shapes of its tensors: '
+                         'exactly 1 must; and its field what must contain "fill seed" and a number')
     spreads = cases.SOC_SPREADS if any(name.startswith('voc.') for name in check['tensors']) else cases.SPREADS
     rows = []
     for name, (values, *sums) in check['tensors'].items():

@@ -1,10 +1,11 @@
-"""What our SgMg gives for a golden case of the authors' release, under the release's names and in its layouts.
+"""Our SgMg's results for golden cases of the authors' release, under the release's names and in its layouts.
 
-A comparison takes a case's arrays and its JSON and returns every `out/`, `grad/` and `norm/` array it knows.
+A comparison takes a case's arrays and its JSON and returns every `out/`, `grad/` and `norm/` array it can compute.
 
 Axis letters: B clips, T frames, h w a feature map, C channels, Q queries, D decoder layers,
-K chosen queries or layers.
+K selected queries or layers.
 """
+from collections.abc import Callable
 import functools
 import re
 
@@ -19,8 +20,9 @@ from sgmg_jax.losses import sgmg as losses
 from sgmg_jax.models import deformable_transformer, mask_optimizer, roberta, sgmg, spectral_fusion, video_swin
 from sgmg_jax.ops import dynamic_conv, positions, queries, resize
 from sgmg_jax.parity import cases
+from sgmg_jax.parity.cases import Arrays, Meaning, Results
 
-MODEL = {
+MODEL: cases.Settings = {
     'hidden_dim': 'hidden', 'mask_dim': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',
     'dec_layers': 'decoder_layers', 'num_queries': 'queries', 'num_feature_levels': 'levels', 'nheads': 'heads',
     'enc_n_points': 'points', 'dec_n_points': 'points', 'with_box_refine': 'box_refinement',
@@ -30,12 +32,12 @@ MODEL = {
 def _whole_model(meaning):
     """The case's model and its parameters."""
     encoders, overrides = cases.encoders(meaning)
-    model = sgmg.SgMg(*encoders, dropout=0, text_dropout=0, drop_path=0,
+    model = sgmg.SgMg(*encoders, dropout=0.0, text_dropout=0.0, drop_path=0.0,
                       **cases.settings(overrides, 'config_overrides', *MODEL))
     return model, cases.parameters(systems.parameter_shapes(model), meaning)
 
 
-def compare_resize(arrays, _):
+def compare_resize(arrays: Arrays, _: Meaning) -> Results:
     ours = {}
     for name in (x.removeprefix('out/') for x in arrays if x.startswith('out/')):
         size = arrays[f'out/{name}'].shape[-2:]
@@ -47,13 +49,13 @@ def compare_resize(arrays, _):
     return cases.named('out', ours)
 
 
-def compare_positions(arrays, _):
+def compare_positions(arrays: Arrays, _: Meaning) -> Results:
     maps, words = (jnp.asarray(~arrays[f'in/{name}']) for name in ('mask2d', 'mask1d'))
     return {'out/pos2d': cases.first(positions.sine_2d(maps, arrays['out/pos2d'].shape[1])),
             'out/pos1d': np.swapaxes(positions.sine_1d(words, arrays['out/pos1d'].shape[1]), 1, 2)}
 
 
-def compare_patch_kernels(arrays, _):
+def compare_patch_kernels(arrays: Arrays, _: Meaning) -> Results:
     features = cases.last(arrays['in/mask_features'])
     b, t, h, w, _ = features.shape
     kernels, points = (arrays[f'in/{name}'].reshape(b, t, -1, arrays[f'in/{name}'].shape[-1])
@@ -70,27 +72,27 @@ def compare_patch_kernels(arrays, _):
     return {name: x.reshape(arrays[name].shape) for name, x in ours.items()} | {'out/masks_shuffled': shuffled}
 
 
-def compare_roberta(arrays, meaning):
+def compare_roberta(arrays: Arrays, meaning: Meaning) -> Results:
     module = roberta.Roberta(roberta.Size(**cases.settings(meaning['config'], 'config', *cases.ROBERTA)))
     parameters, apply = cases.component('text_backbone', module, meaning, cases.text(arrays))
     words, sentence = compilation.jit(apply)(parameters, cases.text(arrays))
     return {'out/last_hidden_state': words, 'out/pooler_output': sentence}
 
 
-def compare_video_swin(arrays, meaning):
+def compare_video_swin(arrays: Arrays, meaning: Meaning) -> Results:
     same = re.match(r'as (comp_swin\w+)', str(meaning['weights']['names']))
     if 'config' not in meaning and same:
-        meaning = meaning | {'config': cases.read(meaning['folder'] / f'{same[1]}.npz')[1]['config']}
+        meaning = {**meaning, 'config': cases.read(meaning['folder'] / f'{same[1]}.npz')[1]['config']}
     size = video_swin.Size(**cases.settings(meaning['config'], 'config', *cases.SWIN))
-    module = video_swin.VideoSwin(size, drop_path=0)
+    module = video_swin.VideoSwin(size, drop_path=0.0)
     frames = cases.last(arrays['in/x'])
-    length = re.search(r'_T(\d+)', meaning['case'])  # nothing else tells clips apart
+    length = re.search(r'_T(\d+)', meaning['case'])  # nothing else gives a clip's length
     frames = frames.reshape(-1, int(length[1]) if length else len(frames), *frames.shape[1:])
     parameters, apply = cases.component('video_encoder', module, meaning, frames)
     return {f'out/feat{i}': cases.first(x) for i, x in enumerate(compilation.jit(apply)(parameters, frames))}
 
 
-def compare_spectrum(arrays, meaning):
+def compare_spectrum(arrays: Arrays, meaning: Meaning) -> Results:
     module = spectral_fusion.SpectrumAugmentation()
     levels = [cases.last(arrays[f'in/x{i}']) for i in range(cases.count(arrays, 'in/x{}'))]
     filters = spectral_fusion.spectrum_filters([x.shape[1:3] for x in levels])
@@ -117,7 +119,7 @@ def compare_spectrum(arrays, meaning):
     return named | gradients | {f'grad/x{i}': cases.first(x) for i, x in enumerate(to_levels)}
 
 
-def compare_word_attention(arrays, meaning):
+def compare_word_attention(arrays: Arrays, meaning: Meaning) -> Results:
     pixels = arrays['in/visual'].transpose(3, 0, 1, 2, 4)  # T h w B C -> B T h w C
     words, valid = arrays['in/text'].swapaxes(0, 1), ~arrays['in/text_mask']
     where = positions.sine_1d(jnp.asarray(valid), words.shape[-1])
@@ -126,7 +128,7 @@ def compare_word_attention(arrays, meaning):
         return spectral_fusion.Words(*(x[:, None] for x in (words, where, valid)))
 
     parameters, apply = cases.component('word_attention', spectral_fusion.WordFusion(cases.HEADS), meaning, pixels,
-                                   one_sentence(words))
+                                        one_sentence(words))
     out, _, gradients, (to_pixels, to_words) = cases.with_gradients(
         lambda p, pixels, words: (apply(p, pixels, one_sentence(words)), None),
         arrays['in/cot'].swapaxes(0, 1).reshape(pixels.shape), parameters, pixels, words)
@@ -135,7 +137,7 @@ def compare_word_attention(arrays, meaning):
         'grad/visual': to_pixels.transpose(1, 2, 3, 0, 4), 'grad/text': to_words.swapaxes(0, 1)}
 
 
-def compare_deformable_attention(arrays, meaning):
+def compare_deformable_attention(arrays: Arrays, meaning: Meaning) -> Results:
     heads, points = (arrays['out/sampling_locations'].shape[axis] for axis in (2, 4))
     module = deformable_transformer.DeformableAttention(heads, points, jnp.float32)
     at = next(iter(convert.place(next(iter(meaning['weights']['names'])), np.zeros(1)))).rsplit('/', 2)[0]
@@ -154,7 +156,7 @@ def compare_deformable_attention(arrays, meaning):
         'out/out': out, 'out/sampling_locations': locations, 'out/attention_weights': weights}
 
 
-def compare_transformer(arrays, meaning):
+def compare_transformer(arrays: Arrays, meaning: Meaning) -> Results:
     names = meaning['weights']['names']
     levels = [cases.last(arrays[f'in/src{i}']) for i in range(cases.count(arrays, 'in/src{}'))]
     valid = [jnp.asarray(~arrays[f'in/mask{i}']) for i in range(len(levels))]
@@ -185,11 +187,11 @@ def compare_transformer(arrays, meaning):
     return cases.named('out', ours)
 
 
-def compare_mask_optimizer(arrays, meaning):
+def compare_mask_optimizer(arrays: Arrays, meaning: Meaning) -> Results:
     names = 'pred_masks', 'feat8', 'feat4'
     masks, *features = (cases.last(arrays[f'in/{name}']) for name in names)
     parameters, apply = cases.component('mask_optimizer', mask_optimizer.MaskOptimizer(), meaning, masks[:, None],
-                                   *features)
+                                        *features)
 
     def refine(parameters, masks, *features):
         out = apply(parameters, masks[:, None], *features)[:, 0]
@@ -201,7 +203,7 @@ def compare_mask_optimizer(arrays, meaning):
         'out/out': cases.first(out), 'out/shuffled': shuffled}
 
 
-def compare_criterion(arrays, _):
+def compare_criterion(arrays: Arrays, _: Meaning) -> Results:
     targets = _targets(arrays, arrays['in/masks_full'].shape[-2:])
 
     def total(_, scores, boxes, low, full):
@@ -209,7 +211,7 @@ def compare_criterion(arrays, _):
         patches = low.reshape(*lead, height // 4, 4, width // 4, 4).swapaxes(-2, -3)
         proposals = types.Proposals(scores[..., 0], boxes, patches.reshape(*lead, height // 4, width // 4, -1))
         query = matching.match(proposals, targets)
-        chosen = types.Predictions(None, queries.take_query(boxes, query), full)
+        chosen = types.Predictions(*(queries.take_query(x, query) for x in (proposals.scores, boxes)), full)
         named = losses.loss_terms(proposals, query, chosen, queries.take_query(low, query), targets)
         value, _ = terms.weighted(named, losses.WEIGHTS)
         cost = matching.matching_cost(proposals, targets)
@@ -244,8 +246,8 @@ RECORDED = ('video_encoder', 'encode_text', 'transformer/encode', 'transformer/d
             'mask_optimizer')
 
 
-def compare_evaluation(arrays, meaning, every_query=False):
-    """every_query: all are refined, as for A2D-Sentences, and not only the best (facts of SgMg, section 9)."""
+def compare_evaluation(arrays: Arrays, meaning: Meaning, every_query: bool = False) -> Results:
+    """every_query: refine all queries, as for A2D-Sentences, not only the best (facts of SgMg, section 9)."""
     model, parameters = _whole_model(meaning)
 
     def pick(x, query=None):
@@ -257,7 +259,7 @@ def compare_evaluation(arrays, meaning, every_query=False):
             return module(clip, text, queries.best_query)
         video = module.encode_video(clip)
         proposals = module.segment(video, module.encode_text(text))
-        chosen = [pick(x) for x in (proposals.scores, proposals.boxes, proposals.patch_masks)]
+        chosen = [pick(x) for x in (proposals.scores, proposals.boxes, proposals.mask_logits)]
         return proposals, queries.best_query(proposals), types.Predictions(
             *chosen[:2], module.optimize(chosen[2], video))
 
@@ -271,14 +273,14 @@ def compare_evaluation(arrays, meaning, every_query=False):
     ours = {'pred_logits': chosen.scores[..., None], 'pred_boxes': chosen.boxes, 'pred_masks': chosen.masks}
     points = calls['transformer/decode'][1][2].reshape(*proposals.boxes.shape[:-1], 2)
     if len(points) > 1:
-        ours['reference_points'] = pick(points[:-1], query)  # the release gives those of the last layer but one
+        ours['reference_points'] = pick(points[:-1], query)  # the release returns those of the second-last layer
     ours = {name: np.moveaxis(x, 0, 2) for name, x in ours.items()}
     ours['all_query_logits'] = proposals.scores[-1][..., None]
     return {'best_query': query[0]} | cases.named('out', ours | _stages(calls, clip, arrays))
 
 
-def compare_training(arrays, meaning):
-    """Every dropout is 0 and the text encoder frozen (facts of SgMg, section 10)."""
+def compare_training(arrays: Arrays, meaning: Meaning) -> Results:
+    """All dropouts are 0 and the text encoder is frozen (facts of SgMg, section 10)."""
     model, parameters = _whole_model(meaning)
     clip = cases.clip(arrays, multiple=32)
     frozen = {'text_backbone': parameters.pop('text_backbone')}
@@ -289,7 +291,7 @@ def compare_training(arrays, meaning):
                                   lambda proposals: matching.match(proposals, targets), train=True)
         proposals, query, chosen = outputs
         value, named = losses.loss(outputs, targets)
-        low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.patch_masks, query)[-1])
+        low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.mask_logits, query)[-1])
         ours = {'total': value, 'matched_query': query, 'cost': matching.matching_cost(proposals, targets),
                 'pred_masks': chosen.masks[-1], 'pred_masks_low': low}
         for i, (scores, boxes) in enumerate(zip(proposals.scores, proposals.boxes)):
@@ -308,7 +310,7 @@ def _stages(calls, clip, arrays):
     return cases.stages(calls, clip, arrays) | {'mso_in': cases.first(patches[:, 0])}
 
 
-COMPARISONS = {  # by the case's name
+COMPARISONS: dict[str, Callable[..., Results]] = {  # by the case's name
     'comp_cpk*': compare_patch_kernels,
     'comp_criterion*': compare_criterion,
     'comp_fusion*': compare_word_attention,

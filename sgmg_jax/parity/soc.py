@@ -1,10 +1,11 @@
-"""What our SOC gives for a golden case of the authors' release; sgmg.py has SgMg's, cases.py what both need.
+"""Our SOC's results for golden cases of the authors' release; sgmg.py has SgMg's, cases.py the shared helpers.
 
-The release puts time before clips, [T B ...], and lays clips of several frames wrongly one beside the other before
-they meet in the object cluster (facts of SOC, 5.5): so do the comparisons, but for what the cases call unmixed.
+The release puts time before clips, [T B ...], and mixes up clips of several frames before the object cluster (facts
+of SOC, 5.5). The comparisons reproduce that, except for arrays that the cases call unmixed.
 
 Axis letters: B clips, T frames, h w a feature map, C channels, Q queries, D decoder layers, M trajectories of a clip.
 """
+from collections.abc import Callable
 import contextlib
 
 from flax import linen as nn
@@ -20,10 +21,11 @@ from sgmg_jax.models import mask_features, multimodal_fusion, object_cluster, so
 from sgmg_jax.models.spectral_fusion import Words
 from sgmg_jax.ops import dynamic_conv, masks, positions, queries, resize
 from sgmg_jax.parity import cases
+from sgmg_jax.parity.cases import Arrays, Meaning, Results
 
-TRANSFORMER = {'d_model': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',
+TRANSFORMER: cases.Settings = {'d_model': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',
                'dec_layers': 'decoder_layers', 'num_queries': 'queries'}, {}
-CLUSTER = {
+CLUSTER: cases.Settings = {
     'input_dim': 'hidden', 'num_queries': 'queries', 'num_frame_queries': 'queries', 'window_size': 'cluster_window',
     'enc_layers': 'cluster_encoder_layers', 'dec_layers': 'cluster_decoder_layers', 'dim_feedforward': 'cluster_mlp',
     }, {'num_frames': cases.ANY, 'nheads': 8}
@@ -31,11 +33,11 @@ TERMS = {'class': 'cls', 'box': 'bbox', 'giou': 'giou', 'mask': 'sigmoid_focal',
 
 
 def _by_clip(x):
-    """[.. T B ...] -> [.. B T ...] of [D T B Q ...] and back."""
+    """[D T B ...] -> [D B T ...] and back."""
     return jnp.swapaxes(x, 1, 2)
 
 
-def compare_fusion(arrays, meaning):
+def compare_fusion(arrays: Arrays, meaning: Meaning) -> Results:
     pixels_valid, valid = ~arrays['in/visual_mask'], ~arrays['in/text_mask']
     pixels = arrays['in/visual'].swapaxes(0, 1).reshape(*pixels_valid.shape, -1)
     words = arrays['in/text'].swapaxes(0, 1)
@@ -65,16 +67,16 @@ def compare_fusion(arrays, meaning):
 
 
 def _mixed(x):
-    """[D B T ...] as the release lays it out."""
+    """[D B T ...] in the release's mixed order."""
     return jnp.swapaxes(x, 1, 2).reshape(x.shape)
 
 
-def compare_object_cluster(arrays, meaning):
+def compare_object_cluster(arrays: Arrays, meaning: Meaning) -> Results:
     config = meaning['config']
     frame_queries, sentence = (arrays[f'in/{name}'] for name in ('frame_query', 'language_query'))
     module = object_cluster.ObjectCluster(
         config['num_queries'], config['enc_layers'], config['dec_layers'], config['nheads'], config['dim_feedforward'],
-        config['window_size'], dropout=0)
+        config['window_size'], dropout=0.0)
     train = meaning['train']
 
     def inputs(frame_queries, sentence):
@@ -92,7 +94,7 @@ def compare_object_cluster(arrays, meaning):
         'grad/frame_query': to_queries, 'grad/language_query': to_sentence}
 
 
-def compare_feature_pyramid(arrays, meaning):
+def compare_feature_pyramid(arrays: Arrays, meaning: Meaning) -> Results:
     names = 'feat8', 'feat16', 'feat32', 'feat4'
     inputs = [cases.last(arrays[f'in/{name}']) for name in names]
     parameters, apply = cases.component('feature_pyramid', mask_features.FeaturePyramid(), meaning, inputs[:3],
@@ -103,7 +105,7 @@ def compare_feature_pyramid(arrays, meaning):
     return gradients | {'out/out': cases.first(out)}
 
 
-def compare_mask_head(arrays, _):
+def compare_mask_head(arrays: Arrays, _: Meaning) -> Results:
     features = np.moveaxis(arrays['in/mask_features'], 2, -1)
     clips, frames, *size, _ = features.shape
     kernels, points, cotangent = (x.reshape(clips, frames, -1, *x.shape[2:]) for x in (
@@ -120,7 +122,8 @@ def compare_mask_head(arrays, _):
 
 
 def _trajectories(arrays, size):
-    """losses.Trajectories of the case's targets, all clips with as many; masks zero-padded to `size`."""
+    """losses.Trajectories of the case's targets, padded to the same number for all clips; masks zero-padded to `size`.
+    """
     targets = [{name: arrays[f'in/tgt{i}_{name}'] for name in ('masks', 'boxes', 'visible', 'referred', 'label')}
                for i in range(cases.count(arrays, 'in/tgt{}_masks'))]
     most = max(len(x['masks']) for x in targets)
@@ -138,7 +141,7 @@ def _trajectories(arrays, size):
 
 
 def _criterion(scores, boxes, mask_logits, alignment, trajectories):
-    """Loss of the matched queries, its terms, and what the release calls them."""
+    """The loss of the matched queries; and its terms, by the release's names."""
     query, cost = losses.match_trajectories(scores, boxes, mask_logits, trajectories)
     named = losses.loss_terms(scores, boxes, mask_logits, alignment, query, trajectories)
     total, logged = terms.weighted(named, losses.WEIGHTS['released'])
@@ -151,7 +154,7 @@ def _criterion(scores, boxes, mask_logits, alignment, trajectories):
     return total, ours
 
 
-def compare_criterion(arrays, _):
+def compare_criterion(arrays: Arrays, _: Meaning) -> Results:
     names = 'pred_cls', 'pred_boxes', 'pred_masks', 'pred_logit', 'text_sentence_feature'
     sizes = [arrays[f'in/tgt{i}_masks'].shape[-2:] for i in range(cases.count(arrays, 'in/tgt{}_masks'))]
     trajectories = _trajectories(arrays, tuple(np.max(sizes, axis=0)))
@@ -168,17 +171,17 @@ def compare_criterion(arrays, _):
         return value, ours | {'cost_con_unused': -jax.nn.softmax(aligned * guidance.shape[-1])[..., None]}
 
     _, ours, _, gradients = cases.with_gradients(total, np.float32(1), {}, *(arrays[f'in/{name}'] for name in names))
-    ours['cost_cls'] = ours['cost_cls'][..., :arrays['out/cost_cls'].shape[-1]]  # of one frame all columns are alike
+    ours['cost_cls'] = ours['cost_cls'][..., :arrays['out/cost_cls'].shape[-1]]  # with one frame, all columns are equal
     return cases.named('out', ours) | cases.named('grad', dict(zip(names, gradients)))
 
 
-def compare_postprocess(arrays, _):
-    """The lines of the release's scripts, with our functions."""
+def compare_postprocess(arrays: Arrays, _: Meaning) -> Results:
+    """The post-processing of the release's scripts, with our functions."""
     logits, scores = (np.moveaxis(arrays[f'in/{name}'], 0, 2) for name in ('pred_masks', 'pred_cls'))  # B Q T ...
-    boxes, padded = arrays['in/pred_boxes'][0], tuple(arrays['in/padded_size'])
+    boxes, padded = arrays['in/pred_boxes'][0], tuple(arrays['in/padded_size'].tolist())
     mean = 1 / (1 + np.exp(-scores[..., 0]))
-    ours = {}
-    for i, (crop, size) in enumerate(zip(arrays['in/sizes'], arrays['in/orig_sizes'])):
+    ours: Results = {}
+    for i, (crop, size) in enumerate(zip(arrays['in/sizes'].tolist(), arrays['in/orig_sizes'].tolist())):
         crop, size = tuple(crop), tuple(size)
         best, score, now = mean[i].mean(-1).argmax(), mean[i, :, 0], logits[i, :, 0]
         large = np.asarray(resize.bilinear(logits[i][..., None], size)[..., 0])
@@ -194,9 +197,9 @@ def compare_postprocess(arrays, _):
             ours |= {'infer_scores': mean[0].mean(-1), 'infer_query': best, 'infer_mask_logits': large[best],
                      'infer_masks': large[best] > 0}
     chosen = np.stack([x[scores.mean(-1).argmax()] for x, scores in zip(logits, mean)])
-    objects = np.asarray(resize.bilinear(chosen[..., None], tuple(arrays['in/orig_sizes'][0]))[..., 0])
+    objects = np.asarray(resize.bilinear(chosen[..., None], arrays['in/orig_sizes'][0].tolist())[..., 0])
     labels = masks.merge_objects(objects, [1, 2])
-    tie = np.abs(objects[0] - objects[1]) < 1e-6  # of two that are alike but for rounding either may win
+    tie = np.abs(objects[0] - objects[1]) < 1e-6  # if two are equal up to rounding, either may win
     return cases.named('out', ours | {'davis_labels': np.where(tie, arrays['out/davis_labels'], labels)})
 
 
@@ -205,13 +208,13 @@ def _whole_model(meaning):
     fields = cases.settings(overrides.pop('DeformTransformer'), 'config_overrides.DeformTransformer', *TRANSFORMER)
     fields |= cases.settings(overrides.pop('VOC'), 'config_overrides.VOC', *CLUSTER)
     cases.settings(overrides, 'config_overrides', {}, {'freeze_text_encoder': cases.ANY})
-    model = soc.SOC(*encoders, dropout=0, text_dropout=0, drop_path=0, **fields)
+    model = soc.SOC(*encoders, dropout=0.0, text_dropout=0.0, drop_path=0.0, **fields)
     return model, cases.parameters(systems.parameter_shapes(model), meaning)
 
 
 @contextlib.contextmanager
 def _mixing(active):
-    """While it lasts, the object cluster sees clips as the release lays them out."""
+    """If active, the object cluster gets clips in the release's mixed order."""
     def mix(call, arguments, options, context):
         if active and context.module.name == 'object_cluster' and context.method_name == '__call__':
             arguments = _mixed(arguments[0]), *arguments[1:]
@@ -225,7 +228,7 @@ RECORDED = ('video_encoder', 'encode_text', 'transformer/encode', 'transformer/d
             'fusion', 'object_cluster', 'feature_pyramid', 'patch_kernels/controller')
 
 
-def compare_evaluation(arrays, meaning):
+def compare_evaluation(arrays: Arrays, meaning: Meaning) -> Results:
     model, parameters = _whole_model(meaning)
     clip, mixing = cases.clip(arrays, multiple=1), 'mixing' in meaning['case']
 
@@ -241,7 +244,7 @@ def compare_evaluation(arrays, meaning):
         return proposals, calls, {
             'pred_cls': np.moveaxis(proposals.scores[0], 0, 1)[..., None],
             'pred_boxes': np.moveaxis(proposals.boxes[0], 0, 1),
-            'pred_masks': np.moveaxis(proposals.patch_masks[0, ..., 0], 0, 1)}
+            'pred_masks': np.moveaxis(proposals.mask_logits[0, ..., 0], 0, 1)}
 
     proposals, calls, ours = run('first', mixing)
     ours |= {f'alt_last_layer_{name}': x for name, x in run('last', mixing)[2].items()}
@@ -250,19 +253,20 @@ def compare_evaluation(arrays, meaning):
 
     (levels, valid, words), (_, guidance) = calls['fusion']
     to_language = multimodal_fusion.LanguageFusion(cases.HEADS)
-    ours |= {f'lang{i}': np.swapaxes(to_language.apply({'params': parameters['fusion']['to_language']}, levels[i],
-                                                       valid[i], words), 0, 1) for i in range(3)}
+    weights = {'params': parameters['fusion']['to_language']}
+    ours |= {f'lang{i}': np.swapaxes(np.asarray(to_language.apply(weights, levels[i], valid[i], words)), 0, 1)
+             for i in range(3)}
     stages = cases.stages(calls, clip, arrays)
     ours |= stages | {
-        'text_word': np.swapaxes(stages['text_word'], 0, 1), 'guidance': guidance,
+        'text_word': np.swapaxes(np.asarray(stages['text_word']), 0, 1), 'guidance': guidance,
         'voc_queries': calls['object_cluster'][1][0], 'voc_hs': calls['object_cluster'][1],
         'mask_features': cases.first(calls['feature_pyramid'][1]),
         'controller_layer0': np.moveaxis(calls['patch_kernels/controller'][1][0], 0, 1)}
     return {'best_query': queries.best_query(proposals)[0]} | cases.named('out', ours)
 
 
-def compare_training(arrays, meaning):
-    """Every dropout is 0; the text encoder is frozen unless the case says otherwise."""
+def compare_training(arrays: Arrays, meaning: Meaning) -> Results:
+    """All dropouts are 0; the text encoder is frozen unless the case says otherwise."""
     model, parameters = _whole_model(meaning)
     clip = cases.clip(arrays, multiple=1)
     trajectories = _trajectories(arrays, clip.frames.shape[2:4])
@@ -273,10 +277,10 @@ def compare_training(arrays, meaning):
     def total(parameters, frozen, clip, text):
         with _mixing('mixing' in meaning['case']), cases.recorded(*RECORDED) as calls:
             proposals, _, _ = model.apply({'params': parameters | frozen}, clip, text, queries.best_query, train=True)
-        value, ours = _criterion(proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0],
+        value, ours = _criterion(proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0],
                                  proposals.alignment, trajectories)
         ours |= {'pred_cls': _by_clip(proposals.scores[..., None]), 'pred_boxes': _by_clip(proposals.boxes),
-                 'pred_masks': jnp.swapaxes(proposals.patch_masks[-1, ..., 0], 0, 1),
+                 'pred_masks': jnp.swapaxes(proposals.mask_logits[-1, ..., 0], 0, 1),
                  'voc_queries': calls['object_cluster'][1], 'guidance': calls['fusion'][1][1]}
         return value, ours
 
@@ -286,7 +290,7 @@ def compare_training(arrays, meaning):
         convert.soc_name(name): x for name, x in convert.to_official(gradients).items()})
 
 
-COMPARISONS = {  # by the case's name
+COMPARISONS: dict[str, Callable[..., Results]] = {  # by the case's name
     'comp_criterion*': compare_criterion,
     'comp_fpn*': compare_feature_pyramid,
     'comp_maskhead*': compare_mask_head,

@@ -1,4 +1,4 @@
-"""What the readers of raw videos share.
+"""Shared by the readers of raw data sets.
 
 Axis letters: H W pixels.
 """
@@ -8,83 +8,88 @@ import os
 import pathlib
 
 from absl import logging
+from jaxtyping import Shaped
 import numpy as np
 from PIL import Image
 
 from sgmg_jax import files, pictures
 from sgmg_jax.data import metadata, records
 
-# What record and metadata of a video both have, what only the metadata have, and what only the record has.
+# A video's fields in both record and metadata, its fields in the metadata only, and those in the record only.
 Parts = tuple[dict, dict, dict[str, list[bytes]]]
-# Of each split its videos, and the function that reads one: None leaves it out; OSError, ValueError: a file is broken.
+# By split: its videos, and the function that reads one. That returns None to leave the video out, and raises OSError
+# or ValueError for a broken file.
 Splits = dict[str, tuple[Sequence, Callable[..., Parts | None]]]
 
 
-def warn(text: str, *values) -> None:
-    """Logs a warning; what comes from files or paths is fit for a terminal."""
+def warn(text: str, *values: object) -> None:
+    """Logs a warning with its values made printable."""
     logging.warning(text, *(files.printable(str(value)) if isinstance(value, str | pathlib.Path) else value
                             for value in values))
 
 
 def there(path: pathlib.Path) -> bool:
-    """Whether something has this name, a link to nothing among them: that is a fault, not a part that is left out."""
+    """Whether the path exists, even as a dead link, which is a fault and not an optional part left out."""
     return os.path.lexists(path)
 
 
-def encode_png(index: np.ndarray) -> bytes:
-    """A grey PNG of a map of object ids, or of 0 and 1 [H W]."""
+def encode_png(index: Shaped[np.ndarray, 'H W']) -> bytes:
+    """A grey PNG of a map of object ids, or of 0 and 1."""
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(index, np.uint8)).save(stream, 'PNG')
     return stream.getvalue()
 
 
 def find_files(folder: pathlib.Path, names: Sequence[str], *endings: str) -> list[pathlib.Path]:
-    """The file of each of these names, whatever of the endings it has, in capitals or not.
+    """The file of each name, with any of the endings (case-insensitive).
 
-    Where there is none, its path with the first ending, which then cannot be read. Raises OSError, and ValueError
-    where there are two.
+    For a name without a file, a path with the first ending, so that reading it fails. Raises OSError, and ValueError
+    if a name has two files.
     """
     there = files.by_stem(folder, *endings)
     twice = next((there[name] for name in names if len(there.get(name, ())) > 1), None)
     if twice:
-        raise ValueError(f'{folder}: {" and ".join(twice)} differ in their ending alone. Remove all but one.')
+        raise ValueError(f'{folder}: {" and ".join(twice)} differ only in their ending. Remove all but one.')
     return [folder / (there[name][0] if name in there else name + endings[0]) for name in names]
 
 
 def read_frames(paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, read: Callable[[bytes], tuple[int, int]],
                 missing: str) -> tuple[list[bytes], int, int]:
-    """The bytes of the pictures of a video, and their common height and width.
+    """The bytes of a video's frames, and their common height and width.
 
     Args:
         root: of the raw data set, which no link to a file may lead out of.
         kind: 'JPEG' or 'PNG', for messages.
-        read: looks at all of a picture and gives its (height, width), or raises BrokenPicture.
-        missing: why a picture should be there, for messages.
+        read: checks a whole picture and returns its (height, width), or raises BrokenPicture.
+        missing: why a frame should exist, for messages.
 
     Raises:
-        FileNotFoundError: a picture is not there.
-        ValueError: one is broken, they have several sizes, or more bytes than a record can have.
+        FileNotFoundError: a frame is missing.
+        ValueError: a frame is broken, their sizes differ, or they have more bytes than a record can hold.
     """
-    found, first, total = [], None, 0
+    found: list[bytes] = []
+    sizes: list[tuple[int, int]] = []
+    total = 0
     for path in paths:
         try:
             found.append(files.read_bytes(path, pictures.LARGEST, root))
-            size = read(found[-1])
+            sizes.append(read(found[-1]))
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{path}: missing{missing}. Unpack the frames again.') from error
         except pictures.BrokenPicture as error:
             raise ValueError(f'{path}: broken {kind} ({error}). Unpack this frame again.') from error
-        first = first or size
-        if size != first:
-            raise ValueError(f'{path}: is {size[1]}x{size[0]} pixels, but {paths[0].name} of the same video is '
+        (height, width), first = sizes[-1], sizes[0]
+        if (height, width) != first:
+            raise ValueError(f'{path}: is {width}x{height} pixels, but {paths[0].name} of the same video is '
                              f'{first[1]}x{first[0]}. Frames of one video have one size; unpack them again.')
         total = add_bytes(total, found[-1], path.parent)
-    metadata.check_frame_size(*first, f'{paths[0]}')
-    return found, *first
+    height, width = sizes[0]
+    metadata.check_frame_size(height, width, f'{paths[0]}')
+    return found, height, width
 
 
 def add_bytes(total: int, data: bytes, where: pathlib.Path) -> int:
-    """`total` and these; raises ValueError if a record cannot have so many."""
+    """`total` plus the size of `data`; raises ValueError if a record cannot hold so many bytes."""
     total += len(data)
     if total > records.LARGEST_RECORD:
         raise ValueError(f'{where}: has more than {records.LARGEST_RECORD:,} bytes for one video. Leave it out.')

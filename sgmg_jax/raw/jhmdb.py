@@ -1,4 +1,4 @@
-"""The raw JHMDB-Sentences: find what is there, check it, and say how to mend what is wrong.
+"""Reads the raw JHMDB-Sentences.
 
     jhmdb_sentences_samples_metadata.json            the sentences, and the frames that are scored
     Rename_Images/<action>/<video>/<frame>.png       named from 00001
@@ -23,10 +23,10 @@ MOST_FRAMES = 1000
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """What the metadata list of one video.
+    """A video of the metadata file.
 
     frame_folder, mask_file: relative to the root of the raw data set.
-    scored: numbers, from 1, of the frames that are scored, sorted.
+    scored: sorted numbers of the scored frames, from 1.
     """
     name: str
     text: str
@@ -37,12 +37,12 @@ class Video:
 
 
 def splits(root: pathlib.Path) -> common.Splits:
-    """The videos of the only split, and how one is read. Raises as `read_videos`."""
+    """The videos of the only split, and the function that reads one. Raises like `read_videos`."""
     return {'test': (read_videos(root / METADATA, root), functools.partial(read_record, root))}
 
 
 def read_record(root: pathlib.Path, video: Video) -> common.Parts:
-    """Raises FileNotFoundError and ValueError as `read_frames` and `read_masks`."""
+    """Reads one video. Raises FileNotFoundError and ValueError like `read_frames` and `read_masks`."""
     names = [f'{number:05d}' for number in range(1, video.num_frames + 1)]
     frames, height, width = read_frames(root, video, names)
     masks = read_masks(root, video, height, width)
@@ -53,26 +53,26 @@ def read_record(root: pathlib.Path, video: Video) -> common.Parts:
 
 
 def read_videos(file: pathlib.Path, root: pathlib.Path | None = None) -> list[Video]:
-    """Every video of the metadata file, sorted by name.
+    """All videos of the metadata file, sorted by name.
 
-    Paths in the file may begin with anything; what counts begins with Rename_Images and puppet_mask.
+    In the file's paths, anything before Rename_Images or puppet_mask is ignored.
 
     Args:
         root: a folder that a link to the file must not lead out of.
 
     Raises:
-        FileNotFoundError: when the file is missing.
-        ValueError: for a file that is no JSON or no list of five-lists, for a path without these folders, for samples
-            of one video that contradict each other, for a frame that is named twice or outside the video.
+        FileNotFoundError: the file is missing.
+        ValueError: it is not JSON or not a list of five-element lists, a path lacks these folders, samples of one
+            video contradict each other, a frame is listed twice or is outside the video.
     """
     try:
         samples = files.read_json(file, LARGEST_JSON, root)
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{file}: missing. It comes with the release of MTTR (jhmdb_sentences in its data '
-                                'instructions); copy it there, or mend --raw.') from error
+                                'instructions); copy it there, or correct --raw.') from error
     if not isinstance(samples, list) or not samples:
         raise ValueError(f'{file}: must be a list of samples. Copy it again from the release of MTTR.')
-    videos = {}
+    videos: dict[str, Video] = {}
     for number, sample in enumerate(samples):
         video = _read_sample(sample, f'{file}: sample {number}')
         first = videos.setdefault(video.name, video)
@@ -88,16 +88,16 @@ def read_videos(file: pathlib.Path, root: pathlib.Path | None = None) -> list[Vi
 
 
 def read_frames(root: pathlib.Path, video: Video, names: list[str]) -> tuple[list[bytes], int, int]:
-    """The PNGs of a video in order, all of which are decoded, and their common (height, width).
+    """The PNGs of a video in order, after decoding all of them, and their common height and width.
 
     Raises:
-        FileNotFoundError: for a frame that is not there.
-        ValueError: for a broken PNG, and for frames of different sizes.
+        FileNotFoundError: a frame is missing.
+        ValueError: a PNG is broken, or the sizes differ.
     """
     folder = root / video.frame_folder
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder / names[0]}.png: missing, with its whole folder. Unpack the frames again.')
-    # Decoded as records are; Pillow takes PNGs that OpenCV then refuses.
+    # Decoded with OpenCV like the records; it refuses some PNGs that Pillow reads.
     return common.read_frames(
         common.find_files(folder, names, '.png'), root, 'PNG',
         lambda data: records.decode_picture(data, formats=(pictures.PNG,)).shape[:2],
@@ -105,12 +105,12 @@ def read_frames(root: pathlib.Path, video: Video, names: list[str]) -> tuple[lis
 
 
 def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> list[bytes]:
-    """PNGs of 0 and 1 of the scored frames of a video, in their order.
+    """The masks of a video's scored frames in order, PNGs of 0 and 1.
 
     Raises:
-        FileNotFoundError: for a missing puppet_mask.mat.
-        ValueError: for a broken one or one without part_mask, for masks of another size than the frames, for other
-            values than 0 and 1, and for a scored frame that it lacks.
+        FileNotFoundError: puppet_mask.mat is missing.
+        ValueError: it is broken or has no part_mask, or the masks differ in size from the frames, have values other
+            than 0 and 1, or lack a scored frame.
     """
     file = root / video.mask_file
     try:
@@ -121,7 +121,7 @@ def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> lis
                                 ) from error
     masks = np.atleast_3d(masks)  # MATLAB drops a last axis of 1.
     if masks.ndim > 3 or masks.shape[:2] != (height, width):
-        turned = ' They are those of the frame transposed: part_mask must be (H, W, T).'
+        turned = ' They are transposed: part_mask must be (H, W, T).'
         raise ValueError(f'{file}: part_mask is {masks.shape[1]}x{masks.shape[0]} pixels, the frames {width}x{height}. '
                          'Take frames and masks of the same release.' + turned * (masks.shape[:2] == (width, height)))
     if not ((masks == 0) | (masks == 1)).all():
@@ -132,7 +132,7 @@ def read_masks(root: pathlib.Path, video: Video, height: int, width: int) -> lis
     return [common.encode_png(masks[:, :, frame - 1]) for frame in video.scored]
 
 
-def _read_sample(sample: list, where: str) -> Video:
+def _read_sample(sample: object, where: str) -> Video:
     """The video of one sample, with one scored frame."""
     kinds = [str, str, str, int, str]
     if not isinstance(sample, list) or [type(value) for value in sample] != kinds:
@@ -142,10 +142,11 @@ def _read_sample(sample: list, where: str) -> Video:
     files.check_name(name, f'{where}: the video')
     frame = _below('Rename_Images', frame_path, where)
     if not 0 < num_frames <= MOST_FRAMES:
-        raise ValueError(f'{where}: the number of frames must be from 1 to {MOST_FRAMES:,}, is {num_frames}. Mend it.')
+        raise ValueError(f'{where}: the number of frames must be from 1 to {MOST_FRAMES:,}, is {num_frames}. Correct '
+                         'it.')
     if not (re.fullmatch('[0-9]{1,9}', frame.stem) and 0 < int(frame.stem) <= num_frames):
         raise ValueError(f'{where}: {files.printable(frame_path[:200])} must be named after a frame from 1 to '
-                         f'{num_frames}, the number of frames in the same sample. Mend one of them.')
+                         f'{num_frames}, the number of frames in the same sample. Correct one of them.')
     metadata.check_sentence(text, f'{where}: the sentence')
     return Video(name, text, frame.parent, _below('puppet_mask', mask_path, where), num_frames, (int(frame.stem),))
 

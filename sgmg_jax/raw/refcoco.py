@@ -1,20 +1,21 @@
-"""The raw RefCOCO, RefCOCO+ and RefCOCOg: find what is there, check it, and say how to mend what is wrong.
+"""Reads the raw RefCOCO, RefCOCO+ and RefCOCOg.
 
     train2014/COCO_train2014_<number>.jpg     or images/train2014/
     refcoco/refs(unc).p                       the release: a pickle of Python 2 with the sentences, and
     refcoco/instances.json                    COCO's pictures and objects; or instead of both
     refcoco/instances_refcoco_<split>.json    as converted for MDETR or ReferFormer: a picture and an object
-                                              for each sentence
+                                              per sentence
 
-Both give the same.
+Both give the same records.
 """
 import dataclasses
 import functools
 import pathlib
 import reprlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
+from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, plain_pickle
@@ -22,7 +23,7 @@ from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import segmentations
 from sgmg_jax.raw import common
 
-# Sentences of each split as others report them; the log compares, nothing depends on it.
+# Sentences per split as reported by others; only the log compares them.
 REPORTED = {
     'refcoco': {'train': 120624, 'val': 10834, 'testA': 5657, 'testB': 5095},
     'refcoco+': {'train': 120191, 'val': 10758, 'testA': 5726, 'testB': 4889},
@@ -30,13 +31,13 @@ REPORTED = {
 }
 REFS = {'refcoco': 'refs(unc).p', 'refcoco+': 'refs(unc).p', 'refcocog': 'refs(umd).p'}
 LARGEST_JSON = 2 ** 28  # bytes; the largest, a converted split of RefCOCO, has a third of it
-MOST_SENTENCES = 2 ** 20  # of a split; lists that share parts could have any number
+MOST_SENTENCES = 2 ** 20  # per split; a small pickle can hold any number, because its lists may share parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """id: its running number in the split, from 1. object_id: k for the k-th of the picture's objects.
-    crowd: whether that is a group of things which COCO does not tell apart."""
+    """id: its number in the split, from 1. object_id: k for the k-th of the picture's objects.
+    crowd: whether the object is a group that COCO does not separate (iscrowd)."""
     id: str
     text: str
     object_id: int
@@ -45,9 +46,9 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A picture, its sentences of one split and the objects that they refer to, by first mention.
+    """A picture, its sentences in one split and the objects that they refer to, in order of first mention.
 
-    segmentations: COCO's, of each object: polygons [x0 y0 x1 y1 ...] in pixels, or a run-length encoding.
+    segmentations: COCO's, per object: polygons [x0 y0 x1 y1 ...] in pixels, or a run-length encoding.
     """
     file_name: str
     height: int
@@ -62,14 +63,14 @@ class Picture:
 
 
 def splits(root: pathlib.Path, name: str) -> common.Splits:
-    """The pictures of each split, and how one is read.
+    """The pictures of each split, and the function that reads one.
 
     Args:
         root: holds the folders of the three data sets and of the pictures.
         name: 'refcoco', 'refcoco+' or 'refcocog'.
 
     Raises:
-        OSError, ValueError: as `find_pictures` and `read_splits`.
+        OSError, ValueError: like `find_pictures` and `read_splits`.
     """
     found = find_pictures(root)
     pictures = read_splits(root, name, REFS[name], tuple(REPORTED[name]))
@@ -81,10 +82,10 @@ def splits(root: pathlib.Path, name: str) -> common.Splits:
 
 def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
                 ) -> common.Parts:
-    """A picture, a video of one frame; `found` as `find_pictures` gives it.
+    """Reads a picture as a video of one frame; `found` is the result of `find_pictures`.
 
     Raises:
-        FileNotFoundError, ValueError: its file is missing, broken or of another size, or an outline is wrong.
+        FileNotFoundError, ValueError: its file is missing, broken or of another size, or a segmentation is wrong.
     """
     data = read_jpeg(found, picture, root)
     places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
@@ -96,10 +97,7 @@ def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[st
 
 
 def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture, root: pathlib.Path) -> bytes:
-    """The JPEG of a picture.
-
-    Args:
-        found: as `find_pictures` gives it.
+    """The JPEG of a picture; `found` is the result of `find_pictures`.
 
     Raises:
         FileNotFoundError, ValueError: it is missing, broken or of another size.
@@ -119,17 +117,17 @@ def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
 
 def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str, ...]
                 ) -> dict[str, list[Picture]]:
-    """The pictures of each split that is there, in the order of their first sentence.
+    """The pictures of each existing split, in the order of their first sentence.
 
     Args:
         root: holds the folders of the three data sets.
         name: 'refcoco', 'refcoco+' or 'refcocog'.
-        refs_name: the file of sentences, which tells who divided the set.
-        splits: what to look for.
+        refs_name: the file of sentences; its name tells who made the splits.
+        splits: names of the splits.
 
     Raises:
-        FileNotFoundError: when there is neither the release nor any converted split.
-        ValueError: for files that are too large, damaged or hostile, and for missing or wrong fields.
+        FileNotFoundError: there is neither the release nor a converted split.
+        ValueError: a file is too large, damaged or hostile, or a field is missing or wrong.
     """
     refs, instances = root / name / refs_name, root / name / 'instances.json'
     converted = {split: root / name / f'instances_{name}_{split}.json' for split in splits}
@@ -137,20 +135,20 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
     if not absent:
         pictures = _read_release(refs, instances, splits, root)
     elif any(common.there(file) for file in converted.values()):
-        logging.info('%s: the converted files are read, as %s is missing.', root / name, ' and '.join(absent))
+        logging.info('%s: reading the converted files, because %s is missing.', root / name, ' and '.join(absent))
         pictures = {split: _read_converted(file, root) for split, file in converted.items() if common.there(file)}
     else:
         raise FileNotFoundError(
             f'{root}: no sentences of {name} are there. They are in {refs} and {instances}, or in the converted '
-            f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or mend --raw.')
+            f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or correct --raw.')
     for split in splits:
         if split not in pictures:
-            common.warn('Split %r is not built: %s holds nothing of it.', split, root / name)
+            common.warn('Split %r is not built: %s has no sentences of it.', split, root / name)
     return pictures
 
 
 def find_pictures(root: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[str]]]:
-    """The folder of COCO's training pictures of 2014, and its JPEGs by their names without ending.
+    """The folder of COCO's training pictures of 2014, and its JPEGs by name without ending.
 
     Raises FileNotFoundError.
     """
@@ -159,14 +157,14 @@ def find_pictures(root: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[str]
         if folder.is_dir():
             return folder, files.by_stem(folder, '.jpg', '.jpeg')
     raise FileNotFoundError(f'{" or ".join(map(str, folders))}: missing folder with the pictures. Unpack train2014.zip '
-                            'of COCO there, or mend --raw.')
+                            'of COCO there, or correct --raw.')
 
 
-def render(picture: Picture, object_id: int) -> np.ndarray:
-    """Where an object is, 0 and 1, uint8 [H W]: the union of its polygons, as pycocotools draws them.
+def render(picture: Picture, object_id: int) -> UInt8[np.ndarray, 'H W']:
+    """The mask of an object (0 and 1): the union of its polygons, drawn as pycocotools does.
 
     Raises:
-        ValueError: for polygons or runs that do not fit the picture.
+        ValueError: the polygons or runs do not fit the picture.
     """
     mask = segmentations.draw(picture.segmentations[object_id - 1], picture.height, picture.width, picture.where)
     if not mask.any():
@@ -175,7 +173,7 @@ def render(picture: Picture, object_id: int) -> np.ndarray:
 
 
 class _Row(NamedTuple):
-    """A sentence with its picture and object, these as COCO has them."""
+    """A sentence with COCO's entries of its picture and object."""
     number: int
     text: str
     image_id: int
@@ -191,7 +189,7 @@ def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tupl
         raise ValueError(f'{refs_file}: holds a {type(refs).__name__}, not a list. Unpack it again from the archive.')
     images = _by_key(content, 'images', 'id', instances)
     annotations = _by_key(content, 'annotations', 'id', instances)
-    rows = {}
+    rows: dict[str, list[_Row]] = {}
     for position, ref in enumerate(refs):
         where = f'{refs_file}: entry {position}'
         of_ref = [split for split in splits if _matches(split, _field(ref, 'split', str, where))]
@@ -215,7 +213,7 @@ def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tupl
 
 
 def _matches(split: str, of_ref: str) -> bool:
-    """As refer.py of the release has it: 'testA' is also in 'testAB'."""
+    """The rule of the release's refer.py: 'testAB' is in both 'testA' and 'testB'."""
     if split in ('testA', 'testB'):
         return split[-1] in of_ref
     return split in of_ref if split == 'test' else split == of_ref
@@ -236,8 +234,9 @@ def _read_converted(file: pathlib.Path, root: pathlib.Path) -> list[Picture]:
 
 
 def _pictures(rows: list[_Row], file: pathlib.Path, split: str) -> list[Picture]:
-    """Sentences that are blank are left out; the others keep their numbers."""
-    grouped, blank = {}, []
+    """Groups sentences by picture. Blank ones are ignored; the others keep their numbers."""
+    grouped: dict[int, list[_Row]] = {}
+    blank: list[int] = []
     for row in rows:
         if row.text.strip():
             metadata.check_sentence(row.text, f'{file}: image {row.image_id}: sentence {row.number}')
@@ -257,7 +256,9 @@ def _picture(rows: list[_Row], file: pathlib.Path) -> Picture:
     file_name = files.check_name(_field(image, 'file_name', str, where), f'{where}: field "file_name"')
     height, width = _field(image, 'height', int, where), _field(image, 'width', int, where)
     segmentations.check_size(height, width, where)
-    objects, numbers, sentences = [], {}, []
+    objects: list[list | dict] = []
+    numbers: dict[int, int] = {}
+    sentences: list[Sentence] = []
     for row in rows:
         annotated = f'{where}, object {row.object_id}'
         if row.object_id not in numbers:
@@ -268,7 +269,7 @@ def _picture(rows: list[_Row], file: pathlib.Path) -> Picture:
     return Picture(file_name, height, width, tuple(sentences), tuple(objects), where)
 
 
-def _by_key(content, name: str, key: str, file: pathlib.Path) -> dict[int, dict]:
+def _by_key(content: object, name: str, key: str, file: pathlib.Path) -> dict[int, dict]:
     entries = _field(content, name, list, f'{file}')
     found = {_field(entry, key, int, f'{file}: {name} {position}'): entry for position, entry in enumerate(entries)}
     if not entries or len(found) < len(entries):
@@ -277,10 +278,10 @@ def _by_key(content, name: str, key: str, file: pathlib.Path) -> dict[int, dict]
     return found
 
 
-def _field(content, name: str, kind: type | tuple[type, ...], where: str):
+def _field(content: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:
     value = content.get(name) if isinstance(content, dict) else None
     if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
-        # Lists that share parts could take forever to print in full.
+        # Printed in full, lists that share parts could take forever.
         raise ValueError(f'{where}: field "{name}" is missing or of the wrong type, is {reprlib.repr(value)}. Copy the '
                          'file again from the archive.')
     return value

@@ -1,21 +1,22 @@
-"""The raw Ref-YouTube-VOS layout: find what is there, check it, and say how to mend what is wrong.
+"""Reads the raw Ref-YouTube-VOS layout.
 
     meta_expressions/<split>/meta_expressions.json
     <split>/JPEGImages/<video>/<frame>.jpg
-    <split>/Annotations/<video>/<frame>.png          palette indices, one PNG a frame
-    <split>/Annotations/<video>/<expression>/<frame>.png   binary, one folder an expression, with
+    <split>/Annotations/<video>/<frame>.png          palette indices, one PNG per frame
+    <split>/Annotations/<video>/<expression>/<frame>.png   binary, one folder per expression, with
     <split>/meta_expressions_challenge.json                the public ground truth of `valid`
 
-Only annotated frames are shipped: names start anywhere and leave gaps, so they are read from the
-expressions file, never made up. Checks are strict: whatever is wrong is an error that names file,
-video, expression and field.
+Only annotated frames are released: their names start anywhere and have gaps, so they come from the expressions file.
+Checks are strict: every error names file, video, expression and field, and how to fix it.
 """
 from collections.abc import Iterator
 import dataclasses
 import functools
 import pathlib
 import reprlib
+from typing import Any
 
+from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, pictures
@@ -23,7 +24,7 @@ from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
 from sgmg_jax.data.records import check_jpeg
 from sgmg_jax.raw import common
 
-LARGEST_JSON = 2 ** 26  # bytes of an expressions file; that of train has a fiftieth of it
+LARGEST_JSON = 2 ** 26  # bytes of an expressions file; train's has a fiftieth of it
 FRAME_ENDINGS = '.jpg', '.jpeg'
 SPLITS = ('train', 'valid', 'test')
 FRAME_FOLDERS = ('{split}/JPEGImages',)
@@ -32,7 +33,7 @@ MASK_FOLDERS = ('{split}/Annotations',)
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """One sentence; `object_id` is the value of its object in the masks, -1 where it is hidden."""
+    """One sentence; `object_id` is the value of its object in the masks, -1 if hidden."""
     id: str
     text: str
     object_id: int
@@ -41,7 +42,7 @@ class Expression:
 
 @dataclasses.dataclass(frozen=True)
 class Video:
-    """What the expressions file lists of one video; `frames` are names without ending, sorted."""
+    """A video of the expressions file; `frames` are sorted names without ending."""
     name: str
     frames: tuple[str, ...]
     expressions: tuple[Expression, ...]
@@ -49,10 +50,10 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Where one split lies. Of the frame and mask folders the first that holds a video is taken.
+    """The paths of one split. Each video is read from the first of the frame (or mask) folders that has it.
 
     root: of the raw data set, which no link to a file may lead out of.
-    challenge: whether the expressions file is that of the public ground truth, which names objects.
+    challenge: whether the expressions file belongs to the public ground truth, which gives object ids.
     """
     name: str
     root: pathlib.Path
@@ -64,15 +65,15 @@ class Split:
 
 def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
            mask_folders: tuple[str, ...] = MASK_FOLDERS, hidden_test: bool = True) -> common.Splits:
-    """The videos of each split, and how one is read; every expressions file is checked.
+    """The videos of each split, and the function that reads one; checks every expressions file.
 
     Args:
         root: of the raw data set.
-        frame_folders, mask_folders: as in `find_splits`.
-        hidden_test: as in `select_videos`.
+        frame_folders, mask_folders: see `find_splits`.
+        hidden_test: see `select_videos`.
 
     Raises:
-        OSError, ValueError: as `find_splits`, `read_videos` and `select_videos`.
+        OSError, ValueError: like `find_splits`, `read_videos` and `select_videos`.
     """
     found = find_splits(root, frame_folders, mask_folders).values()
     return {split.name: (select_videos(root, split, videos, hidden_test), functools.partial(read_record, split))
@@ -80,7 +81,7 @@ def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
 
 
 def read_record(split: Split, video: Video) -> common.Parts:
-    """Raises FileNotFoundError and ValueError: a file of the video is missing or broken."""
+    """Reads one video. Raises FileNotFoundError or ValueError if a file of it is missing or broken."""
     frames, height, width = read_frames(split, video)
     masks = read_masks(split, video, height, width)
     expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id if masks else -1,
@@ -100,9 +101,10 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
         mask_folders: the same for the masks.
 
     Raises:
-        FileNotFoundError: when there is no split at all; names every path that was looked for.
+        FileNotFoundError: there is no split; names every path tried.
     """
-    found, missing = {}, []
+    found: dict[str, Split] = {}
+    missing: list[str] = []
     for name in SPLITS:
         frames = tuple(raw / folder.format(split=name) for folder in frame_folders)
         masks = tuple(raw / folder.format(split=name) for folder in mask_folders)
@@ -116,44 +118,44 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
         if not absent:
             found[name] = Split(name, raw, expressions, frames, masks, challenge)
         missing += absent
-        # Half a split is more likely an accident than a choice, but the file of test has a use by itself.
+        # Half a split is probably an accident, except that test's expressions file is useful alone.
         if len(absent) == 1 and name != 'test':
             common.warn('Split %r is not built: %s does not exist.', name, absent[0])
     if not found:
         raise FileNotFoundError(
             f'{raw}: no split of the data set is there. A split needs its expressions file and its frames; '
-            'none of these exist: ' + ', '.join(missing) + '. Unpack the archives there, or mend --raw.')
+            'none of these exist: ' + ', '.join(missing) + '. Unpack the archives there, or correct --raw.')
     return found
 
 
 def read_videos(split: Split) -> list[Video]:
-    """Every video of an expressions file, sorted by name.
+    """All videos of an expressions file, sorted by name.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: for a file that is no JSON, a missing field, an empty sentence, a bad object id, a name that cannot
-            be one of a file.
+        ValueError: it is not JSON, a field is missing, a sentence is empty, an object id is wrong, or a name is not a
+            valid file name.
     """
     file = split.expressions_file
     videos = _field(files.read_json(file, LARGEST_JSON, split.root), 'videos', dict, f'{file}')
     if not videos and split.name == 'test':
-        common.warn('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid is whole.
+        common.warn('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid keeps all videos.
     elif not videos:
         raise ValueError(f'{file}: field "videos" is empty. Copy the file again from the archive.')
     return [_read_video(split, name, videos[name]) for name in sorted(videos)]
 
 
 def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_test: bool) -> list[Video]:
-    """Leaves out of `valid` the videos of the test phase, which share its expressions file.
+    """Removes from `valid` the test videos, which share its expressions file.
 
-    The benchmark's protocol: valid = keys of the valid file minus keys of the test file. Where the
-    test file is missing, the videos whose frames are there are taken, with a warning.
+    The data set's protocol: valid = videos of the valid file minus videos of the test file. Without a test file, the
+    videos that have frames, with a warning.
 
     Args:
         hidden_test: whether the data set has a test split inside `valid` (Ref-YouTube-VOS does).
 
     Raises:
-        ValueError: when no video is left.
+        ValueError: no video is left.
     """
     if split.name != 'valid' or not hidden_test:
         return videos
@@ -167,20 +169,20 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
         kept = [video for video in videos
                 if any((folder / video.name).is_dir() for folder in split.frame_folders)]
         how = f'with a folder in {split.frame_folders[0]}'
-        common.warn('%s does not exist, so the test videos are told by their missing frames: valid is '
+        common.warn('%s does not exist, so videos without frames are taken for test videos: valid is '
                     'the %d of %d videos %s.', test_file, len(kept), len(videos), how)
     if not kept:
         raise ValueError(f'{split.expressions_file}: none of its {len(videos)} videos is left {how}. '
-                         'Check that both belong to the same release.')
+                         'Check that both are of the same release.')
     return kept
 
 
 def read_frames(split: Split, video: Video) -> tuple[list[bytes], int, int]:
-    """The JPEGs of a video in order, all of which are decoded, and their common height and width.
+    """The JPEGs of a video in order, after decoding all of them, and their common height and width.
 
     Raises:
-        FileNotFoundError: when its folder is missing or empty, or a frame that is listed is not there.
-        ValueError: for a broken or truncated JPEG, and for frames of different sizes.
+        FileNotFoundError: its folder is missing or empty, or a listed frame is missing.
+        ValueError: a JPEG is broken or truncated, or the sizes differ.
     """
     folder = _video_folder(split.frame_folders, video, split, 'frames')
     if not video.frames:
@@ -191,46 +193,48 @@ def read_frames(split: Split, video: Video) -> tuple[list[bytes], int, int]:
 
 
 def read_masks(split: Split, video: Video, height: int, width: int) -> list[bytes]:
-    """Index PNGs of a video, one a frame in order; empty where the split has no ground truth.
+    """One index PNG per frame of a video, in order; empty if the split has no ground truth.
 
-    Palette PNGs are kept byte for byte, so a void value of 255 survives. Binary PNGs, one folder an
-    expression, are merged into one PNG of object ids a frame.
+    Palette PNGs are kept byte for byte, including the void value 255. Binary PNGs, one folder per expression, are
+    merged into one PNG of object ids per frame.
 
     Raises:
-        FileNotFoundError: for a missing folder or PNG.
-        ValueError: for a mask of another size than its frame, of a colour mode, for two objects on
-            one pixel, and for an object id that is in no mask of the video.
+        FileNotFoundError: a folder or PNG is missing.
+        ValueError: a mask has another size than its frame or a colour mode, two objects overlap, or an object id is
+            in no mask of the video.
     """
     if all(expression.object_id < 0 for expression in video.expressions):
         return []
     if split.challenge and not any((folder / video.name).is_dir() for folder in split.mask_folders):
         common.warn('Video %s has no masks in %s: its ground truth stays hidden.', video.name,
-                    ' or '.join(map(str, split.mask_folders)))  # Part of the public ground truth is of use too.
+                    ' or '.join(map(str, split.mask_folders)))  # A part of the public ground truth is useful too.
         return []
     folder = _video_folder(split.mask_folders, video, split, 'masks')
-    binary = {expression.id for expression in video.expressions} & set(files.listing(folder)[0])
-    binary = binary and not files.by_stem(folder, '.png').keys() & set(video.frames)
-    masks, counts, total = [], np.zeros(256, np.int64), 0
+    of_expressions = {expression.id for expression in video.expressions} & set(files.listing(folder)[0])
+    binary = of_expressions and not files.by_stem(folder, '.png').keys() & set(video.frames)
+    masks: list[bytes] = []
+    values: set[int] = set()
+    total = 0
     for index, data in (_merge_expressions if binary else _index_masks)(split, folder, video, height, width):
         masks.append(data)
-        counts += np.bincount(index.ravel(), minlength=256)
+        values |= set(np.flatnonzero(np.bincount(index.ravel())).tolist())
         total = common.add_bytes(total, data, folder)
-    ids = [value for value in np.flatnonzero(counts).tolist() if value not in (0, VOID)]
+    ids = sorted(values - {0, VOID})
     for expression in video.expressions:
         if expression.object_id not in ids:
             raise ValueError(
                 f'{split.expressions_file}: video {video.name}, expression {expression.id}: obj_id '
                 f'{expression.object_id} is in no mask of {folder}, which hold the ids {ids}. '
-                'Mend "obj_id", or take expressions and masks of the same release.')
+                'Correct "obj_id", or take expressions and masks of the same release.')
     return masks
 
 
-def _read_video(split: Split, name: str, content: dict) -> Video:
+def _read_video(split: Split, name: str, content: Any) -> Video:
     where = f'{split.expressions_file}: video {name}'
     files.check_name(name, f'{split.expressions_file}: field "videos", the name of a video')
     frames = _field(content, 'frames', list, where)
     if not frames:
-        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty.')
+        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty. Add them.')
     for frame in frames:
         files.check_name(frame, f'{where}: field "frames", a name')
     if len(set(frames)) != len(frames):
@@ -247,29 +251,30 @@ def _read_video(split: Split, name: str, content: dict) -> Video:
     return Video(name, tuple(sorted(frames)), parsed)
 
 
-def _read_expression(split: Split, key: str, content: dict, where: str) -> Expression:
+def _read_expression(split: Split, key: str, content: Any, where: str) -> Expression:
     files.check_name(key, f'{where}: the id of an expression')
     text = check_sentence(_field(content, 'exp', str, where), f'{where}: field "exp"')
     object_id = -1
     if split.name == 'train' or split.challenge or 'obj_id' in content:
-        object_id = parse_object_id(_field(content, 'obj_id', (str, int), where))
-        if object_id is None:
+        object_id = parse_object_id(_field(content, 'obj_id', (str, int), where)) or 0
+        if not object_id:
             raise ValueError(f'{where}: field "obj_id" must be a whole number from 1 to {VOID - 1}, '
-                             f'is {reprlib.repr(content["obj_id"])}.')
+                             f'is {reprlib.repr(content["obj_id"])}. Correct it.')
     tags = content.get('tags', [])
     if not isinstance(tags, list) or not all(
             isinstance(tag, str) and tag.split() == [tag] and tag.isprintable() for tag in tags):
-        raise ValueError(f'{where}: field "tags" must be a list of words, is {reprlib.repr(tags)}.')
+        raise ValueError(f'{where}: field "tags" must be a list of words, is {reprlib.repr(tags)}. Correct it.')
     return Expression(key, text, object_id, tuple(tags))
 
 
-def _field(content, name: str, kind: type | tuple[type, ...], where: str):
+def _field(content: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(content, dict) or name not in content:
         raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from '
                          'the archive.')
     if not isinstance(content[name], kind):
-        raise ValueError(f'{where}: field "{name}" has the type {type(content[name]).__name__}; the layout '
-                         f'wants {kind.__name__ if isinstance(kind, type) else "a string"}.')
+        raise ValueError(f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be '
+                         f'{kind.__name__ if isinstance(kind, type) else "a string"}. Copy the file again from the '
+                         'archive.')
     return content[name]
 
 
@@ -283,57 +288,56 @@ def _video_folder(folders: tuple[pathlib.Path, ...], video: Video, split: Split,
 
 
 def _index_masks(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
-                 ) -> Iterator[tuple[np.ndarray, bytes]]:
+                 ) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
     for file in common.find_files(folder, video.frames, '.png'):
         yield _read_index_png(split, file, height, width)
 
 
-def _read_index_png(split: Split, file: pathlib.Path, height: int, width: int) -> tuple[np.ndarray, bytes]:
-    """What a PNG holds, uint8 [H W], and its bytes."""
+def _read_index_png(split: Split, file: pathlib.Path, height: int, width: int
+                    ) -> tuple[UInt8[np.ndarray, 'H W'], bytes]:
+    """The values of a PNG, and its bytes."""
     try:
         data = files.read_bytes(file, pictures.LARGEST, split.root)
         header = pictures.read_header(data, (pictures.PNG,))
         if header.mode not in ('P', 'L', '1'):
-            raise ValueError(f'{file}: has the colour mode {header.mode}; a mask holds object ids as '
-                             'palette indices (mode P) or grey values (mode L). Save it so, not '
-                             'as colours.')
+            raise ValueError(f'{file}: has the colour mode {header.mode}; a mask holds object ids as palette indices '
+                             '(mode P) or grey values (mode L). Save it in one of these modes.')
         if (header.height, header.width) != (height, width):
             raise ValueError(f'{file}: the mask is {header.width}x{header.height} pixels, its frame '
                              f'{width}x{height}. Take frames and masks of the same release, at the same size.')
         return np.asarray(pictures.read_pixels(data, (pictures.PNG,)), np.uint8), data
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing; every frame needs its mask, also an empty one. '
-                                'Unpack the masks again.') from error
+        raise FileNotFoundError(f'{file}: missing; every frame needs a mask, even an empty one. Unpack the masks '
+                                'again.') from error
     except pictures.BrokenPicture as error:
         raise ValueError(f'{file}: broken PNG ({error}). Unpack this mask again.') from error
 
 
 def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
-                       ) -> Iterator[tuple[np.ndarray, bytes]]:
+                       ) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
     paths = {expression.id: common.find_files(folder / expression.id, video.frames, '.png')
              for expression in video.expressions if (folder / expression.id).is_dir()}
     for number, frame in enumerate(video.frames):
         merged = np.zeros((height, width), np.uint8)
-        drawn = {}
+        drawn: dict[int, str] = {}
         for expression in video.expressions:
             of_expression = paths.get(expression.id)
             file = of_expression[number] if of_expression else folder / expression.id / f'{frame}.png'
             index, _ = _read_index_png(split, file, height, width)
             strange = sorted(set(np.unique(index).tolist()) - {0, 1, 255})
             if strange:
-                raise ValueError(f'{file}: holds the values {strange}; a mask of one expression is '
-                                 '0 and 255.')
+                raise ValueError(f'{file}: holds the values {strange}; a mask of one expression must be 0 and 255. '
+                                 'Unpack it again.')
             mask = index > 0
             earlier = drawn.setdefault(expression.object_id, expression.id)
             if earlier != expression.id:
                 if not np.array_equal(merged == expression.object_id, mask):
                     raise ValueError(f'{file}: differs from the mask of expression {earlier}, though both '
-                                     f'refer to obj_id {expression.object_id}. Mend "obj_id" or the masks.')
+                                     f'refer to obj_id {expression.object_id}. Correct "obj_id" or the masks.')
                 continue
             other = sorted(set(np.unique(merged[mask]).tolist()) - {0})
             if other:
                 raise ValueError(f'{file}: obj_id {expression.object_id} claims pixels that obj_id '
-                                 f'{other[0]} has (expression {drawn[other[0]]}). Mend "obj_id" '
-                                 'or the masks.')
+                                 f'{other[0]} has (expression {drawn[other[0]]}). Correct "obj_id" or the masks.')
             merged[mask] = expression.object_id
         yield merged, common.encode_png(merged)

@@ -1,17 +1,17 @@
-"""Leaderboard files of Ref-YouTube-VOS and Ref-DAVIS in that layout: write, zip, read, check.
+"""Leaderboard files of Ref-YouTube-VOS, and of Ref-DAVIS in its layout: write, zip, read, check.
 
 A submission is a zip with one top folder:
 
     Annotations/<video>/<expression id>/<frame name>.png
 
-8-bit single-channel PNGs (mode L) of the frame's own size with values 0 and 255, one for every frame of
-every expression, all black where the object is absent. The evaluation server does not explain what it
-rejects: some faults only turn the scores into nan. `check_submission` finds them before the upload.
+Its files are 8-bit single-channel PNGs (mode L) of the size of the frame with values 0 and 255, one for each frame of
+each expression, all black where the object is absent. The evaluation server does not explain why it rejects a file, and
+some faults only turn scores into nan. `check_submission` finds them before the upload.
 
 Axis letters: T frames, H W pixels.
 """
 import collections
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import os
@@ -19,6 +19,7 @@ import pathlib
 import typing
 import zipfile
 
+from jaxtyping import Bool, UInt8
 import numpy as np
 from PIL import Image
 
@@ -27,15 +28,15 @@ from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, zips
 
 TOP = 'Annotations'
-LARGEST_PNG = 2 ** 26  # bytes of a mask; without compression, one of pictures.MOST_PIXELS has half of it
+LARGEST_PNG = 2 ** 26  # bytes of a mask: twice as many as pictures.MOST_PIXELS pixels need uncompressed
 LARGEST_SUBMISSION = 2 ** 34  # bytes of all files in a zip
 
 
 class ExpectedVideo(typing.NamedTuple):
-    """What a submission must hold for one video."""
+    """What a submission must contain for one video: frame_names without suffix, size as (H, W)."""
     name: str
-    frame_names: Sequence[str]  # without suffix
-    size: tuple[int, int]  # (H, W)
+    frame_names: Sequence[str]
+    size: tuple[int, int]
     expression_ids: Sequence[str]
 
 
@@ -43,11 +44,11 @@ class ExpectedVideo(typing.NamedTuple):
 class Submission:
     """A folder or a zip of masks, read alike.
 
-    path: where it lies.
-    files: every file's name relative to the submission, '/' between its parts. Of a folder that has
-      Annotations/ only what is in there: nothing beside it is ever zipped.
-    read: the bytes of one of `files`. Raises OSError or ValueError, which says why, for one that is not there or
-      damaged, larger than LARGEST_PNG, encrypted, a pipe, or a link that leads out of the submission.
+    path: its path.
+    files: the name of every file relative to the submission, with '/' as separator. For a folder that contains
+        Annotations/, only the files in there: nothing else is zipped.
+    read: function(name in `files`) -> bytes. Raises OSError or ValueError, with the reason, if the file is missing,
+        damaged, larger than LARGEST_PNG, encrypted, a pipe, or a link out of the submission.
     """
     path: str
     files: tuple[str, ...]
@@ -55,21 +56,23 @@ class Submission:
 
 
 def mask_path(video: str, expression_id: str, frame_name: str) -> str:
-    """Where a submission keeps the mask of one frame."""
+    """The name of the mask of a frame in a submission."""
     return f'{TOP}/{video}/{expression_id}/{frame_name}.png'
 
 
-def write_masks(root, video: str, expression_id: str, frame_names: Sequence[str], masks: np.ndarray):
-    """Writes masks of one expression, for all of its frames or some.
+@typing.no_type_check  # checks its own arguments
+def write_masks(root: str | os.PathLike, video: str, expression_id: str, frame_names: Sequence[str],
+                masks: Bool[np.ndarray, 'T H W']) -> None:
+    """Writes masks of an expression, for all of its frames or some.
 
     Args:
-        root: the folder that holds, or will hold, Annotations/.
-        frame_names: T names without suffix, as the data set lists them.
-        masks: bool, [T H W], at the size of the video's frames.
+        root: the parent folder of Annotations/, which may not exist yet.
+        frame_names: T names without suffix, as in the data set.
+        masks: at the size of the frames of the video.
 
     Raises:
-        ValueError: the masks do not fit the frames, or a name cannot be a file's.
-        OSError: the disk is full or not writable; no half-written mask is left behind.
+        ValueError: the masks do not fit the frames, or a name is not a valid file name.
+        OSError: the disk is full or read-only; no half-written mask remains.
     """
     masks = np.asarray(masks)
     if masks.dtype != bool or masks.ndim != 3:
@@ -79,13 +82,15 @@ def write_masks(root, video: str, expression_id: str, frame_names: Sequence[str]
     _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
 
 
-def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
-    """Writes maps of all objects of a video, <root>/<video>/<frame>.png, with DAVIS's colours.
+@typing.no_type_check  # checks its own arguments
+def write_maps(root: str | os.PathLike, video: str, frame_names: Sequence[str], maps: UInt8[np.ndarray, 'T H W']
+               ) -> None:
+    """Writes index maps of the objects of a video, <root>/<video>/<frame>.png, with the palette of DAVIS.
 
     Args:
-        root: of Ref-DAVIS17 the folder anno_0 to anno_3 of one annotator.
+        root: for Ref-DAVIS17 the folder of one annotator, anno_0 to anno_3.
         frame_names: T names without suffix.
-        maps: uint8, [T H W], 0 for background, k for object k.
+        maps: 0 for background, k for object k.
 
     Raises: as `write_masks`.
     """
@@ -98,15 +103,15 @@ def write_maps(root, video: str, frame_names: Sequence[str], maps: np.ndarray):
     _write_pngs(pathlib.Path(root), (video,), frame_names, images)
 
 
-def _write_pngs(root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], images: list[Image.Image]):
+def _write_pngs(root, parts, frame_names, images):
     for part in parts:
         files.check_name(part, 'the name of a folder of masks')
     where = '/'.join(parts)
     for name in frame_names:
         files.check_name(name, f'{where}: the name of a frame')
     if len(images) != len(frame_names) or len(set(frame_names)) != len(frame_names):
-        raise ValueError(f'{where}: {len(images)} masks for {len(set(frame_names))} distinct frame names '
-                         f'of {len(frame_names)}: each frame needs one')
+        raise ValueError(f'{where}: {len(images)} masks for {len(frame_names)} frame names, {len(set(frame_names))} of '
+                         'them distinct: each frame must have one mask')
     folder = root.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(frame_names, images):
@@ -114,30 +119,30 @@ def _write_pngs(root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[
             image.save(partial, 'PNG')
 
 
-def zip_submission(root, zip_path, tops: Sequence[str] = (TOP,)) -> int:
+def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: Sequence[str] = (TOP,)) -> int:
     """Zips the masks for the upload; the same masks always give the same bytes.
 
     Args:
-        root: the folder that holds Annotations/.
-        zip_path: appears whole or not at all; an earlier file there is replaced.
-        tops: the folders of `root` that are zipped.
+        root: the parent folder of Annotations/.
+        zip_path: appears whole or not at all; an existing file is replaced.
+        tops: the folders of `root` to zip.
 
     Returns:
-        How many masks the zip holds.
+        The number of masks in the zip.
 
     Raises:
-        FileNotFoundError: there is no mask in these folders.
-        ValueError: there is a link to a folder, or a mask is no file, or a link that leads out of `root`.
-        OSError: the disk is full or not writable; nothing is left behind.
+        FileNotFoundError: these folders contain no mask.
+        ValueError: there is a link to a folder, or a mask is not a file or is a link out of `root`.
+        OSError: the disk is full or read-only; nothing remains.
     """
     root, zip_path = pathlib.Path(root), pathlib.Path(zip_path)
     names = [name for top in tops for name in _files_below(root, root / top)
              if name.endswith('.png') and not name.rpartition('/')[2].startswith('.')]
     if not names:
-        raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}; give the folder that holds them')
+        raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}. Give the folder that holds them.')
     with files.replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
         for name in sorted(names):
-            # ZipInfo's own date is fixed: the time of writing would change the bytes.
+            # The default date of ZipInfo is fixed; the time of writing would change the bytes.
             info = zipfile.ZipInfo(name)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = 3
@@ -147,52 +152,51 @@ def zip_submission(root, zip_path, tops: Sequence[str] = (TOP,)) -> int:
 
 
 @contextlib.contextmanager
-def open_submission(path, top: str = TOP) -> Iterator[Submission]:
-    """Opens a submission, be it a folder or a zip.
+def open_submission(path: str | os.PathLike, top: str = TOP) -> Iterator[Submission]:
+    """Opens a submission, a folder or a zip.
 
     Args:
-        top: of a folder that holds this one, only what is in there counts; '' for all.
+        top: if a folder contains a folder of this name, only files in there are listed; '' lists all.
 
     Raises:
-        FileNotFoundError: there is nothing at `path`.
-        ValueError: it is neither a folder nor a zip, the zip is damaged or too large, or the folder has a link to
-            another.
+        FileNotFoundError: `path` does not exist.
+        ValueError: it is neither a folder nor a zip, the zip is damaged or too large, or the folder contains a link to
+            another folder.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         names = _files_below(path, path / top if (path / top).is_dir() else path)
         there = set(names)
 
-        def read(name):
+        def read(name: str) -> bytes:
             if name not in there:
-                raise FileNotFoundError('there is no such file')
+                raise FileNotFoundError('no such file')
             return files.read_bytes(path / name, LARGEST_PNG, below=path)
 
         yield Submission(str(path), tuple(names), read)
         return
     if not path.exists():
-        raise FileNotFoundError(f'{path}: there is no such submission; give a zip, or a folder that '
-                                f'holds {TOP}/')
+        raise FileNotFoundError(f'{path}: no such submission. Give a zip, or a folder that contains {TOP}/.')
     with zips.open_zip(path) as archive:
         infos = [info for info in archive.infolist() if not info.filename.endswith('/')]
         size = sum(info.file_size for info in infos)
         if size > LARGEST_SUBMISSION:
-            raise ValueError(f'{path}: its files have {size:,} bytes when unpacked, at most {LARGEST_SUBMISSION:,} are '
-                             'read. Is it the right zip?')
+            raise ValueError(f'{path}: its files have {size:,} bytes uncompressed, must have at most '
+                             f'{LARGEST_SUBMISSION:,}. Is it the right zip?')
         yield Submission(str(path), tuple(info.filename for info in infos),
                          lambda name: zips.read_member(archive, name, LARGEST_PNG))
 
 
 def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
-    """Names, relative to `root`, of all files below one of its folders. ValueError for a link to a folder."""
-    def check(folder):
+    """Names, relative to `root`, of all files below `top`. Raises ValueError for a link to a folder."""
+    def check(folder: str | os.PathLike) -> None:
         if os.path.islink(folder):
-            raise ValueError(f'{folder}: is a link to another folder, which is not followed. Copy that folder here.')
+            raise ValueError(f'{folder}: is a link to another folder; links are not followed. Copy that folder here.')
 
-    def fail(error):
+    def fail(error: OSError) -> None:
         raise error
 
-    names = []
+    names: list[str] = []
     if top != root:
         check(top)
     for folder, folders, others in os.walk(top, onerror=fail) if top.is_dir() else ():
@@ -203,14 +207,14 @@ def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
 
 
 def read_mask(submission: Submission, video: str, expression_id: str, frame_name: str,
-              size: tuple[int, int] | None = None) -> np.ndarray:
-    """One mask of a submission: bool [H W], True where the PNG is above 127.
+              size: tuple[int, int] | None = None) -> Bool[np.ndarray, 'H W']:
+    """One mask of a submission: True where the PNG is above 127.
 
     Args:
-        size: (H, W) that it must have; None: any.
+        size: required (H, W); None: any.
 
     Raises:
-        ValueError: the file is missing, unreadable, not 8-bit single-channel or of another size; the message names it.
+        ValueError: the file is missing, unreadable, not 8-bit single-channel or of another size; names it.
     """
     name = mask_path(video, expression_id, frame_name)
     try:
@@ -219,33 +223,30 @@ def read_mask(submission: Submission, video: str, expression_id: str, frame_name
         if size is None or (header.height, header.width) == tuple(size):
             return pictures.read_pixels(data, [pictures.PNG], modes=['L']) > 127
     except (OSError, ValueError) as error:
-        raise ValueError(f'{submission.path}: cannot read {name} ({error}); '
-                         f'check the submission, then write it again') from error
-    raise ValueError(f'{submission.path}: {name} is {header.height, header.width} (H, W), its frame {tuple(size)}: '
-                     'write masks at the size of the frames')
+        raise ValueError(f'{submission.path}: cannot read {name} ({error}). Check and write it again.') from error
+    raise ValueError(f'{submission.path}: {name} is {header.height, header.width} (H, W), but its frame is '
+                     f'{tuple(size)}. Write masks at the size of the frames.')
 
 
-def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1,
+def check_submission(path: str | os.PathLike, expected: Sequence[ExpectedVideo], processes: int = 1,
                      progress: bool = False) -> list[common.Problem]:
-    """Finds whatever an evaluation server would choke on.
+    """Finds everything that an evaluation server would reject.
 
-    Every mask is decoded. A wrong top folder is reported and then looked through, so that one check
-    shows all that is wrong inside.
+    Decodes every mask. Reports a wrong top folder and also checks its contents, so that one check shows all problems.
 
     Args:
-        path: of the folder or zip.
-        expected: a row (video, frame names, (H, W), expression ids) for each video.
-        processes: that decode masks.
+        path: folder or zip.
+        expected: the videos of the split.
+        processes: number of processes that decode masks.
         progress: show a progress bar on stderr.
 
     Returns:
-        One `common.Problem` for each kind found, an empty list if all is well.
+        one `common.Problem` per kind; empty if there are none.
 
     Raises:
         FileNotFoundError, ValueError: as `open_submission`.
     """
-    expected = [ExpectedVideo(*row) for row in expected]
-    found = collections.defaultdict(list)  # (kind, mend) -> where
+    found: common.Found = collections.defaultdict(list)
     with open_submission(path) as submission:
         there = _under_top(submission, {video.name for video in expected}, found)
     find_duplicates(submission, found)
@@ -256,15 +257,15 @@ def check_submission(path, expected: Iterable[ExpectedVideo], processes: int = 1
     return common.problems_of(found)
 
 
-def find_duplicates(submission: Submission, found: dict[tuple[str, str], list[str]]):
-    """Adds to what is found the names that a zip has more than once: only the last of them is ever read."""
+def find_duplicates(submission: Submission, found: common.Found) -> None:
+    """Adds names that occur more than once in a zip to `found`: only the last of them is ever read."""
     for name, count in collections.Counter(submission.files).items():
         if count > 1:
-            found['file twice in the zip', 'zip the folder anew'].append(name)
+            found['file twice in the zip', 'zip the folder again'].append(name)
 
 
-def _under_top(submission: Submission, videos: set[str], found) -> dict[str, str]:
-    """What lies under the top folder: the name it should have -> the name it has."""
+def _under_top(submission: Submission, videos: set[str], found: common.Found) -> dict[str, str]:
+    """The files below the top folder: the name it should have -> the name it has."""
     names = []
     for name in submission.files:
         parts = name.split('/')
@@ -272,35 +273,34 @@ def _under_top(submission: Submission, videos: set[str], found) -> dict[str, str
             found["operating system's junk", f"delete it; zip with: zip -r -X submission.zip {TOP} "
                   "-x '*/.*' '__MACOSX*'"].append(name)
         elif '\\' in name or {'', '.', '..'} & set(parts):
-            found['path that leads elsewhere', 'names in a zip are relative, with / between their parts and without '
-                  f'. or ..; zip with: zip -r -X submission.zip {TOP}'].append(name)
+            found['path outside of the zip', 'names in a zip must be relative, separated by / and without . or ..; '
+                  f'zip with: zip -r -X submission.zip {TOP}'].append(name)
         else:
             names.append(name)
 
     kind, top = 'wrong top folder', _find_top([name.split('/') for name in names], videos)
     if top is None:
-        found[kind, f'there is no {TOP}/ in it, nor a video of this split: is it the right folder or zip?'
-              ].append(names[0] if names else f'{submission.path} holds no file')
+        found[kind, f'it contains neither {TOP}/ nor a video of this split: is it the right folder or zip?'
+              ].append(names[0] if names else f'{submission.path} contains no file')
         return {}
     if top == '':
-        found[kind, f'put the videos into one folder {TOP}/ and zip that folder (of a folder, give the one '
-              f'that holds {TOP}/)'].append(f'{names[0]} should be {TOP}/{names[0]}')
+        found[kind, f'put the videos into one folder {TOP}/ and zip that folder (without zipping, give the folder '
+              f'that contains {TOP}/)'].append(f'{names[0]} should be {TOP}/{names[0]}')
     elif top.endswith(f'/{TOP}/'):
-        found[kind, f'{TOP}/ must be at the top: zip from inside {top.removesuffix(TOP + "/")} with '
+        found[kind, f'{TOP}/ must be at the top: in {top.removesuffix(TOP + "/")}, run '
               f'zip -r submission.zip {TOP}'].append(top)
     elif top != f'{TOP}/':
         found[kind, f'rename it to {TOP}/'].append(top)
     for name in names:
         if not name.startswith(top):
-            found[f'file outside {files.one_line(top)}', f'only {TOP}/ may be in the zip: delete the rest'].append(name)
+            found[f'file outside {files.one_line(top)}', f'zip only {TOP}/: delete the rest'].append(name)
     return {f'{TOP}/{name.removeprefix(top)}': name for name in names if name.startswith(top)}
 
 
 def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
-    """What stands in the place of 'Annotations/', the likeliest first; None if nothing does."""
-    for parts in names:
-        if len(parts) > 1 and parts[0] == TOP:
-            return f'{TOP}/'
+    """The folder in the role of 'Annotations/', the likeliest one; None without any."""
+    if any(len(parts) > 1 and parts[0] == TOP for parts in names):
+        return f'{TOP}/'
     for parts in names:
         if TOP in parts[:-1]:
             return '/'.join(parts[:parts.index(TOP) + 1]) + '/'
@@ -311,8 +311,8 @@ def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
     return None
 
 
-def _check_files(there: set[str], expected: list[ExpectedVideo], found):
-    """Missing and unexpected files, each at the highest level that is whole missing or unexpected."""
+def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: common.Found) -> None:
+    """Missing and unexpected files; a folder that is missing or unexpected as a whole is reported once."""
     if not there:
         return
     folders = {'/'.join(name.split('/')[:depth]) for name in there for depth in (2, 3)}
@@ -321,7 +321,7 @@ def _check_files(there: set[str], expected: list[ExpectedVideo], found):
         folder = f'{TOP}/{video.name}'
         wanted_folders.add(folder)
         if folder not in folders:
-            found['missing video', 'predict it: the benchmark counts every video of the split'].append(folder)
+            found['missing video', 'predict it: every video of the split is scored'].append(folder)
         for expression_id in video.expression_ids:
             expression = f'{folder}/{expression_id}'
             wanted_folders.add(expression)
@@ -334,7 +334,7 @@ def _check_files(there: set[str], expected: list[ExpectedVideo], found):
                 if expression in folders and name not in there:
                     found['missing frame', 'write a PNG for every frame that meta_expressions.json lists; '
                           'all black where the object is absent'].append(name)
-    seen = set()
+    seen: set[str] = set()
     for name in sorted(there - wanted_files):
         parts = name.split('/')
         for depth, kind in ((2, 'unexpected video'), (3, 'unexpected expression')):
@@ -351,11 +351,13 @@ def _check_files(there: set[str], expected: list[ExpectedVideo], found):
 
 
 @contextlib.contextmanager
-def _open_masks(path, there: dict[str, str], expected: list[ExpectedVideo]) -> Iterator[Callable[[int], dict]]:
+def _open_masks(path: str | os.PathLike, there: dict[str, str], expected: Sequence[ExpectedVideo]
+                ) -> Iterator[Callable[[int], common.Found]]:
     with open_submission(path) as submission:
-        def work(index):
-            """What is wrong with the masks of one video."""
-            found, video = collections.defaultdict(list), expected[index]
+        def work(index: int) -> common.Found:
+            """The problems of the masks of one video."""
+            found: common.Found = collections.defaultdict(list)
+            video = expected[index]
             for expression_id in video.expression_ids:
                 for frame in video.frame_names:
                     name = mask_path(video.name, expression_id, frame)
@@ -365,7 +367,7 @@ def _open_masks(path, there: dict[str, str], expected: list[ExpectedVideo]) -> I
         yield work
 
 
-def _check_png(submission: Submission, name: str, size: tuple[int, int], found):
+def _check_png(submission: Submission, name: str, size: tuple[int, int], found: common.Found) -> None:
     pixels = read_png(submission, name, size, ['L'], "save 8-bit single-channel PNGs: Pillow's mode L, no palette, no "
                       'colour', found)
     if pixels is not None:
@@ -376,21 +378,21 @@ def _check_png(submission: Submission, name: str, size: tuple[int, int], found):
                   '(logits > 0).astype(uint8) * 255'].append(f'{name}: {len(values)} others, from {values[0]} on')
 
 
-def read_png(submission: Submission, name: str, size: tuple[int, int], modes: Sequence[str], mend_mode: str,
-             found: dict[tuple[str, str], list[str]]) -> np.ndarray | None:
-    """The pixels of a PNG of a submission, uint8 [H W]; None, and what is wrong with it added to `found`.
+def read_png(submission: Submission, name: str, size: tuple[int, int], modes: Sequence[str], fix_mode: str,
+             found: common.Found) -> UInt8[np.ndarray, 'H W'] | None:
+    """The pixels of a PNG of a submission; or None, with its problems added to `found`.
 
     Args:
-        size: (H, W) that it must have. modes: Pillow's, that it may have. mend_mode: what to do about another.
+        size: required (H, W). modes: allowed Pillow modes. fix_mode: how to fix another mode.
     """
     try:
         data = submission.read(name)
         header = pictures.read_header(data, [pictures.PNG])
         if (header.height, header.width) != tuple(size):
-            found['wrong size', "resize the logits to the size of the video's frames before the threshold"].append(
-                f'{name}: H x W is {header.height} x {header.width}, of its frames {size[0]} x {size[1]}')
+            found['wrong size', "resize the logits to the size of the video's frames before thresholding"].append(
+                f'{name}: H x W is {header.height} x {header.width}, that of its frames {size[0]} x {size[1]}')
         if header.mode not in modes:
-            found['wrong mode', mend_mode].append(f'{name}: mode {header.mode}, not {" or ".join(modes)}')
+            found['wrong mode', fix_mode].append(f'{name}: mode {header.mode}, not {" or ".join(modes)}')
         elif (header.height, header.width) == tuple(size):
             return pictures.read_pixels(data, [pictures.PNG], size, modes)
     except (OSError, ValueError) as error:

@@ -1,12 +1,16 @@
-"""Ref-YouTube-VOS, and what is in its layout: leaderboard submissions against records or the public ground truth.
+"""Ref-YouTube-VOS and data in its layout: leaderboard submissions against records or the published ground truth.
 
 Axis letters: T frames, H W pixels.
 """
+import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
+import os
 import pathlib
 import typing
+from typing import Any
 
+from jaxtyping import Bool
 import numpy as np
 
 from sgmg_jax import files, pictures
@@ -16,53 +20,55 @@ from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
 
 CHALLENGE = 'meta_expressions_challenge.json'
-MOST_OBJECTS = 254  # of a video, in its index maps
+MOST_OBJECTS = 254  # in the index maps of a video
+
+# A function of an expression: the first two arguments of scoring.score_expression.
+ReadExpression = Callable[[metadata.Expression], tuple[np.ndarray, int | None]]
 
 
 class Truth(typing.NamedTuple):
-    """Masks of a split's expressions. read: of a video's index, a function (expression) -> what goes before the
-    prediction in `scoring.score_expression`."""
+    """Masks of the expressions of a split. read: function(index of a video)."""
     videos: Sequence[metadata.Video]
-    read: Callable[[int], Callable[[metadata.Expression], tuple[np.ndarray, int | None]]]
+    read: Callable[[int], ReadExpression]
 
 
 def expected_videos(videos: Iterable[metadata.Video]) -> list[submission.ExpectedVideo]:
-    """What a submission for these videos must hold, hidden expressions included."""
+    """What a submission for these videos must contain, including hidden expressions."""
     return [submission.ExpectedVideo(video.name, video.frame_names, (video.height, video.width),
-                                      tuple(expression.id for expression in video.expressions))
+                                     tuple(expression.id for expression in video.expressions))
             for video in videos]
 
 
-def open_public_truth(folder) -> Truth:
+def open_published_truth(folder: str | os.PathLike) -> Truth:
     """The ground truth of Ref-YouTube-VOS as its authors published it.
 
     Args:
-        folder: holds meta_expressions_challenge.json and Annotations/<video>/<expression id>/<frame name>.png.
-          Videos without a folder in Annotations/ count as hidden.
+        folder: holds meta_expressions_challenge.json and Annotations/<video>/<expression id>/<frame name>.png. A video
+            without a folder in Annotations/ is hidden.
 
     Raises:
-        ValueError: the JSON is not as it should be; names the field.
+        ValueError: the JSON is malformed; names the field.
         FileNotFoundError: a video has neither annotations nor frames, so that its size is unknown.
     """
     folder = pathlib.Path(folder)
     listed = files.read_json(folder / CHALLENGE)
     if not isinstance(listed, dict) or not isinstance(listed.get('videos'), dict) or not listed['videos']:
-        raise ValueError(f'{folder / CHALLENGE}: has no "videos"; take it from the original archive again')
-    videos = [_public_video(folder, name, content) for name, content in sorted(listed['videos'].items())]
+        raise ValueError(f'{folder / CHALLENGE}: has no "videos". Copy it again from the original archive.')
+    videos = [_published_video(folder, name, content) for name, content in sorted(listed['videos'].items())]
 
-    def read(index):
+    def read(index: int) -> ReadExpression:
         video = videos[index]
 
-        def of_expression(expression):
+        def of_expression(expression: metadata.Expression) -> tuple[Bool[np.ndarray, 'T H W'], None]:
             paths = [folder / 'Annotations' / video.name / expression.id / f'{name}.png' for name in video.frame_names]
             masks = common.read_pngs(paths, ['P', 'L', '1'])
             if masks.shape[1:] != (video.height, video.width):
-                raise ValueError(f'{paths[0]}: is {masks.shape[1:]} (H, W), others of its video '
-                                 f'{video.height, video.width}; take both from the original archive again')
+                raise ValueError(f'{paths[0]}: is {masks.shape[1:]} (H, W), but others of its video are '
+                                 f'{video.height, video.width}. Copy both again from the original archive.')
             for path, mask in zip(paths, masks):
                 if ((mask != 0) & (mask != mask.max())).any():
-                    raise ValueError(f'{path}: has several values besides 0, as maps of several objects or blurred '
-                                     'masks have. Take it from the original archive again')
+                    raise ValueError(f'{path}: must have one value besides 0, has several, like maps of several '
+                                     'objects or blurred masks. Copy it again from the original archive.')
             return masks > 0, None
 
         return of_expression
@@ -70,7 +76,7 @@ def open_public_truth(folder) -> Truth:
     return Truth(videos, read)
 
 
-def _public_video(folder: pathlib.Path, name: str, content: dict) -> metadata.Video:
+def _published_video(folder: pathlib.Path, name: str, content: object) -> metadata.Video:
     where, masks = f'{folder / CHALLENGE}: videos.{name:.80}', folder / 'Annotations' / name
     files.check_name(name, f'{folder / CHALLENGE}: the name of a video')
     of_expressions = [masks / key for key in common.listing(masks)[0]]
@@ -81,93 +87,103 @@ def _public_video(folder: pathlib.Path, name: str, content: dict) -> metadata.Vi
     if not isinstance(expressions, dict) or not isinstance(frames, list) or not all(
             isinstance(value, dict) and isinstance(value.get('exp'), str) and 'obj_id' in value
             for value in expressions.values()):
-        raise ValueError(f'{where} needs "frames", a list, and "expressions", each with "exp" and "obj_id"; take the '
-                         'file from the original archive again')
+        raise ValueError(f'{where} needs "frames", a list, and "expressions", each with "exp" and "obj_id". Copy the '
+                         'file again from the original archive.')
     for frame in frames:
         files.check_name(frame, f'{where}.frames, a frame')
     if len(set(frames)) < len(frames):
-        raise ValueError(f'{where}.frames: has a frame twice; take the file from the original archive again')
+        raise ValueError(f'{where}.frames: lists a frame twice. Copy the file again from the original archive.')
     for key in expressions:
         files.check_name(key, f'{where}.expressions, a key')
     objects = {key: _object_id(value['obj_id'], f'{where}.expressions.{key}') for key, value in expressions.items()}
-    pictured = folder / 'JPEGImages' / name
-    sources = [path / file for path in (*of_expressions, pictured) for file in common.listing(path)[1]
-               if file.endswith('.jpg' if path == pictured else '.png')]
+    images = folder / 'JPEGImages' / name
+    sources = [path / file for path in (*of_expressions, images) for file in common.listing(path)[1]
+               if file.endswith('.jpg' if path == images else '.png')]
     if not sources or not frames:
-        raise FileNotFoundError(f'{masks}: no PNG of this video, nor a frame in JPEGImages/ to take its size from; '
-                                'complete the folder')
+        raise FileNotFoundError(f'{masks}: no PNG of this video, and no frame in JPEGImages/ that gives its size. '
+                                'Complete the folder.')
     try:
         header = pictures.read_header(sources[0])
     except (OSError, ValueError) as error:
-        raise ValueError(f'{sources[0]}: cannot read ({error}); take it from the original archive again') from error
+        raise ValueError(f'{sources[0]}: cannot be read ({error}). Copy it again from the original archive.'
+                         ) from error
     return metadata.Video(name, tuple(sorted(frames)), header.height, header.width, tuple(
         metadata.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
         for key, value in expressions.items()), masks.is_dir())
 
 
-def _object_id(value, where: str) -> int:
+def _object_id(value: object, where: str) -> int:
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     if type(value) is not int or not 0 < value <= MOST_OBJECTS:
-        raise ValueError(f'{where}.obj_id must be a whole number from 1 to {MOST_OBJECTS}, is {value!r:.80}; take the '
-                         'file from the original archive again')
+        raise ValueError(f'{where}.obj_id must be a whole number from 1 to {MOST_OBJECTS}, is {value!r:.80}. Copy the '
+                         'file again from the original archive.')
     return value
 
 
 def _records_truth(split: Sequence[records.Record]) -> Truth:
-    def read(index):
+    def read(index: int) -> ReadExpression:
         masks = split[index].decode_masks()
+        assert masks is not None  # only read where `_known` finds expressions
         return lambda expression: (masks, expression.object_id)
 
-    videos = getattr(split, 'videos', None) or [record.video for record in split]
+    videos = common.videos_of(split)
     sparse = [video.name for video in videos if video.mask_places is not None]
     if sparse:
-        raise ValueError(f'video {sparse[0]}: has masks of single frames; give records of Ref-YouTube-VOS')
+        raise ValueError(f'video {sparse[0]}: has masks of single frames. Give records of Ref-YouTube-VOS.')
     return Truth(videos, read)
 
 
-def open_truth(folder, split: str) -> Truth:
-    """Ground truth of `ytvos`: built records, or the published folder valid/, the one above it, or the one above that.
-    """
+def open_truth(folder: str | os.PathLike, split: str) -> Truth:
+    """The ground truth: built records, or the published folder valid/, or a folder one or two levels above it."""
     folder = pathlib.Path(folder)
     common.check_folder(folder)
     for level in ([folder], [folder / name for name in common.listing(folder)[0]]):
-        found = [public for above in level for public in [next(
-            (part for part in (above, above / 'valid') if (part / CHALLENGE).exists()), None)] if public]
+        found = [published for above in level for published in [next(
+            (part for part in (above, above / 'valid') if (part / CHALLENGE).exists()), None)] if published]
         if len(found) > 1:
             raise ValueError(f'{folder}: holds several copies of the ground truth, in {", ".join(map(str, found))}. '
                              'Give one of them.')
         if found and split != 'valid':
-            raise ValueError(f'{found[0]}: is the ground truth of the split valid, not of {split!r}')
+            raise ValueError(f"{found[0]}: is the ground truth of split 'valid', not of {split!r}")
         if found:
-            return open_public_truth(found[0])
+            return open_published_truth(found[0])
     return _records_truth(records.open_records(folder, split))
 
 
-def score_submission(path, split: Sequence[records.Record], progress: bool) -> dict:
-    """See the package's. The submission may hold more videos than the split, and only what is in the way of scoring is
-    found: `submission.check_submission` finds all faults."""
+def score_submission(path: str | os.PathLike, split: Sequence[records.Record], progress: bool) -> dict[str, Any]:
+    """See `score.score_submission`.
+
+    The submission may contain more videos than the split. Only faults that prevent scoring are found:
+    `submission.check_submission` finds them all.
+    """
     return _score(path, (_records_truth, (split,)), len(split), 1, progress)
 
 
-def _score(path, source, count: int, processes: int, progress: bool) -> dict:
+def _score(path: str | os.PathLike, source: tuple[Callable[..., Truth], tuple], count: int, processes: int,
+           progress: bool) -> dict[str, Any]:
     of_videos = for_each(_open_work, (path, *source), count, processes, 'scoring', progress)
     return scoring.summarise(score for scores in of_videos for score in scores)
 
 
 @contextlib.contextmanager
-def _open_work(path, open_source, arguments) -> Iterator[Callable[[int], list[dict]]]:
+def _open_work(path: str | os.PathLike, open_source: Callable[..., Truth], arguments: tuple
+               ) -> Iterator[Callable[[int], list[dict]]]:
     truth = open_source(*arguments)
     with submission.open_submission(path) as predicted:
-        def work(index):
+        def work(index: int) -> list[dict]:
             video = truth.videos[index]
             known = _known(video)
-            truth_of = truth.read(index) if known else None
-            return [_score_expression(predicted, video, e, *truth_of(e)) for e in known]
+            if not known:
+                return []
+            truth_of = truth.read(index)
+            return [_score_expression(predicted, video, expression, truth_of) for expression in known]
         yield work
 
 
-def _score_expression(predicted, video: metadata.Video, expression: metadata.Expression, truth, object_id) -> dict:
+def _score_expression(predicted: submission.Submission, video: metadata.Video, expression: metadata.Expression,
+                      truth_of: ReadExpression) -> dict[str, Any]:
+    truth, object_id = truth_of(expression)
     prediction = _read_expression(predicted, video, expression.id)
     try:
         score = scoring.score_expression(truth, object_id, prediction)
@@ -181,17 +197,14 @@ def _known(video: metadata.Video) -> list[metadata.Expression]:
     return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
 
 
-def _read_expression(predicted, video: metadata.Video, expression_id: str) -> np.ndarray:
-    """Masks of one expression, bool [T H W]."""
-    masks = []
-    for frame_name in video.frame_names:
-        masks.append(submission.read_mask(predicted, video.name, expression_id, frame_name,
-                                           (video.height, video.width)))
-    return np.stack(masks)
+def _read_expression(predicted: submission.Submission, video: metadata.Video, expression_id: str
+                     ) -> Bool[np.ndarray, 'T H W']:
+    return np.stack([submission.read_mask(predicted, video.name, expression_id, name, (video.height, video.width))
+                     for name in video.frame_names])
 
 
-def run(options) -> dict | None:
-    """Does the command's work, see the package's help."""
+def run(options: argparse.Namespace) -> dict[str, Any] | None:
+    """Runs the command, see its help. Returns the scores, or None with --check-only and without ground truth."""
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
     problems = submission.check_submission(options.pred, expected, options.processes, progress=True)
@@ -205,6 +218,6 @@ def run(options) -> dict | None:
     if 0 < hidden < len(expected):
         print(f'{hidden:,} videos have no ground truth: checked, not scored.')
     if hidden == len(expected):
-        print(f'There is no ground truth in split {options.split!r}: checked, not scored.')
+        print(f'Split {options.split!r} has no ground truth: checked, not scored.')
         return None
     return _score(options.pred, (open_truth, (options.gt, options.split)), len(truth.videos), options.processes, True)

@@ -1,4 +1,4 @@
-"""Zips of strangers: what one holds is bounded before memory is taken for it."""
+"""Untrusted zips: the memory that reading one takes is bounded."""
 from collections.abc import Iterator
 import contextlib
 import io
@@ -10,26 +10,26 @@ import zlib
 
 from sgmg_jax import files
 
-LARGEST_INDEX = 2 ** 25  # bytes of the list of files in a zip: of some 400,000 masks
+LARGEST_INDEX = 2 ** 25  # bytes of the central directory: some 400,000 masks
 
-# What zipfile raises on a damaged file.
+# Raised by zipfile on damaged files.
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError, struct.error, zlib.error,
                zipfile.BadZipFile)
 
 
 class _BoundedFile(io.FileIO):
-    """A zip whose list of files is bounded: zipfile takes as much memory for it as the zip says."""
+    """A zip with a bounded central directory: zipfile reads as many bytes as the zip claims it has."""
     opening = True
 
-    def read(self, size=-1):
+    def read(self, size: int | None = -1) -> bytes:
         if self.opening and size is not None and size > LARGEST_INDEX:
-            raise zipfile.BadZipFile(f'its list of files has {size:,} bytes, at most {LARGEST_INDEX:,} are read')
+            raise zipfile.BadZipFile(f'its list of files has {size:,} bytes, must have at most {LARGEST_INDEX:,}')
         return super().read(size)
 
 
 @contextlib.contextmanager
 def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip to be read by `read_member`. Raises OSError, and ValueError if it is none, or damaged."""
+    """Opens a zip for `read_member`. Raises OSError, and ValueError if it is damaged or not a zip."""
     files.check_regular(path)
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(_BoundedFile(path))
@@ -37,35 +37,35 @@ def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
             archive = stack.enter_context(zipfile.ZipFile(file))
             file.opening = False
         except _UNREADABLE as error:
-            raise ValueError(f'{path}: neither a folder nor a readable zip ({error}); '
-                             f'zip the masks again') from error
+            raise ValueError(f'{path}: is neither a folder nor a readable zip ({error}). Zip the masks again.'
+                             ) from error
         yield archive
 
 
 def read_member(archive: zipfile.ZipFile, name: str, largest: int) -> bytes:
-    """A file in a zip, of at most `largest` bytes, packed and unpacked.
+    """A file in a zip, of at most `largest` bytes both compressed and not.
 
     Raises:
-        FileNotFoundError: there is no such file in it.
-        ValueError: it cannot be read; says why, without the name.
+        FileNotFoundError: there is no such file in the zip.
+        ValueError: it cannot be read; the message gives the reason, without the name.
     """
     try:
         info = archive.getinfo(name)
     except KeyError as error:
-        raise FileNotFoundError('there is no such file in the zip') from error
+        raise FileNotFoundError('no such file in the zip') from error
     if info.flag_bits & 1:
         raise ValueError('it is encrypted; zip without a password')
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # The others' memory has no bound.
-        raise ValueError('it is not compressed by deflate, the usual way; zip again with it')
+        raise ValueError('it is not compressed with deflate, the usual method; zip again with it')
     if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG):
-        raise ValueError('it is a link or a device, not a file; zip what it leads to')
+        raise ValueError('it is a link or a device, not a file; zip the file that it points to')
     if max(info.file_size, info.compress_size) > largest:
-        raise ValueError(f'it has {max(info.file_size, info.compress_size):,} bytes, at most {largest:,} are read')
+        raise ValueError(f'it has {max(info.file_size, info.compress_size):,} bytes, must have at most {largest:,}')
     try:
         with archive.open(info) as file:
-            data = file.read(info.file_size + 1)  # Without a number, all that unpacks is held before it is cut off.
+            data = file.read(info.file_size + 1)  # Without a size, zipfile holds all of it before it checks the size.
     except _UNREADABLE as error:
         raise ValueError(str(error) or type(error).__name__) from error
     if len(data) != info.file_size:
-        raise ValueError(f'it has {len(data):,} bytes, though the zip says {info.file_size:,}')
+        raise ValueError(f'it has {len(data):,} bytes, but the zip declares {info.file_size:,}')
     return data

@@ -1,21 +1,21 @@
-"""A procedural world: short videos of several moving shapes, and sentences that each name one of them.
+"""A procedural world: short videos of several moving shapes, and sentences that each refer to one of them.
 
     python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40
 
-writes it in the raw layout of Ref-YouTube-VOS. From Python, `make_video(seed)` gives one clip.
+writes it in the raw layout of Ref-YouTube-VOS. In Python, `make_video(seed)` returns one clip.
 
-Every sentence is true of exactly one object of its clip. Clips come in three kinds, so that every
-kind of word has to be understood:
+Every sentence is true of exactly one object of its clip. There are three kinds of clips, so that a model must
+understand every kind of word:
 
 attribute  all objects look different, some in one word only: 'the small dotted red star'.
 motion     two or three objects look exactly alike and move differently: 'the red star moving left'.
            The clip is symmetric in time around its middle, where positions are independent of
            direction, and an axis without motion is drawn from the positions that motion would visit.
-           So a frame of unknown time says nothing about the directions.
+           So a frame at an unknown time says nothing about the directions.
 relation   two objects share the named words on opposite sides of a third, the anchor:
            'the star left of the blue square'. The three move together or stand still.
 
-In about one clip of five an object passes behind another; in one of six one leaves and returns.
+In about one clip of five an object passes behind another; in one of six an object leaves and returns.
 """
 from sgmg_jax.synthetic.dataset import write_dataset
 from sgmg_jax.synthetic.video import SyntheticVideo, make_video

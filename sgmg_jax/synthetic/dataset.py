@@ -1,5 +1,5 @@
 """Writes the world as a data set, in the raw layout of Ref-YouTube-VOS."""
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import hashlib
 import json
 import numbers
@@ -7,6 +7,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import typing
 
 import numpy as np
 from PIL import Image
@@ -15,15 +16,15 @@ import tqdm
 from sgmg_jax import pictures
 from sgmg_jax.synthetic.video import check, make_video
 
-MAX_VIDEOS = 100_000  # of a split
+MAX_VIDEOS = 100_000  # per split
 
 
 def _video_seed(seed: int, split: str, index: int) -> int:
-    """40 bits; in hexadecimal the video's id, so that `make_video` can make again what is on disk."""
+    """40 bits; in hexadecimal, the video's id, so that `make_video` can reproduce a video on disk."""
     return int.from_bytes(hashlib.sha256(f'{seed}/{split}/{index}'.encode()).digest()[:5], 'big')
 
 
-def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Sequence[np.ndarray]) -> None:
+def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Iterable[np.ndarray]) -> None:
     """JPEG for RGB frames [T H W 3], palette PNG for index maps, plain PNG for boolean masks [T H W]."""
     folder.mkdir(parents=True)
     for name, image in zip(names, images, strict=True):
@@ -50,7 +51,7 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
     for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
         video_seed = _video_seed(seed, split, index)
         video_id = f'{video_seed:010x}'
-        # In the real set too, some videos do not start at 0 and only every fifth frame is there.
+        # As in the real data set: some videos do not start at 0, and only every fifth frame exists.
         names = [f'{5 * (t + video_seed % 4):05d}' for t in range(num_frames)]
         video = make_video(video_seed, num_frames, size, unseen=split == 'valid' and index % 2 == 1)
         _save_frames(root / split / 'JPEGImages' / video_id, names, video.frames)
@@ -75,6 +76,7 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
         _save_json(root / 'meta_expressions/valid/meta_expressions.json', public)
 
 
+@typing.no_type_check  # checks its own arguments
 def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed: int = 0,
                   num_frames: int = 8, size: tuple[int, int] = (128, 128)) -> None:
     """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth.
@@ -86,18 +88,18 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
     root/valid/meta_expressions_challenge.json             exp, obj_id, tags
     root/meta_expressions/{train,valid,test}/meta_expressions.json
 
-    Training expressions also carry "tags" (see Expression); the test split is empty. Every second
-    validation video holds a (colour, shape) of HELD_OUT, no training video does. A video depends
-    on the seed, the split and its number only, not on the number of videos.
+    Training expressions also have "tags" (see Expression); the test split is empty. Every second validation video,
+    but no training video, has a (colour, shape) of HELD_OUT. A video depends only on the seed, the split and its
+    number, not on the number of videos.
 
     Args:
-        root: the folder to make; it must not exist, or be empty. It appears when all is written.
+        root: the folder to create; it must not exist, or be empty. It appears once everything is written.
         num_train, num_valid: videos, up to 100,000.
         seed, num_frames, size: of every video, as in `make_video`.
 
     Raises:
         ValueError: a number is out of range.
-        FileExistsError: root is there and not empty.
+        FileExistsError: root exists and is not empty.
     """
     for name, value in (('num_train', num_train), ('num_valid', num_valid)):
         if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
@@ -106,7 +108,7 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
     root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f'{root}: exists and is not an empty folder; '
-                              'remove it or name another one to write the data set to.')
+                              'remove it, or choose another folder.')
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
     try:
@@ -115,7 +117,7 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
         _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
         mask = os.umask(0)
         os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp makes it private.
+        partial.chmod(0o777 & ~mask)  # mkdtemp creates it private.
         os.replace(partial, root)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,17 +1,20 @@
-"""Draws a clip, and looks at what is seen of each object.
+"""Draws a clip, and measures how much of each object is visible.
 
-Axis letters: T frames, H W pixels, K objects, S the side of a stamp.
+Axis letters: T frames, H W pixels, K objects, _S the side of a stamp.
 """
 from collections.abc import Sequence
+import math
 
 import cv2
+from jaxtyping import Float, Float32, UInt8
 import numpy as np
 
 from sgmg_jax.synthetic.layout import Body
 from sgmg_jax.synthetic.words import COLOURS
 
-Stamp = tuple[np.ndarray, np.ndarray]  # opacity and colour, see `stamp`
-MIN_VISIBLE = 30  # Pixels, in a frame of 128, for an object to count as visible.
+# Opacity in [0, 1], and colour. `_S` is odd; its size is not checked, as it differs from object to object.
+Stamp = tuple[Float32[np.ndarray, '_S _S 1'], Float32[np.ndarray, '_S _S 3']]
+MIN_VISIBLE = 30  # pixels, in a frame of 128, for an object to count as visible
 
 
 def _contours(shape: str) -> list[np.ndarray]:
@@ -31,7 +34,7 @@ def _contours(shape: str) -> list[np.ndarray]:
 
 
 def stamp(body: Body) -> Stamp:
-    """An object on its own: opacity [S S 1] in [0, 1] and colour [S S 3], both float32, S odd."""
+    """A single object."""
     factor, bits = 4, 8
     half = int(np.ceil(.65 * body.diameter))
     side = 2 * half + 1
@@ -44,7 +47,7 @@ def stamp(body: Body) -> Stamp:
     alpha = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)[..., None]
 
     y, x = np.mgrid[-half:half + 1, -half:half + 1].astype(np.float32)
-    period = 1.35 * np.sqrt(body.diameter)  # Fine enough to show on a small object.
+    period = 1.35 * np.sqrt(body.diameter)  # fine enough to be visible on a small object
     if body.words.texture == 'striped':
         dark = np.sin(2 * np.pi * ((x + y) * np.sqrt(.5) / period + body.phase)) > .1
     elif body.words.texture == 'dotted':
@@ -52,19 +55,21 @@ def stamp(body: Body) -> Stamp:
         dark = u ** 2 + v ** 2 < .33 ** 2
     else:
         dark = np.zeros((side, side), bool)
-    colour = np.where(dark[..., None], np.float32((22, 20, 28)), np.float32(COLOURS[body.words.colour]))
+    colour = np.where(dark[..., None], np.array((22, 20, 28), np.float32),
+                      np.array(COLOURS[body.words.colour], np.float32))
     return alpha, colour
 
 
-def draw(bodies: Sequence[Body], stamps: Sequence[Stamp],
-         background: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Paints objects over a background [T H W 3], the first farthest; returns frames and masks [T H W]."""
+def draw(bodies: Sequence[Body], stamps: Sequence[Stamp], background: UInt8[np.ndarray, 'T H W 3']
+         ) -> tuple[UInt8[np.ndarray, 'T H W 3'], UInt8[np.ndarray, 'T H W']]:
+    """Paints objects over a background, the first one farthest away; returns frames and masks."""
     frames = background.copy()
     masks = np.zeros(frames.shape[:3], np.uint8)
-    height, width = masks.shape[1:]
+    height, width = frames.shape[1:3]
     for k, (body, (alpha, colour)) in enumerate(zip(bodies, stamps), 1):
         half = alpha.shape[0] // 2
-        for t, (x, y) in enumerate(np.floor(body.centres).astype(int) - half):
+        for t in range(len(frames)):
+            x, y = (math.floor(centre) - half for centre in body.centres[t])
             top, left = max(-y, 0), max(-x, 0)
             part = np.s_[top:max(height - y, 0), left:max(width - x, 0)]
             a = alpha[part]
@@ -76,8 +81,8 @@ def draw(bodies: Sequence[Body], stamps: Sequence[Stamp],
     return frames, masks
 
 
-def background(rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> np.ndarray:
-    """Smooth greyish noise that drifts slowly; uint8 [T H W 3]."""
+def background(rng: np.random.Generator, num_frames: int, size: tuple[int, int]) -> UInt8[np.ndarray, 'T H W 3']:
+    """Smooth greyish noise that drifts slowly."""
     height, width = size
     scale = min(size) / 128
     drift = rng.uniform(-1, 1, 2) * scale
@@ -93,13 +98,13 @@ def background(rng: np.random.Generator, num_frames: int, size: tuple[int, int])
     frames = np.empty((num_frames, height, width, 3), np.uint8)
     for t in range(num_frames):
         x, y = start + drift * t
-        shift = np.float32([[1, 0, -x], [0, 1, -y]])
+        shift = np.array([[1, 0, -x], [0, 1, -y]], np.float32)
         frames[t] = cv2.warpAffine(canvas, shift, (width, height), borderMode=cv2.BORDER_REPLICATE) + .5
     return frames
 
 
-def centroids(masks: np.ndarray, number: int) -> np.ndarray:
-    """Centroids (x, y) of the visible pixels of objects 1 to `number` of masks [T H W]: [K T 2], NaN where hidden."""
+def centroids(masks: UInt8[np.ndarray, 'T H W'], number: int) -> Float[np.ndarray, 'K T 2']:
+    """Centroids (x, y) of the visible pixels of objects 1 to `number`; NaN where hidden."""
     found = np.full((number, len(masks), 2), np.nan)
     for k, t in np.ndindex(number, len(masks)):
         y, x = np.nonzero(masks[t] == k + 1)
@@ -108,8 +113,8 @@ def centroids(masks: np.ndarray, number: int) -> np.ndarray:
     return found
 
 
-def well_visible(masks: np.ndarray, stamps: Sequence[Stamp], event: str) -> bool:
-    """Whether every object is seen well enough for the kind of clip."""
+def well_visible(masks: UInt8[np.ndarray, 'T H W'], stamps: Sequence[Stamp], event: str) -> bool:
+    """Whether every object is visible enough for the event of the clip."""
     areas = np.stack([(masks == k).sum((1, 2)) for k in range(1, len(stamps) + 1)])  # [K T]
     whole = np.array([(alpha >= .5).sum() for alpha, _ in stamps])[:, None]
     least = MIN_VISIBLE * (min(masks.shape[1:]) / 128) ** 2
@@ -117,5 +122,5 @@ def well_visible(masks: np.ndarray, stamps: Sequence[Stamp], event: str) -> bool
         return False
     share = areas / whole
     if event == 'none':
-        return share.min() >= .6 and share[:, [0, -1]].min() >= .85
-    return share[:, [0, -1]].min() >= .6 and share.min() < .4
+        return bool(share.min() >= .6 and share[:, [0, -1]].min() >= .85)
+    return bool(share[:, [0, -1]].min() >= .6 and share.min() < .4)

@@ -1,9 +1,10 @@
-"""Where the objects of a clip are in each of its frames.
+"""Chooses the objects of a clip and their paths.
 
 Axis letters: T frames, H W pixels.
 """
 import dataclasses
 
+from jaxtyping import Float
 import numpy as np
 
 from sgmg_jax.synthetic.words import (
@@ -17,19 +18,19 @@ from sgmg_jax.synthetic.words import (
 
 KINDS = {'attribute': .5, 'motion': .25, 'relation': .25}
 EVENTS = {'cross': .20, 'away': .17, 'none': .63}
-RELATION_MARGIN = .12  # Of the frame's side along the relation's axis.
-_SPEED = (3., 6.)  # Pixels a frame, in a frame of 128.
-_MAX_TRAVEL = .36  # Of the shorter side, over the whole clip.
+RELATION_MARGIN = .12  # of the frame's side along the relation's axis
+_SPEED = (3., 6.)  # pixels per frame, in a frame of 128
+_MAX_TRAVEL = .36  # of the shorter side, over the whole clip
 
 
 @dataclasses.dataclass
 class Body:
-    """An object while its clip is being laid out; centres [T 2] are (x, y) in pixels."""
+    """An object of a layout; its centres are (x, y) in pixels, empty before it is placed."""
     words: ObjectDescription
     diameter: float
     angle: float
     phase: float
-    centres: np.ndarray | None = None
+    centres: Float[np.ndarray, 'T 2'] = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
 
     @property
     def radius(self) -> float:
@@ -38,8 +39,8 @@ class Body:
 
 def lay_out(rng: np.random.Generator, kind: str, event: str, num_frames: int, size: tuple[int, int],
             unseen: bool) -> list[Body] | None:
-    """Objects from far to near, placed in every frame; None where this draw did not work out."""
-    # The object of the event is the last one, and never one of a group that a sentence relates.
+    """Objects from far to near, placed in every frame; None if this random draw failed."""
+    # The object of the event is the last one, and never in the group of a relation.
     number = 4 if kind == 'relation' and event != 'none' else 3 + int(rng.random() < .3)
     first = random_words(rng, unseen, held_out=unseen)
     if kind == 'attribute':
@@ -61,19 +62,20 @@ def lay_out(rng: np.random.Generator, kind: str, event: str, num_frames: int, si
     bodies = [Body(w, rng.uniform(*SIZES[w.size]) * scale, rng.uniform(-.2, .2), rng.uniform())
               for w in looks]
     for body in bodies[1:]:
-        if body.words == first:  # No detail tells objects of the same look apart.
+        if body.words == first:  # Objects of the same look must not differ in any detail.
             body.diameter, body.angle, body.phase = bodies[0].diameter, bodies[0].angle, bodies[0].phase
 
     fastest = min(_SPEED[1] * scale, _MAX_TRAVEL * min(size) / (num_frames - 1))
     slowest = min(_SPEED[0] * scale, fastest / 2)
-    # Alike objects keep to slower speeds: the less they travel, the less even a frame of known
-    # time tells about their direction.
+    # Objects that look alike are slower: the less they travel, the less even a frame at a known time reveals their
+    # direction.
     speeds = [rng.uniform(slowest, .75 * fastest if kind == 'motion' else fastest) for _ in bodies]
     motions = rng.choice(list(MOTIONS), number).tolist()
     if kind == 'motion':
         motions[:alike] = rng.choice(list(MOTIONS), alike, replace=False).tolist()
     extent = np.array(size[::-1])
-    placed = []
+    placed: list[Body] = []
+    partner = None
     if kind == 'relation':
         if not _place_group(rng, bodies[:3], motions[0], slowest, num_frames, size):
             return None
@@ -98,9 +100,9 @@ def lay_out(rng: np.random.Generator, kind: str, event: str, num_frames: int, si
         placed.append(body)
 
     order = rng.permutation(number).tolist()
-    if event == 'cross':  # The larger of the two passes in front.
+    if partner is not None:  # The larger of the two that cross passes in front.
         partner_index = next(i for i, b in enumerate(bodies) if b is partner)
-        near, far = ((partner_index, number - 1) if partner.diameter > bodies[-1].diameter
+        near, far = ((partner_index, number - 1) if bodies[partner_index].diameter > bodies[-1].diameter
                      else (number - 1, partner_index))
         i, j = order.index(far), order.index(near)
         if i > j:
@@ -118,8 +120,8 @@ def _straight(rng, body, motion, speed, num_frames, size) -> np.ndarray:
     margin = body.radius + speed * steps[-1]
     middle = rng.uniform(margin, np.array(size[::-1]) - margin)
     direction = np.array(MOTIONS[motion])
-    # An axis without motion stops at a random moment of a motion along it: else standing still, or
-    # moving along the other axis, would show in the position.
+    # Without motion along an axis, the position is that of a random moment of such a motion: otherwise the position
+    # would reveal standing still, or moving along the other axis.
     middle += np.where(direction == 0, speed * rng.choice(steps, 2), 0)
     return middle + steps[:, None] * speed * direction
 
@@ -136,7 +138,7 @@ def _cross(rng, body, partner, speed) -> tuple[str, np.ndarray]:
 
 
 def _leave_and_return(rng, body, num_frames, size) -> tuple[str, np.ndarray]:
-    """Motion and centres of a path that is inside at both ends and outside in the middle."""
+    """Motion and centres of a path that leaves the frame and returns: it is outside in the middle of the clip."""
     steps = np.abs(_around_middle(num_frames))
     reach = body.radius + 1
     depth = -reach + (steps - .5) * 2 * reach / (steps[0] - .5)
@@ -148,7 +150,7 @@ def _leave_and_return(rng, body, num_frames, size) -> tuple[str, np.ndarray]:
 
 
 def _place_group(rng, bodies, motion, slowest, num_frames, size) -> bool:
-    """Sets the paths of (one, other, anchor): one on each side of the anchor, all moving alike."""
+    """Sets the paths of (one, other, anchor): on opposite sides of the anchor, all with the same motion."""
     if rng.random() < .5:
         motion = 'still'
     axis = rng.integers(2)
@@ -174,9 +176,9 @@ def _place_group(rng, bodies, motion, slowest, num_frames, size) -> bool:
     return True
 
 
-def _apart(body, other) -> bool:
-    """Whether two paths keep apart: fully at both ends, in between enough to see both."""
+def _apart(body: Body, other: Body) -> bool:
+    """Whether two paths keep apart: fully at both ends of the clip, in between enough for both to be visible."""
     distance = np.linalg.norm(body.centres - other.centres, axis=1) / (body.radius + other.radius)
-    # The same rule for the first and the last frame: time must have no direction.
+    # The same rule for the first and the last frame: nothing may reveal the direction of time.
     alike = body.words.look == other.words.look
-    return distance[[0, -1]].min() >= 1 and distance.min() >= (1 if alike else .65)
+    return bool(distance[[0, -1]].min() >= 1 and distance.min() >= (1 if alike else .65))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import dataclasses
 import itertools
 
+from jaxtyping import Float, Int
 import numpy as np
 
 from sgmg_jax.synthetic.layout import RELATION_MARGIN
@@ -20,7 +21,7 @@ from sgmg_jax.synthetic.words import (
 RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)}
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
 _SUBSETS = tuple(names for n in range(5) for names in itertools.combinations(ATTRIBUTES, n))
-_SUBSET_WEIGHT = (.05, .5, 1., .3, .1)  # By the number of attributes named.
+_SUBSET_WEIGHT = (.05, .5, 1., .3, .1)  # by the number of attributes named
 _MOVING = ('moving {}', 'that moves {}', 'going {}')
 _STANDING = ('standing still', 'that stands still', 'that does not move')
 _BESIDE = ('{} of', 'to the {} of', 'on the {} of')
@@ -29,21 +30,22 @@ _OVER = ('{}', 'that is {}', 'placed {}')
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """A sentence and the object it names.
+    """A sentence and the object it refers to.
 
     object_id: 1 to K, the object's value in the masks.
-    tags: the kind of word needed, 'attribute', 'motion' or 'relation'; then 'unseen' if the
-        object's (colour, shape) is in HELD_OUT.
+    tags: the kind of word that the sentence needs, 'attribute', 'motion' or 'relation'; then 'unseen' if the object's
+        (colour, shape) is in HELD_OUT.
     """
     text: str
     object_id: int
     tags: tuple[str, ...]
 
 
-def _sides(centroids, anchor, relation, size) -> np.ndarray:
-    """For every object, +1: in that relation to the anchor, -1: in the opposite one, 0: unclear. [K]
+def _sides(centroids: Float[np.ndarray, 'K T 2'], anchor: int, relation: str, size: tuple[int, int]
+           ) -> Int[np.ndarray, ' K']:
+    """Per object, +1: in that relation to the anchor, -1: in the opposite one, 0: unclear.
 
-    It has to hold in every frame in which both are visible.
+    The relation must hold in every frame in which both are visible.
     """
     direction = np.array(RELATIONS[relation])
     offset = centroids - centroids[anchor]  # [K T 2]
@@ -62,14 +64,14 @@ def _matching(objects, words, names) -> list[int]:
 
 
 def _sample(rng, subsets, number) -> list[tuple[str, ...]]:
-    """Up to `number` different sets of attributes to name."""
+    """Up to `number` distinct sets of attributes to name."""
     weights = np.array([_SUBSET_WEIGHT[len(s)] * np.prod([READINESS[name] for name in s]) for s in subsets])
     picks = rng.choice(len(subsets), min(number, len(subsets)), replace=False, p=weights / weights.sum())
     return [subsets[i] for i in picks]
 
 
 def _noun(words, names) -> str:
-    """'small dotted red star'; 'one' stands for a shape that is not named."""
+    """'small dotted red star'; 'one' replaces a shape that is not named."""
     named = [getattr(words, n) for n in names]
     return ' '.join(named if 'shape' in names else [*named, 'one'])
 
@@ -88,24 +90,24 @@ def _attribute_text(rng, words, names) -> str:
 
 
 def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[ObjectDescription],
-                     centroids: np.ndarray, size: tuple[int, int]) -> list[Expression] | None:
-    """Sentences true of exactly one object each; None where the clip does not allow its kind.
+                     centroids: Float[np.ndarray, 'K T 2'], size: tuple[int, int]) -> list[Expression] | None:
+    """Sentences true of exactly one object each; None if the clip is not suitable for its kind.
 
     Args:
         kind: of the clip, a key of layout.KINDS.
-        objects: K. centroids: [K T 2], see `drawing.centroids`. size: H and W.
+        objects: K. centroids: see `drawing.centroids`. size: H and W.
     """
-    found = {}  # text -> (index of the object, kind of word)
-    group = []  # Objects that only motion, or only the relation, tells apart.
+    found: dict[str, tuple[int, str]] = {}  # text -> (index of the object, kind of word)
+    group: list[int] = []  # objects that differ only in their motion, or only in the relation
 
-    def add(text, target, tag):
+    def add(text: str, target: int, tag: str) -> None:
         found.setdefault(text, (target, tag))
 
     alike = [[j for j, o in enumerate(objects) if o.look == w.look] for w in objects]
     if kind == 'motion':
         group = max(alike, key=len)
 
-        def needs_motion(names, target):
+        def needs_motion(names: Sequence[str], target: int) -> bool:
             others = [objects[j].motion for j in _matching(objects, objects[target], names) if j != target]
             return bool(others) and not {objects[target].motion, AWAY} & set(others)
 
@@ -113,10 +115,10 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
         if not subsets:
             return None
         for names in _sample(rng, subsets, 3 if len(group) == 2 else 2):
-            template = rng.integers(3)  # The same for all: only the direction tells them apart.
+            number = rng.integers(3)  # The same template for all: only the direction may differ.
             for k in group:
                 motion = objects[k].motion
-                phrase = _STANDING[template] if motion == 'still' else _MOVING[template].format(motion)
+                phrase = _STANDING[number] if motion == 'still' else _MOVING[number].format(motion)
                 add(f'the {_noun(objects[k], names)} {phrase}', k, 'motion')
         for k, words in enumerate(objects):
             if k not in group and words.motion != AWAY and needs_motion((), k) and rng.random() < .4:
@@ -124,7 +126,7 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
                 add(f'the one {phrase.format(words.motion)}', k, 'motion')
 
     if kind == 'relation':
-        # The layout is known by its geometry only: any anchor and side that truly hold are used.
+        # Judged by the geometry alone: any anchor and side that truly hold are used.
         chances = []
         for anchor, relation in itertools.product(range(len(objects)), ('left', 'above')):
             sides = _sides(centroids, anchor, relation, size)
@@ -152,8 +154,8 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
     near_miss = kind != 'attribute'
     for k, words in enumerate(objects):
         subsets = [s for s in _SUBSETS if _matching(objects, words, s) == [k]]
-        number = 2 if k not in group else int(rng.random() < .3)
-        for names in _sample(rng, subsets, number) if subsets else ():
+        count = 2 if k not in group else int(rng.random() < .3)
+        for names in _sample(rng, subsets, count) if subsets else ():
             add(_attribute_text(rng, words, names), k, 'attribute')
             agree = [sum(getattr(o, n) == getattr(words, n) for n in names) for o in objects]
             near_miss |= len(names) > 1 and len(names) - 1 in agree

@@ -4,7 +4,9 @@ Axis letters: T frames, H W pixels, K objects.
 """
 import dataclasses
 import numbers
+import typing
 
+from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax.synthetic import drawing, layout
@@ -13,35 +15,36 @@ from sgmg_jax.synthetic.words import ObjectDescription, pick
 
 MIN_FRAMES, MAX_FRAMES = 5, 1000
 MIN_SIDE, MAX_SIDE = 64, 2048
-MAX_PIXELS = 2 ** 27  # of a video
+MAX_PIXELS = 2 ** 27  # per video
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticVideo:
     """A clip with its ground truth.
 
-    frames: uint8 [T H W 3], RGB.
-    masks: uint8 [T H W]; 0 is background, k the visible pixels of object k.
+    frames: RGB.
+    masks: 0 is background, k the visible pixels of object k.
     objects: K descriptions; object k is objects[k - 1].
     """
-    frames: np.ndarray
-    masks: np.ndarray
+    frames: UInt8[np.ndarray, 'T H W 3']
+    masks: UInt8[np.ndarray, 'T H W']
     objects: tuple[ObjectDescription, ...]
     expressions: tuple[Expression, ...]
 
 
+@typing.no_type_check  # checks its own arguments
 def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128),
                unseen: bool = False) -> SyntheticVideo:
-    """Draws one clip of 3 or 4 objects; the same arguments always give the same bytes.
+    """Draws one clip of 3 or 4 objects; deterministic in its arguments.
 
-    Objects scale with the shorter side. They move 3 to 6 pixels a frame in a frame of 128, less
-    where so long a clip would carry them over more than 0.36 of the shorter side.
+    Objects scale with the shorter side. They move 3 to 6 pixels per frame in a frame of 128, and less in a long clip:
+    at most 0.36 of the shorter side in total.
 
     Args:
         seed: not negative.
         num_frames: 5 to 1000.
         size: H and W, 64 to 2048 each.
-        unseen: whether one object or more is of a held-out (colour, shape); otherwise none is.
+        unseen: whether at least one object has a held-out (colour, shape); otherwise none has.
 
     Raises:
         ValueError: an argument is out of range, or a clip of this seed and size cannot be laid out.
@@ -62,7 +65,7 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
         expressions = make_expressions(rng, kind, objects, drawing.centroids(masks, len(bodies)), size)
         if expressions is None:
             continue
-        # Depth is the order of drawing; ids are dealt anew so that they say nothing about it.
+        # Objects are in order of depth; shuffled ids do not reveal it.
         ids = rng.permutation(len(bodies)) + 1
         frames = drawing.draw(bodies, stamps, drawing.background(rng, num_frames, size))[0]
         return SyntheticVideo(
@@ -72,9 +75,10 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
             expressions=tuple(dataclasses.replace(e, object_id=int(ids[e.object_id - 1]))
                               for e in expressions))
     raise ValueError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
-                     f'unseen={unseen}: take another seed or a squarer size.')
+                     f'unseen={unseen}: choose another seed or a size closer to a square.')
 
 
+@typing.no_type_check  # checks its own arguments
 def check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
     """Raises ValueError for arguments of `make_video` that are out of range."""
     def is_whole(value, low, high=float('inf')):
@@ -83,8 +87,8 @@ def check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
     if not is_whole(seed, 0):
         raise ValueError(f'seed={seed!r:.100}: must be a whole number and not negative.')
     if not is_whole(num_frames, MIN_FRAMES, MAX_FRAMES):
-        raise ValueError(f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES}, as motion needs, '
-                         f'to {MAX_FRAMES}.')
+        raise ValueError(f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES} (motion needs '
+                         f'several frames) to {MAX_FRAMES}.')
     if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_whole(x, MIN_SIDE, MAX_SIDE) for x in size):
         raise ValueError(f'size={size!r:.100}: must be a height and a width of {MIN_SIDE} to {MAX_SIDE} pixels.')
     if num_frames * size[0] * size[1] > MAX_PIXELS:

@@ -8,17 +8,17 @@ import numpy as np
 COLOURS = {'red': (222, 38, 38), 'green': (44, 160, 52), 'blue': (46, 84, 232),
            'yellow': (246, 214, 34), 'purple': (158, 44, 196), 'cyan': (58, 222, 232)}
 SHAPES = ('circle', 'square', 'triangle', 'star', 'cross', 'ring')
-SIZES = {'small': (22., 28.), 'large': (38., 48.)}  # Pixels across, in a frame of 128.
+SIZES = {'small': (22., 28.), 'large': (38., 48.)}  # pixels across, in a frame of 128
 TEXTURES = ('plain', 'striped', 'dotted')
 MOTIONS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'still': (0, 0)}
 AWAY = 'away and back'  # Leaves the frame and returns: no sentence names it as a motion.
 
-# Combinations that no training clip shows; each colour and each shape is missing in one only.
+# Combinations that no training clip shows; each colour and each shape is in exactly one of them.
 HELD_OUT = (('red', 'triangle'), ('green', 'star'), ('blue', 'ring'),
             ('yellow', 'circle'), ('purple', 'cross'), ('cyan', 'square'))
 
-ATTRIBUTES = ('size', 'texture', 'colour', 'shape')  # In the order English puts them.
-READINESS = {'size': .5, 'texture': .5, 'colour': 4., 'shape': 3.}  # How readily an attribute is named or changed.
+ATTRIBUTES = ('size', 'texture', 'colour', 'shape')  # in the order of English adjectives
+READINESS = {'size': .5, 'texture': .5, 'colour': 4., 'shape': 3.}  # weight of naming or changing an attribute
 _TEXTURES = {'plain': .5, 'striped': .25, 'dotted': .25}
 
 
@@ -36,18 +36,18 @@ class ObjectDescription:
 
     @property
     def look(self) -> tuple[str, str, str, str]:
-        """What a single frame shows."""
+        """Everything that a single frame shows."""
         return self.size, self.texture, self.colour, self.shape
 
 
 def pick(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-    """A key of `shares`, drawn with the probability that is its value."""
+    """A random key of `shares`, whose values are the probabilities."""
     return list(shares)[rng.choice(len(shares), p=list(shares.values()))]
 
 
 def random_words(rng: np.random.Generator, unseen: bool, held_out: bool = False,
                  taken: Sequence[str] = ()) -> ObjectDescription:
-    """Any look of a colour that is not `taken`."""
+    """A random look, of a colour that is not in `taken`; with `held_out`, of HELD_OUT."""
     if held_out:
         colour, shape = HELD_OUT[rng.integers(len(HELD_OUT))]
     else:

@@ -1,4 +1,5 @@
-"""Numbers of a run: console, JSON lines, TensorBoard."""
+"""Metrics of a run: console, JSON lines, TensorBoard."""
+from collections.abc import Mapping, Sequence
 import json
 import os
 import pathlib
@@ -12,12 +13,12 @@ from sgmg_jax import files
 class MetricWriter:
     """Writes scalars of a step to <workdir>/metrics.jsonl, <workdir>/tensorboard and the log.
 
-    A resumed run takes back what was written after the step it resumes from, so both files read as
-    if it had never been interrupted.
+    A resumed run removes what was written after the step it resumes from, so both read as if the run had never been
+    interrupted.
     """
 
-    def __init__(self, workdir, start_step, active=True):
-        """active: whether this process is the one that writes."""
+    def __init__(self, workdir: str | os.PathLike, start_step: int, active: bool = True) -> None:
+        """active: whether this process writes."""
         self._active = active
         if not active:
             return
@@ -32,8 +33,8 @@ class MetricWriter:
         self._board = tensorboardX.SummaryWriter(
             os.fspath(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1, flush_secs=30)
 
-    def write(self, step, scalars, shown=()):
-        """scalars: name -> float. `shown`: the names that go to the console too."""
+    def write(self, step: int, scalars: Mapping[str, float], shown: Sequence[str] = ()) -> None:
+        """shown: the names of the scalars that also go to the console."""
         if not self._active:
             return
         try:
@@ -43,19 +44,19 @@ class MetricWriter:
             raise OSError(error.errno, f'cannot write {self._path}: {error.strerror}. Free some space and start '
                                        'again: training resumes from the latest checkpoint') from error
         for name, value in scalars.items():
-            self._board.add_scalar(name.replace('&', ''), value, step)  # TensorBoard's names have no '&'
+            self._board.add_scalar(name.replace('&', ''), value, step)  # TensorBoard does not allow '&' in names.
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))
 
-    def close(self):
+    def close(self) -> None:
         if not self._active:
             return
         self._lines.close()
         self._board.close()
 
 
-def _step_of(line, where):
-    step = files.parse_json(line, where)
-    step = step.get('step') if isinstance(step, dict) else None
+def _step_of(line: str, where: str) -> int:
+    row = files.parse_json(line, where)
+    step = row.get('step') if isinstance(row, dict) else None
     if not isinstance(step, int):
-        raise ValueError(f'{where}: has no "step". Remove the line, or the file: the run goes on without it.')
+        raise ValueError(f'{where}: has no "step". Remove the line or the file: the run continues without it.')
     return step

@@ -1,4 +1,4 @@
-"""The training loop: the only one, for every model, benchmark and number of devices and hosts."""
+"""The training loop, for every model, benchmark and number of devices and hosts."""
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
@@ -27,21 +27,22 @@ from sgmg_jax.training.progress import Progress
 
 
 def train(config: ConfigDict, workdir: str | os.PathLike) -> int | None:
-    """Trains until config.steps, resuming from the latest checkpoint in `workdir` if there is one.
+    """Trains until config.steps; resumes from the latest checkpoint in `workdir` if there is one.
 
-    Leaves in `workdir`, which all processes must see: config.json, tokenizer.json, checkpoints/, metrics.jsonl,
+    Writes to `workdir`, which all processes must see: config.json, tokenizer.json, checkpoints/, metrics.jsonl,
     tensorboard/, .lock.
 
     Returns:
-        None when it came to the end; the signal that stopped it, SIGTERM or SIGINT, when it has saved.
+        None after the last step; or the signal that stopped training, SIGTERM or SIGINT, after saving a checkpoint.
 
     Raises:
-        ValueError: for a config that does not fit itself, its data, or the run in `workdir`; for a damaged workdir.
-        FileNotFoundError: for records or a tokenizer that are not there.
+        ValueError: for a config that contradicts itself, its data, or the run in `workdir`; for a damaged workdir.
+        FileNotFoundError: for missing records or a missing tokenizer.
         BlockingIOError: if another run is writing to `workdir`.
-        FloatingPointError: when config.stop_after_skipped steps in a row had no finite gradient; names their clips.
-        OSError: when the disk is full; the last whole checkpoint stays.
-        ChildProcessError: when a process that loads clips has died.
+        FloatingPointError: after config.stop_after_skipped consecutive steps without a finite gradient; names their
+            clips.
+        OSError: the disk is full; the last whole checkpoint is kept.
+        ChildProcessError: a process that loads clips has died.
     """
     workdir = pathlib.Path(workdir)
     compilation.keep_programs()
@@ -57,19 +58,19 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> int | None:
         tokenizer = workdirs.prepare_tokenizer(config, model, source, workdir, resumed is not None)
         mesh = start.make_mesh(config)
         stack.enter_context(hosts.locked(workdir / '.lock', 'training'))
-        # It tidies up after a killed run in the background, which a process that ends at once would cut short.
+        # Closed on errors too: Orbax cleans up after a killed run in the background, and an exit would interrupt that.
         saved = stack.enter_context(contextlib.closing(checkpoints.Checkpoints(workdir)))
         if resumed is not None:
             saved.check_tokenizer(resumed, tokenizer)
         state, train_step, schedule = start.prepare_state(config, model, system, mesh, saved)
-        # Only now, when all has proved to fit, is the workdir this run's.
+        # The first write to the workdir, after all checks.
         tokenizer = workdirs.write(config, tokenizer, workdir)
-        logging.info('%d clips an epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
+        logging.info('%d clips per epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
                      epoch, config.steps * config.data.batch_size / epoch, config.steps, int(state.step),
                      jax.device_count(), jax.default_backend(), jax.process_count())
 
         batches = start.open_batches(config, source, tokenizer, int(state.step))
-        stack.enter_context(contextlib.closing(batches))
+        stack.enter_context(contextlib.closing(batches))  # type: ignore[type-var]  # The loader's iterators have close().
         writer = MetricWriter(workdir, int(state.step), hosts.is_first())
         stack.enter_context(contextlib.closing(writer))
         run = Run(
@@ -81,36 +82,40 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> int | None:
 
 
 class Stop:
-    """Whether a signal has asked the processes to stop. Calling it gives a bool; all processes must do so equally often
-    and get the same answer. `signal`: the one that this process has got, SIGTERM where it was another process."""
+    """Whether a signal has requested a stop. Calling it is a collective: every process must call it the same number of
+    times, and all get the same answer.
 
-    def __init__(self):
+    signal: the one that this process received; SIGTERM if another process received it.
+    """
+
+    def __init__(self) -> None:
         self.signal: int | None = None
         self._calls = itertools.count()
 
     def __call__(self) -> bool:
         if jax.process_count() > 1:
-            # jax.distributed has its own handler of SIGTERM. All agree on a number to come, the next to the highest.
+            # jax.distributed handles SIGTERM itself. The processes agree on a sync point ahead of all of them.
             requested = multihost_utils.reached_preemption_sync_point(next(self._calls))
             self.signal = self.signal or (signal.SIGTERM if requested else None)
             return requested
         return self.signal is not None
 
     def note(self, number: int, frame: object) -> None:
-        """The handler of a signal."""
+        """The signal handler."""
         self.signal = number
         if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one ends it at once
-            tqdm.tqdm.write('Ctrl-C: stops after this step and saves; once more ends it at once', file=sys.stderr)
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # A second Ctrl-C exits at once.
+            tqdm.tqdm.write('Ctrl-C: stopping after this step, then saving; press again to exit at once',
+                            file=sys.stderr)
             if jax.process_count() > 1:
-                os.kill(os.getpid(), signal.SIGTERM)  # which jax.distributed tells the other processes
+                os.kill(os.getpid(), signal.SIGTERM)  # jax.distributed passes it on to the other processes.
 
 
 @contextlib.contextmanager
 def noting_signals() -> Iterator[Stop]:
-    """While it lasts, SIGTERM and the first Ctrl-C end nothing. Yields a Stop."""
+    """Defers SIGTERM and the first Ctrl-C. Yields a Stop."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread can handle signals.
         yield stop
         return
     handled = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
@@ -124,10 +129,10 @@ def noting_signals() -> Iterator[Stop]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the steps of a run need beside themselves.
+    """What `run_steps` needs to save, validate and stop.
 
-    save: function(state, score=None), which begins to save a checkpoint.
-    validate: function(state) -> summary of scores, None where a signal stopped it.
+    save: function(state, score=None): starts to save a checkpoint.
+    validate: function(state) -> summary of scores, or None if a signal stopped it.
     """
     saved: checkpoints.Checkpoints
     save: Callable[..., None]
@@ -137,43 +142,43 @@ class Run:
 
 def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.TrainStep,
               batches: Iterator[types.Example], progress: Progress, run: Run) -> bool:
-    """From state.step to config.steps. Returns whether it came there.
+    """Runs the steps from state.step to config.steps. Returns False if a signal stopped it before the end.
 
     Raises:
         FloatingPointError: see `train`.
     """
     begin, saved = int(state.step), run.saved
 
-    def due(step):
+    def due(step: int) -> bool:
         return step > 0 and (step % config.eval_every == 0 or step == config.steps)
 
-    def validated(state):
-        """Validates, logs and saves with the score; returns False, having done nothing, where SIGTERM stopped it."""
+    def validated(state: steps.TrainState) -> bool:
+        """Validates, logs and saves with the score; or does nothing and returns False if a signal stopped it."""
         summary = run.validate(state)
         if summary is None:
             return False
-        # Before the line is written: a run killed in between validates again, and writes it anew.
+        # Before the line is logged: a run that is killed in between validates again and logs it then.
         saved.discard(int(state.step))
         run.save(state, progress.log_scores(int(state.step), summary))
         return True
 
-    def save_now(state):
+    def save_now(state: steps.TrainState) -> None:
         if saved.latest_step() != int(state.step):
             run.save(state)
         saved.wait()
 
-    def stop(state):
+    def stop(state: steps.TrainState) -> bool:
         save_now(state)
-        logging.warning('stopped by %s; step %d is saved, the same command goes on from there',
+        logging.warning('stopped by %s; step %d is saved. Run the same command again to resume',
                         'Ctrl-C' if run.stop_requested.signal == signal.SIGINT else 'SIGTERM', int(state.step))
         return False
 
-    # SIGTERM in the middle of a validation leaves a checkpoint without its score.
+    # A signal during validation leaves a checkpoint without a score.
     if due(begin) and saved.score(begin) is None and not validated(state):
         return stop(state)
     if begin == config.steps:
         return True
-    # Before the bar: its time left is that of steps alone.
+    # Compile before the progress bar starts: its remaining time is for steps only.
     first = next(batches)
     train_step.compile(state, first)
     progress.restart_clock()
@@ -185,6 +190,7 @@ def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.Tra
         batch = first if done == begin else progress.next_batch(batches)
         state, metrics = train_step(state, batch)
         step = done + 1
+        assert batch.origin is not None  # The loader sets it.
         progress.add(step, batch.origin, metrics)
         if step % config.log_every == 0 or step == config.steps:
             means = progress.log_steps(step)
@@ -192,14 +198,14 @@ def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.Tra
             if means['skipped_in_a_row'] >= config.stop_after_skipped:
                 save_now(state)
                 raise FloatingPointError(
-                    f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient, and '
-                    f'changed nothing. Their clips in this process: {progress.skipped_clips()}. Look at these in the '
-                    'data; or start again in another --workdir with a lower config.optimizer.learning_rate, now '
+                    f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient and '
+                    f'were skipped. Their clips in this process: {progress.skipped_clips()}. Check these in the data; '
+                    'or start again in another --workdir with a lower config.optimizer.learning_rate, now '
                     f'{config.optimizer.learning_rate}, or clip_norm.')
         if due(step):
             if not validated(state):
                 return stop(state)
-            bar.unpause()  # Nor does the time left take a validation for a step.
+            bar.unpause()  # Excludes the validation from the bar's remaining time.
         elif step % config.checkpoint_every == 0:
             run.save(state)
     saved.wait()

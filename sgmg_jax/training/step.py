@@ -1,46 +1,57 @@
-"""One training step, a pure function of state, batch and seed; and how it is compiled for the devices of a mesh."""
+"""One training step, a pure function of state, batch and seed, and its compilation for the devices of a mesh."""
+from collections.abc import Callable
 import time
 from typing import Any
 
 from absl import logging
+from flax import linen as nn
 from flax import struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
 import optax
 
-from sgmg_jax import compilation, hosts, sharding, systems
+from sgmg_jax import compilation, hosts, sharding, systems, types
 from sgmg_jax.training import optimizer as optimizers
 
 
 @struct.dataclass
 class TrainState:
-    """step: how many are done. trainable, frozen: parameters, flat dicts path -> array. average: the trainable ones'
-    moving average, {} where config.ema_decay is 0. optimizer_state: of optax, with the count of skipped steps."""
-    step: jax.Array
-    trainable: dict[str, jax.Array]
-    frozen: dict[str, jax.Array]
-    average: dict[str, jax.Array]
+    """The state of training. Leaves are arrays, or their ShapeDtypeStructs or shardings.
+
+    step: the number of finished steps. trainable, frozen: parameters, flat dicts path -> array. average: the moving
+    average of the trainable ones, {} if config.ema_decay is 0. optimizer_state: of optax, with the count of skipped
+    steps.
+    """
+    step: Any
+    trainable: dict[str, Any]
+    frozen: dict[str, Any]
+    average: dict[str, Any]
     optimizer_state: Any
 
-    def parameters(self):
-        """All parameters to evaluate with, the averages where there are any: path -> array."""
+    def parameters(self) -> dict[str, Any]:
+        """All parameters for evaluation, path -> array; the average replaces the trainable ones if there is one."""
         return self.trainable | self.average | self.frozen
 
 
-def init_state(model, config):
+StepFunction = Callable[[TrainState, types.Example], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def init_state(model: nn.Module, config: ConfigDict) -> tuple[
+        Callable[[jax.Array], TrainState], optax.GradientTransformation, Callable[[Any], Any]]:
     """The state before the first step.
 
     Returns:
-        function(key) -> TrainState, to be jitted with the shardings wanted; and the optimizer with its schedule.
+        function(key) -> TrainState, to be jitted with its shardings; the optimizer; and its schedule.
     """
-    def parameters(key):
+    def parameters(key: jax.Array) -> tuple[dict, dict]:
         return optimizers.partition(systems.init_parameters(model, key), config.optimizer.freeze)
 
     shapes, _ = jax.eval_shape(parameters, jax.random.key(0))
     optimizer, schedule = optimizers.make_optimizer(config.optimizer, shapes, config.data.batch_size)
 
-    def init(key):
+    def init(key: jax.Array) -> TrainState:
         trainable, frozen = parameters(key)
         average = dict(trainable) if config.ema_decay else {}
         return TrainState(jnp.zeros((), jnp.int32), trainable, frozen, average, optimizer.init(trainable))
@@ -48,23 +59,24 @@ def init_state(model, config):
     return init, optimizer, schedule
 
 
-def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0):
-    """function(state, batch) -> state, metrics; batch is a types.Example.
+def make_train_step(model: nn.Module, system: systems.System, optimizer: optax.GradientTransformation, seed: int,
+                    accumulate: int = 1, ema_decay: float = 0.0) -> StepFunction:
+    """function(state, batch) -> state, metrics.
 
-    Frozen parameters take no part in the gradient, nor in the norm it is clipped by. Dropout
-    follows from the seed and the step. A step whose gradient is not finite changes nothing but its own number.
+    Frozen parameters are not part of the gradient or of its norm for clipping. Dropout depends only on the seed and the
+    step. A step whose gradient is not finite changes nothing but the step number.
 
     Args:
-        accumulate: parts of the batch that go through one after the other. Loss, terms and gradient are those of the
-            whole batch, however many sentences or frames a part has; but each part draws its own dropout. Every
-            device has its share of each part, so this many times its number must divide the batch.
-        ema_decay: of the parameters' moving average; 0 for none.
+        accumulate: process the batch in this many parts, one after the other. Loss, terms and gradient are those of the
+            whole batch, however its sentences and frames are distributed; but each part draws its own dropout. Each
+            device gets its share of each part, so accumulate times the number of devices must divide the batch size.
+        ema_decay: decay of the parameters' moving average; 0 for no average.
 
-    Metrics are scalars: the loss, its terms for every decoder layer, the gradient's norm, the share of sentences
-    whose best-scored query is the matched one; `skipped`, steps skipped so far, and `skipped_in_a_row`.
+    Metrics are scalars: the loss, its terms for every decoder layer, the gradient norm, the fraction of sentences whose
+    best-scored query is the matched one; `skipped`, the number of steps skipped so far, and `skipped_in_a_row`.
     """
     def objective(trainable, frozen, key, batch, totals):
-        """Of a part of a batch, whose sum over the parts is that of the batch; totals are the whole batch's."""
+        """The loss of a part of a batch, normalised by the `totals` of the whole batch: the parts' losses add up."""
         outputs = model.apply(
             {'params': optimizers.merge(trainable, frozen)}, batch.clip, batch.text,
             lambda proposals: system.match(proposals, batch.targets, totals), train=True, rngs={'dropout': key})
@@ -76,7 +88,7 @@ def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0)
 
     gradient_of = jax.grad(objective, has_aux=True)
 
-    def train_step(state, batch):
+    def train_step(state: TrainState, batch: types.Example) -> tuple[TrainState, dict[str, jax.Array]]:
         trainable, frozen = sharding.gathered((state.trainable, state.frozen))
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         totals = system.totals(batch.targets)
@@ -104,13 +116,13 @@ def make_train_step(model, system, optimizer, seed, accumulate=1, ema_decay=0.0)
     return train_step
 
 
-def split_batch(batch, parts):
-    """A batch, axis B (N) first, as `parts` batches with a new axis in front. Part i has every clip whose number is i
-    modulo `parts`, so that clips that lie on a device stay there."""
+def split_batch(batch: types.Example, parts: int) -> types.Example:
+    """Splits a batch, whose first axis is B or N, into `parts` along a new leading axis. Part i has the clips whose
+    index is i modulo `parts`, so that clips stay on their device."""
     clips = len(batch.clip.size)
 
     def split(x):
-        each = len(x) // clips  # sentences of a clip stay together
+        each = len(x) // clips  # Sentences of a clip stay together.
         x = x.reshape(clips // parts, parts, each, *x.shape[1:]).swapaxes(0, 1)
         return x.reshape(parts, -1, *x.shape[3:])
 
@@ -118,26 +130,28 @@ def split_batch(batch, parts):
 
 
 class TrainStep:
-    """The compiled training step, function(state, this process's batch) -> state, metrics, on the devices of a mesh."""
+    """A training step compiled for a mesh: function(state, this process's part of the batch) -> state, metrics."""
 
-    def __init__(self, function, mesh, shardings):
+    def __init__(self, function: StepFunction, mesh: Mesh, shardings: TrainState) -> None:
         """shardings: of the state."""
         whole = NamedSharding(mesh, PartitionSpec())
         self._jitted = compilation.jit(function, donate_argnums=0, out_shardings=(shardings, whole))
-        self._mesh, self._compiled = mesh, None
+        self._mesh = mesh
+        self._compiled: Callable | None = None
 
-    def compile(self, state, batch):
-        """For arrays of these shapes; says how long it takes."""
-        usual = 'on a CPU usually one minute or two' if jax.default_backend() == 'cpu' else 'usually a few minutes'
-        logging.info('compiling the training step: %s, or seconds if it was compiled here before', usual)
+    def compile(self, state: TrainState, batch: types.Example) -> None:
+        """Compiles the step for arrays of these shapes, and logs the time."""
+        usual = 'on a CPU usually one or two minutes' if jax.default_backend() == 'cpu' else 'usually a few minutes'
+        logging.info('compiling the training step: %s, or seconds if it is in the compilation cache', usual)
         begun = time.monotonic()
         with jax.set_mesh(self._mesh):
             self._compiled = self._jitted.lower(state, sharding.global_batch(self._mesh, batch)).compile()
         logging.info('compiled in %.0f s', time.monotonic() - begun)
-        # On CPUs a step that has begun waits half a minute for the other processes, and the first of them may have had
-        # it from a cache that the others' programs are not in.
+        # On CPUs a running step waits only half a minute for the other processes, and one process may have found the
+        # program in the compilation cache while the others still compile.
         hosts.wait('the step is compiled')
 
-    def __call__(self, state, batch):
+    def __call__(self, state: TrainState, batch: types.Example) -> tuple[TrainState, dict[str, jax.Array]]:
+        assert self._compiled, 'call compile() first'
         with jax.set_mesh(self._mesh):
             return self._compiled(state, sharding.global_batch(self._mesh, batch))

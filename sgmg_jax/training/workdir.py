@@ -1,4 +1,4 @@
-"""What a run keeps in its workdir, and whether that is the run which is asked for."""
+"""What a run stores in its workdir, and checks that a resumed run has the same config."""
 from collections.abc import Iterator
 import contextlib
 import json
@@ -13,16 +13,16 @@ from sgmg_jax import config as configs
 from sgmg_jax.data import records, text
 from sgmg_jax.inference import predict
 
-# What may change when a run is resumed; everything else would make it another run.
-RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped', 'fsdp',
-             'data.records', 'data.workers', 'data.on_bad_clip', 'model.remat', 'evaluation')
+# Fields that may change when a run is resumed; another value of any other field makes it another run.
+RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped',
+             'storage_shards', 'data.records', 'data.workers', 'data.on_bad_clip', 'model.remat', 'evaluation')
 
 
 def resumed_step(config: ConfigDict, workdir: pathlib.Path) -> int | None:
-    """The latest step of the run in `workdir`; None where there is none yet.
+    """The latest step of the run in `workdir`; None before its first checkpoint.
 
     Raises:
-        ValueError: if that run was started with another config, or its checkpoint is damaged.
+        ValueError: if the run was started with another config, or its checkpoint is damaged.
     """
     with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
         step = saved.latest_step()
@@ -31,16 +31,18 @@ def resumed_step(config: ConfigDict, workdir: pathlib.Path) -> int | None:
     return step
 
 
-def check_config(config: ConfigDict, old: dict, workdir: pathlib.Path) -> None:
-    """Raises ValueError if the run in `workdir` was started with another config, `old`, the JSON of its checkpoint;
-    names the fields."""
-    old = configs.from_json(old, f'{workdir}: the config of its checkpoint')
+def check_config(config: ConfigDict, stored: dict, workdir: pathlib.Path) -> None:
+    """Raises ValueError, naming the fields, if the run in `workdir` was started with another config.
+
+    stored: the JSON of its config, from the checkpoint.
+    """
+    old = configs.from_json(stored, f'{workdir}: the config of its checkpoint')
     differences = list(_differences(configs.to_json(old), configs.to_json(config)))
     if differences:
         raise ValueError(
-            f'{workdir}: holds a run of another config: ' + '; '.join(
+            f'{workdir}: holds a run with another config: ' + '; '.join(
                 f'{field} was {was!r}, is now {now!r}' for field, was, now in differences)
-            + '. Use another --workdir, or the config it was started with.')
+            + '. Use another --workdir, or the config that the run was started with.')
 
 
 def _differences(old: dict, new: dict, prefix: str = '') -> Iterator[tuple[str, object, object]]:
@@ -57,11 +59,11 @@ def _differences(old: dict, new: dict, prefix: str = '') -> Iterator[tuple[str, 
 
 def prepare_tokenizer(config: ConfigDict, model: nn.Module, source: records.Records, workdir: pathlib.Path,
                       resumed: bool) -> tokenizers.Tokenizer:
-    """The tokenizer that config.data.tokenizer names, or, where that is None, byte pairs learned from
-    the training sentences; a resumed run's is the one in its workdir.
+    """The tokenizer of config.data.tokenizer, or, if that is None, byte pairs learned from the training sentences. A
+    resumed run uses the one in its workdir.
 
     Raises:
-        ValueError: if it has more tokens than the text encoder.
+        ValueError: if the tokenizer has more tokens than the text encoder.
     """
     if resumed:
         return text.load_tokenizer(workdir / 'tokenizer.json')
@@ -77,7 +79,7 @@ def prepare_tokenizer(config: ConfigDict, model: nn.Module, source: records.Reco
 
 
 def write(config: ConfigDict, tokenizer: tokenizers.Tokenizer, workdir: pathlib.Path) -> tokenizers.Tokenizer:
-    """Writes config.json and tokenizer.json, once for all processes; returns the tokenizer as each of them reads it."""
+    """Writes config.json and tokenizer.json from the first process; returns the tokenizer as all processes read it."""
     if hosts.is_first():
         with files.replacing(workdir / 'config.json') as partial:
             partial.write_text(json.dumps(configs.to_json(config), indent=1))

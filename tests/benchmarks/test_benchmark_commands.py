@@ -1,4 +1,4 @@
-"""How the commands of benchmarks take their options, start processes and clear folders."""
+"""The benchmark commands: options, subprocesses and folders."""
 import argparse
 import dataclasses
 import json
@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def call(capsys, command, *arguments):
-    """Exit status, and what it says on stderr."""
+    """Exit status and stderr."""
     try:
         status = command.main([str(word) for word in arguments])
     except SystemExit as end:  # of argparse
@@ -66,7 +66,7 @@ def call(capsys, command, *arguments):
     (accidents, ['--seed=-1', '--', '--config=x'], '--seed', 'from 0 to'),
     (accidents, ['--kills=1'], 'after --', 'flags of train.py'),
     (accidents, ['--', '--config=configs/synthetic.py', '--workdir=runs/mine'], '--workdir', '--out')])
-def test_a_mistake_is_one_line(capsys, tmp_path, command, arguments, flag, allowed):
+def test_usage_errors_are_one_line(capsys, tmp_path, command, arguments, flag, allowed):
     status, said = call(capsys, command, *(word.format(tmp=tmp_path) for word in arguments))
     assert status == 2 and said.startswith('error: ') and said.count('\n') == 1
     assert flag.format(tmp=tmp_path) in said and allowed in said and len(said) < 400
@@ -74,22 +74,22 @@ def test_a_mistake_is_one_line(capsys, tmp_path, command, arguments, flag, allow
 
 
 @pytest.mark.parametrize('command', [step, profile, scaling, multi_object, loader, accidents])
-def test_help_names_the_command_and_defaults_are_allowed(capsys, monkeypatch, command):
+def test_help_and_defaults(capsys, monkeypatch, command):
     with pytest.raises(SystemExit):
         command.main(['--help'])
     assert capsys.readouterr().out.startswith(f'usage: python -m {command.__name__} [-h]')
     parsers = []
-    monkeypatch.setattr(commands, 'exit_with', lambda work, parser, arguments: parsers.append(parser))
+    monkeypatch.setattr(commands, 'exit_with', lambda work, parser, arguments: parsers.append(parser) or 0)
     command.main([])
     options = [action for action in parsers[0]._actions if action.type and action.default is not None]
     assert options
     for action in options:
         for value in action.default if isinstance(action.default, list | tuple) else [action.default]:
-            assert action.type(str(value)) == action.type(value), action.dest
+            assert str(action.type(str(value))) == str(value), action.dest
             assert not action.choices or value in action.choices
 
 
-def test_what_help_lists_is_what_there_is():
+def test_choices_match_the_models():
     assert step.MODELS == {name: system.module.__name__ for name, system in systems.SYSTEMS.items()}
     assert set(step.BACKBONES) == set(video_swin.SIZES)
     assert step.MOST_TOKENS + roberta.PADDING_ID + 1 == roberta.SIZES['base'].positions
@@ -99,19 +99,19 @@ def test_what_help_lists_is_what_there_is():
         model._check_size((640, step.SMALLEST - 1))
 
 
-def test_a_failed_process_has_said_why_and_its_status_is_passed_on(capfd):
-    lines = machine.lines_of(['-c', 'import sys; print(1, flush=True); sys.exit("error: why")'])
+def test_subprocess_failures_are_passed_on(capfd):
+    lines = machine.output_lines(['-c', 'import sys; print(1, flush=True); sys.exit("error: why")'])
     assert next(lines) == '1\n'
     with pytest.raises(SystemExit) as end:
         next(lines)
     assert end.value.code == 1 and capfd.readouterr().err == 'error: why\n'
-    with pytest.raises(ChildProcessError, match='^python -c .*: SIGKILL has ended it. .* memory ran out'):
-        list(machine.lines_of(['-c', 'import os; os.kill(os.getpid(), 9)']))
-    assert list(machine.lines_of(['-c', 'print(1); print(2)'])) == ['1\n', '2\n']
+    with pytest.raises(ChildProcessError, match='^python -c .*: was ended by SIGKILL. .* memory ran out'):
+        list(machine.output_lines(['-c', 'import os; os.kill(os.getpid(), 9)']))
+    assert list(machine.output_lines(['-c', 'print(1); print(2)'])) == ['1\n', '2\n']
 
 
-def test_what_a_process_refuses_ends_the_command(capfd, monkeypatch):
-    """The message is the process's, once; the status, too."""
+def test_subprocess_errors_end_the_command(capfd, monkeypatch):
+    """With the message of the subprocess, printed once, and its status."""
     monkeypatch.chdir(ROOT)
     with pytest.raises(SystemExit) as end:
         step.main(['--devices=4096'])
@@ -120,31 +120,31 @@ def test_what_a_process_refuses_ends_the_command(capfd, monkeypatch):
 
 
 @pytest.mark.parametrize('error, found', [
-    (MemoryError('Unable to allocate'), machine.TooLarge),
-    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), machine.TooLarge),
+    (MemoryError('Unable to allocate'), machine.OutOfMemory),
+    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), machine.OutOfMemory),
     (jax.errors.JaxRuntimeError('INTERNAL: broken'), jax.errors.JaxRuntimeError)])
-def test_lack_of_memory(monkeypatch, error, found):
-    with pytest.raises(found), machine.fitting():
+def test_out_of_memory(monkeypatch, error, found):
+    with pytest.raises(found), machine.catch_out_of_memory():
         raise error
 
     def prepare(options, batch):
         raise error
 
     monkeypatch.setattr(step, 'prepare', prepare)
-    if found is machine.TooLarge:
+    if found is machine.OutOfMemory:
         assert step.measure(argparse.Namespace(), 1, None) is None
     else:
         with pytest.raises(found):
             step.measure(argparse.Namespace(), 1, None)
 
 
-def test_devices_there_are():
+def test_device_count_is_checked():
     assert machine.devices() == jax.devices() and machine.devices(1) == jax.devices()[:1]
-    with pytest.raises(ValueError, match=f'--devices={jax.device_count() + 1}: must be at most {jax.device_count()}'):
+    with pytest.raises(ValueError, match=f'--devices={jax.device_count() + 1}: must be at most {jax.device_count()},'):
         machine.devices(jax.device_count() + 1)
 
 
-def test_operations_need_the_backend_of_the_cpu(monkeypatch):
+def test_counting_operations_needs_the_cpu_backend(monkeypatch):
     def devices(platform):
         raise RuntimeError(f'Unknown backend {platform}')
 
@@ -161,7 +161,7 @@ def cache_as_it_was():
     jax.config.update('jax_enable_compilation_cache', before)
 
 
-def test_step_measures_without_the_cache_in_rising_order_until_memory_lacks(monkeypatch, capsys, cache_as_it_was):
+def test_step_measures_uncached_in_increasing_order_until_out_of_memory(monkeypatch, capsys, cache_as_it_was):
     measured = []
 
     def measure(options, batch, rate):
@@ -174,42 +174,42 @@ def test_step_measures_without_the_cache_in_rising_order_until_memory_lacks(monk
     assert list(map(json.loads, capsys.readouterr().out.splitlines())) == [{'batch': 1}, {'batch': 2}, None]
 
 
-@pytest.mark.parametrize('arguments, there, expected', [
+@pytest.mark.parametrize('arguments, available, expected', [
     (['--batch=3'], 9, [1, 2, 4, 8]), (['--batch=3', '--fsdp=2'], 6, [2, 4]),
     (['--batch=3', '--devices=5'], 5, [1, 2, 4])])
-def test_scaling_measures_the_numbers_of_devices_that_there_are(monkeypatch, capsys, arguments, there, expected):
-    def lines_of(command):
+def test_scaling_measures_the_available_devices(monkeypatch, capsys, arguments, available, expected):
+    def output_lines(command):
         count, = [word for word in arguments if '--devices' in word] or ['=None']
         assert f'devices({count.partition("=")[2]})' in command[1]
-        return iter([f'{there}\n'])
+        return iter([f'{available}\n'])
 
-    def in_a_process(mode, words):
+    def measure_in_subprocess(mode, words):
         assert mode == 'train' and words[:-1] == arguments
         count = int(words[-1].removeprefix('--devices='))
         yield {'machine': 'here', 'median': 2.0, 'clips': 3 * count / (1 + count), 'frames': 5.0, 'peak': 2 ** 30}
 
-    monkeypatch.setattr(machine, 'lines_of', lines_of)
-    monkeypatch.setattr(step, 'in_a_process', in_a_process)
+    monkeypatch.setattr(machine, 'output_lines', output_lines)
+    monkeypatch.setattr(step, 'measure_in_subprocess', measure_in_subprocess)
     assert scaling.main(arguments) == 0
     first, where, head, *rows = capsys.readouterr().out.splitlines()
-    assert '3 clip(s) a device' in first and where == 'here'
+    assert '3 clip(s) per device' in first and where == 'here'
     assert [int(row.split()[0]) for row in rows] == expected
     ideal = [f'{(1 + expected[0]) / (1 + count):.1%}' for count in expected]
     assert [row.split()[5] for row in rows] == ideal
 
 
-def test_scaling_without_a_number_of_devices_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(machine, 'lines_of', lambda command: iter(['8\n']))
+def test_scaling_refuses_an_fsdp_that_divides_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(machine, 'output_lines', lambda command: iter(['8\n']))
     status, said = call(capsys, scaling, '--fsdp=3')
     assert status == 2 and '--fsdp=3: must divide 1, 2, 4 or 8 devices' in said
 
 
-def test_loader_measures_on_one_core_and_gives_the_others_back(world_records, capsys):
+def test_loader_uses_one_core_and_restores_the_affinity(world_records, capsys):
     before = os.sched_getaffinity(0)
     assert loader.main([f'--records={world_records}', '--clips=2', '--runs=1']) == 0
     assert os.sched_getaffinity(0) == before
     head, data, _, *rows = capsys.readouterr().out.splitlines()
-    assert 'using one core' in head and '3 videos of 80x80' in data and ' 5 frames a video' in data
+    assert 'using one core' in head and '3 videos of 80x80' in data and ' 5 frames per video' in data
     assert [row[:22].strip() for row in rows] == [
         'read a video', 'decode', 'read, decode, augment', 'loader, batches of 1']
     status, said = call(capsys, loader, f'--records={world_records}', '--split=test')
@@ -217,13 +217,13 @@ def test_loader_measures_on_one_core_and_gives_the_others_back(world_records, ca
     assert os.sched_getaffinity(0) == before
 
 
-def test_loader_needs_clips():
+def test_loader_needs_training_clips():
     video = small.video_of('a', 4, ((0, 2),), tags=('crowd',))
-    with pytest.raises(ValueError, match="memory: split 'train' has no clips"):
+    with pytest.raises(ValueError, match="memory: split 'train' has no training clips"):
         loader.measure(small.made_up([dataclasses.replace(video, expressions=video.expressions[1:])]), 1, 1, 'one core')
 
 
-def test_loader_says_what_the_builder_said(tmp_path, monkeypatch):
+def test_loader_passes_on_the_message_of_the_builder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match='root of the repository'):
         loader.make_records(tmp_path / 'made', 1, 2)
@@ -234,7 +234,7 @@ def test_loader_says_what_the_builder_said(tmp_path, monkeypatch):
         loader.make_records(tmp_path / 'made', 1, 2)
 
 
-def test_loader_makes_videos_of_one_size_in_which_a_disc_moves(tmp_path, monkeypatch):
+def test_loader_generates_videos_of_a_moving_disc(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'datasets').mkdir()
     (tmp_path / 'datasets/__init__.py').touch()
@@ -249,12 +249,12 @@ def test_loader_makes_videos_of_one_size_in_which_a_disc_moves(tmp_path, monkeyp
         assert np.shape(frames) == (3, 360, 640, 3) and np.shape(masks) == (3, 360, 640)
         left = [np.nonzero(mask)[1].min() for mask in masks]
         assert left[0] < left[1] < left[2] and np.max(masks) == 1
-        # Over texture that moves as well: by 2 pixels up and 4 to the left.
+        # The texture moves too, by 2 pixels up and 4 to the left.
         np.testing.assert_allclose(frames[0][2:100, 4:], frames[1][:98, :-4], atol=40)
         assert np.abs(frames[0][2:100, 4:] - np.float32(frames[1][:98, :-4])).mean() < 5
 
 
-def test_multi_object_writes_its_numbers_and_a_picture(tmp_path, monkeypatch, capsys):
+def test_multi_object_writes_json_and_a_plot(tmp_path, monkeypatch, capsys):
     rates = {way: {1: 2.0 * i, 4: 3.0 * i} for i, way in enumerate('abc', 1)}
     monkeypatch.setattr(multi_object, 'measure', lambda options: (rates, 0.001))
     monkeypatch.setattr(compilation, 'keep_programs', lambda: None)
@@ -275,7 +275,7 @@ def run_of(folder, *names):
     return folder
 
 
-def test_accidents_removes_its_runs_alone(tmp_path):
+def test_accidents_removes_only_its_own_runs(tmp_path):
     whole = run_of(tmp_path / 'undisturbed', 'config.json', 'metrics.jsonl', '.lock')
     starting = run_of(tmp_path / 'killed', '.lock')  # killed before it wrote its config
     (starting / 'checkpoints').mkdir()
@@ -285,7 +285,7 @@ def test_accidents_removes_its_runs_alone(tmp_path):
     for names in (['photo.jpg'], ['.lock', 'photo.jpg']):
         mine = run_of(tmp_path / 'mine', *names)
         whole = run_of(tmp_path / 'undisturbed', 'config.json')
-        with pytest.raises(ValueError, match='mine: is no training run'):
+        with pytest.raises(ValueError, match='mine: is not a training run'):
             accidents.remove_runs((whole, mine))
         assert sorted(os.listdir(mine)) == sorted(names) and os.listdir(whole) == ['config.json']
         for folder in (mine, whole):
@@ -294,7 +294,7 @@ def test_accidents_removes_its_runs_alone(tmp_path):
             folder.rmdir()
 
 
-def test_accidents_removes_nothing_that_lives(tmp_path):
+def test_accidents_does_not_remove_runs_in_use(tmp_path):
     whole, alive = (run_of(tmp_path / name, 'config.json') for name in ('undisturbed', 'killed'))
     with files.locked(alive / '.lock', 'training'):
         with pytest.raises(BlockingIOError, match=f'process {os.getpid()} .* training'):
@@ -302,12 +302,12 @@ def test_accidents_removes_nothing_that_lives(tmp_path):
     assert (whole / 'config.json').exists() and (alive / 'config.json').exists()
     link = tmp_path / 'link'
     link.symlink_to(whole)
-    with pytest.raises(ValueError, match='link: is no training run'):
+    with pytest.raises(ValueError, match='link: is not a training run'):
         accidents.remove_runs((link,))
     assert (whole / 'config.json').exists()
 
 
-def test_two_of_accidents_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
+def test_accidents_locks_its_folder(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     with files.locked(tmp_path / '.lock', 'benchmarks.accidents'):
         status, said = call(capsys, accidents, f'--out={tmp_path}', '--', '--config=configs/synthetic.py')
@@ -318,14 +318,14 @@ def test_two_of_accidents_do_not_share_a_folder(tmp_path, capsys, monkeypatch):
     (['--config=nowhere.py'], '--config=nowhere.py: there is no such file'),
     (['--config=configs/synthetic.py:huge'], "there is no mode 'huge'"),
     (['--config=configs/synthetic.py:smoke', '--config.log_every=0'], 'config.log_every = 0: must be')])
-def test_accidents_says_what_train_says(tmp_path, capsys, monkeypatch, flags, message):
+def test_accidents_passes_on_the_errors_of_train(tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.chdir(ROOT)
     status, said = call(capsys, accidents, f'--out={tmp_path}', '--', *flags)
     assert status == 2 and said.startswith('error: train.py: ') and message in said and said.count('\n') == 1
 
 
-def test_accidents_tells_an_end_from_a_kill(tmp_path):
-    """What a process that stands for train.py does, and what `run` makes of it."""
+def test_accidents_tells_the_end_of_a_run_from_a_kill(tmp_path):
+    """What a stand-in for train.py does, and what `run` returns."""
     def train(program):
         return [sys.executable, '-c', program]
 
@@ -346,7 +346,7 @@ def test_accidents_tells_an_end_from_a_kill(tmp_path):
         accidents.run(train('import sys; sys.exit(143)'), workdir, lambda lines: False)
 
 
-def test_accidents_tells_every_difference_of_two_runs(tmp_path, monkeypatch):
+def test_accidents_reports_every_difference(tmp_path, monkeypatch):
     stored = {'a': (3, {'w': np.ones(2), 'only a': np.ones(1)}), 'b': (3, {'w': np.zeros(2), 'only b': np.ones(1)}),
               'c': (4, {})}
 
@@ -370,19 +370,25 @@ def test_accidents_tells_every_difference_of_two_runs(tmp_path, monkeypatch):
     assert accidents.differences(a, b) == [
         'only one of the checkpoints has only a', 'only one of the checkpoints has only b', 'w differs',
         'metrics.jsonl differs from line 2 on']
-    assert accidents.differences(a, c) == ['last checkpoints are of the steps 3 and 4']
+    assert accidents.differences(a, c) == ['last checkpoints are of steps 3 and 4']
 
 
 @pytest.mark.parametrize('starts', [True, False])
-def test_accidents_kills_while_it_starts_or_after_more_steps(monkeypatch, starts):
-    class Rng:
-        random = staticmethod(lambda: 0.1 if starts else 0.9)
-        integers = staticmethod(lambda low, high: high - 1)
-        uniform = staticmethod(lambda low, high: high)
+def test_accidents_kills_during_start_up_or_after_steps(monkeypatch, starts):
+    class Rng(np.random.Generator):
+        def random(self):
+            return 0.1 if starts else 0.9
+
+        def integers(self, low, high):
+            return high - 1
+
+        def uniform(self, low, high):
+            return high
 
     clock = [100.0]
     monkeypatch.setattr(accidents.time, 'monotonic', lambda: clock[0])
-    kill = accidents.random_instant(Rng, steps=3, seconds=2.0)  # at most 20 s, or 3 steps and 2 * 2 s
+    # At most 20 s, or 3 steps and 2 * 2 s.
+    kill = accidents.random_instant(Rng(np.random.PCG64()), steps=3, seconds=2.0)
 
     def killed(lines, now):
         clock[0] = now

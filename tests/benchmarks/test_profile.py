@@ -1,4 +1,4 @@
-"""To which part of a model an operation's time is counted."""
+"""Operations are assigned to the parts of a model."""
 import re
 
 import jax
@@ -19,11 +19,11 @@ from sgmg_jax.benchmarks import profile
     ('jit(train_step)/transpose(jvp())/mul', ('matching and losses', True)),
     ('jit(train_step)/cond/branch_1_fun/mul', ('optimizer and the rest', False)),
     ('', ('optimizer and the rest', False))])
-def test_parts(name, expected):
+def test_part_of(name, expected):
     assert profile.part_of(name) == expected
 
 
-def test_the_operations_of_a_program_are_found_in_its_profile():
+def test_operations_of_a_program_appear_in_its_profile():
     def program(x):
         with jax.named_scope('product'):
             y = x @ x

@@ -53,7 +53,7 @@ def official(config, tmp_path):
     return written(weights.released(parameters(config, ':few')), tmp_path / 'official.safetensors')
 
 
-def test_to_ours_and_back(config, official, tmp_path, capsys):
+def test_round_trip_by_the_commands(config, official, tmp_path, capsys):
     convert = lambda *options: main(['from-official', str(official), f'--config={config}:few', *options])
     assert convert(f'--out={tmp_path / "ours"}') == 0
     assert re.search(r'official.safetensors \(SgMg\): .*\nwritten: .*ours\n$', capsys.readouterr().out)
@@ -63,7 +63,7 @@ def test_to_ours_and_back(config, official, tmp_path, capsys):
     for name in there:
         np.testing.assert_array_equal(there[name], back[name])
     assert convert(f'--out={tmp_path / "part.safetensors"}', '--skip=class_heads_.*') == 0
-    assert re.search(r'not in them: \d+ parameters of class_heads_0', capsys.readouterr().out)
+    assert re.search(r'missing: \d+ parameters of class_heads_0', capsys.readouterr().out)
     assert not any(name.startswith('class_heads') for name in load_file(tmp_path / 'part.safetensors'))
     # Without the mode it is another model.
     assert main(['from-official', str(official), f'--config={config}', f'--out={tmp_path / "x"}']) == 2
@@ -80,7 +80,7 @@ def test_to_ours_and_back(config, official, tmp_path, capsys):
     (lambda path: path.unlink(), 'official.safetensors: no such file'),
     (lambda path: path.write_bytes(path.read_bytes()[:1000]), 'official.safetensors: not a whole safetensors file'),
     (lambda path: path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes()), 'has a weight of nan')])
-def test_wrong_weights_are_one_line(change, reason, config, official, tmp_path, capsys):
+def test_errors_in_weights_are_one_line(change, reason, config, official, tmp_path, capsys):
     change(official)
     assert main(['from-official', str(official), f'--config={config}:few', f'--out={tmp_path / "x"}']) == 2
     output = capsys.readouterr()
@@ -93,7 +93,7 @@ def test_wrong_weights_are_one_line(change, reason, config, official, tmp_path, 
     ('.', 'exists already'), ('pipe', 'pipe: exists already'), ('dangling', 'dangling: exists already'),
     ('official.safetensors/x.safetensors', 'official.safetensors: is no folder'),
     ('x.pth', 'must end in no suffix or .safetensors'), ('/proc/x.safetensors', '/proc: nothing can be written there')])
-def test_where_to_write_is_checked_first(out, reason, tmp_path, capsys):
+def test_the_output_path_is_checked_first(out, reason, tmp_path, capsys):
     (tmp_path / 'official.safetensors').write_text('')
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'dangling').symlink_to('nowhere')
@@ -105,26 +105,27 @@ def test_where_to_write_is_checked_first(out, reason, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('text, reason', [
-    (None, 'config.py: no such file'), ('x = (', 'gives no config: SyntaxError'), ('x = 1', 'it has no get_config()'),
-    ('import sys\nsys.exit(3)', 'gives no config, line 2: SystemExit: 3'),
-    ('def get_config(mode):\n    return 1', 'its get_config gives a int, not a ConfigDict'),
-    ('def get_config():\n    return 1', 'gives no config: TypeError: get_config() takes 0 positional arguments but 1'),
-    ('def get_config(mode):\n    return {}[mode]', "gives no config, line 2: KeyError: 'few'"),
+    (None, 'config.py: no such file'), ('x = (', 'cannot be read as a config: SyntaxError'),
+    ('x = 1', 'it has no get_config()'),
+    ('import sys\nsys.exit(3)', 'cannot be read as a config, line 2: SystemExit: 3'),
+    ('def get_config(mode):\n    return 1', 'its get_config returns a int, not a ConfigDict'),
+    ('def get_config():\n    return 1', 'a config: TypeError: get_config() takes 0 positional arguments but 1'),
+    ('def get_config(mode):\n    return {}[mode]', "cannot be read as a config, line 2: KeyError: 'few'"),
     ('import ml_collections\ndef get_config(mode):\n    return ml_collections.ConfigDict()', 'is missing'),
     ('import nothing_of_this_name', 'line 1: ModuleNotFoundError')])
-def test_wrong_configs_are_one_line(text, reason, official, config, capsys):
+def test_errors_in_configs_are_one_line(text, reason, official, config, capsys):
     config.unlink() if text is None else config.write_text(text)
     assert main(['from-official', str(official), f'--config={config}:few', '--out=x']) == 2
     error = capsys.readouterr().err
     assert reason in error and str(config) in error and len(error.splitlines()) == 1
 
 
-def test_a_config_with_a_mode_is_that_of_train():
+def test_configs_and_modes_are_read_as_by_train():
     config = commands.load_config('configs/ytvos.py:base,smoke')
     assert config.to_json() == ytvos.get_config('base,smoke').to_json()
     assert commands.load_config('configs/ytvos.py').to_json() == ytvos.get_config().to_json()
     for spec in ('configs/ytvos.py:', 'configs/ytvos.py:larger'):
-        with pytest.raises(ValueError, match=f'{spec}: gives no config, line 32: .*there is no mode .*only full, base'):
+        with pytest.raises(ValueError, match=rf'{spec}: cannot be read as a config, line \d+: .*no mode .*full, base'):
             commands.load_config(spec)
 
 
@@ -132,7 +133,7 @@ SMALL = {'text_backbone/a/kernel': np.ones((2, 3), np.float32), 'query_embedding
 
 
 @pytest.mark.parametrize('out', ['ours', 'ours.safetensors'])
-def test_what_is_written_is_readable_by_others_as_the_umask_says(out, tmp_path):
+def test_permissions_of_written_files_follow_the_umask(out, tmp_path):
     before = os.umask(0o022)
     try:
         weights.save(SMALL, tmp_path / 'new' / out)
@@ -169,7 +170,7 @@ def no_permission(*arguments, **options):
     ('ours', shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=31), errno.ENOSPC),
     ('ours', json, 'dumps', lambda x: {}[0], errno.EIO),
     ('ours', pathlib.Path, 'mkdir', no_permission, errno.EACCES)])
-def test_a_full_disk_is_an_error_and_leaves_nothing(out, target, name, fail, number, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing_behind(out, target, name, fail, number, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(target, name, fail)
         with pytest.raises(OSError, match='cannot write') as caught:

@@ -67,7 +67,7 @@ def same(ours, expected):
 
 @BOTH
 @pytest.mark.parametrize('kind', DTYPES)
-def test_every_type_of_number(kind, save, path):
+def test_every_dtype_is_read(kind, save, path):
     numbers = np.array([[0, 1, 2], [3, 100, 5]]).astype(DTYPES[kind])
     tensors = {'matrix': numbers, 'scalar': numbers[1, 1], 'empty': numbers[:0], 'vector': numbers[1]}
     read = pth.read(save(path, {name: tensor(x) for name, x in tensors.items()}))
@@ -95,7 +95,7 @@ def test_views_of_one_storage(save, path):
 
 
 @BOTH
-def test_what_else_a_checkpoint_holds(save, path):
+def test_other_content_of_a_checkpoint(save, path):
     things = {
         'numbers': [0, 255, 65536, -1, 2 ** 40, -2 ** 70, 0.5, True, False, None], 7: ((), (1,), (1, 2), (1, 2, 3, 4)),
         'set': {1, 'a'}, 'bytes': b'\x00\xff', 'text': 'ünï\n', 'ordered': OrderedDict(b=1, a=2),
@@ -144,14 +144,14 @@ def test_no_state_dict(whole, found, path):
     assert str(path) in str(caught.value) and 'model.state_dict()' in str(caught.value)
 
 
-def test_no_file(path):
+def test_missing_files_are_named(path):
     with pytest.raises(FileNotFoundError, match='Check the path') as caught:
         pth.state_dict(path)
     assert str(path) in str(caught.value)
 
 
 @BOTH
-def test_numbers_are_mapped_and_not_copied(save, path):
+def test_arrays_are_memory_mapped(save, path):
     save(path, {'w': tensor(np.arange(2 ** 23, dtype=np.float32))})
     tracemalloc.start()
     read = pth.state_dict(path)
@@ -181,7 +181,7 @@ def test_other_names_are_refused(module, name, values, save, path, refused):
     refused('asks for ' + re.escape(f'{module}.{name}'.replace(' ', '.')))
 
 
-def test_the_attack_is_one(tmp_path, monkeypatch):
+def test_the_attack_works_in_python(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickled(Call(Global('os', 'system'), 'touch ran'))[0])
     assert (tmp_path / 'ran').exists()
@@ -212,7 +212,7 @@ STATE = b'}X\x09\x00\x00\x00__class__K\x01s'
     (b'}K\x01K\x01\x86K\x01s.', 'tuple where str'), (b']K\x01K\x01s.', 'list where dict'),
     (b'}K\x01a.', 'dict where list'), (b'}(K\x01u.', 'ValueError'),
     # Storages that are none.
-    (b'K\x01Q.', 'int where tuple'), (b')Q.', 'TypeError'), (b'(K\x01K\x01K\x01K\x01K\x01tQ.', 'no storage'),
+    (b'K\x01Q.', 'int where tuple'), (b')Q.', 'TypeError'), (b'(K\x01K\x01K\x01K\x01K\x01tQ.', 'not a storage'),
     # Damage.
     (b'', 'before seeing STOP'), (b'\x80\x02}', 'before seeing STOP'), (b'.', 'IndexError'), (b't.', 'IndexError'),
     (b'h\x05.', 'KeyError'), (b'\xff.', 'unknown'), (b'X\xff\xff\xff\x7fa.', 'expected 2147483647 bytes'),
@@ -239,9 +239,9 @@ LONG = b'](' + b'K\x01' * 5000 + b'eq\x01'
     + b'h\x00)\x81h\x01b' * 5000 + b'.',
     b'c_codecs\nencode\nq\x00X\x00\x00\x01\x00' + b'a' * 2 ** 16 + b'q\x01X\x06\x00\x00\x00latin1q\x02'
     + b'h\x00h\x01h\x02\x86R' * 1000 + b'.'])
-def test_a_few_bytes_cannot_make_many(program, path, refused):
+def test_small_pickles_cannot_create_large_objects(program, path, refused):
     save_program(path, program)
-    refused('makes more than its .* bytes can describe')
+    refused('creates more than its .* bytes can describe')
 
 
 def test_shared_parts_and_high_memo_numbers_take_no_memory(path):
@@ -284,7 +284,7 @@ NUMBERS = Storage(np.zeros(4, np.float32))
     (view(NUMBERS, 0, (2,), (1,), {'conj': True}), 'conjugated'),
     (Call(Global('torch._utils', '_rebuild_parameter'), 'x', True, None), 'str where ndarray'),
 ])
-def test_tensors_that_cannot_be(thing, reason, save, path, refused):
+def test_impossible_tensors_are_refused(thing, reason, save, path, refused):
     save(path, {'model': thing})
     if reason:
         refused(reason)
@@ -294,7 +294,7 @@ def test_tensors_that_cannot_be(thing, reason, save, path, refused):
 
 
 @pytest.mark.parametrize('key', ['7', '../data.pkl', 'a\x1b[31m'])
-def test_storages_that_are_not_in_the_zip(key, path, refused):
+def test_missing_storages_are_named(key, path, refused):
     save(path, {'w': view(Storage(np.zeros(4), key=key), 0, (2,), (1,))})
     refused(re.escape(f'{"data/" + key!r} is missing'))
 
@@ -402,7 +402,7 @@ W = tensor(np.arange(4, dtype=np.float32))
 KEY = b'94160492015664'
 
 
-def test_a_legacy_storage_may_be_part_of_another(path):
+def test_legacy_storages_may_be_views(path):
     numbers = np.arange(10, dtype=np.float32)
     read = pth.read(save_legacy(path, [view(Part(whole := Storage(numbers), 3, 4), 1, (3,), (1,)),
                                        view(whole, 0, (10,), (1,))]))
@@ -421,7 +421,7 @@ def test_a_tensor_must_lie_in_its_part(path, refused):
     refused(r'size \(4,\) reaches to number 4 of storage 94160492015664, which has 4')
 
 
-def test_the_first_way_to_rebuild_tensors_and_strings_of_python_2(path):
+def test_old_tensors_and_strings_of_python_2(path):
     first = Call(Global('torch._utils', '_rebuild_tensor'), Storage(np.arange(4)), 0, (2, 2), (2, 1))
     same(pth.read(save_legacy(path, [first]))[0], np.arange(4).reshape(2, 2))
     save_program(path, ORDERED + b'](](U\x01aK\x05e](T\x01\x00\x00\x00bK\x06ee\x85R.')
@@ -429,12 +429,12 @@ def test_the_first_way_to_rebuild_tensors_and_strings_of_python_2(path):
 
 
 @pytest.mark.parametrize('options, reason', [
-    ({'version': 1000}, 'version 1000 of its format, only 1001'), ({'version': '1001'}, "version '1001'"),
+    ({'version': 1000}, 'version 1000 of its format; only 1001'), ({'version': '1001'}, "version '1001'"),
     ({'little': False}, 'another byte order'), ({'little': None}, 'another byte order'),
     ({'keys': []}, 'list of storages is not that of its tensors'), ({'keys': ['x']}, 'list of storages'),
     ({'keys': [KEY.decode()] * 2}, 'list of storages'), ({'keys': [KEY.decode(), 'x']}, 'list of storages'),
     ({'keys': (KEY.decode(),)}, 'tuple where list'), ({'keys': [[1]]}, 'list where str')])
-def test_legacy_files_that_cannot_be(options, reason, path, refused):
+def test_invalid_legacy_files_are_refused(options, reason, path, refused):
     save_legacy(path, {'w': W}, **options)
     refused(reason)
 
@@ -451,7 +451,7 @@ def test_damaged_legacy_files(old, new, reason, path, refused):
     refused(reason)
 
 
-def test_a_legacy_storage_of_two_types_or_sizes(path, refused):
+def test_legacy_storages_with_two_types_or_sizes_are_refused(path, refused):
     for other in (Storage(np.zeros(4, np.int32), key='a'), Storage(np.zeros(4, np.float32), numel=3, key='a')):
         save_legacy(path, [view(Storage(np.zeros(4, np.float32), key='a'), 0, (4,), (1,)), view(other, 0, (2,), (1,))])
         refused('storage a is there with several types or sizes')
@@ -490,13 +490,13 @@ LIMITS = [
 
 
 @pytest.mark.parametrize('program, reason', LIMITS, ids=['integers', 'floats', 'set', 'negative'])
-def test_what_would_take_long_is_refused(program, reason, path):
+def test_slow_pickles_are_refused(program, reason, path):
     save_program(path, program)
     with pytest.raises(ValueError, match=reason):
         pth.read(path)
 
 
-def test_a_program_of_too_many_instructions_is_refused(path, monkeypatch):
+def test_pickles_with_too_many_instructions_are_refused(path, monkeypatch):
     assert torch_pickle._MOST_INSTRUCTIONS <= 2 ** 21  # which take seconds
     monkeypatch.setattr(torch_pickle, '_MOST_INSTRUCTIONS', 100)
     assert pth.read(save_program(path, b'N' * 99 + b'.')) is None
@@ -512,7 +512,7 @@ def test_numbers_as_keys_up_to_the_limits(path):
     assert pth.read(save(path, {65535, -65535})) == {65535, -65535}
 
 
-def test_what_a_pickle_can_name_is_this_and_no_more():
+def test_the_names_that_a_pickle_can_use():
     assert set(pth._NAMES) == {
         'torch._utils _rebuild_tensor', 'torch._utils _rebuild_tensor_v2', 'torch._utils _rebuild_parameter',
         'torch Size', 'torch device', 'collections OrderedDict', 'collections Counter', 'argparse Namespace',
@@ -534,7 +534,7 @@ def test_a_zip_with_a_huge_list_of_members_is_refused(path, refused):
 
 
 @pytest.mark.parametrize('make, kind', [(os.mkdir, 'folder'), (os.mkfifo, 'pipe')])
-def test_what_is_no_file(make, kind, path):
+def test_pipes_and_devices_are_refused(make, kind, path):
     make(path)
     with pytest.raises(ValueError, match=f'model.pth: is a {kind}, not a file'):
         pth.read(path)
@@ -557,7 +557,7 @@ def damaged(good, rng):
 
 
 @pytest.mark.parametrize('kind', ['zip', 'pickle', 'legacy'])
-def test_any_damage_is_a_clear_error(kind, path):
+def test_damaged_files_raise_clear_errors(kind, path):
     """It reads or is refused, and never does anything else."""
     rng = np.random.default_rng(0)
     thing = {'model': a_state_dict()[1], 'args': argparse.Namespace(lr=1e-4), 'device': {1, 'a'}}
@@ -586,7 +586,7 @@ INSTRUCTIONS = [code.encode('latin1') for code in '}]()NQR0Ktaeu\x81\x85\x86\x87
 
 
 @given(st.lists(st.sampled_from(INSTRUCTIONS), max_size=30))
-def test_any_program_is_run_or_refused(tmp_path_factory, program):
+def test_random_pickles_are_read_or_refused(tmp_path_factory, program):
     path = save_program(tmp_path_factory.getbasetemp() / 'program.pth', b''.join(program) + b'.')
     try:
         pth.state_dict(path)

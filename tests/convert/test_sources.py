@@ -1,4 +1,4 @@
-"""Files of strangers: what is recognised in them, which of several models is taken, and what is refused."""
+"""Files of strangers: what is recognised in them, which of several models is used, and what is refused."""
 import functools
 import json
 import os
@@ -47,14 +47,14 @@ def same(found, expected):
 
 
 @pytest.mark.parametrize('positions', [False, True])
-def test_roberta_base_as_hugging_face_has_it(positions, tmp_path):
+def test_roberta_base_of_hugging_face(positions, tmp_path):
     """The masked-language model's, without a pooler; older versions of transformers wrote position ids too."""
     tensors = masked_lm() | ({'roberta.embeddings.position_ids': np.arange(40)[None]} if positions else {})
     path = written(tensors, tmp_path / 'roberta-base' / 'model.safetensors')
     found, report = weights.load(path, shapes_of(TINY))
     same(found, {name: x for name, x in whole().items() if name in of('text_backbone') - POOLER})
     assert len(report) == 2 and '(RoBERTa)' in report[0]
-    assert report[1].startswith('the pooler of the text encoder is in none of them: it starts new (and stays as it is')
+    assert report[1].startswith('the pooler of the text encoder is in none of them: it is initialised randomly')
     # In what was converted it is missing as well.
     for out in ('start.safetensors', 'start'):
         weights.save(found, tmp_path / out)
@@ -64,7 +64,7 @@ def test_roberta_base_as_hugging_face_has_it(positions, tmp_path):
 
 
 @pytest.mark.parametrize('old', [False, True])
-def test_roberta_base_as_it_was_before_pytorch_16(old, tmp_path):
+def test_roberta_base_in_the_format_before_pytorch_16(old, tmp_path):
     """With a pooler; and with the names that norms had in TensorFlow."""
     tensors = masked_lm() | {f'roberta.{name}': x for name, x in roberta().items()}
     if old:
@@ -81,7 +81,7 @@ def test_roberta_base_as_it_was_before_pytorch_16(old, tmp_path):
         weights.load(written(tensors, tmp_path / 'both.safetensors'), shapes_of(TINY))
 
 
-def test_a_pooler_is_missing_in_files_of_the_encoder_alone(tmp_path):
+def test_a_missing_pooler_is_reported(tmp_path):
     tensors = roberta()
     tensors.pop('pooler.dense.bias')
     with pytest.raises(ValueError, match=r'is not in the checkpoint +1 x text_backbone/pooler/bias'):
@@ -98,7 +98,7 @@ def test_a_pooler_is_missing_in_files_of_the_encoder_alone(tmp_path):
         weights.load(written(tensors, tmp_path / 'hole.safetensors'), shapes_of(TINY))
 
 
-def test_a_pooler_that_another_file_has_is_not_new(tmp_path):
+def test_a_pooler_in_another_file_is_used(tmp_path):
     paths = [written(sgmg(), tmp_path / 'whole.safetensors'), written(masked_lm(), tmp_path / 'lm.safetensors')]
     found, report = weights.load(paths, shapes_of(TINY))
     same(found, whole())
@@ -107,13 +107,13 @@ def test_a_pooler_that_another_file_has_is_not_new(tmp_path):
     assert not any('the pooler' in line for line in report)
 
 
-def test_paths_are_one_or_several(tmp_path):
+def test_one_path_or_several(tmp_path):
     path = written(roberta(), tmp_path / 'roberta.safetensors')
     for paths in (path, str(path), [path], (str(path),)):
         assert set(weights.load(paths, shapes_of(TINY))[0]) == of('text_backbone')
     assert weights.load((), shapes_of(TINY)) == ({}, [])
     for paths in (None, 3, [None], [[str(path)]]):
-        with pytest.raises(ValueError, match='must be a path or several'):
+        with pytest.raises(ValueError, match='must be one path or several'):
             weights.load(paths, shapes_of(TINY))
     with pytest.raises(FileNotFoundError, match='no weights there'):
         weights.load('', shapes_of(TINY))
@@ -125,7 +125,7 @@ WRAPPERS = ['module.', 'module.module.', 'model.', '_orig_mod.', 'module._orig_m
 
 @pytest.mark.parametrize('prefix', WRAPPERS)
 @pytest.mark.parametrize('make', [sgmg, soc, masked_lm, kinetics])
-def test_what_wrappers_put_before_names(make, prefix):
+def test_prefixes_of_wrappers_are_ignored(make, prefix):
     weights, plain = (sources.recognise({before + name: x for name, x in make().items()}) for before in (prefix, ''))
     assert weights.kind == plain.kind and weights.parts == plain.parts
     assert set(weights.tensors) == set(plain.tensors)
@@ -134,7 +134,7 @@ def test_what_wrappers_put_before_names(make, prefix):
     assert len(weights.notes) == (prefix == 'ema.')
 
 
-def test_wrappers_within_names():
+def test_insertions_of_wrappers_are_ignored():
     """torch.compile and DataParallel of parts of a model."""
     tensors = {name.replace('backbone.0.', 'backbone._orig_mod.0.').replace('transformer.', 'transformer.module.'): x
                for name, x in sgmg().items()}
@@ -147,7 +147,7 @@ def test_wrappers_within_names():
     assert set(sources.recognise(sgmg() | twice).tensors) == set(sources.recognise(sgmg()).tensors)
 
 
-def test_errors_call_tensors_as_the_file_does(tmp_path):
+def test_errors_use_the_names_in_the_file(tmp_path):
     tensors = {f'module.model.{name}': x for name, x in sgmg().items()}
     tensors['module.model.query_embed.weight'] = np.zeros((4, 64), np.float32)
     tensors['module.model.new\x1b[31m.weight'] = np.zeros(3, np.float32)
@@ -169,7 +169,7 @@ AVERAGES = ['ema', 'model_ema', 'ema_state_dict', 'state_dict_ema', 'ema_model',
 
 
 @pytest.mark.parametrize('average', AVERAGES)
-def test_the_model_is_taken_and_not_its_moving_average(average, tmp_path):
+def test_the_model_is_preferred_to_its_moving_average(average, tmp_path):
     beside, outer = averaged(roberta()), average.split('.')[0]
     files = [
         save(tmp_path / 'entries.pth', {
@@ -182,11 +182,11 @@ def test_the_model_is_taken_and_not_its_moving_average(average, tmp_path):
     for path in files:
         found, report = weights.load(path, shapes_of(TINY))
         same(found, {name: x for name, x in whole().items() if name in of('text_backbone')})
-        assert re.search(r': the model itself \((model\.)?embeddings.word_embeddings.weight\) is taken, .* not its '
+        assert re.search(r': the model itself \((model\.)?embeddings.word_embeddings.weight\) is used, .* not its '
                          rf'moving average \({average}\.(module\.)?embeddings.word.* save its state dict', report[1])
 
 
-def test_a_moving_average_alone_is_taken_and_said():
+def test_a_moving_average_alone_is_used_and_reported():
     found = sources.recognise({f'module.{name}': x for name, x in roberta().items()} | {'n_averaged': np.array(3)})
     assert len(found.tensors) == len(roberta()) - 1  # position ids
     assert found.notes == (
@@ -208,23 +208,23 @@ def test_several_models_are_refused(first, second):
     assert all(f'{before}embeddings.word_embeddings.weight' in str(caught.value) for before in (first, second))
 
 
-def test_what_is_beside_a_model_is_left_out_and_said():
+def test_tensors_outside_the_model_are_left_out_and_reported():
     found = sources.recognise({f'model.{name}': x for name, x in sgmg().items()}
                               | {'criterion.empty_weight': np.ones(2), 'loss.scale': np.ones(1)})
     assert set(found.tensors) == set(sources.recognise(sgmg()).tensors)
-    assert found.notes == ('2 tensors beside the model are left out, such as criterion.empty_weight',)
+    assert found.notes == ('2 tensors outside the model are left out, such as criterion.empty_weight',)
     assert sources.recognise(masked_lm()).notes == sources.recognise(kinetics()).notes == ()
 
 
-def test_a_model_in_pieces_is_refused():
+def test_incomplete_models_are_refused():
     pieces = {name if name.startswith('transformer.') else f'model.{name}': x for name, x in sgmg().items()}
-    with pytest.raises(ValueError, match='transformer.* is of SgMg or SOC, and not beside model.query_embed.weight'):
+    with pytest.raises(ValueError, match='transformer.* of SgMg or SOC, .*same place as model.query_embed'):
         sources.recognise(pieces)
-    with pytest.raises(ValueError, match='is of SgMg or SOC, and not beside text_encoder.text_backbone.embeddings'):
+    with pytest.raises(ValueError, match='but not in the same place as text_encoder.text_backbone.embeddings'):
         sources.recognise({name: x for name, x in sgmg().items() if name != 'query_embed.weight'})
 
 
-def test_soc_is_told_by_its_own_queries():
+def test_soc_is_recognised_by_its_video_queries():
     assert sources.recognise({'a.' + name: x for name, x in soc().items()}).kind == 'SOC'
     assert sources.recognise(sgmg()).kind == 'SgMg'
     with pytest.raises(ValueError, match='is not in the checkpoint .* query_embedding'):
@@ -232,19 +232,19 @@ def test_soc_is_told_by_its_own_queries():
                                               ).tensors, shapes_of(TINY_SOC))
 
 
-def test_a_whole_name_is_left_out_and_no_other(tmp_path):
+def test_skip_matches_whole_names(tmp_path):
     path = written(sgmg(), tmp_path / 'whole.safetensors')
     for skip in ('class_heads_0', 'heads_0/kernel', 'class_heads_', 'ernel', 'class_heads_0/kerne'):
         found, report = weights.load(path, shapes_of(TINY), skip)
         assert set(found) == set(whole())
-        assert report[-1] == f'skip = {skip!r} is the whole name of no parameter, so nothing was left out.'
+        assert report[-1] == f'skip = {skip!r} matches no whole name of a parameter, so nothing was left out.'
     found, report = weights.load(path, shapes_of(TINY), 'class_heads_0/kernel|query_embedding')
     assert set(whole()) - set(found) == {'class_heads_0/kernel', 'query_embedding'} and len(report) == 1
     weights.save(whole(), tmp_path / 'ours.safetensors')
     found, _ = weights.load(tmp_path / 'ours.safetensors', shapes_of(TINY), 'class_heads_0|query_embedding')
     assert set(whole()) - set(found) == {'query_embedding'}
     for skip in ('(', 3):
-        with pytest.raises(ValueError, match=r'\(--skip, config.init_skip\): is no regular expression'):
+        with pytest.raises(ValueError, match=r'\(--skip, config.init_skip\): is not a regular expression'):
             weights.load(path, shapes_of(TINY), skip)
 
 
@@ -253,7 +253,7 @@ BAD = {'nan': np.nan, 'inf': np.inf, 'minus_inf': -np.inf, 'flipped': np.float32
 
 @pytest.mark.parametrize('bad', BAD)
 @pytest.mark.parametrize('way', ['safetensors', 'zip', 'legacy', 'ours', 'folder', 'bfloat16', 'sum'])
-def test_weights_that_cannot_be_are_refused_by_name(way, bad, tmp_path):
+def test_invalid_weights_are_named(way, bad, tmp_path):
     tensors, path = dict(roberta()), tmp_path / 'weights'
     changed = tensors['encoder.layer.1.output.dense.bias'] = tensors['encoder.layer.1.output.dense.bias'].copy()
     changed[7] = BAD[bad]
@@ -292,14 +292,14 @@ def test_check_finite():
         with pytest.raises(ValueError, match=f'^run: b has a weight of {re.escape(str(x))}'):
             weights.check_finite({'a': np.ones(2), 'b': np.array([0, x, 1])}, 'run')
     for kind in (np.int32, bool, np.complex64):
-        with pytest.raises(ValueError, match=f'^run: b is of type {np.dtype(kind)}, weights are floating'):
+        with pytest.raises(ValueError, match=f'^run: b is of type {np.dtype(kind)}; weights are floating'):
             weights.check_finite({'b': np.ones(2, kind)}, 'run')
 
 
 @pytest.mark.parametrize('kind, fits', [
     (np.float16, True), (ml_dtypes.bfloat16, True), (np.float64, True), (np.float32, True), (np.int32, False),
     (np.bool_, False), (np.complex64, False), (np.uint8, False)])
-def test_other_types_are_converted_or_refused(kind, fits, tmp_path):
+def test_other_dtypes_are_converted_or_refused(kind, fits, tmp_path):
     tensors = {name: x.astype(kind) if name == 'embeddings.LayerNorm.bias' else x for name, x in roberta().items()}
     path = save(tmp_path / 'a.pth', as_torch(tensors))
     if not fits:
@@ -313,7 +313,7 @@ def test_other_types_are_converted_or_refused(kind, fits, tmp_path):
     assert (f'{path}: converted from {np.dtype(kind)} to float32.' in report) == (kind != np.float32)
 
 
-def test_no_copy_is_made_before_shapes_are_compared(tmp_path):
+def test_shapes_are_checked_before_tensors_are_copied(tmp_path):
     """One kilobyte that claims 16 GB, wherever something would be summed, repeated, compared or put in order."""
     one = Storage(np.zeros(1, np.float32))
     huge = lambda *shape: view(one, 0, shape, (0,) * len(shape))
@@ -344,7 +344,7 @@ def test_no_copy_is_made_before_shapes_are_compared(tmp_path):
     ('fusion_module.multihead_attn.in_proj_weight', (191, 64)), ('fusion_module.multihead_attn.in_proj_weight', ()),
     ('mask_refine.conv1_1div4.weight', (3,)), ('level_embed', ()), ('query_embed.weight', (0,)),
     ('input_proj.0.0.weight', (1, 1, 1, 1, 1)), ('class_embed.0.bias', ())])
-def test_tensors_of_any_shape_are_named(name, shape):
+def test_misshapen_tensors_are_named(name, shape):
     with pytest.raises(ValueError, match=rf'1 x .*{re.escape(f"{name} {shape}")}, which should be'):
         name = name if name != 'level_embed' else 'transformer.level_embed'
         names.from_official(sources.recognise(sgmg() | {name: np.zeros(shape, np.float32)}).tensors, shapes_of(TINY))
@@ -368,12 +368,12 @@ def entry(shape, begin, end, dtype='F32'):
     ({'a': entry([2], 0, 8), 'b': entry([2], 0, 8)}, bytes(8), None, 'not a whole'),
     ({'a': entry([-2], 0, 8)}, bytes(8), None, 'not a whole'), ({'a': entry([2], 0, 8, 'X9')}, bytes(8), None, 'X9'),
     ({'a': entry([2 ** 40, 2 ** 40], 0, 8)}, bytes(8), None, 'not a whole'),
-    ({'a\x1b': entry([2], 0, 2, 'F8_E4M3')}, bytes(2), None, r'a\\x1b is of type F8_E4M3, only F64, F32'),
+    ({'a\x1b': entry([2], 0, 2, 'F8_E4M3')}, bytes(2), None, r'a\\x1b is of type F8_E4M3; only F64, F32'),
     ({'a': entry([0, 2 ** 62, 2 ** 62], 0, 0)}, b'', None, 'a.safetensors: '),
-    ({'a': entry([1] * 100, 0, 4)}, bytes(4), None, 'a.safetensors: '), ({}, b'', None, 'of no model known here'),
+    ({'a': entry([1] * 100, 0, 4)}, bytes(4), None, 'a.safetensors: '), ({}, b'', None, 'of a known model'),
     (b'{"a":' + b'[' * 10 ** 5, b'', None, 'not a whole'), (b'{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
      b'"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}', bytes(8), None, "the key 'a' is there twice")])
-def test_safetensors_of_strangers(header, data, size, reason, tmp_path):
+def test_invalid_safetensors_are_refused(header, data, size, reason, tmp_path):
     path = safetensors(tmp_path / 'a.safetensors', header, data, size)
     tracemalloc.start()
     try:
@@ -394,7 +394,7 @@ def test_a_sparse_file_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL'])
-def test_every_type_of_number(kind, tmp_path):
+def test_every_dtype_is_read(kind, tmp_path):
     numbers = np.array([[0, 1, 0], [1, 0, 1]]).astype(sources._TYPES[kind])
     path = written({'a': numbers, 'b': numbers[:0], 'c': numbers[0, 1].reshape(())}, tmp_path / 'x.safetensors')
     read = sources.read(path)
@@ -405,7 +405,7 @@ def test_every_type_of_number(kind, tmp_path):
 
 
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.bin', '.ckpt', '.pt', ''])
-def test_the_content_tells_the_format(suffix, tmp_path):
+def test_the_content_determines_the_format(suffix, tmp_path):
     tensors = {'some.weight': np.arange(3, dtype=np.float32)}
     for write in (written, lambda tensors, path: save(path, as_torch(tensors)),
                   lambda tensors, path: save_legacy(path, as_torch(tensors))):
@@ -421,7 +421,7 @@ def test_the_content_tells_the_format(suffix, tmp_path):
     (b'\x80\x04\x95', 'a bare pickle'), (b'7z\xbc\xaf\x27\x1c', '.*7-Zip'),
     (b'something', '(not a whole safetensors file|.* starts with)'), (b'', '(not a whole|the file is empty)')])
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
-def test_what_is_no_weights_is_named(content, reason, suffix, tmp_path):
+def test_other_files_are_recognised_and_refused(content, reason, suffix, tmp_path):
     path = tmp_path / f'model{suffix}'
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f'^{re.escape(str(path))}: (.*: )?(is )?{reason}'):
@@ -430,19 +430,19 @@ def test_what_is_no_weights_is_named(content, reason, suffix, tmp_path):
 
 @pytest.mark.parametrize('make, kind', [
     (os.mkfifo, 'a pipe'), (lambda path: os.symlink('/dev/zero', path), 'a device')])
-def test_what_is_no_file(make, kind, tmp_path):
+def test_pipes_and_devices_are_refused(make, kind, tmp_path):
     make(tmp_path / 'model.safetensors')
     for read in (lambda path: weights.load(path, {}), weights.read_ours):
         with pytest.raises(ValueError, match=f'model.safetensors: is {kind}, not a file'):
             read(tmp_path / 'model.safetensors')
 
 
-def test_links_are_followed_and_a_folder_tells_what_is_in_it(tmp_path):
+def test_links_are_followed_and_folders_are_listed(tmp_path):
     path = written(roberta(), tmp_path / 'blob')  # as in Hugging Face's cache
     (tmp_path / 'roberta-base').mkdir()
     (tmp_path / 'roberta-base' / 'model.safetensors').symlink_to(path)
     assert len(sources.read(tmp_path / 'roberta-base' / 'model.safetensors')) == len(roberta())
-    with pytest.raises(FileNotFoundError, match='base: no weights there. In it is model.safetensors: give that'):
+    with pytest.raises(FileNotFoundError, match='base: no weights there. It contains model.safetensors: give that'):
         weights.load(tmp_path / 'roberta-base', {})
     (tmp_path / 'empty').mkdir()
     for read in (lambda path: weights.load(path, {}), weights.read_ours):
@@ -463,7 +463,7 @@ def flip(path, old):
     path.write_bytes(content)
 
 
-def test_flipped_bits_of_what_was_saved_are_named(tmp_path):
+def test_flipped_bits_in_a_safetensors_are_detected(tmp_path):
     path, old = tmp_path / 'ours.safetensors', SMALL['text_backbone/a/kernel'].tobytes()
     weights.save(SMALL, path)
     same(weights.read_ours(path), SMALL)
@@ -475,7 +475,7 @@ def test_flipped_bits_of_what_was_saved_are_named(tmp_path):
     assert weights.read_ours(path)['text_backbone/a/kernel'][0, 2] != 2
 
 
-def test_flipped_bits_in_a_folder_are_named(tmp_path):
+def test_flipped_bits_in_a_folder_are_detected(tmp_path):
     path = tmp_path / 'ours'
     weights.save(SMALL, path)
     same(weights.read_ours(path), SMALL)
@@ -504,10 +504,10 @@ def test_flipped_bits_in_a_folder_are_named(tmp_path):
         weights.read_ours(path)
 
 
-def test_a_folder_that_claims_much_is_not_read(tmp_path, monkeypatch):
+def test_folders_with_absurd_sizes_are_refused(tmp_path, monkeypatch):
     weights.save(SMALL, tmp_path / 'ours')
     monkeypatch.setattr(sources, 'LARGEST', 5)
-    with pytest.raises(ValueError, match=r'text_backbone/a/kernel has shape \(2, 3\).*more numbers than any'):
+    with pytest.raises(ValueError, match=r'text_backbone/a/kernel has shape \(2, 3\).*more numbers than in any'):
         weights.read_ours(tmp_path / 'ours')
     monkeypatch.setattr(sources, 'LARGEST', 6)
     monkeypatch.setattr(sources, 'LARGEST_FILE', 12)
@@ -517,20 +517,20 @@ def test_a_folder_that_claims_much_is_not_read(tmp_path, monkeypatch):
     same(weights.read_ours(tmp_path / 'ours'), SMALL)
 
 
-def test_files_by_other_names_are_not_ours(tmp_path):
+def test_files_with_other_names_are_refused(tmp_path):
     path = written(roberta(), tmp_path / 'a.safetensors')
-    with pytest.raises(ValueError, match='has no parameters by the names of sgmg_jax.*from-official'):
+    with pytest.raises(ValueError, match='has no parameters with names of sgmg_jax.*from-official'):
         weights.read_ours(path)
 
 
 @pytest.mark.parametrize('drop, change, reason', [
     ('query_embedding', {}, 'query_embedding is missing: these are not the parameters of a whole model'),
     ('text_backbone/positions/embedding', {}, 'text_backbone/positions/embedding is missing'),
-    ('word_attention/attention/key/bias', {}, r'A part of fusion_module.multihead_attn.in_proj_bias is missing; beside '
-     'word_attention/attention/query/bias there must be 2 more'),
+    ('word_attention/attention/key/bias', {}, r'A part of fusion_module.multihead_attn.in_proj_bias is missing: '
+     'word_attention/attention/query/bias needs 2 more'),
     (None, {'word_attention/attention/key/kernel': (3,)}, r'key/kernel \(3,\).*in_proj_weight cannot have'),
     (None, {'new\x1b/kernel': (1,)}, r'new\\x1b/kernel')])
-def test_parameters_that_the_release_cannot_load(drop, change, reason):
+def test_incomplete_parameters_are_not_exported(drop, change, reason):
     parameters = {name: x for name, x in whole().items() if name != drop}
     parameters |= {name: np.zeros(shape, np.float32) for name, shape in change.items()}
     with pytest.raises(ValueError, match=reason):
@@ -549,7 +549,7 @@ def damaged(good, rng):
 
 
 @pytest.mark.parametrize('checksums', [True, False])
-def test_any_damage_is_a_clear_error(checksums, tmp_path):
+def test_damaged_files_raise_clear_errors(checksums, tmp_path):
     path, rng, refusals = tmp_path / 'a.safetensors', np.random.default_rng(0), 0
     (weights.save if checksums else written)(SMALL, path)
     good = path.read_bytes()
@@ -568,7 +568,7 @@ TREES = st.recursive(st.none() | st.booleans() | st.integers(-2, 2 ** 70) | st.t
 
 
 @given(TREES, st.integers(0, 20))
-def test_any_header_is_read_or_refused(tmp_path_factory, header, size):
+def test_random_headers_are_read_or_refused(tmp_path_factory, header, size):
     path = safetensors(tmp_path_factory.getbasetemp() / 'a.safetensors', header, bytes(size))
     try:
         sources.read(path)
@@ -580,7 +580,7 @@ def test_any_header_is_read_or_refused(tmp_path_factory, header, size):
     ['query_embed.weight', 'module.query_embed.weight', 'ema.query_embed.weight', 'patch_embed.proj.weight',
      'embeddings.word_embeddings.weight', 'a.patch_embed.proj.weight', 'voc.query_embed.weight', 'query_embedding']),
     st.lists(st.integers(0, 3), max_size=5).map(lambda shape: np.zeros(shape, np.float32)), max_size=6))
-def test_any_names_and_shapes_are_refused_by_name(tmp_path_factory, tensors):
+def test_random_names_and_shapes_are_refused(tmp_path_factory, tensors):
     path = written(tensors, tmp_path_factory.getbasetemp() / 'named.safetensors')
     with pytest.raises(ValueError) as caught:
         weights.load(path, shapes_of(TINY))

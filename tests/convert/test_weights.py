@@ -23,7 +23,7 @@ def official_soc():
     return soc()
 
 
-def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
+def test_sgmg_round_trip_is_exact(official, tmp_path):
     found, report = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     assert '(SgMg)' in report[0]
     back = weights.released(found)
@@ -34,7 +34,7 @@ def test_to_the_official_names_and_back_changes_no_bit(official, tmp_path):
     assert {name: x.dtype for name, x in back.items()} == {name: x.dtype for name, x in official.items()}
 
 
-def test_soc_to_the_official_names_and_back_changes_no_bit(official_soc, tmp_path):
+def test_soc_round_trip_is_exact(official_soc, tmp_path):
     shapes = shapes_of(golden_cases.TINY_SOC)
     found, report = weights.load([written(official_soc, tmp_path / 'soc.safetensors')], shapes)
     assert '(SOC)' in report[0] and set(found) == set(traverse_util.flatten_dict(shapes, sep='/'))
@@ -45,7 +45,7 @@ def test_soc_to_the_official_names_and_back_changes_no_bit(official_soc, tmp_pat
             np.testing.assert_array_equal(back[name], x, err_msg=name)
 
 
-def test_soc_and_sgmg_are_told_apart(official, official_soc, tmp_path):
+def test_soc_and_sgmg_are_distinguished(official, official_soc, tmp_path):
     for tensors, model, words in ((official, golden_cases.TINY_SOC, 'SgMg, the config says SOC'),
                                   (official_soc, TINY, 'SOC, the config says SgMg')):
         path = tmp_path / f'{words[:4].strip(",")}.safetensors'
@@ -53,7 +53,7 @@ def test_soc_and_sgmg_are_told_apart(official, official_soc, tmp_path):
             weights.load([written(tensors, path)], shapes_of(model))
 
 
-def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
+def test_sgmg_weights_initialise_fast_sgmg(official, tmp_path):
     """All but the decoupling, which the release does not have; and no way back."""
     model = multi_instance.FastSgMg(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__
                                        if name not in ('parent', 'name')})
@@ -69,7 +69,7 @@ def test_weights_of_sgmg_start_fast_sgmg(official, tmp_path):
         weights.released(found | {name: np.zeros(1) for name in own})
 
 
-def test_the_index_tables_are_swins():
+def test_index_tables_match_swin():
     """Against the definition: offsets in time, height and width, each shifted to start at zero."""
     grid = np.stack(np.meshgrid(*map(np.arange, (8, 7, 7)), indexing='ij')).reshape(3, -1)
     offset = grid[:, :, None] - grid[:, None] + np.array([7, 6, 6])[:, None, None]
@@ -90,7 +90,7 @@ def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter
     assert ours == {name: shape for name, (shape, dtype) in manifest.items() if dtype == 'float32'}
 
 
-def test_a_checkpoint_of_another_size_is_named(official):
+def test_checkpoints_of_another_size_are_refused(official):
     config = common.get_config().model
     tensors = names.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
                                             shapes_of(systems.build_model(config))))
@@ -109,7 +109,28 @@ def test_a_checkpoint_of_another_size_is_named(official):
     assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
 
 
-def test_class_heads_can_be_left_out(official, tmp_path):
+@pytest.mark.parametrize('layers, channels, words', [
+    (12, 768, 'RoBERTa-base'), (24, 1024, 'RoBERTa-large'), (12, 1024, 'a RoBERTa of 12 layers, 1024 channels')])
+def test_describe_recognises_released_text_encoders(layers, channels, words):
+    tensors = {f'{names.ROBERTA}encoder.layer.{i}.output.dense.bias': np.zeros(channels) for i in range(layers)}
+    tensors[f'{names.ROBERTA}embeddings.word_embeddings.weight'] = np.zeros((9, channels))
+    assert names.describe(tensors) == {'text': words, 'vocabulary': '9 tokens'}
+
+
+def test_no_name_has_two_meanings():
+    """Each rule is the only one for its tensor, and for its parameters."""
+    for rule in names.RULES:
+        official = rule.official.format(i=3, j=1)
+        paths = [path.format(i=3, j=1) for path in rule.ours]
+        assert names.targets(official) == paths
+        assert sum(pattern.fullmatch(official) is not None for pattern, _ in names._OFFICIAL) == 1
+        for path in paths:
+            assert sum(pattern.fullmatch(path) is not None for pattern, *_ in names._OURS) == 1
+    for unknown in ('class_embed.x.weight', 'class_embed.3.weights', 'xclass_embed.3.weight', 'class_embed.3'):
+        assert names.targets(unknown) == []
+
+
+def test_class_heads_can_be_skipped(official, tmp_path):
     path = written(official, tmp_path / 'official.safetensors')
     found, _ = weights.load([path], shapes_of(TINY), skip='class_heads_.*')
     wanted = traverse_util.flatten_dict(shapes_of(TINY), sep='/')
@@ -121,17 +142,17 @@ def test_class_heads_can_be_left_out(official, tmp_path):
     assert set(again) == set(found)
 
 
-def test_box_heads_that_differ(official):
+def test_differing_box_heads_are_refused(official):
     tensors = dict(official)
     tensors['transformer.decoder.bbox_embed.0.layers.0.bias'] = np.ones(64, np.float32)
-    with pytest.raises(ValueError, match='layers.0.bias differs from .*one tensor under two names'):
+    with pytest.raises(ValueError, match='layers.0.bias differs from .*one tensor with two names'):
         sources.recognise(tensors)
 
 
-def test_an_absurd_tensor():
+def test_unknown_tensors_are_refused():
     with pytest.raises(ValueError, match=r'patch_embed.proj.weight has shape \(1099511627776, 3, 2, 4, 4\)'):
         sources.recognise({'patch_embed.proj.weight': np.broadcast_to(np.float32(0), (2 ** 40, 3, 2, 4, 4))})
-    with pytest.raises(ValueError, match='weights of no model known here .* It has 1 tensors: some.weight'):
+    with pytest.raises(ValueError, match='not the weights of a known model .* It has 1 tensors: some.weight'):
         sources.recognise({'some.weight': np.zeros(3)})
 
 
@@ -180,7 +201,7 @@ def test_roberta_of_hugging_face(official, tmp_path, prefix):
 
 
 @pytest.mark.parametrize('out', ['ours.safetensors', 'ours'])
-def test_what_is_saved_is_loaded(official, tmp_path, out):
+def test_save_and_load(official, tmp_path, out):
     found, _ = weights.load([written(official, tmp_path / 'official.safetensors')], shapes_of(TINY))
     weights.save(found, tmp_path / out)
     again, report = weights.load([tmp_path / out], shapes_of(TINY))

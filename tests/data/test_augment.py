@@ -41,7 +41,7 @@ def test_mirror():
     mirrored = augment.mirror(sample)
     np.testing.assert_array_equal(mirrored.frames, np.flip(sample.frames, 2))
     np.testing.assert_array_equal(mirrored.masks, np.flip(sample.masks, 2))
-    # As released: no pixel is taken off.
+    # As released: nothing is subtracted.
     np.testing.assert_array_equal(mirrored.boxes[0], [97 - 49, 10, 97 - 20, 29])
     np.testing.assert_array_equal(mirrored.boxes[2], 0)
     assert mirrored.sentences == ('the cat on the right',)
@@ -50,7 +50,7 @@ def test_mirror():
         np.testing.assert_array_equal(getattr(twice, field), getattr(sample, field))
 
 
-def test_flip_is_drawn_once_a_clip_as_often_as_told():
+def test_flip_is_drawn_once_per_clip_with_its_probability():
     sample = make_sample()
     rng = np.random.default_rng(0)
     flipped = [augment.flip(sample, rng, SMALL).sentences != sample.sentences for _ in range(1000)]
@@ -64,7 +64,7 @@ def test_resize_scales_all_three(height, width):
     sample = make_sample()
     resized = augment.resize_to(sample, height, width)
     assert resized.frames.shape == (3, height, width, 3) and resized.masks.shape == (3, height, width)
-    # Nearest, by the rule of PyTorch: the source pixel is the rounded down product.
+    # Nearest neighbour, as in PyTorch: the source index is rounded down.
     rows = np.floor(np.arange(height) * (54 / height)).astype(int)
     columns = np.floor(np.arange(width) * (97 / width)).astype(int)
     np.testing.assert_array_equal(resized.masks, sample.masks[:, rows][:, :, columns])
@@ -94,7 +94,7 @@ def test_crop_cuts_boxes_and_check_drops_those_without_extent():
     assert not away.present.any() and not away.boxes.any() and not away.masks.any()
 
 
-def test_select_sizes_are_those_of_the_release():
+def test_select_gives_the_sizes_of_the_release():
     sample = make_sample(360, 640)
     rng = np.random.default_rng(0)
     whole = dataclasses.replace(augment.Augmentation(), crop_probability=0)
@@ -107,7 +107,7 @@ def test_select_sizes_are_those_of_the_release():
         assert max(height, width) / min(height, width) <= 600 / 384 + 0.01
 
 
-def test_mask_and_box_stay_together_through_everything():
+def test_mask_and_box_agree_after_all_steps():
     rng = np.random.default_rng(0)
     checked = 0
     for seed in range(60):
@@ -131,13 +131,13 @@ def test_a_tall_clip_is_scaled_to_fit_the_static_shape():
     assert as_it_is.frames.shape[1:3] == (30, 60)
 
 
-def test_order_is_that_of_the_field(monkeypatch):
+def test_steps_run_in_the_order_of_the_field(monkeypatch):
     seen = []
     monkeypatch.setattr(augment, 'STEPS', {
         name: lambda sample, rng, augmentation, name=name: seen.append(name) or sample for name in 'abc'})
     augment.apply(make_sample(), np.random.default_rng(0), augment.Augmentation(order=('b', 'a', 'c')), (54, 97))
     assert seen == ['b', 'a', 'c']
-    with pytest.raises(ValueError, match="augmentation.order: there is no 'd', only a, b, c"):
+    with pytest.raises(ValueError, match="augmentation.order: 'd' must be one of a, b, c"):
         augment.Augmentation(order=('a', 'd'))
 
 
@@ -145,16 +145,16 @@ SIZE = 'must be a whole number from 16 to 8192'
 
 
 @pytest.mark.parametrize('field, value, words', [
-    ('order', ('mirror',), "there is no 'mirror', only select, flip, photometric"),
+    ('order', ('mirror',), "'mirror' must be one of select, flip, photometric"),
     ('order', 'flip', 'must be a tuple'), ('order', None, 'must be a tuple'),
-    ('order', ('flip', ['select']), r"there is no \['select'\]"),
+    ('order', ('flip', ['select']), r"\['select'\] must be one of"),
     ('scales', (), 'must be a tuple of one size or more'), ('scales', 288, 'must be a tuple of one size or more'),
     ('crop_scales', None, 'must be a tuple of one size or more'), ('cropped_scales', '288', 'must be a tuple'),
     ('scales', (288, 0), SIZE), ('cropped_scales', (8193,), SIZE), ('crop_scales', (15, 400), SIZE),
     ('max_size', 0, SIZE), ('max_size', None, SIZE), ('cropped_max_size', -1, SIZE), ('max_size', 640.5, SIZE),
     ('cropped_max_size', (640,), SIZE), ('max_size', True, SIZE),
-    ('crop_size', (384,), 'must be the least and the greatest side'), ('crop_size', (600, 384), 'must be the least'),
-    ('crop_size', (384, 500, 600), 'must be the least'), ('crop_size', (384, 10 ** 9), SIZE),
+    ('crop_size', (384,), 'must be the smallest and the largest'), ('crop_size', (600, 384), 'must be the smallest'),
+    ('crop_size', (384, 500, 600), 'must be the smallest'), ('crop_size', (384, 10 ** 9), SIZE),
     ('crop_probability', -0.01, 'must be a number from 0 to 1'), ('crop_probability', None, 'must be a number'),
     ('flip_probability', 1.01, 'must be a number from 0 to 1'), ('flip_probability', float('nan'), 'must be a number'),
     ('flip_probability', '1', 'must be a number from 0 to 1')])
@@ -172,12 +172,12 @@ def test_fields_at_the_ends_of_their_ranges():
     (200, 640, False), (199, 640, True), (640, 200, False), (640, 199, True), (100, 320, False), (100, 321, True),
     (480, 640, False), (5, 5, False)])
 def test_pictures_too_narrow(height, width, narrow):
-    """A short side below 200 pixels once the long one has 640, as released."""
+    """Scaled to a long side of 640, the short side is below 200 pixels, as released."""
     assert augment.too_narrow(height, width) == narrow
 
 
 def crops(monkeypatch, height, width, count=400, bounds=(30, 50)):
-    """What `select` crops from clips of a size: [N 4], top, left, height and width."""
+    """The windows that `select` crops from clips of this size: [N 4], top, left, height, width."""
     seen = []
     monkeypatch.setattr(augment, 'crop', lambda sample, *window: seen.append(window) or sample)
     always = dataclasses.replace(SMALL, crop_probability=1, crop_scales=(min(height, width),), crop_size=bounds)
@@ -189,7 +189,7 @@ def crops(monkeypatch, height, width, count=400, bounds=(30, 50)):
 
 @pytest.mark.parametrize('height, width', [(40, 80), (80, 40)])
 def test_a_crop_is_bounded_by_the_sides_of_its_own_clip(monkeypatch, height, width):
-    """Each side by itself: from the least, or the whole side, to the greatest, or the whole side; anywhere."""
+    """Each side is drawn independently between the two bounds, both clipped to the clip's side; at any position."""
     top, left, tall, wide = crops(monkeypatch, height, width).T
     for side, start, extent in ((height, top, tall), (width, left, wide)):
         assert extent.min() == 30 and extent.max() == min(50, side)
@@ -197,12 +197,12 @@ def test_a_crop_is_bounded_by_the_sides_of_its_own_clip(monkeypatch, height, wid
     assert set(tall - 30) >= set(range(min(height, 50) - 29)) and len(set(zip(tall, wide))) > 100
 
 
-def test_a_crop_of_a_clip_below_the_least_side_is_as_large_as_it(monkeypatch):
+def test_a_crop_of_a_small_clip_is_the_whole_clip(monkeypatch):
     top, left, tall, wide = crops(monkeypatch, 25, 80, 100).T
     assert (tall == 25).all() and (top == 0).all() and (wide.min(), wide.max()) == (30, 50)
 
 
-def test_a_quarter_of_the_copies_of_a_picture_is_blurred_along_a_line(monkeypatch):
+def test_a_quarter_of_the_copies_has_motion_blur(monkeypatch):
     kernels, calls = [], cv2.filter2D
 
     def filter2d(frame, depth, kernel):
@@ -229,10 +229,11 @@ def test_a_quarter_of_the_copies_of_a_picture_is_blurred_along_a_line(monkeypatc
     np.testing.assert_allclose(np.histogram(angles, 6, (0, np.pi))[0] / len(angles), 1 / 6, atol=0.07)
 
 
-class Scripted:
+class Scripted(np.random.Generator):
     """A generator whose uniform draws are given."""
 
     def __init__(self, random, uniform, permutation=(0, 1, 2)):
+        super().__init__(np.random.PCG64(0))
         self.draws, self.values, self.order = list(random), list(uniform), np.array(permutation)
 
     def random(self):
@@ -254,7 +255,7 @@ def hsv_saturation(image, factor):
 
 
 @pytest.mark.parametrize('factor', [0.8, 1.2])
-def test_saturation_is_that_of_hsv(factor):
+def test_saturation_matches_hsv(factor):
     frame = make_sample().frames[0]
     got = augment._distort(frame, Scripted([.9, .1, .9, .1, .9], [factor]))
     np.testing.assert_allclose(got, np.clip(hsv_saturation(frame, factor), 0, 255), atol=1.01)
@@ -274,12 +275,13 @@ def test_photometric_steps_in_order_and_clipped():
 
 
 def test_photometric_differs_from_frame_to_frame():
-    sample = dataclasses.replace(make_sample(), frames=np.full((3, 8, 9, 3), (90, 120, 200), np.uint8))
+    sample = make_sample()
+    sample = dataclasses.replace(sample, frames=np.full(sample.frames.shape, (90, 120, 200), np.uint8))
     out = augment.photometric(sample, np.random.default_rng(3), SMALL).frames
     assert len({tuple(frame[0, 0]) for frame in out}) > 1
 
 
-def test_what_was_cropped_has_scales_of_its_own():
+def test_cropped_clips_use_cropped_scales():
     refcoco = augment.Augmentation(
         scales=(480, 512), max_size=800, cropped_scales=(296, 328), cropped_max_size=640, crop_probability=0)
     sample, rng = make_sample(480, 640), np.random.default_rng(0)
@@ -288,7 +290,7 @@ def test_what_was_cropped_has_scales_of_its_own():
     assert {min(augment.select(sample, rng, refcoco).frames.shape[1:3]) for _ in range(20)} == {296, 328}
 
 
-def test_a_pseudo_clip_holds_the_picture_once_and_copies_whose_masks_moved_along():
+def test_pseudo_clip_masks_follow_their_frames():
     height, width = 120, 160
     frame = np.full((1, height, width, 3), 120, np.uint8)
     frame[0, 40:80, 60:100] = (250, 30, 30)
@@ -302,7 +304,7 @@ def test_a_pseudo_clip_holds_the_picture_once_and_copies_whose_masks_moved_along
         assert sum(same) == 1
         places.append(same.index(True))
         for x, mask, box in zip(clip.frames.astype(int), clip.masks, clip.boxes):
-            # Whatever the colours became, and but for blur and interpolation at the edge, the mask is on the square.
+            # Whatever the colours, the mask covers the square, except for blur and interpolation at its edge.
             inner = cv2.erode(mask.astype(np.uint8), np.ones((13, 13))) > 0
             outer = cv2.dilate(mask.astype(np.uint8), np.ones((13, 13))) > 0
             red = x[..., 0] - x[..., 1] > 100
@@ -313,7 +315,7 @@ def test_a_pseudo_clip_holds_the_picture_once_and_copies_whose_masks_moved_along
     np.testing.assert_array_equal(augment.pseudo_clip(picture, rng, 1).frames, frame)
 
 
-def test_copies_of_a_picture_move_to_either_side():
+def test_warp_moves_to_all_sides_evenly():
     height, width = 60, 100
     disc = cv2.circle(np.zeros((height, width), np.uint8), (50, 30), 8, 1, -1) > 0
     rng = np.random.default_rng(0)
@@ -324,15 +326,26 @@ def test_copies_of_a_picture_move_to_either_side():
     assert (0.05 < moved.std(0)).all() and (moved.std(0) < 0.1).all()
 
 
-# Whatever is drawn, masks and boxes move with the pixels: the object is painted on the frames, so that where it is can
-# be read off them.
+def test_perspective_moves_every_corner_inwards(monkeypatch):
+    found, transform = [], cv2.getPerspectiveTransform
+    monkeypatch.setattr(cv2, 'getPerspectiveTransform', lambda moved, corners: found.append(
+        moved - corners) or transform(moved, corners))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        augment._warp(np.zeros((60, 100, 3), np.uint8), np.zeros((60, 100), bool), rng)
+    inwards = np.stack(found) * [[1, 1], [-1, 1], [-1, -1], [1, -1]] / (100, 60)
+    assert (inwards >= 0).all() and (0.03 < inwards.mean(0)).all() and (inwards.mean(0) < 0.13).all()
+
+
+# For any draw, masks and boxes must move with the pixels: the object is painted on the frames, so its position can be
+# read from them.
 
 PAINT = (255, 0, 0)
 
 
 @st.composite
 def painted(draw):
-    """A clip of one bright rectangle a frame (absent in some) on a dark ground; sizes up to 70, often odd."""
+    """A clip with one bright rectangle per frame (absent in some) on a dark background; sizes up to 70, often odd."""
     height, width = draw(st.integers(33, 70)), draw(st.integers(33, 70))
     count = draw(st.integers(1, 4))
     frames, masks = np.zeros((count, height, width, 3), np.uint8), np.zeros((count, height, width), bool)
@@ -379,7 +392,7 @@ def test_property_crop(sample, data):
     cropped = augment.check(augment.crop(sample, top, left, rows, columns))
     np.testing.assert_array_equal(cropped.masks, cropped.frames[..., 0] > 127)
     assert_together(cropped)
-    # What is cropped off has no box; a box without extent is none, as in the released code.
+    # An object that is cropped off, or whose box has no extent, is absent, as in the released code.
     found, there = clips.boxes_of_masks(cropped.masks)
     wide = (found[:, 2] > found[:, 0]) & (found[:, 3] > found[:, 1])
     assert (cropped.present >= (wide & there)).all()
@@ -411,7 +424,7 @@ def test_property_everything(sample, seed, order):
 
 @given(painted(), st.integers(0, 2 ** 32 - 1))
 def test_property_one_annotated_frame(sample, seed):
-    """Of A2D-Sentences: masks of one frame, which moves like the others."""
+    """A2D-Sentences: only one frame has masks, and it moves like the others."""
     index = seed % len(sample.frames)
     one = dataclasses.replace(sample, masks=sample.masks[[index]], boxes=sample.boxes[[index]],
                               present=sample.present[[index]], annotated=index)

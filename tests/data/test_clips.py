@@ -16,7 +16,7 @@ def draws(length, centre, num_frames, count=2000, **kwargs):
 
 @pytest.mark.parametrize('length', [1, 2, 3, 5, 36])
 @pytest.mark.parametrize('num_frames', [1, 2, 3, 4, 5, 6, 8, 12])
-def test_always_the_centre_and_as_many_frames_as_asked(length, num_frames):
+def test_sample_frames_includes_the_centre_and_has_the_requested_length(length, num_frames):
     for centre in {0, length // 2, length - 1}:
         frames = draws(length, centre, num_frames, 20, reverse_probability=0)
         assert frames.shape == (20, num_frames)
@@ -32,11 +32,11 @@ def test_neighbours_are_one_to_three_away_and_equally_likely():
         np.testing.assert_allclose(np.bincount(distance)[1:] / len(frames), 1 / 3, atol=0.05)
 
 
-def test_the_rest_is_from_outside_with_the_release_quirk():
+def test_other_frames_lie_outside_the_neighbours_with_the_release_quirk():
     frames = draws(30, 10, 5, reverse_probability=0)
     repeats = 0
     for clip in frames:
-        # Some pair of neighbours around the centre explains the clip: two others lie outside of it.
+        # For some pair of neighbours around the centre, the two other frames lie outside it.
         assert any(set(clip) - {before, 10, after} <= set(range(before)) | set(range(after, 30))
                    for before in clip if 7 <= before <= 9 for after in clip if 11 <= after <= 13)
         repeats += len(set(clip)) < 5
@@ -45,12 +45,12 @@ def test_the_rest_is_from_outside_with_the_release_quirk():
 
 
 def test_a_short_video_gives_every_frame():
-    # Nothing lies outside of the neighbours of a three-frame video but its last frame.
+    # In a three-frame video only the last frame lies outside the neighbours.
     for clip in draws(3, 1, 8, 50, reverse_probability=0):
         assert collections.Counter(clip).keys() == {0, 1, 2}
 
 
-def test_reversal_happens_as_often_as_told():
+def test_reversal_has_the_given_probability():
     for probability in (0, 0.3, 1):
         frames = draws(30, 10, 3, reverse_probability=probability)
         reversed_clips = (np.diff(frames) < 0).all(1)
@@ -81,7 +81,7 @@ def test_resized_size(size, short, longest, expected):
 
 
 @pytest.mark.parametrize('size', [(0, 5), (5, 0), (0, 0), (-4, 5), (1, 17), (17, 1), (1, 2000), (2000, 3), (100, 1601)])
-def test_frames_that_no_size_fits(size):
+def test_impossible_frame_sizes_are_refused(size):
     """Resized to a short side of 360, 1x2000 pixels would be 360x720,000."""
     with pytest.raises(ValueError, match=f'frames of {size[1]}x{size[0]} pixels: .* at most 16 times the short one'):
         clips.resized_size(*size, 360)
@@ -89,7 +89,7 @@ def test_frames_that_no_size_fits(size):
         clips.prepare_clip(np.zeros((1, *np.maximum(size, 0), 3), np.uint8), 360, 640)
 
 
-def test_the_most_stretched_frames():
+def test_largest_aspect_ratio_is_accepted():
     assert clips.resized_size(1, 16, 20) == (20, 320) and clips.resized_size(1600, 100, 360, 640) == (640, 40)
 
 
@@ -104,7 +104,7 @@ def test_prepare_clip_is_pillow_and_imagenet():
     assert size == (50, 81) and same.shape == frames.shape
 
 
-def test_sentences_whose_object_is_away_are_left_out():
+def test_sentences_of_absent_objects_are_dropped():
     masks = np.zeros((6, 8, 9), bool)  # two frames of each of three sentences
     masks[1, 2:4, 3:6] = masks[4, 1:3, 2:5] = masks[5, 1:3, 2:6] = True
     sample = clips.Sample(np.zeros((2, 8, 9, 3), np.uint8), masks, *clips.boxes_of_masks(masks), ('a', 'b', 'c'))
@@ -124,12 +124,12 @@ def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
     sample = clips.Sample(frames, masks, boxes, present, ('a cat',))
     text = types.Text(tokens=np.array([[0, 5, 2, 1]], np.int32), valid=np.array([[True, True, True, False]]))
     example = clips.to_example(sample, text, (16, 20))
-    assert example.clip.frames.shape == (3, 16, 20, 3) and example.clip.frames.dtype == np.float32
-    np.testing.assert_array_equal(example.clip.size, [10, 15])
+    assert example.clip.frames.shape == (1, 3, 16, 20, 3) and example.clip.frames.dtype == np.float32
+    np.testing.assert_array_equal(example.clip.size, [[10, 15]])
     real = np.zeros((3, 16, 20), bool)
     real[:, :10, :15] = True
-    np.testing.assert_array_equal(example.clip.valid, real)
-    assert (example.clip.frames[~real] == 0).all() and not example.targets.masks[0][~real].any()
+    np.testing.assert_array_equal(example.clip.valid[0], real)
+    assert (example.clip.frames[0][~real] == 0).all() and not example.targets.masks[0][~real].any()
     np.testing.assert_array_equal(example.targets.masks[0, :, :10, :15], masks)
     np.testing.assert_allclose(
         example.targets.boxes[0], [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [.5 * 14 / 15, .45, 14 / 15, .9]],

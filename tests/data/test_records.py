@@ -22,7 +22,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from sgmg_jax.data import clips, metadata, records
 
 
-def test_only_the_asked_frames_come_back_as_pillow_decodes_them(records_folder):
+def test_decode_frames_matches_pillow_at_the_given_indices(records_folder):
     record = records.open_records(records_folder, 'train')[1]
     frames = record.decode_frames([6, 0, 0])
     assert frames.shape == (3, 54, 96, 3) and frames.dtype == np.uint8
@@ -32,7 +32,7 @@ def test_only_the_asked_frames_come_back_as_pillow_decodes_them(records_folder):
     assert record.decode_frames().shape[0] == record.decode_masks().shape[0] == 7
 
 
-def test_an_orientation_tag_does_not_turn_the_frame_away_from_its_mask(records_folder):
+def test_orientation_tags_are_ignored(records_folder):
     record = records.open_records(records_folder, 'train')[0]
     exif = Image.Exif()
     exif[0x0112] = 6  # Rotated by 90 degrees.
@@ -61,7 +61,7 @@ def test_records_can_be_pickled(records_folder):
 
 
 @pytest.mark.parametrize('split', ['test', 'valid[:x]', 'valid[5:9]'])
-def test_absent_split_lists_what_is_there(records_folder, split):
+def test_unknown_split_lists_the_existing_ones(records_folder, split):
     with pytest.raises(ValueError, match=r'no split .* it has train \(2 videos\), valid \(2 videos\)'):
         records.open_records(records_folder, split)
 
@@ -84,7 +84,7 @@ def spoilt(record, **fields):
         record, **{name: (value, *getattr(record, name)[1:]) for name, value in fields.items()})
 
 
-def test_a_folder_whose_name_is_no_text(records_folder, tmp_path):
+def test_folder_names_must_be_utf8(records_folder, tmp_path):
     folder = shutil.copytree(records_folder, tmp_path / '\udcff')
     with pytest.raises(ValueError, match='no text in UTF-8. Rename the folder'):
         records.open_records(folder, 'train')
@@ -143,7 +143,7 @@ def film_record(codec='libx264', num_frames=9):
 
 @pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])  # The first stores frames in another order than it shows.
 @pytest.mark.parametrize('indices', [None, [0], [8], [7, 0, 3, 3, 1], np.array([4, 4])])
-def test_frames_of_a_film_are_those_that_read_video_gives(codec, indices):
+def test_film_frames_match_read_video(codec, indices):
     record, expected = film_record(codec)
     frames = record.decode_frames(indices)
     indices = range(9) if indices is None else indices
@@ -202,12 +202,12 @@ def test_masks_of_single_objects_are_found_by_frame_and_object(placed):
         spoilt(placed, masks=placed.masks[0][:40]).decode_object(1, 1)
 
 
-def test_training_on_single_objects_takes_the_frames_that_have_them(placed):
+def test_training_index_of_single_object_masks(placed):
     index = clips.training_index([placed.video], 5)
     np.testing.assert_array_equal(index, [(0, 0, 1), (0, 0, 4), (0, 1, 1), (0, 1, 6)])
 
 
-def test_maps_of_all_objects_know_every_frame(records_folder):
+def test_maps_of_all_objects_annotate_every_frame(records_folder):
     record = records.open_records(records_folder, 'train')[0]
     assert record.video.mask_places is None
     assert record.video.annotated_frames(2) == [0, 1, 2, 3, 4, 5]
@@ -229,7 +229,7 @@ def test_a_damaged_record_is_named(records_folder, tmp_path):
         source[0]
 
 
-# What strangers may have written
+# Damaged and hostile files
 
 
 @pytest.fixture
@@ -238,7 +238,7 @@ def folder(records_folder, tmp_path):
 
 
 def read_all(folder, split='train'):
-    """Everything that can be read of a split."""
+    """Reads everything in a split."""
     for record in records.open_records(folder, split):
         record.decode_frames()
         record.decode_masks()
@@ -322,6 +322,8 @@ FRAMES = raw_tree.TRAIN['aaa0000001']
     (edit('dataset_info.json', lambda c: c.update(splits=3)), "dataset_info.json: field 'splits' is missing or wrong"),
     (edit('dataset_info.json', lambda c: c.update(fileFormat='riegeli')), "dataset_info.json: field 'fileFormat'"),
     (edit('features.json', lambda c: c.update(featuresDict=[])), 'features.json: does not have the features'),
+    (edit('features.json', lambda c: c['featuresDict']['features'].pop('frames')),
+     'features.json: does not have the features'),
     *((lambda folder, name=name: (folder / name).write_text('[' * 100_000), f'{name}: is JSON of too many levels')
       for name in ('dataset_info.json', 'features.json', 'metadata.json')),
     *((lambda folder, name=name: (folder / name).write_bytes(b''), f'{name}: is not JSON .it is empty')
@@ -339,7 +341,7 @@ def shard(folder):
     return next(folder.glob('*-train.array_record*'))
 
 
-def test_record_files_that_are_not_as_counted(folder):
+def test_record_counts_must_match_dataset_info(folder):
     data = shard(folder).read_bytes()
     next(folder.glob('*-valid.array_record*')).unlink()
     with pytest.raises(FileNotFoundError, match='valid.array_record-00000-of-00001: missing, though'):
@@ -372,7 +374,7 @@ def test_a_record_file_with_other_records(folder):
 
 
 def huge_png():
-    """A PNG that says that it has 3.6 billion pixels."""
+    """A PNG that claims 3.6 billion pixels."""
     data = bytearray(png(np.zeros((2, 2), np.uint8)))
     data[16:24] = (60_000).to_bytes(4) * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
@@ -402,7 +404,7 @@ def test_films_that_name_other_files_or_the_network_are_refused(film):
         dataclasses.replace(record, film=film).decode_frames([0])
 
 
-def test_a_film_of_another_size_than_it_is_said_to_have():
+def test_film_size_must_match_the_metadata():
     record, _ = film_record()
     other = dataclasses.replace(record, video=dataclasses.replace(record.video, height=48))
     with pytest.raises(ValueError, match='film is broken .its frames are 96x54 pixels, not 96x48'):
@@ -410,7 +412,7 @@ def test_a_film_of_another_size_than_it_is_said_to_have():
 
 
 def mutated(data, rng):
-    """Some bytes are others, or gone, or there twice."""
+    """Changes, removes or duplicates some bytes."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 4, 30])):
         place = int(rng.integers(len(data) + 1))
@@ -425,7 +427,7 @@ def mutated(data, rng):
 
 
 @given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['metadata.json', 'dataset_info.json', 'features.json', 'shard']))
-def test_damaged_folders_end_in_an_error_that_names_them(records_folder, tmp_path_factory, seed, name):
+def test_damaged_folders_raise_and_are_named(records_folder, tmp_path_factory, seed, name):
     folder = tmp_path_factory.getbasetemp() / 'mutated'
     shutil.copytree(records_folder, folder, dirs_exist_ok=True)
     file = shard(folder) if name == 'shard' else folder / name
@@ -437,7 +439,7 @@ def test_damaged_folders_end_in_an_error_that_names_them(records_folder, tmp_pat
 
 
 @given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['frames', 'masks', 'film']))
-def test_damaged_pictures_and_films_end_in_an_error_that_names_the_video(records_folder, seed, field):
+def test_damaged_pictures_and_films_raise_and_name_the_video(records_folder, seed, field):
     rng = np.random.default_rng(seed)
     if field == 'film':
         record, _ = film_record('mpeg4', 3)

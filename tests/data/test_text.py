@@ -75,14 +75,14 @@ def test_sentences_too_long_for_the_text_encoder(tokenizer):
     (5, TypeError, 'must be a string, is 5'),
     (b'a cat', TypeError, "must be a string, is b'a cat'"),
     (['a cat'], TypeError, 'must be a string'),
-    ('a\x00cat', ValueError, r"has the character '\\x00', which is no text"),
+    ('a\x00cat', ValueError, r"has the character '\\x00', which is not text"),
     ('\x1b[31ma cat', ValueError, r"has the character '\\x1b'"),
     ('a cat\x7f', ValueError, r"has the character '\\x7f'"),
     ('a \ud83d cat', ValueError, r"has the character '\\ud83d'"),
     ('\udfff', ValueError, r"has the character '\\udfff'"),
     ('a' * 10_001, ValueError, 'has 10,001 characters, at most 10,000'),
     (' ' * 10 ** 6, ValueError, 'has 1,000,000 characters')])
-def test_what_is_no_sentence_is_named_by_its_place(tokenizer, sentence, error, words):
+def test_invalid_sentences_are_named_by_index(tokenizer, sentence, error, words):
     with pytest.raises(error, match=f'^sentence 1 of 3:? {words}') as caught:
         text.encode(tokenizer, ['a cat', sentence, 'a dog'], 16)
     assert len(str(caught.value)) < 300
@@ -98,12 +98,12 @@ def test_all_other_characters_are_text(tokenizer):
 
 
 @pytest.mark.parametrize('sentences', ['a cat', b'a cat'])
-def test_one_sentence_is_no_list(tokenizer, sentences):
+def test_a_single_string_is_refused(tokenizer, sentences):
     with pytest.raises(TypeError, match='must be a list of strings'):
         text.encode(tokenizer, sentences, 16)
 
 
-def test_more_rows_than_sentences(tokenizer):
+def test_padding_sentences_have_no_valid_token(tokenizer):
     encoded = text.encode(tokenizer, ['a cat'], 16, 3)
     assert encoded.tokens.shape == encoded.valid.shape == (3, 16)
     assert encoded.valid.any(1).tolist() == [True, False, False] and (encoded.tokens[1:] == text.PAD).all()
@@ -125,8 +125,8 @@ def write_parts(folder, vocab=None, merges='#version: 0.2\na b\nab a\n'):
     return folder
 
 
-def test_parts_with_byte_order_marks_and_other_ends_of_lines(tmp_path):
-    """As editors of Windows leave them behind."""
+def test_byte_order_marks_and_crlf_are_accepted(tmp_path):
+    """As Windows editors write them."""
     plain = text.load_tokenizer(write_parts(tmp_path / 'plain'))
     ids = plain.encode('aba<mask>').ids
     assert ids == [0, 7, 8, 2]
@@ -137,7 +137,7 @@ def test_parts_with_byte_order_marks_and_other_ends_of_lines(tmp_path):
     assert bare.encode('aba<mask>').ids == ids
 
 
-IDS = 'the ids of its . tokens are not the numbers from 0 on, each once'
+IDS = 'the ids of its . tokens must be the numbers from 0 on, each once'
 
 
 @pytest.mark.parametrize('vocab, words', [
@@ -159,12 +159,12 @@ def test_a_damaged_vocabulary(tmp_path, vocab, words):
 @pytest.mark.parametrize('merges', [
     'a', 'a b a', 'a  b', ' b', 'a c', 'b a', 'a b\n\n \nab a', b'a b\nab \xff', 'a\tb', '\x00 a', '<s> a'])
 def test_damaged_merges(tmp_path, merges):
-    """The library ends in a panic, which is no Exception, where two tokens make none."""
+    """The library panics (not an Exception) if two tokens do not make a third."""
     with pytest.raises(ValueError, match=r'merges.txt: (cannot be read .* .merge \d,|is not text)'):
         text.load_tokenizer(write_parts(tmp_path, merges=merges))
 
 
-def test_what_is_no_file(tmp_path):
+def test_missing_tokenizer_files(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     with pytest.raises(ValueError, match='pipe: is a pipe'):
         text.load_tokenizer(tmp_path / 'pipe')
@@ -202,10 +202,10 @@ def put(*path):
     (put('model', 'merges', ...), 'it has no model with merges'), (put('pre_tokenizer', None), 'or no pre_tokenizer'),
     (put('model', 'merges', 'a b'), 'it has no model with merges'),
     (put('model', 'vocab', []), 'its tokens are not written'),
-    (put('model', 'type', 'WordPiece'), "model.type = 'WordPiece', RoBERTa has BPE"),
+    (put('model', 'type', 'WordPiece'), "model.type = 'WordPiece', must be BPE as in RoBERTa"),
     (put('pre_tokenizer', 'type', 'Whitespace'), 'pre_tokenizer.type'),
-    (put('pre_tokenizer', 'add_prefix_space', True), 'pre_tokenizer.add_prefix_space = True, RoBERTa has None'),
-    (put('pre_tokenizer', 'use_regex', False), 'pre_tokenizer.use_regex = False, RoBERTa has True'),
+    (put('pre_tokenizer', 'add_prefix_space', True), 'pre_tokenizer.add_prefix_space = True, must be None as in'),
+    (put('pre_tokenizer', 'use_regex', False), 'pre_tokenizer.use_regex = False, must be True as in RoBERTa'),
     (put('normalizer', {'type': 'Lowercase'}), 'normalizer = '), (put('model', 'dropout', 0.1), 'model.dropout = 0.1'),
     (put('model', 'continuing_subword_prefix', '##'), "continuing_subword_prefix = '##'"),
     (put('model', 'end_of_word_suffix', '</w>'), 'end_of_word_suffix'),
@@ -232,7 +232,7 @@ def test_a_tokenizer_of_another_kind_or_damaged(tokenizer, tmp_path, change, wor
         text.load_tokenizer(path)
 
 
-def test_files_that_are_no_tokenizer(tmp_path):
+def test_other_files_are_not_a_tokenizer(tmp_path):
     path = tmp_path / 'tokenizer.json'
     for content in (b'', b'{"model": ', b'[1]', b'null', b'[' * 10 ** 5, b'\xff\xfe\x00', b'{"a": NaN}'):
         path.write_bytes(content)
@@ -246,12 +246,12 @@ def test_files_that_are_no_tokenizer(tmp_path):
 
 def test_other_special_tokens(tmp_path):
     bert = write_parts(tmp_path, lambda vocab: {'[PAD]': 0, 'a': 1, 'b': 2, 'ab': 3, 'aba': 4})
-    with pytest.raises(ValueError, match="token '<s>' has the id None, RoBERTa has 0"):
+    with pytest.raises(ValueError, match="token '<s>' has the id None, must be 0 as in RoBERTa"):
         text.load_tokenizer(bert)
 
 
-def test_tokens_that_were_added(tokenizer, tmp_path):
-    """They are looked for before a sentence is cut into words, as the file says."""
+def test_added_tokens_are_kept(tokenizer, tmp_path):
+    """They are matched before a sentence is split into words, as in the file."""
     path = text.save_tokenizer(tokenizer, tmp_path)
     content = json.loads(path.read_text())
     size = tokenizer.get_vocab_size()
@@ -273,6 +273,12 @@ def test_truncation_of_a_file_is_not_inherited(tokenizer, tmp_path):
     content['truncation'] = {'direction': 'Right', 'max_length': 4, 'strategy': 'LongestFirst', 'stride': 0}
     path.write_text(json.dumps(content))
     assert text.load_tokenizer(path).encode(SENTENCES[0]).ids == tokenizer.encode(SENTENCES[0]).ids
+
+
+def test_a_saved_tokenizer_frames_sentences_like_roberta_base(tokenizer, tmp_path):
+    content = json.loads(text.save_tokenizer(tokenizer, tmp_path).read_text())
+    assert content['post_processor'] == {'type': 'RobertaProcessing', 'sep': ['</s>', 2], 'cls': ['<s>', 0],
+                                         'trim_offsets': True, 'add_prefix_space': False}
 
 
 def test_saving_leaves_one_file(tokenizer, tmp_path):

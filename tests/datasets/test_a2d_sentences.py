@@ -10,9 +10,9 @@ import pytest
 import raw_a2d
 
 from datasets import build
-from datasets.a2d_sentences import raw as a2d
 from sgmg_jax import arrays
 from sgmg_jax.data import records
+from sgmg_jax.raw import a2d
 
 
 @pytest.fixture(scope='module')
@@ -69,12 +69,12 @@ def test_records_hold_film_masks_and_sentences(written, tmp_path, caplog):
                         f'{raw_a2d.SECOND} 5']
 
 
-def test_clips_may_lie_where_the_archive_puts_them(raw):
+def test_both_folder_names_of_clips_are_found(raw):
     (raw / 'Release' / 'CLIPS320').rename(raw / 'Release' / 'clips320H')
     assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[1:] == (9, raw_a2d.HEIGHT, raw_a2d.WIDTH)
 
 
-def test_a_video_whose_instances_are_all_away_is_left_out(raw):
+def test_a_video_without_masks_is_skipped(raw):
     raw_a2d.write_h5(raw, raw_a2d.FIRST, 3, instance=np.array([7]), reMask=raw_a2d.mask(raw_a2d.FIRST, 3, 0).T)
     raw_a2d.write_h5(raw, raw_a2d.FIRST, 9, instance=np.array([7]), reMask=raw_a2d.mask(raw_a2d.FIRST, 9, 0).T)
     assert [record.video.name for record in built(raw, 'train')] == [raw_a2d.SECOND]
@@ -88,13 +88,13 @@ def test_bad_videos_can_be_skipped_with_a_counted_warning(raw, caplog):
     assert f'Skipped a bad video of train, number 1: {raw}' in caplog.text
 
 
-def test_videos_without_a_sentence_are_told_when_nobody_names_them_missed(raw, caplog):
+def test_videos_without_sentences_are_warned_of_unless_listed_as_missed(raw, caplog):
     (raw / 'text_annotations' / 'a2d_missed_videos.txt').write_text('')
     assert [video.name for video in a2d.read_videos(raw)['train']] == [raw_a2d.FIRST, raw_a2d.SECOND]
     assert '1 videos of ' in caplog.text and caplog.text.rstrip().endswith(raw_a2d.MISSED)
 
 
-def test_a_missed_video_is_left_out_though_it_has_a_sentence(raw):
+def test_a_video_listed_as_missed_is_skipped(raw):
     (raw / 'text_annotations' / 'a2d_missed_videos.txt').write_text(f'{raw_a2d.MISSED}\n{raw_a2d.FIRST}\n')
     assert [video.name for video in a2d.read_videos(raw)['train']] == [raw_a2d.SECOND]
 
@@ -179,7 +179,7 @@ def test_broken_films(raw, spoil, message):
 
 @pytest.mark.parametrize('codec', ['libx264', 'mpeg4'])
 @pytest.mark.parametrize('kept', [0.99, 0.8, 0.5])
-def test_a_film_cut_behind_its_index_is_seen_to_be_cut(raw, codec, kept):
+def test_a_film_truncated_after_its_index_is_refused(raw, codec, kept):
     file = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
     raw_a2d.write_film(file, 8, codec, options={'movflags': 'faststart'})
     film = file.read_bytes()
@@ -190,7 +190,7 @@ def test_a_film_cut_behind_its_index_is_seen_to_be_cut(raw, codec, kept):
 
 
 @pytest.mark.parametrize('times', [[0, 0, 0, 0], [-2, -1, 0, 1]])
-def test_frames_that_torchvision_would_leave_out_are_told(raw, caplog, times):
+def test_frames_that_torchvision_drops_are_warned_of(raw, caplog, times):
     usual, file = raw / 'usual.mp4', raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
     raw_a2d.write_film(usual, 4, 'mpeg4')
     a2d.read_film(raw, a2d.Video(raw_a2d.SECOND, ()))
@@ -204,7 +204,7 @@ def test_frames_that_torchvision_would_leave_out_are_told(raw, caplog, times):
             packet.pts = packet.dts = packets[1].duration * time
             target.mux(packet)
     assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[1] == 4
-    assert f'{raw_a2d.FIRST}.mp4: some of its 4 frames have a negative time or one that another has' in caplog.text
+    assert f'{raw_a2d.FIRST}.mp4: some of its 4 frames have a negative or duplicate time' in caplog.text
 
 
 FRAME = {'instance': np.array([0, 1]), 'reMask': np.zeros((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), np.uint8)}
@@ -222,7 +222,7 @@ FRAME = {'instance': np.array([0, 1]), 'reMask': np.zeros((2, raw_a2d.WIDTH, raw
     (FRAME | {'reMask': np.full((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), 255)}, r'reMask holds other values than 0 and 1'),
     (FRAME | {'reMask': np.zeros((2, raw_a2d.WIDTH, 60))}, r'reMask is 96x60 pixels, its frame 96x64.*same release\.$'),
     (FRAME | {'reMask': np.zeros((2, raw_a2d.HEIGHT, raw_a2d.WIDTH))},
-     r'reMask is 64x96 pixels, its frame 96x64.*the frame transposed: reMask must be \(N, W, H\)'),
+     r'reMask is 64x96 pixels, its frame 96x64.*transposed: reMask must be \(N, W, H\)'),
 ])
 def test_wrong_h5(raw, content, message):
     raw_a2d.write_h5(raw, raw_a2d.FIRST, 3, **content)
@@ -249,8 +249,8 @@ def test_broken_and_missing_h5(raw):
 
 
 @pytest.mark.parametrize('file, text, message', [
-    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a dog'), 'a2d_annotation.txt: line 3: is no CSV'),
-    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a "dog'), 'a2d_annotation.txt: line 3: is no CSV'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a dog'), 'a2d_annotation.txt: line 3: is not CSV'),
+    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a "dog'), 'a2d_annotation.txt: line 3: is not CSV'),
     (SENTENCES, raw_a2d.ANNOTATION.partition('\n')[0], 'a2d_annotation.txt: has no sentence'),
     (SENTENCES, '', "a2d_annotation.txt: the first line must be .* is ''"),
     (SUBSETS, '', 'videoset.csv: has no line'), (SUBSETS, '\n\n', 'videoset.csv: has no line'),
@@ -260,14 +260,14 @@ def test_broken_and_missing_h5(raw):
     (SENTENCES, raw_a2d.ANNOTATION.replace('car on', '\x1b[31m' * 2001), 'a2d_annotation.txt: line 5: query must have'),
     (SENTENCES, raw_a2d.ANNOTATION.replace(',5,', ',123456,'), "line 4: instance_id must be a whole number, is '1"),
 ])
-def test_text_that_is_cut_or_hostile(raw, file, text, message):
+def test_truncated_or_hostile_text(raw, file, text, message):
     (raw / file).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
         a2d.splits(raw)
     assert str(caught.value).isprintable()
 
 
-def test_text_of_other_systems_and_files_they_leave_behind(raw):
+def test_text_of_other_systems_and_junk_files(raw):
     before = list(built(raw, 'train'))
     for file in (SENTENCES, SUBSETS, pathlib.Path('text_annotations/a2d_missed_videos.txt')):
         (raw / file).write_bytes(b'\xef\xbb\xbf' + (raw / file).read_bytes().replace(b'\n', b'\r\n'))
@@ -280,7 +280,7 @@ def test_text_of_other_systems_and_files_they_leave_behind(raw):
     assert list(built(raw, 'train')) == before
 
 
-def test_a_clip_that_is_there_twice(raw):
+def test_duplicate_clips_are_refused(raw):
     clip = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
     shutil.copy(clip, clip.with_suffix('.MP4'))
     with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.MP4 and .*{raw_a2d.FIRST}.mp4 are the same clip'):
@@ -352,7 +352,7 @@ def test_h5_that_claims_gigabytes_or_leads_elsewhere(raw, spoil, message):
 @pytest.mark.parametrize('options', [
     {}, {'chunks': (7, 5)}, {'chunks': (30, 40), 'compression': 'gzip'},
     {'chunks': (16, 16), 'compression': 'gzip', 'shuffle': True, 'fletcher32': True}])
-def test_h5_is_read_however_it_is_packed(tmp_path, options):
+def test_h5_is_read_with_any_usual_compression(tmp_path, options):
     values = np.random.default_rng(0).integers(0, 2 ** 16, (30, 40)).astype(np.uint16)
     with h5py.File(tmp_path / 'a.h5', 'w') as content:
         content.create_dataset('x', data=values, **options)
@@ -368,7 +368,7 @@ def test_films_that_name_other_films_or_the_network(raw, content):
         built(raw, 'train')
 
 
-def test_a_film_of_one_line(raw):
+def test_a_film_of_one_row_of_pixels(raw):
     raw_a2d.write_film(raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4', 2, 'mpeg4', size=(2, 800))
     with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: 800x2 pixels; a frame has at most .* 32 times'):
         built(raw, 'train')

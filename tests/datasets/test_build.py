@@ -1,4 +1,4 @@
-"""What holds for the build of every data set: one at a time, whole or not at all, quiet, quick to help."""
+"""Builds of any data set: one at a time, atomic, quiet, with a quick --help."""
 import json
 import os
 import pathlib
@@ -11,10 +11,11 @@ import tempfile
 import pytest
 import raw_tree
 
-from datasets import build, video_records
-from datasets.ref_youtube_vos import raw as youtube
+from datasets import build
 from sgmg_jax import files
 from sgmg_jax.data import records
+from sgmg_jax.datasets import video_records
+from sgmg_jax.raw import youtube
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -47,7 +48,7 @@ def test_a_second_build_into_the_same_folder_is_refused(raw, monkeypatch):
     assert len(refused) == 8  # Of each of four videos.
 
 
-def test_leftovers_are_removed_only_by_who_holds_the_lock(raw):
+def test_only_the_lock_holder_removes_leftovers(raw):
     left = raw.parent / 'tfds' / 'ref_youtube_vos' / 'incomplete.1_1.0.0'
     left.mkdir(parents=True)
     with files.locked(raw.parent / 'tfds' / '.ref_youtube_vos.lock', 'building'):
@@ -63,7 +64,7 @@ def test_two_data_sets_are_built_into_one_folder_at_once(raw):
         built(raw)
 
 
-def test_records_stay_until_the_new_ones_are_whole(raw, monkeypatch):
+def test_records_stay_until_the_new_ones_are_complete(raw, monkeypatch):
     folder = built(raw)
     before = content(folder)
     read = youtube.read_frames
@@ -94,7 +95,7 @@ sys.exit(build.main(sys.argv[2:]))
 
 
 @pytest.mark.parametrize('limit, message', [(50_000, 'cannot write the records'), (100, 'cannot write the records')])
-def test_a_full_disk_is_a_message_and_leaves_what_was_there(raw, limit, message):
+def test_a_full_disk_is_reported_and_keeps_the_old_records(raw, limit, message):
     folder = built(raw)
     before = content(folder)
     done = subprocess.run(
@@ -107,15 +108,15 @@ def test_a_full_disk_is_a_message_and_leaves_what_was_there(raw, limit, message)
     assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
 
 
-def test_a_folder_that_cannot_be_made_is_named(raw, capsys):
+def test_a_folder_that_cannot_be_created_is_named(raw, capsys):
     (raw.parent / 'file').write_text('')
     assert build.main(['ref_youtube_vos', f'--raw={raw}', f'--out={raw.parent / "file" / "tfds"}']) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith(f'error: {raw.parent / "file"}') and 'directory' in error
 
 
-def test_names_that_are_no_text(raw, capsys):
-    """Raw files may lie below one; array_record can write to none."""
+def test_names_must_be_utf8(raw, capsys):
+    """Raw files may lie below such a folder; array_record cannot write to one."""
     odd = raw.rename(raw.parent / '\udcff')
     command = ['ref_youtube_vos', f'--raw={odd}']
     assert build.main([*command, f'--out={raw.parent / "tfds"}']) == 0
@@ -135,7 +136,7 @@ def test_written_files_are_readable_by_others(raw):
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_a_build_says_nothing_but_its_result(raw, capsys, monkeypatch):
+def test_a_build_prints_only_its_result(raw, capsys, monkeypatch):
     (raw.parent / 'tmp').mkdir()
     monkeypatch.setattr(tempfile, 'tempdir', str(raw.parent / 'tmp'))
     assert build.main(['ref_youtube_vos', f'--raw={raw}', f'--out={raw.parent / "tfds"}']) == 0
@@ -171,14 +172,14 @@ def test_records_keep_their_order_in_several_files(raw, monkeypatch, shards, ski
 
 
 @pytest.mark.parametrize('shards', (3, 10 ** 6))
-def test_more_files_than_videos_are_refused_before_anything_is_read(raw, monkeypatch, shards):
+def test_more_shards_than_videos_are_refused_at_once(raw, monkeypatch, shards):
     monkeypatch.setattr(youtube, 'read_frames', lambda *_: pytest.fail('was read'))
     with pytest.raises(ValueError, match=f"--shards = {shards}: split 'train' has 2 videos. Give fewer"):
         built(raw, shards=shards)
 
 
-def test_no_such_data_set(raw):
-    with pytest.raises(ValueError, match="no data set 'ref_coco'; there are a2d_sentences, "):
+def test_unknown_data_set(raw):
+    with pytest.raises(ValueError, match="data set 'ref_coco': must be one of a2d_sentences, "):
         build.build('ref_coco', raw, raw.parent)
 
 
@@ -195,7 +196,7 @@ print('slow:', sorted(slow & {*sys.modules}))
 
 
 @pytest.mark.parametrize('module', ['datasets.build', 'sgmg_jax.doctor', 'sgmg_jax.synthetic'])
-def test_help_imports_nothing_that_takes_long(module):
+def test_help_imports_nothing_heavy(module):
     done = subprocess.run([sys.executable, '-c', HELP, module], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f'usage: python -m {module}' in done.stdout and done.stdout.endswith('slow: []\n')

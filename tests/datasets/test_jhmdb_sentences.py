@@ -11,9 +11,9 @@ import pytest
 import scipy.io
 
 from datasets import build
-from datasets.jhmdb_sentences import raw as jhmdb
 from sgmg_jax import arrays
 from sgmg_jax.data import metadata, records
+from sgmg_jax.raw import jhmdb
 
 HEIGHT, WIDTH, FRAMES, MASKS = 24, 33, 6, 5
 FIRST, SECOND = '@20_pull_up_1', 'April_pull_up_0'
@@ -89,7 +89,7 @@ def test_records_hold_every_frame_and_the_masks_of_the_scored_ones(raw):
                                           part_mask(video.name)[:, :, number - 1] == 1)
 
 
-def test_a_mask_of_one_frame_has_lost_its_last_axis(raw):
+def test_a_single_mask_without_its_last_axis(raw):
     save_mat(raw, FIRST, part_mask=part_mask(FIRST)[:, :, 0])
     video = jhmdb.Video(FIRST, 'a man', pathlib.PurePosixPath('Rename_Images', 'pullup', FIRST),
                         pathlib.PurePosixPath('puppet_mask', 'pullup', FIRST, 'puppet_mask.mat'), 1, (1,))
@@ -137,7 +137,7 @@ def test_wrong_metadata(raw, text, message):
     assert not list((raw.parent / 'tfds').rglob('*.array_record*'))
 
 
-def test_missing_metadata_says_where_it_comes_from(raw):
+def test_missing_metadata_says_where_to_get_it(raw):
     (raw / jhmdb.METADATA).unlink()
     with pytest.raises(FileNotFoundError, match=f'{jhmdb.METADATA}: missing. It comes with the release of MTTR'):
         built(raw)
@@ -163,7 +163,7 @@ def test_wrong_frames(raw, spoil, message):
     ({'mask': part_mask(FIRST)}, r"must have the variable part_mask, has \['mask'\]"),
     ({'part_mask': part_mask(FIRST)[:20]}, r'part_mask is 33x20 pixels, the frames 33x24.*same release\.$'),
     ({'part_mask': part_mask(FIRST).transpose(1, 0, 2)},
-     r'part_mask is 24x33 pixels, the frames 33x24.*the frame transposed: part_mask must be \(H, W, T\)'),
+     r'part_mask is 24x33 pixels, the frames 33x24.*transposed: part_mask must be \(H, W, T\)'),
     ({'part_mask': part_mask(FIRST) * 255}, r'part_mask holds other values than 0 and 1'),
     ({'part_mask': part_mask(FIRST)[:, :, :4]}, r'part_mask ends after 4 frames, but .* names frame 5'),
 ])
@@ -175,7 +175,7 @@ def test_wrong_masks(raw, content, message):
 
 @pytest.mark.parametrize('video', [FIRST, SECOND])  # As it is, and compressed.
 @pytest.mark.parametrize('kept', [0, 50, 130, 150, 300, -10])
-def test_cut_masks(raw, video, kept):
+def test_truncated_masks(raw, video, kept):
     file = raw / 'puppet_mask' / 'pullup' / video / 'puppet_mask.mat'
     file.write_bytes(file.read_bytes()[:kept])
     listed = {video.name: video for video in jhmdb.read_videos(raw / jhmdb.METADATA)}
@@ -218,7 +218,7 @@ def test_masks_that_claim_or_unpack_to_gigabytes(raw, monkeypatch):
 
 @pytest.mark.parametrize('value', [np.array(['a']), {'a': 1.0}, scipy.sparse.eye_array(24).tocsc(),
                                    np.zeros((HEIGHT, WIDTH, 6, 2)), np.array([[1, 'a']], object)])
-def test_masks_that_are_no_array_of_numbers(raw, value):
+def test_masks_must_be_numeric_arrays(raw, value):
     save_mat(raw, FIRST, part_mask=value)
     with pytest.raises(ValueError, match='puppet_mask.mat: part_mask (must be an array|is 33x24 pixels)'):
         built(raw)
@@ -230,6 +230,7 @@ def test_masks_that_are_no_array_of_numbers(raw, value):
     (1, 'Rename_Images/../../x/00001.png', 'sample 0: the path .* a part must not begin with a dot'),
     (2, 'puppet_mask/\x1b[31m/puppet_mask.mat', 'sample 0: the path .* a part must have printable'),
     (3, 10 ** 9, 'sample 0: the number of frames must be from 1 to 1,000'),
+    (3, 0, 'sample 0: the number of frames must be from 1'),
     (3, True, r'sample 0: must be \[video'), (4, '\udc80', 'sample 0: the sentence must have'),
     (1, 'Rename_Images/pullup/x/٠٠٠٠١.png', 'sample 0: .* must be named after a frame')])
 def test_hostile_samples(raw, position, value, message):
@@ -239,7 +240,7 @@ def test_hostile_samples(raw, position, value, message):
     assert len(str(caught.value)) < 800
 
 
-def test_odd_but_good_names(raw):
+def test_odd_but_valid_names(raw):
     """As the release has them."""
     name = '#20_(Rhythm)_clap!_u-nm_np1_fr_goo_0'
     samples = json.loads((raw / jhmdb.METADATA).read_text())

@@ -1,4 +1,4 @@
-"""Ref-DAVIS17 from its downloads, with their quirks, against the converted layout."""
+"""Ref-DAVIS17 as downloaded, with its quirks, compared with the converted layout."""
 import shutil
 
 import numpy as np
@@ -7,8 +7,8 @@ import raw_davis
 import raw_tree
 
 from datasets import build
-from datasets.ref_davis import raw as davis_raw
 from sgmg_jax.data import records
+from sgmg_jax.raw import davis as davis_raw
 
 
 @pytest.fixture
@@ -47,6 +47,11 @@ def test_downloads_and_converted_layout_give_the_same(raw, tmp_path):
     assert judo.video.expressions[6].text == 'the judo 2, caf\xe9 "2"'
     masks = [raw_davis.davis_mask('judo', position) for position in range(5)]
     np.testing.assert_array_equal(judo.decode_masks(), masks)
+
+
+def test_an_empty_folder_of_the_converted_layout_is_ignored(raw):
+    (raw / 'meta_expressions' / 'valid').mkdir(parents=True)
+    assert len(built(raw, 'valid')) == 2
 
 
 def test_converted_sentences_come_first(raw):
@@ -108,11 +113,11 @@ def remove(path):
     (remove(TEXTS), 'these do not exist: .*Davis17_annot2.txt. Unpack'),
     (remove('DAVIS/ImageSets'), 'these do not exist: .*ImageSets/2017/train.txt or val.txt'),
     (remove('DAVIS/JPEGImages/480p'), 'meta_expressions.* these do not exist: .*480p. Unpack'),
-    (lambda raw: (raw / 'DAVIS/ImageSets/2017/val.txt').write_text('\n'), 'val.txt: must hold a name'),
+    (lambda raw: (raw / 'DAVIS/ImageSets/2017/val.txt').write_text('\n'), 'val.txt: must hold one video name'),
     (remove('DAVIS/JPEGImages/480p/dog'), 'missing folder with the frames of video dog'),
     (remove('DAVIS/Annotations_unsupervised/480p/dog'), 'missing folder with the masks of video dog'),
     (remove(GAP), 'dog.00002.jpg: missing, though listed in .* or named by a mask'),
-    (remove(UNMASKED), 'judo.00004.png: missing; every frame needs its mask')])
+    (remove(UNMASKED), 'judo.00004.png: missing; every frame needs a mask')])
 def test_wrong_downloads(spoil, message, raw):
     spoil(raw)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -128,7 +133,7 @@ def test_a_folder_without_frames(raw):
     assert [video.name for video in built(raw, 'valid', skip_bad_videos=True).videos] == ['judo']
 
 
-def test_what_is_kept_with_a_warning(raw, caplog):
+def test_oddities_that_only_warn(raw, caplog):
     add_line('dog 7 "in one file only"')(raw)
     replace(b'"0: judo 2"', b'an unquoted judoka ')(raw)
     (_, _), (_, videos) = davis_raw.read_splits(raw)

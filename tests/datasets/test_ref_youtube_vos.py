@@ -14,8 +14,8 @@ import pytest
 import raw_tree
 
 from datasets import build
-from datasets.ref_youtube_vos import raw as youtube
 from sgmg_jax.data import metadata, records
+from sgmg_jax.raw import youtube
 
 ROOT = pathlib.Path(__file__).parents[2]
 TRAIN_JSON = pathlib.Path('meta_expressions/train/meta_expressions.json')
@@ -45,8 +45,9 @@ def test_train_keeps_every_byte_name_and_id(raw):
                 for expression in record.video.expressions} == written
 
 
-def test_valid_leaves_out_the_videos_of_test_and_has_no_masks(raw):
+def test_valid_leaves_out_the_videos_of_test_and_has_no_masks(raw, caplog):
     source = built(raw, 'valid')
+    assert 'is not built' not in caplog.text  # Without frames, the file of test still has its use.
     assert [video.name for video in source.videos] == ['ccc0000003', 'eee0000005']
     assert {e.object_id for video in source.videos for e in video.expressions} == {-1}
     assert not any(video.has_masks for video in source.videos)
@@ -55,12 +56,12 @@ def test_valid_leaves_out_the_videos_of_test_and_has_no_masks(raw):
         records.open_records(source.directory, 'test')
 
 
-def test_without_the_test_file_valid_is_what_has_frames(raw):
+def test_without_a_test_file_valid_has_the_videos_with_frames(raw):
     shutil.rmtree(raw / 'meta_expressions' / 'test')
     assert [video.name for video in built(raw, 'valid').videos] == ['ccc0000003', 'eee0000005']
 
 
-def test_test_split_is_built_when_its_frames_are_there(raw):
+def test_test_split_is_built_if_it_has_frames(raw):
     raw_tree.save_frames(raw, 'test', {name: raw_tree.VALID[name] for name in raw_tree.TEST})
     assert [video.name for video in built(raw, 'test').videos] == raw_tree.TEST
 
@@ -96,7 +97,7 @@ def test_ref_davis_keeps_void_and_finds_the_480p_level(raw, level):
         (raw / 'valid' / 'JPEGImages' / 'blackswan').rename(raw / 'moved')
         (raw / 'valid' / 'JPEGImages' / level).mkdir()
         (raw / 'moved').rename(raw / 'valid' / 'JPEGImages' / level / 'blackswan')
-        # Kept beside by packs for its palette.
+        # Some copies keep it for its palette.
         raw_tree.save_mask(raw / 'valid' / 'Annotations' / 'blackswan' / '00000.png', masks[0])
     raw_tree.write_json(raw / 'meta_expressions' / 'valid' / 'meta_expressions.json',
                         {'blackswan': {'expressions': raw_tree.expressions(), 'frames': names}})
@@ -185,7 +186,7 @@ def disagree(raw):
     (small_frame, r'bbb0000002.00015.jpg: is 96x50 pixels, but 00000.jpg of the same video is 96x54'),
     (small_mask, r'bbb0000002.00015.png: the mask is 90x54 pixels, its frame 96x54'),
     (colour_mask, r'bbb0000002.00015.png: has the colour mode RGB'),
-    (lambda raw: (raw / MASK).unlink(), r'bbb0000002.00015.png: missing; every frame needs its mask'),
+    (lambda raw: (raw / MASK).unlink(), r'bbb0000002.00015.png: missing; every frame needs a mask'),
     (lambda raw: (raw / MASK).write_bytes((raw / MASK).read_bytes()[:-60]), r'00015.png: broken PNG'),
     (lambda raw: shutil.rmtree(raw / 'train' / 'Annotations'),
      r'missing folder with the masks of video aaa0000001'),
@@ -226,7 +227,7 @@ def test_overwrite_replaces_and_a_failed_one_keeps_what_was_there(raw):
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_an_interrupted_build_is_not_taken_for_a_whole_one(raw):
+def test_an_interrupted_build_is_never_read(raw):
     source = built(raw, 'train')
     left = pathlib.Path(source.directory).with_name('incomplete.ABC123_1.0.0')
     pathlib.Path(source.directory).rename(left)  # What a killed build leaves at the worst moment.
@@ -236,7 +237,7 @@ def test_an_interrupted_build_is_not_taken_for_a_whole_one(raw):
     assert not left.exists()
 
 
-def test_a_split_of_bad_videos_alone(raw):
+def test_a_split_of_only_bad_videos_is_an_error(raw):
     shutil.rmtree(raw / 'train' / 'Annotations')
     with pytest.raises(ValueError, match='every video of a split was left out as bad'):
         build.build('ref_youtube_vos', raw, raw.parent / 'tfds', skip_bad_videos=True)
@@ -284,7 +285,7 @@ NAMES = ['../up', '/abs', '..', '.', '.hidden', '', ' a', 'a\x1b[31m', 'a\u202eb
 
 
 @pytest.mark.parametrize('kind', ['video', 'frame', 'expression'])
-def test_names_that_cannot_be_those_of_files(raw, kind):
+def test_invalid_file_names_are_refused(raw, kind):
     text = (raw / TRAIN_JSON).read_text()
     for name in NAMES:
         videos = json.loads(text)['videos']
@@ -308,14 +309,14 @@ def test_object_ids_are_whole_numbers_from_1_to_254():
 
 
 @pytest.mark.parametrize('sentence', ['\ud800', 'a' * 10_001, '\u3000\n'])
-def test_sentences_that_are_none(raw, sentence):
+def test_invalid_sentences_are_refused(raw, sentence):
     raw_tree.edit_json(raw / TRAIN_JSON, change('exp', sentence))
     with pytest.raises(ValueError, match='video aaa0000001, expression 1: field "exp" ') as caught:
         youtube.splits(raw)
     assert len(str(caught.value)) < 500
 
 
-def test_files_that_systems_rename_or_leave_behind(raw):
+def test_uppercase_endings_and_junk_files(raw):
     before = list(built(raw, 'train'))
     for folder in [raw, *(path for path in raw.rglob('*') if path.is_dir())]:
         for name in ('._00000.jpg', '._aaa', '.DS_Store', 'Thumbs.db', 'desktop.ini', 'notes.txt'):
@@ -346,7 +347,7 @@ def without_end(raw):
 
 
 def huge(raw):
-    """A PNG that says that it has 3.6 billion pixels."""
+    """A PNG that claims 3.6 billion pixels."""
     data = bytearray((raw / MASK).read_bytes())
     data[16:24] = (60_000).to_bytes(4) * 2
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
@@ -373,7 +374,7 @@ BAD_FILES = [
     (replace(MASK, POSTSCRIPT), 'bbb0000002.00015.png: broken PNG .is not PNG'),
     (thin_frames, 'aaa0000001.00020.jpg: 2000x1 pixels; a frame has at most'),
     (without_end, 'bbb0000002.00015.jpg: broken JPEG'), (huge, '00015.png: broken PNG .*3600000000 pixels'),
-    (second_ending, '00015.jpeg and 00015.jpg differ in their ending alone'), (pipe, '00015.jpg: is a pipe'),
+    (second_ending, '00015.jpeg and 00015.jpg differ only in their ending'), (pipe, '00015.jpg: is a pipe'),
     (linked_out, '00015.jpg: is a link to .*outside.jpg, outside of')]
 
 
@@ -404,7 +405,7 @@ def test_a_test_file_without_videos_makes_no_split(raw):
     assert records.describe(raw.parent / 'tfds')[1] == {'train': 2, 'valid': 3}
 
 
-def test_videos_of_more_bytes_than_a_record_can_have(raw, monkeypatch):
+def test_videos_larger_than_a_record_are_refused(raw, monkeypatch):
     monkeypatch.setattr(records, 'LARGEST_RECORD', 5000)
     with pytest.raises(ValueError, match='aaa0000001: has more than 5,000 bytes for one video'):
         built(raw, 'train')

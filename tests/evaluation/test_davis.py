@@ -1,4 +1,4 @@
-"""DAVIS: scores against a brute-force oracle written from the rules of the evaluation, and where files lie."""
+"""DAVIS: scores against a brute-force oracle written from the rules of the evaluation, and where files are found."""
 
 import itertools
 
@@ -12,7 +12,7 @@ RADIUS = {(33, 47): 1, (101, 131): 2}  # 0.8 % of the diagonal, rounded up
 
 
 def contour(mask):
-    """Whoever differs from the neighbour east, south or south-east; none of which is beyond the frame's edge."""
+    """Pixels that differ from their east, south or south-east neighbour within the frame."""
     height, width = mask.shape
     found = np.zeros_like(mask)
     for y, x in np.ndindex(height, width):
@@ -35,7 +35,7 @@ def frame_scores(truth, prediction):
 
 
 def oracle(truth, prediction, task):
-    """J and F [N T] of the best of all assignments."""
+    """J and F [N T] of the best assignment of all."""
     void = truth == 255
     truth = np.where(void, 0, truth)
     count = int(truth[0].max())
@@ -58,7 +58,7 @@ def oracle(truth, prediction, task):
 
 
 def moving_blobs(rng, size, frames, ids, void=True):
-    """Index maps [T H W]: smooth blobs, some under others, of the ids from their first frame on."""
+    """Index maps [T H W]: smooth, overlapping blobs, each id from its first frame on."""
     maps = np.zeros((frames, *size), np.uint8)
     for number, first in ids.items():
         noise = scipy.ndimage.gaussian_filter(rng.normal(size=(frames, *size)), (1, 5, 5))
@@ -83,7 +83,7 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES)
 @pytest.mark.parametrize('task', davis.TASKS)
-def test_equals_oracle(case, task):
+def test_scores_equal_the_oracle(case, task):
     rng = np.random.default_rng(len(case))
     true_ids, predicted_ids = CASES[case]
     size = (33, 47)
@@ -95,7 +95,7 @@ def test_equals_oracle(case, task):
     count = davis.num_objects(truth[0])
     given = prediction[davis.scored_frames(5, task)]
     if task == 'semi-supervised' and given.max() > count:
-        with pytest.raises(ValueError, match=f'object id {given.max()} .* allows {count}'):
+        with pytest.raises(ValueError, match=f'object id {given.max()} .* allows at most {count}'):
             davis.score_sequence(truth, [given], task)
         return
     (scores,) = davis.score_sequence(truth, [given], task)
@@ -104,11 +104,11 @@ def test_equals_oracle(case, task):
     np.testing.assert_allclose([score['J'] for score in scores], region, rtol=0, atol=1e-12)
     np.testing.assert_allclose([score['F'] for score in scores], boundary, rtol=0, atol=1e-12)
     if case == 'permuted':
-        # Ids are free in one task alone.
+        # Only one task matches ids freely.
         assert (region.mean() > 0.5) == (task == 'unsupervised')
 
 
-def test_larger_frame_and_several_predictions():
+def test_several_predictions_of_a_larger_frame():
     rng = np.random.default_rng(1)
     size = (101, 131)
     truth = moving_blobs(rng, size, 2, {1: 0, 2: 0})
@@ -119,7 +119,7 @@ def test_larger_frame_and_several_predictions():
         np.testing.assert_allclose([score['F'] for score in scores], boundary, rtol=0, atol=1e-12)
 
 
-def test_void_counts_in_one_task_alone():
+def test_void_is_ignored_only_if_unsupervised():
     truth = np.zeros((3, 10, 10), np.uint8)
     truth[:, :5] = 1
     truth[:, 5:7] = 255
@@ -130,12 +130,12 @@ def test_void_counts_in_one_task_alone():
     assert score['J'].tolist() == [50 / 70]
 
 
-def test_objects_are_those_of_the_first_frame():
+def test_objects_are_taken_from_the_first_frame():
     truth = np.zeros((2, 6, 8), np.uint8)
     truth[0, :2] = 2
     truth[1, 4:] = 3
     scores = davis.score_sequence(truth, [truth])[0]
-    # 1 is counted, though it is nowhere; 3 comes too late.
+    # 1 is scored though absent; 3 appears too late.
     assert [score['J_mean'] for score in scores] == [1, 1]
     truth[0] = 255
     assert davis.score_sequence(truth, [truth % 255])[0] == []
@@ -144,18 +144,18 @@ def test_objects_are_those_of_the_first_frame():
 @pytest.mark.parametrize(
     'prediction, task, match',
     [
-        (np.full((3, 4, 5), 21, np.uint8), 'unsupervised', 'object id 21 .* allows 20'),
+        (np.full((3, 4, 5), 21, np.uint8), 'unsupervised', 'object id 21 .* allows at most 20'),
         (np.zeros((3, 4, 5), np.uint8), 'semi-supervised', r'must be uint8 \(1, 4, 5\)'),
         (np.zeros((3, 4, 5), bool), 'unsupervised', 'got bool'),
     ],
 )
-def test_wrong_input(prediction, task, match):
+def test_malformed_input_is_refused(prediction, task, match):
     with pytest.raises(ValueError, match=match):
         davis.score_sequence(np.ones((3, 4, 5), np.uint8), [prediction], task)
 
 
-def test_too_short_for_the_task():
-    with pytest.raises(ValueError, match='at least three'):
+def test_sequences_without_scored_frames_are_refused():
+    with pytest.raises(ValueError, match='at least 3 frames'):
         davis.score_sequence(np.ones((2, 4, 5), np.uint8), [np.ones((0, 4, 5), np.uint8)], 'semi-supervised')
 
 
@@ -189,7 +189,7 @@ def touch(root, *names):
 
 @pytest.mark.parametrize('part', ['', 'DAVIS/', 'valid/'])
 @pytest.mark.parametrize('level', ['', '/480p'])
-def test_finds_truth(tmp_path, part, level):
+def test_find_truth(tmp_path, part, level):
     unsupervised, other = (tmp_path / f'{part}{kind}{level}' for kind in ('Annotations_unsupervised', 'Annotations'))
     for folder in (unsupervised, other):
         touch(folder, 'bear/00000.png', 'cow/00000.png', 'dog/00000.png')
@@ -205,7 +205,7 @@ def test_finds_truth(tmp_path, part, level):
     assert davis.find_truth(tmp_path, 'valid')[1] == ['dog']
 
 
-def test_truth_without_a_list_of_the_split(tmp_path):
+def test_split_without_a_list(tmp_path):
     touch(tmp_path, 'DAVIS/Annotations/480p/bear/00000.png', 'DAVIS/Annotations/480p/cow/._00000.png')
     assert davis.find_truth(tmp_path, 'tarin')[1] == ['bear']
     for place in ('2017/class/train.txt', '2017/train.txt'):
@@ -217,8 +217,8 @@ def test_truth_without_a_list_of_the_split(tmp_path):
                 davis.find_truth(tmp_path, split)
 
 
-def test_truth_that_is_not_whole(tmp_path):
-    # A folder kept for its palette is passed over.
+def test_incomplete_copies_of_the_ground_truth(tmp_path):
+    # A folder kept only for its palette is ignored.
     touch(tmp_path, 'valid/Annotations/blackswan/00000.png')
     touch(tmp_path, 'DAVIS/Annotations_unsupervised/480p/blackswan/00000.png')
     touch(tmp_path, 'DAVIS/Annotations_unsupervised/480p/cow/00000.png')
@@ -232,7 +232,7 @@ def test_truth_that_is_not_whole(tmp_path):
         davis.find_truth(tmp_path / 'DAVIS/ImageSets', 'valid')
 
 
-def test_finds_predictions():
+def test_find_predictions():
     four = [f'DVS_Annotations/anno_{number}/{name}/00000.png' for number in (2, 0, 1, 3) for name in ('cow', 'dog')]
     junk = ['__MACOSX/a/cow/00000.png', 'x/cow/._00000.png', 'README', 'a/b.png', 'x/cow/overlay.jpg']
     assert davis.find_predictions(junk + four, ['cow', 'dog']) == {

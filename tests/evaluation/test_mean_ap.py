@@ -1,4 +1,4 @@
-"""mAP against pycocotools run from files, precision and IoU against plain NumPy, and the checks of results."""
+"""mAP against pycocotools run on files, precision and IoU against plain NumPy, and the checks of results."""
 
 import copy
 import json
@@ -31,13 +31,13 @@ def some_mask(rng, size):
     return mask
 
 
-def make(seed, images, queries, benchmark='a2d', size=None):
+def make(seed, images, queries, protocol='a2d', size=None):
     """Ground truth, results, and the masks: {image id: (truth, [(score, mask)])}."""
     rng = np.random.default_rng(seed)
     truth = {'images': [], 'annotations': [], 'categories': [{'id': 1, 'name': 'dummy_class'}]}
     results, masks = [], {}
     for number in range(images):
-        name = f'v_-a_b{number // 3}_f_{number % 3 + 1}_i_0' if benchmark == 'a2d' else number + 1
+        name = f'v_-a_b{number // 3}_f_{number % 3 + 1}_i_0' if protocol == 'a2d' else number + 1
         shape = size or tuple(int(side) for side in rng.integers(1, 140, 2))
         mask = some_mask(rng, shape)
         truth['images'].append({'id': name, 'height': shape[0], 'width': shape[1]})
@@ -111,7 +111,7 @@ def test_equals_pycocotools_and_numpy(tmp_path, seed, queries, capsys):
     json.dumps(summary, allow_nan=False)
 
 
-def test_numbers_by_hand():
+def test_scores_by_hand():
     truth, _, _ = make(0, 2, 1, size=(10, 10))
     squares = np.zeros((3, 10, 10), bool)
     squares[0, :8], squares[1, :4], squares[2, :, :2] = True, True, True
@@ -154,19 +154,19 @@ def test_polygons_crowds_and_categories(tmp_path):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (1, 7), (9, 1), (5, 4), (123, 211), (700, 900)])
-def test_whole_rle(shape):
+def test_is_whole_of_damaged_runs(shape):
     rng = np.random.default_rng(0)
-    size = shape[0] * shape[1]
     for share in (0, 0.001, 0.5, 1):
         for mask in (rng.random(shape) < share, np.indices(shape)[1] < share * shape[1]):
             counts = encode(mask)['counts']
-            assert segmentations.is_whole(counts, size)
-            assert not segmentations.is_whole(counts, size + 1) and not segmentations.is_whole(counts, size - 1)
-            for damaged in (counts[:-1], counts + '1', counts + 'o', 'o' * 9 + counts, '', '\x00', 'é', None, [size]):
-                assert not segmentations.is_whole(damaged, size)
+            assert segmentations.is_whole(counts, *shape)
+            assert not segmentations.is_whole(counts, shape[0] + 1, shape[1])
+            assert not segmentations.is_whole(counts, shape[0], shape[1] - 1)
+            for damaged in (counts[:-1], counts + '1', counts + 'o', 'o' * 9 + counts, '', '\x00', 'é', None, [1]):
+                assert not segmentations.is_whole(damaged, *shape)
 
 
-def test_every_fault_of_results():
+def test_every_problem_of_results_is_found():
     truth, results, _ = make(1, 5, 1, size=(6, 7))
     good = results[1]
     whole = good['segmentation']
@@ -201,18 +201,18 @@ def test_every_fault_of_results():
 @pytest.mark.parametrize('results, where', [
     ({}, '{}'), ({'images': []}, "{'images': []}"), ('x', "'x'"), (None, 'None'), (3, '3'), ([[]], 'entry 0: []'),
     ([{}, None], 'entry 1: None')])
-def test_what_is_no_list_of_results(results, where):
+def test_results_must_be_a_list(results, where):
     truth, _, _ = make(1, 2, 1)
     ((kind, mend), found), = mean_ap.check_results(truth, results).items()
     assert kind == 'not COCO results' and found == [where]
     assert ('are the two swapped' in mend) == isinstance(results, dict)
 
 
-def test_results_that_are_all_there_twice():
+def test_results_written_twice_are_reported():
     truth, results, _ = make(2, 4, 2)
     kinds = [kind for kind, _ in mean_ap.check_results(truth, results + results)]
     assert kinds == ['everything twice']
-    # Two queries may agree.
+    # Two queries may give the same result.
     assert mean_ap.check_results(truth, results + results[:3]) == {}
     for result in results[::2]:
         result['segmentation'] = next(annotation['segmentation'] for annotation in truth['annotations']
@@ -220,13 +220,13 @@ def test_results_that_are_all_there_twice():
     assert 0 < mean_ap.evaluate(truth, results + results)['mAP'] < mean_ap.evaluate(truth, results)['mAP']
 
 
-def test_missing_images_are_in_order():
+def test_missing_images_are_sorted():
     truth, results, _ = make(1, 12, 1, 'refcoco')
     found = mean_ap.check_results(truth, results[2:9])
     assert [*found.values()] == [[f'image_id {number}' for number in (1, 2, 10, 11, 12)]]
 
 
-def test_other_fields_of_results_do_not_count():
+def test_other_fields_of_results_are_ignored():
     """With a 'bbox' in the first result pycocotools would take the areas of boxes; with a 'caption', none."""
     truth, results, _ = make(5, 9, 3)
     expected = mean_ap.evaluate(truth, results)
@@ -241,7 +241,7 @@ def test_other_fields_of_results_do_not_count():
     assert mean_ap.evaluate(truth | {'info': nested, 'licenses': nested}, results) == expected
 
 
-def test_scores_are_ordered_as_numbers():
+def test_scores_are_sorted_as_numbers():
     truth, results, masks = make(0, 1, 2, size=(8, 8))
     results[0]['segmentation'], results[1]['segmentation'] = truth['annotations'][0]['segmentation'], encode(
         ~masks['v_-a_b0_f_1_i_0'][0])
@@ -261,28 +261,28 @@ HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2 
 @pytest.mark.parametrize(
     'edit, match',
     [
-        (lambda truth: truth.pop('categories'), "no list 'categories'"),
-        (lambda truth: truth.update(images=[]), "no list 'images'"),
-        (lambda truth: truth.update(annotations={}), "no list 'annotations'"),
+        (lambda truth: truth.pop('categories'), "'categories' must be a list"),
+        (lambda truth: truth.update(images=[]), "'images' must be a list"),
+        (lambda truth: truth.update(annotations={}), "'annotations' must be a list"),
         (lambda truth: truth['images'].append(3), r'images\[4\] must be an object with id, height, width, is 3'),
         (lambda truth: truth['annotations'].insert(1, None), r'annotations\[1\] must be an object'),
         (lambda truth: truth['categories'].append([]), r'categories\[1\] must be an object'),
         (lambda truth: truth['categories'][0].pop('id'), r"categories\[0\] has no 'id'"),
         (lambda truth: truth['images'][1].pop('height'), r"images\[1\] has no 'height'"),
         (lambda truth: truth['annotations'][2].pop('area'), r"annotations\[2\] has no 'area'"),
-        (lambda truth: truth['annotations'].append(truth['annotations'][0]), 'image_id .* is there 2 times'),
-        (lambda truth: truth['images'].append(truth['images'][0]), 'images: id .* is there 2 times'),
-        (lambda truth: truth['categories'].append({'id': 1}), 'categories: id 1 is there 2 times'),
-        (lambda truth: truth['annotations'].pop(), 'not in both'),
+        (lambda truth: truth['annotations'].append(truth['annotations'][0]), 'image_id .* occurs 2 times'),
+        (lambda truth: truth['images'].append(truth['images'][0]), 'images: id .* occurs 2 times'),
+        (lambda truth: truth['categories'].append({'id': 1}), 'categories: id 1 occurs 2 times'),
+        (lambda truth: truth['annotations'].pop(), 'must be in both'),
         (lambda truth: truth['annotations'][1]['segmentation'].update(counts='oo'), r'annotations\[1\].*damaged'),
-        (edit('annotations', 1, id=3), 'annotations: id 3 is there 2 times'),
+        (edit('annotations', 1, id=3), 'annotations: id 3 occurs 2 times'),
         (edit('annotations', 2, id=0), r'annotations\[2\]\.id must be a whole number from 1, is 0'),
         *((edit('annotations', 2, id=value), r'annotations\[2\]\.id must be a whole number') for value in HOSTILE),
         *((edit('annotations', 2, category_id=value), r'annotations\[2\]\.category_id must be one of the categories')
           for value in [*HOSTILE, 0, 2]),
         *((edit('annotations', 0, iscrowd=value), r'annotations\[0\]\.iscrowd must be 0 or 1')
           for value in [*HOSTILE, 2]),
-        *((edit('annotations', 0, ignore=value), r'annotations\[0\]\.ignore must be 0 or as "iscrowd"')
+        *((edit('annotations', 0, ignore=value), r'annotations\[0\]\.ignore must be 0 or equal to "iscrowd"')
           for value in [*HOSTILE, 1]),
         *((edit('annotations', 3, area=value), r'annotations\[3\]\.area must be a number of pixels') for value in [
             None, True, '1', [], float('nan'), float('inf'), -1, -0.5, 10 ** 400, 140 * 140 + 2]),
@@ -290,20 +290,21 @@ HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2 
             None, True, 1.0, [], {}, -1, 2 ** 61, '', 'x' * 501, 'a\0', 'a\x1b[2J', '\ud800', '\u202e']),
         *((edit('annotations', 1, image_id=value), r'annotations\[1\]\.image_id must be') for value in [
             None, True, 1.0, [], {}, '']),
-        (edit('images', 1, id=7), "some of the 'id' are strings and some are numbers"),
+        (edit('images', 1, id=7), "some 'id' are strings and some are numbers"),
         *((edit('images', 1, **{side: value}), r'images\[1\]: "height" and "width" must be') for value in [
             *HOSTILE, 0, 2 ** 25 + 1] for side in ('height', 'width')),
+        (edit('images', 1, height=0, width=7), r'images\[1\]: "height" and "width" must be .* are 0 and 7'),
         *((edit('images', 1, file_name=value), r'images\[1\]\.file_name must be a string') for value in (None, 3, [])),
         *((edit('categories', 0, id=value), r'categories\[0\]\.id must be a whole number') for value in HOSTILE),
         *((edit('annotations', 1, segmentation=value), r'annotations\[1\] has a damaged segmentation: ') for value in [
             None, 3, 'x', {}, [3], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, float('nan')]], [[0, 0, 5, 0, 5]]]),
-        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] has no polygon of at least three points')
+        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] needs a polygon of at least three points')
           for value in ([], [[]], [[0, 0, 5, 5]], [[1, 1], [0, 0, 5, 5]])),
         (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': [1] * (2 ** 22 + 1)}), r'4,194,305 characters'),
         (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': '1' * (2 ** 22 + 1)}), r'4,194,305 characters'),
     ],
 )
-def test_wrong_truth(edit, match):
+def test_malformed_ground_truth_is_refused(edit, match):
     truth, _, _ = make(0, 4, 1)
     edit(truth)
     with pytest.raises(ValueError, match=match):
@@ -311,13 +312,13 @@ def test_wrong_truth(edit, match):
 
 
 @pytest.mark.parametrize('truth', [None, [], [{}], 'x', 3, {}])
-def test_what_is_no_truth(truth):
-    with pytest.raises(ValueError, match="no list 'images' with something in it, so not COCO ground truth") as caught:
+def test_ground_truth_must_be_coco(truth):
+    with pytest.raises(ValueError, match="'images' must be a list that is not empty.*not COCO ground truth") as caught:
         mean_ap.check_truth(truth)
     assert ('are ground truth and predictions swapped' in str(caught.value)) == isinstance(truth, list)
 
 
-def test_sizes_that_are_swapped():
+def test_swapped_height_and_width_are_refused():
     truth, _, _ = make(0, 3, 1, size=(20, 30))
     truth['annotations'][1]['segmentation']['size'] = [30, 20]
     with pytest.raises(ValueError, match=r'annotations\[1\] has a damaged segmentation: .* "size" \[20, 30\]'):
@@ -329,7 +330,7 @@ def test_sizes_that_are_swapped():
         mean_ap.check_truth(truth)
 
 
-def test_an_area_must_be_in_the_range_of_its_mask():
+def test_area_must_match_the_size_range_of_its_mask():
     """Objects are small up to 32 x 32 pixels, medium up to 96 x 96."""
     mask = np.zeros((200, 200), bool)
     mask[:32, :32] = True
@@ -343,16 +344,16 @@ def test_an_area_must_be_in_the_range_of_its_mask():
                 mean_ap.check_truth(truth)
         annotation['area'] = 1024.0
         mean_ap.check_truth(truth)
-    annotation |= {'area': 3, 'iscrowd': 1, 'ignore': 1}  # Has no size.
+    annotation |= {'area': 3, 'iscrowd': 1, 'ignore': 1}  # A crowd has no size range.
     mean_ap.check_truth(truth)
     annotation |= {'iscrowd': 0, 'ignore': 0, 'area': 1100, 'segmentation': [[0, 0, 32, 0, 32, 32, 0, 32]]}
-    mean_ap.check_truth(truth)  # A polygon's own area.
+    mean_ap.check_truth(truth)  # The area of a polygon itself.
     for area, right in ((40_001, True), (40_001.5, False)):
         annotation['area'] = area
         if right:
             mean_ap.check_truth(truth)
         else:
-            with pytest.raises(ValueError, match='at most 40000 of its image'):
+            with pytest.raises(ValueError, match='at most the 40000 of its image'):
                 mean_ap.check_truth(truth)
 
 
@@ -365,7 +366,7 @@ def runs(mask):
 @pytest.mark.parametrize('edit', [
     edit('annotations', 0, id=0), edit('annotations', 0, id=2), edit('annotations', 0, category_id=7),
     edit('annotations', 0, area=1e11)])
-def test_pycocotools_digests_it_in_silence(tmp_path, edit):
+def test_pycocotools_accepts_malformed_ground_truth(tmp_path, edit):
     truth, _, _ = make(4, 4, 1, size=(40, 40))
     mask = np.ones((40, 40), bool)
     for annotation in truth['annotations']:
@@ -380,14 +381,14 @@ def test_pycocotools_digests_it_in_silence(tmp_path, edit):
         mean_ap.check_truth(truth)
 
 
-def test_segmentations_of_every_kind_are_scored_alike(tmp_path):
+def test_all_kinds_of_segmentations_score_alike(tmp_path):
     truth, results, masks = make(6, 5, 2, size=(30, 40))
     expected = mean_ap.evaluate(truth, results)
     for annotation in truth['annotations']:
         annotation['segmentation'] = {'size': [30, 40], 'counts': runs(masks[annotation['image_id']][0])}
     mean_ap.check_truth(truth)
     assert mean_ap.evaluate(truth, results) == expected
-    # Polygons of two points enclose nothing, neither here nor there.
+    # Polygons of two points enclose nothing, also in pycocotools.
     for annotation in truth['annotations']:
         annotation['segmentation'] = [[5, 5, 30.5, 7, 25, 20.2], [1, 2, 9, 9], [3, 3]]
     mean_ap.check_truth(truth)
@@ -399,12 +400,12 @@ def test_segmentations_of_every_kind_are_scored_alike(tmp_path):
     assert [summary[name] or 0 for name in mean_ap.STATISTICS] == pytest.approx(100 * np.maximum(stats, 0))
 
 
-@pytest.mark.parametrize('benchmark, frame, expression', [
+@pytest.mark.parametrize('protocol, frame, expression', [
     ('refcoco', '0', 'a'), ('refcoco', '0', '-1'), ('refcoco', '0', '9' * 5000), ('a2d', 'x', '0'), ('jhmdb', '', '0'),
     ('jhmdb', '1' * 16, '0'), ('a2d', '-3', '0')])
-def test_image_ids_of_names_that_are_no_numbers(benchmark, frame, expression):
-    with pytest.raises(ValueError, match=f'video cat: .* must be named by a whole number for {benchmark}'):
-        mean_ap.image_id(benchmark, 'cat', frame, expression)
+def test_image_ids_need_numeric_names(protocol, frame, expression):
+    with pytest.raises(ValueError, match=f'video cat: .* must be a whole number for {protocol}'):
+        mean_ap.image_id(protocol, 'cat', frame, expression)
     assert mean_ap.image_id('refcoco', 'cat', 'x', '010') == 10
     assert mean_ap.image_id('a2d', 'cat', '00007', 'x') == 'v_cat_f_7_i_x'
     assert mean_ap.image_id('jhmdb', 'cat', '00010', 'x') == 'v_cat_f_10'

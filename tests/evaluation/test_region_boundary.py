@@ -1,4 +1,4 @@
-"""J and F against the official evaluation's numbers and a naive reading of its definition."""
+"""J and F against numbers of the official evaluation and a naive implementation of the definition."""
 
 import itertools
 import json
@@ -27,7 +27,7 @@ def packed():
 @pytest.mark.parametrize(
     'case', EXPECTED['cases'], ids=lambda case: f'{case["h"]}x{case["w"]}-{case["kind"]}'
 )
-def test_equals_official_evaluation(packed, case):
+def test_scores_equal_the_official_evaluation(packed, case):
     def mask(name):
         bits = packed.get(f'{case["i"]}_{name}')
         if bits is None:
@@ -41,13 +41,13 @@ def test_equals_official_evaluation(packed, case):
 
 
 @pytest.mark.parametrize('case', EXPECTED['db_statistics'], ids=lambda case: f'T{len(case["values"])}')
-def test_statistics_equal_official_evaluation(case):
+def test_statistics_equal_the_official_evaluation(case):
     expected = case['mean'], case['recall'], case['decay']
     np.testing.assert_allclose(region_boundary.statistics(case['values']), expected, rtol=0, atol=1e-9)
 
 
 def naive_boundary(mask):
-    """Pixel by pixel; what is south or east of the frame is never compared."""
+    """Pixel by pixel; nothing beyond the frame is compared."""
     height, width = mask.shape
     boundary = np.zeros_like(mask)
     for y in range(height):
@@ -81,7 +81,7 @@ def naive_scores(truth, prediction, contours):
 
 
 def some_masks(size, rng):
-    """Noise, blobs, a single pixel, nothing, everything; blobs that touch each edge of the frame."""
+    """Noise, blobs that touch each edge of the frame, a single pixel, an empty and a full mask."""
     height, width = size
     blobs = [
         scipy.ndimage.gaussian_filter(rng.normal(size=size), sigma, mode='constant') > level
@@ -105,7 +105,7 @@ def some_masks(size, rng):
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-def test_equals_naive_definition(size):
+def test_scores_equal_the_naive_definition(size):
     rng = np.random.default_rng(0)
     masks = some_masks(size, rng)
     void = rng.random(size) < 0.1
@@ -121,7 +121,7 @@ def test_equals_naive_definition(size):
             np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12, err_msg=f'masks {a} and {b}')
 
 
-def test_crop_is_exact(monkeypatch):
+def test_cropping_is_exact(monkeypatch):
     rng = np.random.default_rng(1)
     pairs = []
     for _ in range(150):
@@ -138,7 +138,7 @@ def test_crop_is_exact(monkeypatch):
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)
-def test_pairs_equal_one_by_one(size):
+def test_pairwise_scores_equal_single_scores(size):
     rng = np.random.default_rng(5)
     masks = some_masks(size, rng)
     for _ in range(6):
@@ -160,7 +160,7 @@ def test_pairs_equal_one_by_one(size):
             assert boundary[predicted, true] == region_boundary.boundary_accuracy(*pair)
 
 
-def test_pairs_of_nothing():
+def test_pairwise_scores_without_objects():
     frame = np.zeros((5, 4), np.uint8)
     assert region_boundary.pairwise_region_similarity(frame, frame, 0, 2).shape == (2, 0)
     contours = [region_boundary.contours(frame, count) for count in (0, 2)]
@@ -175,7 +175,7 @@ def test_disk_is_euclidean():
         np.testing.assert_array_equal(region_boundary._disk(radius), expected)
 
 
-def test_frames_are_scored_one_by_one():
+def test_frames_are_scored_independently():
     rng = np.random.default_rng(2)
     truth, prediction, void = (rng.random((4, 31, 22)) < share for share in (0.5, 0.5, 0.1))
     truth[1], prediction[1] = False, False
@@ -200,7 +200,7 @@ def test_memory_order_does_not_matter():
         )
 
 
-def test_masks_are_not_changed():
+def test_inputs_are_not_modified():
     rng = np.random.default_rng(4)
     masks = [rng.random((3, 20, 30)) < 0.5 for _ in range(3)]
     copies = [mask.copy() for mask in masks]
@@ -211,7 +211,7 @@ def test_masks_are_not_changed():
 
 
 @pytest.mark.parametrize('shapes', [((4, 5), (5, 4)), ((2, 4, 5), (4, 5)), ((5,), (5,)), ((1, 2, 4, 5),) * 2])
-def test_shapes_must_fit(shapes):
+def test_shapes_must_match(shapes):
     with pytest.raises(ValueError, match='share one shape'):
         region_boundary.region_similarity(*(np.zeros(shape, bool) for shape in shapes))
 
@@ -250,7 +250,7 @@ def test_statistics_need_a_vector(values):
         region_boundary.statistics(values)
 
 
-def test_evaluation_imports_no_jax():
+def test_metrics_do_not_import_jax():
     code = (
         'import sys, sgmg_jax.evaluation.scoring; '
         "sys.exit(any(name == 'jax' or name.startswith('jax.') for name in sys.modules))"

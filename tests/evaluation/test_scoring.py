@@ -1,4 +1,4 @@
-"""Expression scores and their means, by hand."""
+"""Scores of expressions and their means, computed by hand."""
 
 import json
 
@@ -9,14 +9,14 @@ from sgmg_jax.evaluation import region_boundary, scoring
 
 
 def boxes(*spans, size=(20, 30)):
-    """bool [T H W]: each frame a box of full height over the columns of its span."""
+    """bool [T H W]: per frame, a box of full height over a span of columns."""
     masks = np.zeros((len(spans), *size), bool)
     for mask, (start, end) in zip(masks, spans):
         mask[:, start:end] = True
     return masks
 
 
-def test_index_map_and_bool_mask_agree():
+def test_index_map_and_bool_mask_score_alike():
     truth = np.zeros((3, 20, 30), np.uint8)
     truth[:, 2:9, 3:12] = 2
     truth[:, 12:18, 15:28] = 1
@@ -30,7 +30,7 @@ def test_index_map_and_bool_mask_agree():
     assert of_map['J_mean'] == np.mean(of_map['J'])
 
 
-def test_void_is_left_out():
+def test_void_is_ignored():
     truth = np.zeros((1, 10, 10), np.uint8)
     truth[:, :5] = 1
     truth[:, 5:7] = scoring.VOID
@@ -59,7 +59,7 @@ def test_absent_object():
         (np.zeros((2, 4, 4), bool), None, 'share one shape'),
     ],
 )
-def test_wrong_input(truth, object_id, match):
+def test_malformed_input_is_refused(truth, object_id, match):
     with pytest.raises(ValueError, match=match):
         scoring.score_expression(truth, object_id, np.zeros((1, 4, 4), bool))
 
@@ -86,13 +86,13 @@ def test_summary_by_hand():
             made_up('a', '1', ('motion',), [0.9, 0.9, 0.9], [0.5, 0.5, 0.5]),
         ]
     )
-    # An expression counts once, however many frames it has.
+    # Each expression has the same weight, however many frames it has.
     assert summary['J'] == pytest.approx(100 * (0.5 + 0.4 + 0.9) / 3)
     assert summary['F'] == pytest.approx(100 * (0.7 + 0.2 + 0.5) / 3)
     assert summary['J&F'] == pytest.approx((summary['J'] + summary['F']) / 2)
     assert summary['J_recall'] == pytest.approx(100 * (0.5 + 0 + 1) / 3)
     assert summary['F_recall'] == pytest.approx(100 / 3)  # 0.5 itself is not above 0.5.
-    # Of two frames, the first quarter holds the first (edge 0 to 0), the last the second.
+    # Of two frames, the first quarter is the first frame (edges 0 to 0), the last quarter the second.
     assert summary['J_decay'] == pytest.approx(100 * (1.0 + 0 + 0) / 3)
     assert (summary['expressions'], summary['frames']) == (3, 6)
     # Only the first expression changes: J by half either way, (J + F) / 2 from 0.9 to 0.3.
@@ -123,7 +123,7 @@ def test_undefined_decay_is_none():
     assert scoring.format_summary(summary).splitlines()[-1].split()[6:8] == ['-', '-']
 
 
-def test_summary_refuses_nothing_and_twice():
+def test_empty_and_duplicate_scores_are_refused():
     with pytest.raises(ValueError, match='no scored expression'):
         scoring.summarise([])
     score = made_up('a', '0', (), [0.5], [0.5])
@@ -131,7 +131,7 @@ def test_summary_refuses_nothing_and_twice():
         scoring.summarise([score, score])
 
 
-def test_table_shows_all_and_tags():
+def test_table_has_a_row_for_all_and_per_tag():
     summary = scoring.summarise(
         [made_up('a', '0', ('motion',), [0.81], [0.6]), made_up('a', '1', (), [0.4], [0.2])]
     )

@@ -1,3 +1,4 @@
+"""Segmentations of every kind are drawn; those that would crash pycocotools are refused."""
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
@@ -18,7 +19,7 @@ def runs(mask):
 
 
 @given(st.integers(0, 2 ** 32 - 1))
-def test_every_encoding_of_a_mask_is_drawn_alike(seed):
+def test_compressed_and_uncompressed_runs_are_drawn(seed):
     rng = np.random.default_rng(seed)
     mask = (rng.random(rng.integers(1, 12, 2)) < rng.choice([0.1, 0.5, 0.9])).astype(np.uint8)
     size = list(mask.shape)
@@ -27,11 +28,13 @@ def test_every_encoding_of_a_mask_is_drawn_alike(seed):
         drawn = segmentations.draw({'size': size, 'counts': counts}, *size, 'x')
         assert drawn.dtype == np.uint8
         np.testing.assert_array_equal(drawn, mask)
-    assert segmentations.is_whole(compressed, mask.size) and not segmentations.is_whole(compressed, mask.size + 1)
-    assert not segmentations.is_whole(compressed[:-1], mask.size)
+    height, width = size
+    assert segmentations.is_whole(compressed, height, width)
+    assert not segmentations.is_whole(compressed, height + 1, width)
+    assert not segmentations.is_whole(compressed[:-1], height, width)
 
 
-def test_polygons_are_united_as_pycocotools_draws_them():
+def test_polygons_are_united():
     other = [0, 0, 3.5, 0, 3.5, 3, 0, 3]
     drawn = [segmentations.draw(polygons, *SIZE, 'x') for polygons in ([BOX], [other], [BOX, other])]
     np.testing.assert_array_equal(drawn[0][1:5, 2:6], 1)
@@ -51,36 +54,38 @@ def zigzag(length):
     ([[1, 2, 3]], 'a polygon must be'), ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon must be'),
     ([[1, 2, 3, 4, 5, 1e9]], 'a polygon must be'), ([[1, 2, 3, 4, 5, 10 ** 400]], 'a polygon must be'),
     ([[1, 2, 3, 4, 5, True]], 'a polygon must be'), ([[1, 2, 3, 4, 5, '6']], 'a polygon must be'),
-    ([BOX] * (segmentations.MOST_POLYGONS + 1), 'an object has at most 1,000 polygons'),
-    ([zigzag(segmentations.LONGEST_OUTLINE // 10)], 'the outline of an object is at most 1,048,576 pixels long'),
-    ({}, 'an encoding of runs must have'), ({'size': [7, 9]}, 'an encoding'), ({'counts': [63]}, 'an encoding'),
-    *(({'size': size, 'counts': [63]}, 'an encoding') for size in ([9, 7], [7.0, 9], [7, 9, 1], '79', 63, None)),
-    *(({'size': [7, 9], 'counts': counts}, 'an encoding') for counts in (
+    ([BOX] * (segmentations.MOST_POLYGONS + 1), 'an object must have at most 1,000 polygons'),
+    ([zigzag(segmentations.LONGEST_OUTLINE // 10)], 'the outline of an object must be at most 1,048,576 pixels'),
+    ({}, 'run lengths must have'), ({'size': [7, 9]}, 'run lengths'), ({'counts': [63]}, 'run lengths'),
+    *(({'size': size, 'counts': [63]}, 'run lengths') for size in ([9, 7], [7.0, 9], [7, 9, 1], '79', 63, None)),
+    *(({'size': [7, 9], 'counts': counts}, 'run lengths') for counts in (
         [], [62], [64], [-1, 64], [63.0], ['63'], [True, 62], [10, 0, 53], [63, 0], 63, None, 'PP1', '', '\u4e00',
-        '\ud800', 'o' * 40, '\x00', coco_mask.encode(np.zeros(SIZE, np.uint8, 'F'))['counts']))])
-def test_what_pycocotools_must_not_see_is_refused(segmentation, message):
+        '\ud800', 'o' * 40, '\x00',
+        'n1', 'P1P', 'oooooo1', 'ooooooo1', 'Q1n1', 'o1\n',
+        coco_mask.encode(np.zeros(SIZE, np.uint8, 'F'))['counts']))])
+def test_malformed_segmentations_are_refused(segmentation, message):
     with pytest.raises(ValueError, match=rf'^a\.json: object 3: {message}.*Copy the file again'):
         segmentations.draw(segmentation, *SIZE, 'a.json: object 3')
 
 
-def test_runs_of_no_pixels_end_a_union_early_in_pycocotools():
-    """Why they are refused."""
+def test_zero_runs_break_a_union_in_pycocotools():
+    """So they are refused."""
     run = coco_mask.frPyObjects({'size': [4, 4], 'counts': [4, 4, 0, 0, 0, 8]}, 4, 4)
     assert coco_mask.area(run) == 12 and coco_mask.area(coco_mask.merge([run, run])) == 4
-    assert not segmentations.is_whole(run['counts'].decode(), 16)
+    assert not segmentations.is_whole(run['counts'].decode(), 4, 4)
 
 
-def test_compressed_runs_are_measured_before_they_are_read(monkeypatch):
+def test_length_of_compressed_runs_is_limited(monkeypatch):
     code = coco_mask.encode(np.asfortranarray(np.eye(9, dtype=np.uint8)))['counts'].decode()
     monkeypatch.setattr(segmentations, 'LONGEST_CODE', len(code))
-    assert segmentations.is_whole(code, 81)
+    assert segmentations.is_whole(code, 9, 9)
     monkeypatch.setattr(segmentations, 'LONGEST_CODE', len(code) - 1)
-    assert not segmentations.is_whole(code, 81)
+    assert not segmentations.is_whole(code, 9, 9)
 
 
 @pytest.mark.parametrize('size', [(0, 9), (-7, 9), (True, 9), (7.0, 9), ('7', 9), (None, 9), (10 ** 9, 1),
                                   (2 ** 13, 2 ** 13)])
-def test_sizes_that_lie_are_refused(size):
+def test_malformed_sizes_are_refused(size):
     for height, width in (size, size[::-1]):
         with pytest.raises(ValueError, match='^x: "height" and "width" must be whole numbers from 1'):
             segmentations.draw([BOX], height, width, 'x')
@@ -93,7 +98,7 @@ ANYTHING = st.one_of(st.lists(st.lists(COORDINATES, max_size=12), max_size=4),
 
 
 @given(ANYTHING)
-def test_whatever_stands_there_is_drawn_or_refused(segmentation):
+def test_random_segmentations_are_drawn_or_refused(segmentation):
     try:
         drawn = segmentations.draw(segmentation, *SIZE, 'file')
     except ValueError as error:

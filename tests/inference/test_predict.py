@@ -1,8 +1,11 @@
-"""Predictor: windows, filled time, annotated frames; on the tiny model with seeded weights."""
+"""Predictor: windows, padding in time, annotated frames; with a tiny model and seeded weights."""
+import dataclasses
+
 import golden_cases
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
@@ -21,23 +24,21 @@ def parameters():
     return convert.from_official({n: cases.fill(n, s) for n, s in shapes.items()}, ours)
 
 
-class Words:
-    """In the place of a tokenizer whose tokens the tiny text encoder does not have."""
+def encode(_, sentences, length, count=None):
+    """Replaces data.text.encode: the tiny text encoder is too small for a real vocabulary."""
+    rows = [[0, *(5 + ord(c) % 100 for c in sentence), 2][:length] for sentence in sentences]
+    rows += [[]] * ((count or len(rows)) - len(rows))
+    return types.Text(np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
+                      np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]))
 
-    def __init__(self, monkeypatch):
-        def encode(_, sentences, length, count=None):
-            rows = [[0, *(5 + ord(c) % 100 for c in sentence), 2][:length] for sentence in sentences]
-            rows += [[]] * ((count or len(rows)) - len(rows))
-            return types.Text(np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
-                              np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]))
-        monkeypatch.setattr(text, 'encode', encode)
 
-    def get_vocab(self):
-        return {'<pad>': 1, 'highest': 104}
+def make_tokenizer(monkeypatch):
+    monkeypatch.setattr(text, 'encode', encode)
+    return tokenizers.Tokenizer(tokenizers.models.WordLevel({'<pad>': 1, 'highest': 104}, '<pad>'))
 
 
 def make_predictor(parameters, monkeypatch, clip_frames, sentences=1):
-    return predict.Predictor(golden_cases.TINY, parameters, Words(monkeypatch), short_side=132, max_side=None,
+    return predict.Predictor(golden_cases.TINY, parameters, make_tokenizer(monkeypatch), short_side=132, max_side=None,
                              clip_frames=clip_frames, text_length=20, sentences=sentences)
 
 
@@ -46,15 +47,15 @@ def make_frames(count, seed=0):
 
 
 def bare_logits(parameters, frames, tokens, annotated=None):
-    """The whole model on the clip as it is, not filled in time: logits [Q or 1, T, h, w], scores."""
+    """The whole model on the clip without padding in time: logits [Q or 1, T, h, w], scores."""
     clip = predict.pad_clip(*clips.prepare_clip(frames, 132), golden_cases.TINY.conventions)
     clip = jax.tree.map(lambda x: x[:, :len(frames)] if x.ndim > 2 else x, clip)
-    clip = clip.replace(annotated=annotated)
+    clip = dataclasses.replace(clip, annotated=annotated)
 
     def run(module):
         video = module.encode_video(clip)
         proposals = module.segment(video, module.encode_text(tokens))
-        every = np.moveaxis(proposals.patch_masks[-1], 2, 0)
+        every = np.moveaxis(proposals.mask_logits[-1], 2, 0)
         return module.optimize(every, video)[:, 0], proposals.scores[-1], queries.best_query(proposals)
 
     logits, scores, query = jax.jit(lambda p: golden_cases.TINY.apply({'params': p}, method=run))(parameters)
@@ -62,7 +63,7 @@ def bare_logits(parameters, frames, tokens, annotated=None):
 
 
 @pytest.mark.parametrize('length', [1, 9])
-def test_filled_time_changes_nothing(parameters, monkeypatch, length):
+def test_padding_in_time_is_ignored(parameters, monkeypatch, length):
     predictor, frames = make_predictor(parameters, monkeypatch, 36), make_frames(length)
     tokens = text.encode(None, SENTENCES[:1], 20)
     logits, _, query = bare_logits(parameters, frames, tokens)
@@ -71,8 +72,8 @@ def test_filled_time_changes_nothing(parameters, monkeypatch, length):
     np.testing.assert_allclose(next(ask(SENTENCES)), logits[query], atol=1e-4)
 
 
-def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
-    """The window bounds what is read and computed at once, whatever the length; seams are those of separate clips."""
+def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
+    """Only one window is read and computed at a time; windows are independent clips."""
     predictor, frames, read = make_predictor(parameters, monkeypatch, 4), make_frames(10), []
 
     def reader(window):
@@ -86,21 +87,21 @@ def test_a_video_of_several_windows_holds_one_of_them(parameters, monkeypatch):
             np.testing.assert_array_equal(logits > 0, found[start:start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
-    assert predictor._segment._cache_size() == 1  # every window is filled to the same length
+    assert predictor._segment._cache_size() == 1  # all windows are padded to the same length
 
 
-def test_sgmg_gives_the_same_however_many_sentences_are_asked_together(parameters, monkeypatch):
+def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypatch):
     frames, asked = make_frames(2), [*SENTENCES, 'a dog on the right']
     one, three = (make_predictor(parameters, monkeypatch, 36, count) for count in (1, 3))
     (_, alone), (_, together) = (next(p.windows(lambda window: frames, 2)) for p in (one, three))
     for a, b in zip(alone(asked), together(asked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
-    assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are filled up to four
+    assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are padded to four
     assert [list(group) for group in predict.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
     assert predict.groups(asked, 3) == [asked]
 
 
-def test_annotated_frame_gives_every_query_of_it(parameters, monkeypatch):
+def test_annotated_frame_returns_every_query(parameters, monkeypatch):
     predictor, frames = make_predictor(parameters, monkeypatch, 5), make_frames(7)
     tokens = text.encode(None, SENTENCES[1:], 20)
     indices = [0, 0, 0, 1, 2]  # around frame 0
@@ -121,12 +122,12 @@ def soc_weights():
 
 
 def soc_predictor(weights, monkeypatch, clip_frames):
-    return predict.Predictor(golden_cases.TINY_SOC, weights, Words(monkeypatch), short_side=66, max_side=None,
+    return predict.Predictor(golden_cases.TINY_SOC, weights, make_tokenizer(monkeypatch), short_side=66, max_side=None,
                              clip_frames=clip_frames, text_length=20)
 
 
-def test_videos_and_pictures_as_soc_evaluates(soc_weights, monkeypatch):
-    """A video's masks come from the stride-4 map to the frame's size at once; a picture's over the map's own grid."""
+def test_soc_resizes_videos_and_pictures_as_released(soc_weights, monkeypatch):
+    """Masks of a video are resized from stride 4 to the frame directly, those of a picture on the grid of the map."""
     predictor, frames = soc_predictor(soc_weights, monkeypatch, 1), make_frames(1)
     clip = predict.pad_clip(*clips.prepare_clip(frames, 66), golden_cases.TINY_SOC.conventions)
     assert clip.frames.shape == (1, 1, 66, 70, 3)
@@ -140,25 +141,25 @@ def test_videos_and_pictures_as_soc_evaluates(soc_weights, monkeypatch):
     np.testing.assert_array_equal(found, resize.bilinear(chosen.masks[0, 0, ..., None], (132, 140))[..., 0] > 0)
 
     _, every = predictor.annotated(lambda window: frames[window], 1, 0)(SENTENCES[0])
-    logits = proposals.patch_masks[0, 0, 0, ..., 0]
+    logits = proposals.mask_logits[0, 0, 0, ..., 0]
     assert logits.shape == (7, 17, 18)
     np.testing.assert_array_equal(every, masks.binary_at(logits, (68, 72), (66, 70), (132, 140)))
     assert (every != masks.binary_at(logits, (66, 70), (66, 70), (132, 140))).any() and query.shape == (1, 1)
 
 
-def test_annotated_frame_as_soc_evaluates(soc_weights, monkeypatch):
-    """It lies in the middle of its clip, and masks are cut before they get the frame's size."""
+def test_soc_annotated_frame_as_released(soc_weights, monkeypatch):
+    """It is the middle of its clip, and masks are made binary before they are resized to the frame."""
     weights, predictor, frames = soc_weights, soc_predictor(soc_weights, monkeypatch, 4), make_frames(3)
     scores, found = predictor.annotated(lambda window: frames[window], 3, 0)(SENTENCES[0])
 
     clip = predict.pad_clip(*clips.prepare_clip(frames[[0, 0, 0, 1]], 66), golden_cases.TINY_SOC.conventions)
     assert clip.frames.shape == (1, 8, 66, 70, 3)
-    clip = clip.replace(annotated=np.array([2], np.int32))
+    clip = dataclasses.replace(clip, annotated=np.array([2], np.int32))
     tokens = text.encode(None, SENTENCES[:1], 20)
     model = golden_cases.TINY_SOC
     proposals = jax.jit(lambda p: model.apply({'params': p}, clip, tokens, queries.best_query)[0])(weights)
     np.testing.assert_allclose(scores, jax.nn.sigmoid(proposals.scores[0, 0, 0]), atol=1e-5)
-    logits = proposals.patch_masks[0, 0, 0, ..., 0]
+    logits = proposals.mask_logits[0, 0, 0, ..., 0]
     expected = np.asarray(masks.binary_at(logits, (66, 70), (66, 70), (132, 140)))
     assert found.shape == (7, 132, 140) and (found != expected).mean() < 1e-3
     np.testing.assert_array_equal(found[:, ::2, ::2], found[:, 1::2, 1::2])  # each pixel twice

@@ -1,4 +1,4 @@
-"""What each benchmark's files hold, from a predictor whose answers are known."""
+"""The files of each benchmark, from a predictor with known answers."""
 import dataclasses
 import json
 import random
@@ -9,16 +9,16 @@ from pycocotools import mask as rle
 import pytest
 
 from sgmg_jax import pictures
-from sgmg_jax.data import metadata
-from sgmg_jax.inference import protocols
+from sgmg_jax.data import metadata, records
+from sgmg_jax.inference import predict, protocols
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
 
 SIZE = (6, 9)
 
 
-class Known:
-    """Logits follow from sentence and frame."""
+class Known(predict.Predictor):
+    """A predictor without a model: its logits are a function of sentence and frame."""
 
     def __init__(self, window):
         self.window = window
@@ -41,15 +41,14 @@ class Known:
         return ask
 
 
-class Record:
-    masks = ()
-
-    def __init__(self, expressions, frames, mask_places=None):
-        self.video = metadata.Video('-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE,
-                                   tuple(expressions), True, mask_places)
-
-    def decode_frames(self, indices):
+class Record(records.Record):
+    def decode_frames(self, indices=None):
         return np.zeros((len(indices), *SIZE, 3), np.uint8)
+
+
+def make_record(expressions, frames, mask_places=None):
+    return Record(metadata.Video('-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE,
+                                 tuple(expressions), True, mask_places), (), ())
 
 
 def expression(number, text, object_id):
@@ -57,27 +56,27 @@ def expression(number, text, object_id):
 
 
 def davis_record(objects, frames):
-    return Record([expression(4 * k + a, f'object {k} by {a}', k + 1)
+    return make_record([expression(4 * k + a, f'object {k} by {a}', k + 1)
                    for k in range(objects) for a in range(4)], frames)
 
 
-def test_ytvos_masks_and_what_is_read_back(tmp_path):
-    record = Record([expression(0, 'a dog', -1), expression(1, 'a cat', -1)], 7)
+def test_ytvos_masks_are_written_and_read_back(tmp_path):
+    record = make_record([expression(0, 'a dog', -1), expression(1, 'a cat', -1)], 7)
     protocol = protocols.choose('ytvos')
     protocol.write(Known(3), record, tmp_path)
     assert protocol.finish(tmp_path, [record.video]).name == 'submission.zip'
-    expected = [(record.video.name, record.video.frame_names, SIZE, ('0', '1'))]
+    expected = [submission.ExpectedVideo(record.video.name, record.video.frame_names, SIZE, ('0', '1'))]
     assert submission.check_submission(tmp_path / 'submission.zip', expected) == []
     for e in record.video.expressions:
         for t in range(7):
             np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, t), Known.logits(e.text, t) > 0)
 
 
-def test_ytvos_files_are_checked_before_they_are_done(tmp_path):
-    record, other = (Record([expression(0, 'a dog', -1)], count) for count in (3, 4))
+def test_ytvos_submissions_are_checked(tmp_path):
+    record, other = (make_record([expression(0, 'a dog', -1)], count) for count in (3, 4))
     protocol = protocols.choose('ytvos')
     protocol.write(Known(3), record, tmp_path)
-    with pytest.raises(ValueError, match=r'(?s)submission.zip: not fit for upload.*missing frame: 1'):
+    with pytest.raises(ValueError, match=r'(?s)submission.zip: the evaluation server would reject.*missing frame: 1'):
         protocol.finish(tmp_path, [other.video])
 
 
@@ -107,10 +106,10 @@ def test_davis_objects_of_each_annotator_are_merged(tmp_path, objects):
 
 
 def test_davis_objects_are_sorted_as_numbers(tmp_path):
-    """Expressions and objects of two digits, in any order; object 10 is neither before nor mistaken for 1 or 2."""
+    """Ids and objects of two digits, in any order; object 10 is not sorted before or confused with 1 or 2."""
     record = davis_record(11, 2)
     shuffled = random.Random(0).sample(record.video.expressions, 44)
-    record.video = dataclasses.replace(record.video, expressions=tuple(shuffled))
+    record = dataclasses.replace(record, video=dataclasses.replace(record.video, expressions=tuple(shuffled)))
     for annotator, group in enumerate(protocols.annotator_groups(record.video)):
         assert [e.object_id for e in group] == list(range(1, 12))
         assert [e.id for e in group] == [str(4 * k + annotator) for k in range(11)]
@@ -133,7 +132,7 @@ def test_davis_ties_go_to_the_first_object():
     assert merge(40, 40, 40) == 2 and merge(-0.001, -0.001) == 0 and merge(-1, 0) == 3 and merge(-1e5, 1e5, 1e5) == 3
 
 
-def test_davis_wants_an_expression_of_each_annotator_for_each_object():
+def test_davis_needs_an_expression_per_annotator_and_object():
     check = protocols.choose('davis').check
     video = davis_record(2, 3).video
     check(video)
@@ -156,7 +155,7 @@ def test_davis_wants_an_expression_of_each_annotator_for_each_object():
 
 def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
     places = ((1, 1), (1, 2), (4, 2))
-    record = Record([expression(0, 'a dog', 1), expression(1, 'a cat', 2)], 6, places)
+    record = make_record([expression(0, 'a dog', 1), expression(1, 'a cat', 2)], 6, places)
     protocol = protocols.choose('a2d')
     protocol.write(Known(5), record, tmp_path)
     results = json.loads(protocol.finish(tmp_path, [record.video]).read_text())
@@ -166,32 +165,32 @@ def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
     for row, (t, text, query) in zip(results, [(t, text, query) for t, text in (
             (1, 'a dog'), (1, 'a cat'), (4, 'a cat')) for query in range(3)]):
         np.testing.assert_array_equal(rle.decode(row['segmentation']) > 0, Known.logits(f'{text} {query}', t) > 0)
-    # Of equal scores the last one counts.
+    # On ties the last query wins.
     np.testing.assert_array_equal(protocol.read(tmp_path, record.video, record.video.expressions[1], 4),
                                   Known.logits('a cat 2', 4) > 0)
 
 
 def test_image_ids_of_the_other_benchmarks():
-    record = Record([expression(7, 'a dog', 1)], 1, ((0, 1),))
+    record = make_record([expression(7, 'a dog', 1)], 1, ((0, 1),))
     for benchmark, name in (('jhmdb', 'v_-a_b_f_20'), ('refcoco', 7)):
         assert {row['image_id'] for row in protocols.predict_annotated(Known(1), record, benchmark)} == {name}
 
 
-def test_unknown_protocol():
-    with pytest.raises(ValueError, match="protocol = 'coco': there is only ytvos, davis, a2d, jhmdb, refcoco"):
+def test_unknown_protocols_are_refused():
+    with pytest.raises(ValueError, match="protocol = 'coco': must be one of ytvos, davis, a2d, jhmdb, refcoco"):
         protocols.choose('coco')
 
 
 @pytest.mark.parametrize('benchmark', protocols.PROTOCOLS)
 @pytest.mark.parametrize('name', ['../outside', '/outside', 'a/b', '..', '', '\x1b[2J'])
-def test_names_of_videos_cannot_lead_elsewhere(tmp_path, benchmark, name):
-    """In their place stand files that must stay as they are."""
+def test_video_names_cannot_escape_the_folder(tmp_path, benchmark, name):
+    """Files at the places they point to stay unchanged."""
     record = davis_record(1, 2)
     if benchmark in protocols.ANNOTATED:
-        record = Record([expression(0, 'a dog', 1)], 2, ((1, 1),))
+        record = make_record([expression(0, 'a dog', 1)], 2, ((1, 1),))
     if name == '/outside':
         name = str(tmp_path / 'outside')
-    record.video = dataclasses.replace(record.video, name=name)
+    record = dataclasses.replace(record, video=dataclasses.replace(record.video, name=name))
     (tmp_path / 'run' / 'results').mkdir(parents=True)
     for place in ('outside.json', 'run/outside.json'):
         (tmp_path / place).write_text('{}')
@@ -210,8 +209,8 @@ def test_names_of_videos_cannot_lead_elsewhere(tmp_path, benchmark, name):
 
 
 @pytest.mark.parametrize('benchmark', ['ytvos', 'davis'])
-def test_what_is_read_back_is_checked(tmp_path, benchmark):
-    """Pictures are drawn from files that others may have changed."""
+def test_masks_are_checked_when_they_are_read(tmp_path, benchmark):
+    """The contact sheet is drawn from files that someone may have changed."""
     record = davis_record(1, 2)
     protocol = protocols.choose(benchmark)
     protocol.write(Known(2), record, tmp_path)
@@ -232,29 +231,29 @@ def test_what_is_read_back_is_checked(tmp_path, benchmark):
         protocol.read(tmp_path, record.video, e, 0)
 
 
-def test_image_ids_must_tell_images_apart():
+def test_duplicate_image_ids_are_refused():
     dog, cat = expression(0, 'a dog', 1), expression(1, 'a cat', 2)
     for benchmark, expressions, places, right in (
             ('a2d', [dog, cat], ((1, 1), (1, 2)), True), ('jhmdb', [dog], ((1, 1), (2, 1)), True),
             ('jhmdb', [dog, cat], ((1, 1), (1, 2)), False), ('refcoco', [dog], ((0, 1), (1, 1)), False),
             ('refcoco', [dog, cat], ((0, 1), (0, 2)), True)):
         check = protocols.choose(benchmark).check
-        video = Record(expressions, 3, places).video
+        video = make_record(expressions, 3, places).video
         if right:
             check(video)
         else:
             with pytest.raises(ValueError, match=f'video -a_b: several images .* of {benchmark}'):
                 check(video)
-    with pytest.raises(ValueError, match='must be named by a whole number for refcoco'):
-        protocols.choose('refcoco').check(Record([dataclasses.replace(dog, id='x')], 1, ((0, 1),)).video)
+    with pytest.raises(ValueError, match='must be a whole number for refcoco'):
+        protocols.choose('refcoco').check(make_record([dataclasses.replace(dog, id='x')], 1, ((0, 1),)).video)
 
 
-def test_scores_that_are_no_numbers_are_not_published(tmp_path):
+def test_nan_scores_are_refused(tmp_path):
     class Broken(Known):
         def annotated(self, read, length, index):
             return lambda sentence: (np.array([np.nan], np.float32), np.ones((1, *SIZE), bool))
 
-    record = Record([expression(0, 'a dog', 1)], 2, ((1, 1),))
+    record = make_record([expression(0, 'a dog', 1)], 2, ((1, 1),))
     protocol = protocols.choose('a2d')
     protocol.write(Broken(1), record, tmp_path)
     with pytest.raises(ValueError, match='-a_b.json: is not JSON .NaN is no number'):

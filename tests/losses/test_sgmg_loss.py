@@ -1,4 +1,4 @@
-"""Matching and losses where the golden cases (tests/parity/test_parity.py) do not go."""
+"""Matching and losses beyond the golden cases (tests/parity/test_parity.py)."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,15 +7,16 @@ from sgmg_jax import types
 from sgmg_jax.losses import matching, sgmg, terms
 
 
-def test_a_clip_that_never_shows_its_object():
-    """Nothing to divide by: costs and losses stay finite."""
+def test_an_object_that_is_never_present_gives_finite_losses():
+    """Sums over the frames that show it have nothing to divide by."""
     rng = np.random.default_rng(0)
     proposals = types.Proposals(rng.standard_normal((2, 1, 3, 5), dtype=np.float32),
                                 rng.random((2, 1, 3, 5, 4), dtype=np.float32),
                                 rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32))
     targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool),
                             np.array([[16, 32]]), np.ones(1, bool))
-    predictions = types.Predictions(None, np.full((2, 1, 3, 4), 0.5), np.zeros((2, 1, 3, 16, 32), np.float32))
+    predictions = types.Predictions(np.zeros((2, 1, 3)), np.full((2, 1, 3, 4), 0.5),
+                                    np.zeros((2, 1, 3, 16, 32), np.float32))
     total, named = jax.jit(lambda *x: sgmg.loss((proposals, matching.match(proposals, x[1]), x[0]), x[1]))(
         predictions, targets)
     assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
@@ -29,17 +30,17 @@ def test_extreme_logits_stay_finite():
         assert np.isfinite(value) and np.isfinite(slope).all()
 
 
-def test_what_only_fills_the_static_shape_does_not_count():
-    """Padding beyond the batch's largest clip, in multiples of 32, whatever is predicted there; less of it does."""
+def test_padding_beyond_the_largest_clip_is_ignored():
+    """Whatever is predicted there. Padding up to the largest clip, in multiples of 32, counts."""
     rng = np.random.default_rng(0)
 
     def everything(size, rows, columns):
-        """Total loss and costs of a batch whose clips are of `size`, in a static shape of rows x columns."""
+        """Total loss and costs of a batch whose clips have these sizes, padded to rows x columns."""
         cut = np.s_[..., :rows // 8, :columns // 8, :], np.s_[..., :rows, :columns]
         proposals = types.Proposals(scores, boxes, patches[cut[0]])
         targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size),
                                 np.ones(2, bool))
-        return loss_and_cost(proposals, types.Predictions(None, boxes[:, :, :, 0], full[cut[1]]), targets)
+        return loss_and_cost(proposals, types.Predictions(scores[..., 0], boxes[:, :, :, 0], full[cut[1]]), targets)
 
     @jax.jit
     def loss_and_cost(proposals, predictions, targets):

@@ -1,4 +1,4 @@
-"""SOC's matching and loss where the golden cases (tests/parity/test_parity.py) do not go."""
+"""SOC's matching and loss beyond the golden cases (tests/parity/test_parity.py)."""
 import dataclasses
 import functools
 
@@ -13,7 +13,7 @@ from sgmg_jax.losses import matching, soc
 
 
 def make_case(sentences=2, frames=3, queries=4, seed=0):
-    """types.Proposals of two layers, types.Targets."""
+    """types.Proposals of two layers, and types.Targets."""
     rng = np.random.default_rng(seed)
     lead = 2, sentences, frames, queries
     proposals = types.Proposals(
@@ -29,8 +29,8 @@ def make_case(sentences=2, frames=3, queries=4, seed=0):
 
 @pytest.mark.parametrize('objects', [1, 2, 3, 5])
 @pytest.mark.parametrize('queries', [5, 8])
-def test_assignment_against_scipy(queries, objects):
-    """Batched, with clips that have fewer objects."""
+def test_assignment_equals_scipys(queries, objects):
+    """Batched; some clips have fewer objects than the axis."""
     rng = np.random.default_rng(queries * objects)
     cost = rng.standard_normal((2, 6, queries, objects)).astype(np.float32)
     real = np.arange(objects) < rng.integers(1, objects + 1, 6)[:, None]
@@ -43,7 +43,7 @@ def test_assignment_against_scipy(queries, objects):
         assert len(set(ours[d, n].tolist())) == objects
 
 
-def test_more_objects_than_queries():
+def test_more_objects_than_queries_are_an_error():
     with pytest.raises(ValueError, match='3 objects cannot be matched with 2 queries; raise config.model.queries'):
         matching.assign(np.zeros((1, 1, 2, 3)), np.ones((1, 3), bool))
 
@@ -54,7 +54,7 @@ def outcome(proposals, targets, weights='released'):
     return query, *soc.loss((proposals, query, None), targets, weights)
 
 
-def test_trajectories_that_only_fill_up_change_nothing():
+def test_padded_trajectories_are_ignored():
     proposals, targets = make_case()
     alone = soc.of_targets(targets)
     rng = np.random.default_rng(1)
@@ -62,7 +62,7 @@ def test_trajectories_that_only_fill_up_change_nothing():
         alone, masks=np.concatenate([alone.masks, rng.random((2, 2, 3, 16, 24)) < 0.5], axis=1),
         boxes=np.concatenate([alone.boxes, rng.random((2, 2, 3, 4), dtype=np.float32)], axis=1),
         real=np.array([[True, False, False]] * 2))
-    inputs = proposals.scores[..., None], proposals.boxes, proposals.patch_masks[..., 0]
+    inputs = proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0]
     few, many = (jax.jit(soc.match_trajectories)(*inputs, x)[0] for x in (alone, filled))
     np.testing.assert_array_equal(few[..., 0], many[..., 0])
     terms = [jax.jit(soc.loss_terms)(*inputs, proposals.alignment, *case) for case in ((few, alone), (many, filled))]
@@ -70,7 +70,7 @@ def test_trajectories_that_only_fill_up_change_nothing():
         np.testing.assert_allclose(terms[0][name], terms[1][name], rtol=1e-5, err_msg=name)
 
 
-def test_sentences_that_only_fill_up_do_not_count():
+def test_padded_sentences_are_ignored():
     proposals, targets = make_case(sentences=3)
     targets = dataclasses.replace(targets, asked=np.array([True, False, True]),
                                   present=targets.present & np.array([[True], [False], [True]]))
@@ -84,8 +84,8 @@ def test_sentences_that_only_fill_up_do_not_count():
 
 
 @pytest.mark.parametrize('frames', [1, 3])
-def test_an_object_that_is_never_visible(frames):
-    """Where the released code fails: nothing to divide by."""
+def test_an_object_that_is_never_visible_gives_finite_losses(frames):
+    """The released code fails here: it has nothing to divide by."""
     proposals, targets = make_case(frames=frames)
     targets = dataclasses.replace(targets, masks=targets.masks & False, boxes=targets.boxes * 0,
                                   present=targets.present & False)
@@ -95,34 +95,34 @@ def test_an_object_that_is_never_visible(frames):
     assert all(np.isfinite(x).all() and np.any(x) for x in jax.tree.leaves(gradients))
 
 
-def test_masks_in_bfloat16_are_compared_in_float32():
+def test_bfloat16_masks_are_compared_in_float32():
     proposals, targets = make_case()
-    masks = jnp.asarray(proposals.patch_masks, jnp.bfloat16)
-    half, whole = (outcome(dataclasses.replace(proposals, patch_masks=x), targets)
+    masks = jnp.asarray(proposals.mask_logits, jnp.bfloat16)
+    half, whole = (outcome(dataclasses.replace(proposals, mask_logits=x), targets)
                    for x in (masks, masks.astype(jnp.float32)))
     jax.tree.map(np.testing.assert_array_equal, half, whole)
 
 
-def test_the_papers_weights():
+def test_weights_of_the_paper():
     proposals, targets = make_case()
     (_, released, named), (_, paper, _) = outcome(proposals, targets), outcome(proposals, targets, weights='paper')
     difference = sum(3 * named[f'loss_mask{layer}'] - 3 * named[f'loss_dice{layer}'] for layer in ('', '_0'))
     np.testing.assert_allclose(paper - released, difference, rtol=1e-4)
-    with pytest.raises(ValueError, match="config.loss.weights = 'mine': there is only released, paper"):
+    with pytest.raises(ValueError, match="config.loss.weights = 'mine': must be one of released, paper"):
         outcome(proposals, targets, weights='mine')
 
 
-def test_what_only_fills_the_static_shape_does_not_count():
-    """Padding beyond the clip's own pixels, whatever is predicted where resizing does not look."""
+def test_padded_pixels_are_ignored():
+    """Whatever is predicted there, beyond the reach of bilinear resizing."""
     proposals, targets = make_case()
 
     def padded(value):
-        masks = np.full((*proposals.patch_masks.shape[:4], 6, 8, 1), 0.3, np.float32)
-        masks[..., :4, :6, :] = proposals.patch_masks
+        masks = np.full((*proposals.mask_logits.shape[:4], 6, 8, 1), 0.3, np.float32)
+        masks[..., :4, :6, :] = proposals.mask_logits
         masks[..., 5:, :, :] = masks[..., :, 7:, :] = value
         wide = np.zeros((*targets.masks.shape[:2], 24, 32), bool)
         wide[..., :16, :24] = targets.masks
-        return outcome(dataclasses.replace(proposals, patch_masks=masks), dataclasses.replace(targets, masks=wide))
+        return outcome(dataclasses.replace(proposals, mask_logits=masks), dataclasses.replace(targets, masks=wide))
 
     (one, first, _), (other, second, _) = padded(0.3), padded(50.0)
     np.testing.assert_array_equal(one, other)

@@ -1,4 +1,4 @@
-"""Layers in chunks against the same layers on everything at once."""
+"""Layers applied in chunks equal the same layers applied at once."""
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from sgmg_jax.models.deformable_transformer import FeedForward
 
 @pytest.fixture
 def chunked(monkeypatch):
-    """Sets the largest hidden layer held at once; the tests run as on a CPU wherever they run."""
+    """Sets the largest hidden layer held at once; makes the tests run as on a CPU on any device."""
     def choose(largest):
         monkeypatch.setattr(chunks, 'LARGEST', largest)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
@@ -20,7 +20,7 @@ def chunked(monkeypatch):
 
 @pytest.mark.parametrize('shape', [(2, 7, 3, 16), (1, 1, 16), (3, 37, 16)])
 @pytest.mark.parametrize('largest', [40, 500, 2000])
-def test_values_and_gradients_are_those_of_all_at_once(chunked, shape, largest):
+def test_values_and_gradients_in_chunks(chunked, shape, largest):
     module = FeedForward(40, 0.0, jnp.float32)
     rng = np.random.default_rng(0)
     x, cotangent = (jnp.asarray(rng.standard_normal(shape, np.float32)) for _ in range(2))
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_all_at_once(chunked, shape, largest):
     jax.tree.map(np.testing.assert_array_equal, in_chunks, parameters)
 
 
-def test_chunks_are_as_large_as_allowed(chunked):
+def test_chunk_size(chunked):
     seen = []
 
     class Layers(nn.Module):
@@ -59,7 +59,7 @@ def test_chunks_are_as_large_as_allowed(chunked):
     assert seen == [(2, 25, 3)]
 
 
-def test_every_chunk_has_a_dropout_of_its_own(chunked):
+def test_chunks_have_independent_dropout(chunked):
     module = FeedForward(64, 0.5, jnp.float32)
     x = jnp.ones((1, 8, 16))
     parameters = module.init(jax.random.key(0), x, False)
@@ -70,7 +70,7 @@ def test_every_chunk_has_a_dropout_of_its_own(chunked):
 
     np.testing.assert_array_equal(out(0), out(0))
     assert len(np.unique(out(0).round(4), axis=0)) == 8
-    # The backward pass drops what the forward pass dropped: the slope along a direction is the difference quotient.
+    # The backward pass uses the same dropout as the forward pass: the slope equals the difference quotient.
     rng = np.random.default_rng(0)
     direction, cotangent = (rng.standard_normal(x.shape).astype(np.float32) for _ in range(2))
     value = lambda x: jnp.vdot(module.apply(parameters, x, True, rngs={'dropout': jax.random.key(0)}), cotangent)

@@ -1,4 +1,4 @@
-"""Modules by themselves: what the golden cases (tests/parity/test_parity.py) leave open."""
+"""Single modules, beyond the golden cases (tests/parity/test_parity.py)."""
 import re
 
 from flax import linen as nn
@@ -23,7 +23,7 @@ def channels_last(x):
 
 
 def parameters(names, prefix, module, *inputs, **options):
-    """The module's parameters, filled from the official names: those that go under `prefix`."""
+    """The module's parameters, filled from the official names that belong under `prefix`."""
     flat = {}
     for name in names:
         if 'relative_position_index' in name:
@@ -37,13 +37,13 @@ def parameters(names, prefix, module, *inputs, **options):
     return traverse_util.unflatten_dict({k: v.reshape(wanted[k].shape) for k, v in flat.items()}, sep='/')
 
 
-SWIN = video_swin.VideoSwin(video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)), drop_path=0)
+SWIN = video_swin.VideoSwin(video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)), drop_path=0.0)
 
 
 @pytest.mark.parametrize('case, clips', [('comp_swin_T2_61x70', 1), ('comp_swin_T5_64x80', 1),
                                          ('comp_swin_T10_72x104', 1), ('comp_swin_B2_T3_64x72', 2)])
 def test_video_swin_all_windows_at_once(case, clips, monkeypatch):
-    """As on an accelerator; the golden cases go window by window, as on a CPU."""
+    """As on an accelerator; the golden cases run window by window, as on a CPU."""
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
     arrays, _ = golden_cases.load(case)
     frames = channels_last(arrays['in/x'])
@@ -57,8 +57,8 @@ def test_video_swin_all_windows_at_once(case, clips, monkeypatch):
 
 
 @pytest.mark.parametrize('length, filled', [(1, 8), (3, 8), (8, 8), (9, 16), (10, 16), (20, 24)])
-def test_video_swin_does_not_see_frames_that_fill_a_clip(length, filled):
-    """Time buckets are exact: a clip filled to whole windows gives what the bare clip gives."""
+def test_video_swin_ignores_padded_frames(length, filled):
+    """A clip padded to whole windows gives exactly the results of the unpadded clip."""
     rng = np.random.default_rng(0)
     frames = rng.standard_normal((1, filled, 64, 48, 3), dtype=np.float32)
     names = {n: s for n, s in golden_cases.official_shapes().items() if n.startswith('backbone.')}
@@ -70,7 +70,7 @@ def test_video_swin_does_not_see_frames_that_fill_a_clip(length, filled):
         np.testing.assert_allclose(a, b[:, :length], atol=1e-4)
 
 
-def test_video_swin_recomputes_the_same():
+def test_video_swin_remat_gives_the_same_gradients():
     frames = np.random.default_rng(0).standard_normal((1, 2, 32, 32, 3), dtype=np.float32)
     size = video_swin.Size(8, (2, 1, 1, 1), (1, 1, 1, 1))
     plain, remat = (video_swin.VideoSwin(size, remat=remat) for remat in (False, True))
@@ -84,7 +84,7 @@ def test_video_swin_recomputes_the_same():
                  gradient(plain), gradient(remat))
 
 
-def test_transformer_recomputes_the_same():
+def test_transformer_remat_gives_the_same_gradients():
     rng = np.random.default_rng(0)
     levels, positions = ([rng.standard_normal((2, n, n, 16), dtype=np.float32) for n in (4, 2)] for _ in range(2))
     valid = [np.ones(x.shape[:3], bool) for x in levels]
@@ -98,7 +98,7 @@ def test_transformer_recomputes_the_same():
         memory = module.encode(levels, valid, positions, True)
         return memory, module.decode(memory, valid, content, embedding, True)
 
-    # As they start, zeros would keep the gradient from offsets and boxes.
+    # Initial weights have zeros that block the gradients of offsets and boxes.
     shapes = jax.eval_shape(lambda: plain.init({name: jax.random.key(0) for name in ('params', 'dropout')},
                                                method=outputs))
     weights = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
@@ -114,7 +114,7 @@ def test_transformer_recomputes_the_same():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected)
 
 
-def test_roberta():
+def test_roberta_equals_the_release():
     arrays, meaning = golden_cases.load('comp_roberta')
     module = roberta.Roberta(roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40))
     text = types.Text(arrays['in/input_ids'].astype(np.int32), arrays['in/attention_mask'] == 1)
@@ -123,11 +123,11 @@ def test_roberta():
     np.testing.assert_allclose(words, arrays['out/last_hidden_state'], atol=1e-4)
     np.testing.assert_allclose(sentence, arrays['out/pooler_output'], atol=1e-4)
     long = types.Text(jnp.zeros((1, 39), jnp.int32), jnp.ones((1, 39), bool))
-    with pytest.raises(ValueError, match='39 tokens a sentence need 41 positions'):
+    with pytest.raises(ValueError, match='39 tokens per sentence need 41 positions'):
         module.apply({'params': weights}, long)
 
 
-def test_box_refinement_off_keeps_the_first_point():
+def test_without_box_refinement_points_stay():
     module = deformable_transformer.DeformableTransformer(
         hidden=32, levels=2, mlp=32, heads=2, encoder_layers=1, decoder_layers=2, box_refinement=False)
     rng = np.random.default_rng(0)
@@ -144,22 +144,22 @@ def test_box_refinement_off_keeps_the_first_point():
 @pytest.mark.parametrize('layer, x', [
     (layers.dense(4000, 16), np.ones((1, 16), np.float32)),
     (layers.conv(400, (3, 3), 7), np.ones((1, 5, 5, 7), np.float32))])
-def test_layers_start_as_pytorchs(layer, x):
-    """Kaiming-uniform with a = sqrt(5), and biases, are both uniform within 1/sqrt(fan in)."""
+def test_initialisation_equals_pytorch(layer, x):
+    """Kernels (kaiming_uniform_ with a = sqrt(5)) and biases are uniform within 1/sqrt(fan in)."""
     bound = {16: 1 / 4, 7: 1 / np.sqrt(63)}[x.shape[-1]]
     for start in jax.tree.leaves(layer.init(jax.random.key(0), x)):
         edges = np.quantile(start, [0, 0.25, 0.5, 0.75, 1])
         np.testing.assert_allclose(edges / bound, [-1, -0.5, 0, 0.5, 1], atol=0.12)
 
 
-def test_layers_start_as_they_are_told():
+def test_initializers_can_be_overridden():
     layer = layers.dense(3, 4, kernel_init=nn.initializers.constant(2), bias_init=nn.initializers.constant(3))
     start = layer.init(jax.random.key(0), np.ones((1, 4), np.float32))['params']
     assert (start['kernel'] == 2).all() and (start['bias'] == 3).all()
 
 
-def test_the_first_boxes_are_small_and_then_stay():
-    """At the point where a query starts, of sigmoid(-2) of the frame; later layers add nothing to them."""
+def test_initial_boxes_are_small():
+    """The first layer's are sigmoid(-2) of the frame, at the query's point; later layers keep them."""
     module = deformable_transformer.DeformableTransformer(hidden=32, decoder_layers=3)
     states = np.random.default_rng(0).standard_normal((1, 4, 32), dtype=np.float32)
     point, box = np.full((1, 4, 2), 0.3, np.float32), np.float32([[[0.3, 0.7, 0.2, 0.1]] * 4])
@@ -169,9 +169,9 @@ def test_the_first_boxes_are_small_and_then_stay():
 
 
 @pytest.mark.parametrize('config', [common, ytvos_fast, ytvos_soc])
-def test_dropout_and_bfloat16_by_shapes_alone(config):
-    """Every layer of swin, roberta, transformer and heads computes in bfloat16, but where positions and scores come
-    from; no step drops anything unless it is told to train."""
+def test_dropout_and_dtypes_by_shapes_only(config):
+    """Every layer computes in bfloat16, except those that predict positions and scores; no step uses dropout unless
+    train is set."""
     config = config.get_config().model
     config.update(backbone='demo', text_encoder='demo', dtype='bfloat16', text_dropout=0.5)
     model, types_of, key = systems.build_model(config), {}, jax.random.key(0)
@@ -202,7 +202,7 @@ def test_dropout_and_bfloat16_by_shapes_alone(config):
         'transformer/reference_points', 'transformer/box_head/layer', 'class_heads_'}
 
 
-def test_a_new_pooler_starts_as_hugging_faces():
+def test_pooler_initialisation_equals_hugging_face():
     module = roberta.Roberta(roberta.Size(vocabulary=10, channels=64, layers=0, heads=1, mlp=1, positions=9))
     text = types.Text(np.ones((1, 3), np.int32), np.ones((1, 3), bool))
     pooler = module.init(jax.random.key(0), text)['params']['pooler']
@@ -210,12 +210,60 @@ def test_a_new_pooler_starts_as_hugging_faces():
     assert not pooler['bias'].any()
 
 
-def test_padding_does_not_drown_the_first_gradient():
-    """Zero pixels that stay zero through LayerNorm after LayerNorm multiply the gradient by some 300 at each."""
+def test_padding_does_not_blow_up_the_first_gradient():
+    """Each LayerNorm multiplies the gradient of zero pixels that stay zero by about 300."""
     frames = np.random.default_rng(0).standard_normal((1, 2, 64, 64, 3), dtype=np.float32)
     frames[:, :, 32:] = 0
-    module = video_swin.VideoSwin(video_swin.Size(16, (2, 2, 1, 1), (1, 1, 1, 1)), drop_path=0)
+    module = video_swin.VideoSwin(video_swin.Size(16, (2, 2, 1, 1), (1, 1, 1, 1)), drop_path=0.0)
     weights = jax.jit(module.init)(jax.random.key(0), frames)
     loss = lambda p: sum(jnp.abs(x).mean() for x in module.apply(p, frames))
     norms = jax.tree.map(jnp.linalg.norm, jax.jit(jax.grad(loss))(weights))
     assert max(jax.tree.leaves(norms)) < 100
+
+
+def products(function, *arguments):
+    """Types of the operands of every matrix product and convolution of a function."""
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
+                yield tuple(str(x.aval.dtype) for x in equation.invars)
+            for inner in jax.core.jaxprs_in_params(equation.params):
+                yield from walk(inner)
+
+    return list(walk(jax.make_jaxpr(function)(*arguments).jaxpr))
+
+
+def test_every_product_of_the_backbone_is_in_its_dtype():
+    frames = jax.ShapeDtypeStruct((1, 2, 64, 64, 3), jnp.float32)
+    for dtype in ('bfloat16', 'float32'):
+        model = video_swin.VideoSwin(video_swin.SIZES['demo'], dtype=jnp.dtype(dtype))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), frames)
+        found = products(model.apply, shapes, frames)
+        # The patch embedding, six of each block, three mergings.
+        assert len(found) == 1 + 4 * 6 + 3 and set(found) == {(dtype, dtype)}
+
+
+def test_initial_patch_embedding_is_that_of_torch():
+    """Uniform within one over the square root of what goes into an output: 4x4 pixels of 3 channels."""
+    model = video_swin.VideoSwin(video_swin.Size(512, (1,), (1,)))
+    start = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3)))['params']['patch_embedding']
+    for x in start.values():
+        assert 0.99 < np.abs(x).max() * 48 ** 0.5 < 1
+
+
+def test_only_the_first_box_head_starts_with_small_boxes():
+    """As in Deformable DETR: all start from no offset; the sizes of the first by the sigmoid of -2."""
+    model = deformable_transformer.DeformableTransformer(
+        hidden=32, levels=2, mlp=32, heads=2, points=1, encoder_layers=1, decoder_layers=3)
+    shapes = [(1, 4, 4), (1, 2, 2)]
+
+    def start(model):
+        memory = model.encode([jnp.zeros((*s, 32)) for s in shapes], [jnp.ones(s, bool) for s in shapes],
+                              [jnp.zeros((*s, 32)) for s in shapes])
+        return [head(memory[0]) for head in model.box_heads]
+
+    found = jax.jit(lambda key: model.init(key, method=start))(jax.random.key(0))['params']
+    for i in range(3):
+        last = max(name for name in found[f'box_head{i}'])
+        np.testing.assert_array_equal(found[f'box_head{i}'][last]['kernel'], 0)
+        np.testing.assert_array_equal(found[f'box_head{i}'][last]['bias'], [0, 0, -2, -2] if i == 0 else 0)

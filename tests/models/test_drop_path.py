@@ -1,4 +1,4 @@
-"""Stochastic depth of the backbone: a clip keeps or loses a branch of a block as a whole."""
+"""Stochastic depth of the backbone: a block's branch is dropped for a whole clip."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +8,8 @@ from sgmg_jax.models import video_swin
 CLIPS = 24
 
 
-def test_a_branch_is_dropped_by_clip():
-    """Attention and MLP each by a draw of their own; what stays is scaled by 1 / (1 - rate)."""
+def test_branches_are_dropped_per_clip():
+    """Attention and MLP independently; kept branches are scaled by 1 / (1 - rate)."""
     block = video_swin.Block(heads=1, shifted=False, drop_path=0.25)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((CLIPS, 2, 3, 3, 4), dtype=np.float32)
@@ -38,7 +38,7 @@ def test_a_branch_is_dropped_by_clip():
     assert not np.allclose(ours, run(weights, x, jax.random.key(1))[1])
 
 
-def test_rates_grow_from_0_to_that_of_the_last_block(monkeypatch):
+def test_rates_grow_linearly_with_depth(monkeypatch):
     rates, call = [], video_swin.Block.__call__
 
     def noting(self, *args):

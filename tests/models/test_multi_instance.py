@@ -1,4 +1,5 @@
-"""Fast SgMg: what the paper says of it, and what padding must not change; on a small model with seeded weights."""
+"""Fast SgMg: the paper's equations, and invariance to padding; on a small model with seeded weights."""
+import dataclasses
 import functools
 
 import jax
@@ -16,8 +17,8 @@ SIDE, WIDTH, FRAMES = 80, 70, 2
 FIELDS = dict(
     backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 2, 2)),
     text_encoder=roberta.Size(vocabulary=100, channels=16, layers=1, heads=2, mlp=16, positions=20),
-    hidden=64, queries=3, levels=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, dropout=0,
-    text_dropout=0, drop_path=0)
+    hidden=64, queries=3, levels=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, dropout=0.0,
+    text_dropout=0.0, drop_path=0.0)
 SGMG = sgmg.SgMg(**FIELDS)
 
 
@@ -27,7 +28,7 @@ def fast(decoupling='residual'):
 
 @functools.cache
 def parameters(decoupling='residual'):
-    """Seeded, none zero."""
+    """Seeded; none is zero."""
     shapes = systems.parameter_shapes(fast(decoupling))
     rng = np.random.default_rng(0)
 
@@ -47,7 +48,7 @@ def make_clip(clips=1, seed=0):
 
 
 def make_text(lengths, width=6, seed=0):
-    """Sentences of so many tokens; of none where the length is 0."""
+    """Sentences with these numbers of tokens; 0 for padding."""
     tokens = np.random.default_rng(seed).integers(3, 100, (9, 12))[:len(lengths), :width]
     valid = np.arange(width) < np.array(lengths)[:, None]
     return types.Text(np.where(valid, tokens, roberta.PADDING_ID).astype(np.int32), valid)
@@ -63,7 +64,7 @@ def _forward(model):
 
 
 def forward(model, clip, text, weights=None):
-    """Mask logits and scores of every query's last layer, by sentence."""
+    """Mask logits of the best query, and scores of all queries, in the last layer, per sentence."""
     proposals, _, predictions = _forward(model)(parameters() if weights is None else weights, clip, text)
     return np.asarray(predictions.masks[0]), np.asarray(proposals.scores[-1])
 
@@ -74,7 +75,8 @@ def make_features():
     sizes = [(10, 10), (5, 5), (3, 3)]
     levels = tuple(rng.standard_normal((1, FRAMES, *size, SGMG.hidden), dtype=np.float32) for size in sizes)
     valid = tuple(np.arange(size[1]) < np.full((1, FRAMES, size[0], 1), -(-size[1] * WIDTH // SIDE)) for size in sizes)
-    return features.VideoFeatures(levels, valid, None, None, np.array([[SIDE, WIDTH]]))
+    maps = (np.zeros((1, FRAMES, SIDE // stride, SIDE // stride, 1)) for stride in (4, 8))  # not used by `segment`
+    return features.VideoFeatures(levels, valid, *maps, np.array([[SIDE, WIDTH]]))
 
 
 def assert_close(ours, expected, tolerance=1e-5):
@@ -89,8 +91,8 @@ def make_words(lengths, channels=8, width=5):
     return spectral_fusion.Words(own, positions, np.arange(width) < np.array(lengths)[None, :, None])
 
 
-def test_fusion_sums_over_the_sentences():
-    """Eq. 4, one sentence after the other, in NumPy; a sentence that is none adds nothing, not even a bias."""
+def test_fusion_sums_over_sentences():
+    """Eq. 4, sentence by sentence, in NumPy; a padded sentence adds nothing, not even a bias."""
     words, x = make_words([5, 3, 0, 1]), np.random.default_rng(2).standard_normal((1, 2, 3, 4, 8), dtype=np.float32)
     module = spectral_fusion.WordFusion(heads=2)
     rng = np.random.default_rng(3)
@@ -111,8 +113,8 @@ def test_fusion_sums_over_the_sentences():
                                atol=1e-4)
 
 
-def test_one_sentence_without_decoupling_is_sgmg():
-    """Multi-instance fusion of one sentence is SgMg's; the residual decoupling that reads nothing changes nothing."""
+def test_one_sentence_without_decoupling_equals_sgmg():
+    """Multi-instance fusion of one sentence is SgMg's; residual decoupling with zero attention changes nothing."""
     weights = dict(parameters())
     decouple = weights.pop('decouple')
     silent = decouple['attention'] | {'out': jax.tree.map(np.zeros_like, decouple['attention']['out'])}
@@ -123,15 +125,15 @@ def test_one_sentence_without_decoupling_is_sgmg():
 
 
 @pytest.mark.parametrize('decoupling', multi_instance.DECOUPLINGS)
-def test_order_and_padding_change_nothing(decoupling):
-    """Permuting the sentences permutes the masks; sentences that are none and longer padding change nothing."""
+def test_sentences_can_be_permuted_and_padded(decoupling):
+    """Permuting the sentences permutes the masks; padded sentences and tokens change nothing."""
     model, weights, text = fast(decoupling), parameters(decoupling), make_text([6, 3, 4])
 
     @jax.jit
     def segment(text):
         def call(module):
             proposals = module.segment(make_features(), module.encode_text(text))
-            return tuple(jnp.moveaxis(x, 1, 0) for x in (proposals.patch_masks, proposals.scores, proposals.boxes))
+            return tuple(jnp.moveaxis(x, 1, 0) for x in (proposals.mask_logits, proposals.scores, proposals.boxes))
         return model.apply({'params': weights}, method=call)
 
     bare = segment(text)
@@ -151,19 +153,19 @@ def test_clips_do_not_mix():
                      forward(fast(), rows(clip, [i]), rows(text, [2 * i, 2 * i + 1])))
 
 
-def test_sentences_meet_in_the_shared_memory_alone():
+def test_sentences_interact_only_through_the_shared_memory():
     clip, text = make_clip(), make_text([6, 3, 4])
     model = fast()
 
     def run(module, text, shared=None):
-        """Masks of the best queries, and the shared memory, or with the memory given."""
+        """Mask logits with the given shared memory, or with the computed one; that memory; mask logits by `segment`."""
         video, words = module.encode_video(clip), module.encode_text(text)
         of_clip = features.words_of_clips(words, 1)
         shared = module.fuse(video, of_clip, False) if shared is None else shared
         memory, content = module.decouple(shared, video.valid, of_clip, module.query_content(words, shared),
                                           module.query_embedding)
         proposals = module.propose(memory, features.repeat_for_sentences(video, words), content, False)
-        return proposals.patch_masks, shared, module.segment(video, words).patch_masks
+        return proposals.mask_logits, shared, module.segment(video, words).mask_logits
 
     apply = jax.jit(lambda text, shared=None: model.apply({'params': parameters()}, text, shared, method=run))
     together, shared, whole = apply(text)
@@ -190,14 +192,14 @@ def _gradient(decoupling):
 
     def total(weights, words, clip, text, targets):
         def call(module):
-            """SgMg.__call__ with something added to the sentences' features."""
+            """SgMg.__call__ with `words` added to the sentences' features."""
             video, of_text = module.encode_video(clip), module.encode_text(text)
-            of_text = of_text.replace(words=of_text.words + words[0], sentence=of_text.sentence + words[1])
+            of_text = dataclasses.replace(of_text, words=of_text.words + words[0], sentence=of_text.sentence + words[1])
             proposals = module.segment(video, of_text)
             query = matching.match(proposals, targets)
             chosen = types.Predictions(*(queries.take_query(x, query) for x in (
                 proposals.scores, proposals.boxes)), module.optimize(queries.take_query(
-                    proposals.patch_masks, query), video))
+                    proposals.mask_logits, query), video))
             return losses.loss((proposals, query, chosen), targets)[0]
 
         return model.apply({'params': weights}, method=call)
@@ -206,7 +208,7 @@ def _gradient(decoupling):
 
 
 @pytest.mark.parametrize('decoupling', ['residual', 'words'])
-def test_gradients_reach_everything_but_what_only_fills_up(decoupling):
+def test_gradients_reach_everything_except_padding(decoupling):
     clip, text = make_clip(2), make_text([6, 3, 0, 4, 0, 0])
     targets = make_targets(2, 3, [True, True, False, True, False, False])
     words = np.zeros((6, 6, SGMG.hidden), np.float32), np.zeros((6, SGMG.hidden), np.float32)
@@ -214,14 +216,14 @@ def test_gradients_reach_everything_but_what_only_fills_up(decoupling):
     assert np.isfinite(loss)
     norms = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.linalg.norm, to_weights))
     silent = [jax.tree_util.keystr(path) for path, norm in norms if not 0 < norm < np.inf]
-    # The same for all keys shifts all logits: its gradient is zero but for rounding.
+    # A key bias shifts all logits equally: its gradient is zero up to rounding.
     assert [path for path in silent if not path.endswith("['key']['bias']")] == []
     for x in to_words:
         of_sentence = np.abs(x).reshape(6, -1).max(1)
         assert (of_sentence[[2, 4, 5]] == 0).all() and (of_sentence[[0, 1, 3]] > 0).all()
 
 
-def test_loss_of_what_is_asked_is_that_without_what_fills_up():
+def test_padded_sentences_do_not_affect_the_loss():
     rng = np.random.default_rng(0)
     proposals = types.Proposals(
         rng.standard_normal((2, 4, FRAMES, 3), dtype=np.float32), rng.random((2, 4, FRAMES, 3, 4), dtype=np.float32),
@@ -231,7 +233,7 @@ def test_loss_of_what_is_asked_is_that_without_what_fills_up():
     def everything(proposals, targets):
         query = matching.match(proposals, targets)
         predictions = types.Predictions(*(queries.take_query(x, query) for x in (proposals.scores, proposals.boxes)),
-                                        jnp.repeat(queries.take_query(proposals.patch_masks, query)[..., 0], 8, -1
+                                        jnp.repeat(queries.take_query(proposals.mask_logits, query)[..., 0], 8, -1
                                                    ).repeat(8, -2))
         return losses.loss((proposals, query, predictions), targets)
 
@@ -240,23 +242,24 @@ def test_loss_of_what_is_asked_is_that_without_what_fills_up():
                  everything(*fewer))
 
 
-def test_unknown_decoupling():
-    with pytest.raises(ValueError, match="decoupling = 'sum': there is only residual, product, words, queries, none"):
+def test_unknown_decoupling_is_an_error():
+    with pytest.raises(ValueError, match="decoupling = 'sum': must be one of residual, product, words, queries, none"):
         jax.eval_shape(lambda key: systems.init_parameters(fast('sum'), key), jax.random.key(0))
 
 
-def test_full_size_costs_little_for_a_sentence_more():
-    """The encoder does not run once a sentence: operations of ten sentences against one, as traced."""
+def test_additional_sentences_cost_little_at_full_size():
+    """The encoder runs once for all sentences: FLOPs of ten sentences against one, as traced."""
     model = multi_instance.FastSgMg(video_swin.SIZES['tiny'], roberta.SIZES['base'])
     weights = systems.parameter_shapes(model)
-    spec = jax.ShapeDtypeStruct
 
-    def operations(sentences):
-        clip = types.Clip(spec((1, 5, 368, 640, 3), jnp.float32), spec((1, 5, 368, 640), bool), spec((1, 2), jnp.int32))
-        text = types.Text(spec((sentences, 16), jnp.int32), spec((sentences, 16), bool))
+    def flops(sentences):
+        shape = 1, 5, 368, 640
+        clip, text = jax.eval_shape(lambda: (
+            types.Clip(jnp.zeros((*shape, 3)), jnp.ones(shape, bool), jnp.zeros((1, 2), int)),
+            types.Text(jnp.zeros((sentences, 16), int), jnp.ones((sentences, 16), bool))))
         forward = jax.jit(lambda p, clip, text: model.apply({'params': p}, clip, text, queries.best_query)[2].masks)
         assert jax.eval_shape(forward, weights, clip, text).shape == (1, sentences, 5, 368, 640)
         return forward.lower(weights, clip, text).cost_analysis()['flops']
 
-    one, ten = operations(1), operations(10)
-    assert (ten - one) / 9 < 0.1 * one  # an encoder a sentence would be a third
+    one, ten = flops(1), flops(10)
+    assert (ten - one) / 9 < 0.1 * one  # an encoder per sentence would be a third

@@ -1,4 +1,4 @@
-"""SOC where the golden cases (tests/parity/test_parity.py) do not go; on a small model with seeded weights."""
+"""SOC beyond the golden cases (tests/parity/test_parity.py); on a small model with seeded weights."""
 import functools
 
 from flax import linen as nn
@@ -16,14 +16,14 @@ FIELDS = dict(
     backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 2, 2)),
     text_encoder=roberta.Size(vocabulary=100, channels=16, layers=1, heads=2, mlp=16, positions=20),
     hidden=128, queries=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, cluster_encoder_layers=1,
-    cluster_decoder_layers=1, cluster_mlp=32, dropout=0, text_dropout=0, drop_path=0)
+    cluster_decoder_layers=1, cluster_mlp=32, dropout=0.0, text_dropout=0.0, drop_path=0.0)
 SOC = soc.SOC(**FIELDS)
 HEIGHT, WIDTH = 45, 62
 
 
 @functools.cache
 def parameters(model=SOC):
-    """Seeded, none zero."""
+    """Seeded; none is zero."""
     rng = np.random.default_rng(0)
 
     def fill(path, x):
@@ -66,31 +66,31 @@ def assert_close(a, b):
 
 @pytest.mark.parametrize('train', [False, True])
 def test_clips_and_sentences_do_not_mix(train):
-    """As the released code does where a batch has several clips of several frames."""
+    """The released code mixes them up if a batch has several clips of several frames."""
     clip, text = make_clip(2, 3), make_text([6, 3, 4, 2])
     together, _ = run(clip, text, train=train)
-    assert together.scores.shape == (2 if train else 1, 4, 3, 3) and together.patch_masks.shape[-3:] == (12, 16, 1)
+    assert together.scores.shape == (2 if train else 1, 4, 3, 3) and together.mask_logits.shape[-3:] == (12, 16, 1)
     for i in range(4):
         alone, _ = run(rows(clip, [i // 2]), rows(text, [i]), train=train)
         assert_close(jax.tree.map(lambda x: x[:, 0], alone), jax.tree.map(lambda x, i=i: x[:, i], together))
 
 
-def test_filled_time_changes_nothing():
-    """A clip of three frames, filled up to eight: absent ones are no keys of any attention."""
+def test_padded_frames_are_ignored():
+    """A clip of three frames, padded to eight: padding is masked as keys in every attention."""
     frames = np.random.default_rng(0).standard_normal((3, HEIGHT, WIDTH, 3), dtype=np.float32)
     full = predict.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions)
     assert full.frames.shape == (1, 8, HEIGHT, WIDTH, 3)
     bare = jax.tree.map(lambda x: x[:, :3] if x.ndim > 2 else x, full)
     (ours, _), (expected, _) = run(full, make_text([5])), run(bare, make_text([5]))
-    for name in ('scores', 'boxes', 'patch_masks'):
+    for name in ('scores', 'boxes', 'mask_logits'):
         assert_close(getattr(ours, name)[:, :, :3], getattr(expected, name))
     assert_close(ours.alignment, expected.alignment)
-    windows = SOC.clone(cluster_window=2)  # which would lie otherwise
+    windows = SOC.clone(cluster_window=2)  # which padding would shift
     assert predict.pad_clip(frames, (HEIGHT, WIDTH), windows.conventions).frames.shape == (1, 3, HEIGHT, WIDTH, 3)
 
 
-def test_the_layer_that_answers():
-    """First or last; both see the video queries of the last."""
+def test_inference_layer():
+    """First or last; both use the video queries of the last."""
     clip, text = make_clip(2, 3), make_text([6, 3, 4, 2])
     first, last = (run(clip, text, SOC.clone(inference_layer=layer))[0] for layer in ('first', 'last'))
     assert np.abs(first.scores - last.scores).max() > 1e-3
@@ -100,8 +100,8 @@ def test_the_layer_that_answers():
 
 
 @pytest.mark.parametrize('layer, index', [('first', 0), ('last', 2)])
-def test_only_the_heads_of_the_layer_that_answers_are_asked(layer, index):
-    """Of three layers. Their numbers are in the golden cases."""
+def test_only_heads_of_the_inference_layer_run(layer, index):
+    """Of three layers. Their outputs are in the golden cases."""
     class_heads, box_heads = [], []
 
     def note(call, arguments, options, context):
@@ -117,10 +117,10 @@ def test_only_the_heads_of_the_layer_that_answers_are_asked(layer, index):
         proposals, *_ = jax.eval_shape(
             lambda p: model.apply({'params': p}, make_clip(1, 2), make_text([4]), queries.best_query), shapes)
     assert proposals.scores.shape == (1, 1, 2, 3) and class_heads == [f'class_heads_{index}']
-    assert box_heads == [0, 1, 2, index]  # the decoder's own refine the boxes of every layer first
+    assert box_heads == [0, 1, 2, index]  # first the decoder's box refinement in every layer
 
 
-def test_contrast_scales():
+def test_contrast_scale():
     rng = np.random.default_rng(0)
     video_queries, guidance = rng.standard_normal((2, 3, 4, 16)), rng.standard_normal((3, 16))
     expected = np.einsum('dnqc,nc->dnq', video_queries, guidance)
@@ -128,7 +128,7 @@ def test_contrast_scales():
     np.testing.assert_allclose(soc.alignment(video_queries, guidance, 'root'), expected / 4, rtol=1e-5)
 
 
-def test_of_several_classes_the_likeliest_counts():
+def test_score_is_the_largest_class_logit():
     model, clip, text = SOC.clone(classes=3), make_clip(2, 3), make_text([6, 3, 4, 2])
     weights = dict(parameters(model))
     one = weights | {f'class_heads_{i}': jax.tree.map(lambda x: x[..., 1:2], weights[f'class_heads_{i}'])
@@ -141,16 +141,16 @@ def test_of_several_classes_the_likeliest_counts():
 
 
 @pytest.mark.parametrize('field, value, message', [
-    ('inference_layer', 'middle', "inference_layer = 'middle': there is only first, last"),
-    ('contrast_scale', 'none', "contrast_scale = 'none': there is only channels, root"),
-    ('hidden', 64, 'hidden = 64: SOC takes a multiple of 128'),
-    ('levels', 5, 'levels = 5: there are 3')])
-def test_wrong_fields(field, value, message):
+    ('inference_layer', 'middle', "inference_layer = 'middle': must be one of first, last"),
+    ('contrast_scale', 'none', "contrast_scale = 'none': must be one of channels, root"),
+    ('hidden', 64, 'hidden = 64: must be a multiple of 128 for SOC'),
+    ('levels', 5, 'levels = 5: must be 3')])
+def test_invalid_fields_are_errors(field, value, message):
     with pytest.raises(ValueError, match=message):
         systems.parameter_shapes(SOC.clone(**{field: value}))
 
 
-def test_gradients_reach_everything_but_what_cannot_matter():
+def test_gradients_reach_all_parameters_that_matter():
     clip, text = make_clip(2, 2), make_text([5, 3])
     rng = np.random.default_rng(0)
     masks = rng.random((2, 2, HEIGHT, WIDTH)) < 0.4
@@ -165,8 +165,8 @@ def test_gradients_reach_everything_but_what_cannot_matter():
     norms = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.linalg.norm, gradient(parameters())))
     assert all(np.isfinite(norm) for _, norm in norms)
     silent = {jax.tree_util.keystr(path, simple=True, separator='/') for path, norm in norms if norm < 1e-6}
-    # The first layer's queries are all zero; a key's bias shifts all logits by the same; a norm of one channel a group
-    # takes what comes before it off.
+    # The first layer's queries are all zero; a key bias shifts all logits equally; a norm with one channel per group
+    # removes a preceding bias.
     start = 'transformer/decoder0/self_attention'
     known = {f'{start}/{part}/kernel' for part in ('query', 'key', 'value')} | {
         f'{start}/query/bias', 'feature_pyramid/conv5/bias'}

@@ -1,4 +1,4 @@
-"""Pure functions against the authors' release."""
+"""Pure functions equal the authors' release."""
 import golden_cases
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ def channels_last(x):
     return np.moveaxis(x, -3, -1)
 
 
-def test_resizes():
+def test_resize_equals_the_release():
     arrays, _ = golden_cases.load('comp_resize')
     compared = 0
     for name, resized in arrays.items():
@@ -31,7 +31,7 @@ def test_resizes():
     assert compared > 20
 
 
-def test_positions():
+def test_position_encodings_equal_the_release():
     arrays, _ = golden_cases.load('comp_posenc')
     two = positions.sine_2d(jnp.asarray(~arrays['in/mask2d']), 64)
     np.testing.assert_allclose(two, channels_last(arrays['out/pos2d']), atol=1e-5)
@@ -39,7 +39,7 @@ def test_positions():
     np.testing.assert_allclose(one, np.moveaxis(arrays['out/pos1d'], 1, 2), atol=1e-5)
 
 
-def test_patch_convolution_and_its_gradients():
+def test_patch_convolution_and_gradients_equal_the_release():
     arrays, _ = golden_cases.load('comp_cpk')
     features = arrays['in/mask_features'].transpose(0, 1, 3, 4, 2)
     (b, t, h, w, _), q = features.shape, 5
@@ -61,7 +61,7 @@ def test_patch_convolution_and_its_gradients():
 
 
 def brute_force_sample(values, sizes, locations, weights):
-    """The definition, one point after the other."""
+    """The definition, point by point."""
     n, queries, heads, levels, points, _ = locations.shape
     out = np.zeros((n, queries, heads, values.shape[-1]))
     starts = deformable_attention.level_starts(sizes)
@@ -78,8 +78,8 @@ def brute_force_sample(values, sizes, locations, weights):
 
 
 @pytest.mark.parametrize('dense_cells', [0, 10, 10000])
-def test_sampling_and_its_gradients(monkeypatch, dense_cells):
-    """Dense and sparse gradients, inside, on and outside of the border, levels of one row and one cell."""
+def test_sampling_and_gradients_equal_the_definition(monkeypatch, dense_cells):
+    """With dense and sparse gradients; points inside, on and outside the border; levels of one row and of one cell."""
     monkeypatch.setattr(deformable_attention, 'DENSE_CELLS', dense_cells)
     sizes = ((5, 7), (1, 3), (1, 1))
     rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def test_sampling_and_its_gradients(monkeypatch, dense_cells):
     ours, pull_back = jax.vjp(lambda v, x, y: deformable_attention.sample(v, sizes, x, y), *arguments)
     np.testing.assert_allclose(ours, brute_force_sample(values, sizes, locations, weights), atol=1e-5)
 
-    # Central differences of the definition, in double precision, along a random direction of each argument.
+    # Central differences of the definition, in double precision, along a random direction per argument.
     for i, gradient in enumerate(pull_back(cotangent)):
         direction = rng.standard_normal(gradient.shape)
         ends = []
@@ -102,8 +102,8 @@ def test_sampling_and_its_gradients(monkeypatch, dense_cells):
         np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-3)
 
 
-def test_gradient_on_a_pixel_is_that_of_the_cell_to_the_right():
-    """At initialisation most points lie exactly on a pixel; PyTorch's floor decides the slope there."""
+def test_sampling_gradient_at_a_cell_centre_is_the_slope_to_the_right():
+    """At initialisation most points lie exactly on a cell's centre, where PyTorch's floor selects the slope."""
     values = jnp.array([0.0, 1.0, 10.0]).reshape(1, 3, 1, 1)
     location = jnp.array([0.5, 0.5]).reshape(1, 1, 1, 1, 1, 2)
     slope = jax.grad(lambda x: deformable_attention.sample(values, ((1, 3),), x, jnp.ones((1, 1, 1, 1, 1))).sum())

@@ -1,4 +1,4 @@
-"""Whole models as a user's machine compiles them; every other test is compiled without optimisation (conftest.py)."""
+"""Whole models compiled with XLA's default optimisation; all other tests turn it off (conftest.py)."""
 import os
 import pathlib
 import subprocess

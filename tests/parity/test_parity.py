@@ -1,4 +1,4 @@
-"""The tool that compares golden cases: they hold, and whatever is wrong with one is a failing line."""
+"""The parity tool: all golden cases pass, and any error in one is a failing line."""
 import json
 import pathlib
 import shutil
@@ -10,10 +10,11 @@ import pytest
 
 from sgmg_jax.parity import cases, compare
 from sgmg_jax.parity.__main__ import main
+from sgmg_jax.types import Clip
 
 GOLDENS = pathlib.Path(__file__).parent.parent / 'goldens'
 
-# From the release: shape, first three values, sum, sum of absolute values.
+# The release's shape, first three values, sum, sum of absolute values.
 FILL = {
     'backbone.0.body.layers.0.blocks.0.attn.relative_position_bias_table': (
         [2535, 3], [0.044918086379766464, 0.545078694820404, -0.0029436128679662943],
@@ -71,7 +72,7 @@ def copy(case, folder, change=None, describe=None):
 
 
 def failing(capsys):
-    """The failing lines, as they are listed at the end."""
+    """The failing lines, as listed at the end."""
     lines = capsys.readouterr().out.splitlines()
     count = int(lines[-1].split(', ')[-1].split()[0])
     listed = lines[len(lines) - 1 - count:-1]
@@ -95,7 +96,7 @@ def test_components_equal_the_release(case, capsys):
     ('full_tiny_eval_a2d', 5), ('full_tiny_train', 404), ('full_tiny_train_a2d', 404),
     ('soc/full_tiny_train_a2d_multi', 439)])
 def test_whole_models_equal_the_release(case, count, capsys):
-    """Of annotated clips, in training: losses, matches, every gradient's norm. Others: test_default_optimisation.py."""
+    """Annotated clips; training: losses, matches, every gradient's norm. Others: test_default_optimisation.py."""
     assert compare.run([GOLDENS / f'{case}.npz'])
     assert f'1 cases, {count} arrays, 0 failed' in capsys.readouterr().out
 
@@ -113,16 +114,16 @@ def test_whole_model_and_its_stages_equal_the_release(tmp_path, capsys):
 
 
 @pytest.mark.parametrize('of_case, annotated', [(2, True), (6, False)])
-def test_backbone_stages_of_the_annotated_frames_or_of_all(of_case, annotated):
-    """Two clips of three frames; the case has features of one frame a clip, or of each."""
+def test_backbone_stages_of_annotated_or_all_frames(of_case, annotated):
+    """Two clips of three frames; the case has features of one frame per clip, or of all."""
     features = np.arange(2 * 3 * 2 * 2).reshape(2, 3, 2, 2, 1)
     valid = np.ones((2, 3, 4, 4), bool)
     valid[1, 2, 2:] = False
-    text = types.SimpleNamespace(words=0, valid=np.ones((2, 5), bool), sentence=0)
-    calls = {'transformer/encode': (((), (), ()), ()), 'transformer/decode': (None, (np.zeros((1, 2)), None, None)),
+    text = types.SimpleNamespace(words=np.zeros(0), valid=np.ones((2, 5), bool), sentence=np.zeros(0))
+    calls = {'transformer/encode': (((), (), ()), ()), 'transformer/decode': (None, 3 * [np.zeros((1, 2))]),
              'encode_text': (None, text), 'transformer/reference_points': (None, np.zeros((1, 2))),
              'video_encoder': (None, [features])}
-    clip = types.SimpleNamespace(valid=valid, annotated=np.array([0, 2]))
+    clip = Clip(np.zeros((*valid.shape, 3)), valid, np.full((2, 2), 4), np.array([0, 2]))
     found = cases.stages(calls, clip, {'out/backbone0': np.zeros((of_case, 1, 2, 2))})
     frames = [0, 5] if annotated else range(6)
     np.testing.assert_array_equal(found['backbone0'], [4 * i + np.array([[[0, 1], [2, 3]]]) for i in frames])
@@ -158,7 +159,7 @@ def lengthen(arrays):
     ('comp_resize', flip, 'out/mask0_5x6'),
     ('comp_posenc', lengthen, 'out/pos1d'),
 ])
-def test_one_wrong_array_is_the_one_that_fails(case, change, name, tmp_path, capsys):
+def test_only_the_wrong_array_fails(case, change, name, tmp_path, capsys):
     copy(case, tmp_path, change)
     assert not compare.run([tmp_path])
     line, = failing(capsys)
@@ -166,22 +167,22 @@ def test_one_wrong_array_is_the_one_that_fails(case, change, name, tmp_path, cap
 
 
 @pytest.mark.parametrize('change, describe, words', [
-    (lambda arrays: arrays.update({'out/new': np.zeros(3)}), None, 'out/new does not know'),
-    (lambda arrays: arrays.update({'grad/new.weight': np.zeros(3)}), None, 'grad/new.weight does not know'),
+    (lambda arrays: arrays.update({'out/new': np.zeros(3)}), None, 'out/new nothing to compare'),
+    (lambda arrays: arrays.update({'grad/new.weight': np.zeros(3)}), None, 'grad/new.weight nothing to compare'),
     (lambda arrays: arrays.pop('in/mask1d'), None, "comp_posenc.npz: 'in/mask1d' missing"),
-    (None, lambda meaning: meaning['arrays'].update({'out/pos3d': [[3], 'float32']}), 'out/pos3d the npz does not'),
+    (None, lambda meaning: meaning['arrays'].update({'out/pos3d': [[3], 'float32']}), 'out/pos3d not in the npz'),
     (None, lambda meaning: meaning.update(case='comp_new'), "case = 'comp_new' known kinds comp_cpk"),
     (lambda arrays: [arrays.pop(name) for name in list(arrays)],
      lambda meaning: (meaning.update(case='comp_resize'), meaning.pop('arrays')), 'no array out/'),
 ])
-def test_what_cannot_be_compared_fails(change, describe, words, tmp_path, capsys):
+def test_arrays_that_cannot_be_compared_fail(change, describe, words, tmp_path, capsys):
     copy('comp_posenc', tmp_path, change, describe)
     assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert all(word in line for word in words.split())
 
 
-def test_norms_that_cannot_be_compared_fail(tmp_path, capsys):
+def test_gradient_norms_that_cannot_be_compared_fail(tmp_path, capsys):
     copy('comp_posenc', tmp_path)
     (tmp_path / 'comp_posenc_gradnorms.json').write_text(json.dumps({'norms_fp32': {'new.weight': 1.0}}))
     assert not compare.run([tmp_path])
@@ -195,15 +196,15 @@ def test_norms_that_cannot_be_compared_fail(tmp_path, capsys):
 
 @pytest.mark.parametrize('scale, noise, expected', [
     (2.0, np.nan, 2e-3),
-    (1e-4, 1e-8, 1e-7),  # small, yet well above the noise
-    (1e-4, 5e-5, 1e-4),  # mostly noise: of the largest gradient, 100
+    (1e-4, 1e-8, 1e-7),  # small, but well above the noise
+    (1e-4, 5e-5, 1e-4),  # mostly noise: relative to the largest gradient, 100
     (1e-6, np.nan, 1e-4),
 ])
-def test_gradients_that_are_only_rounding_are_held_to_the_largest(scale, noise, expected):
+def test_tolerance_of_gradients_that_are_only_rounding(scale, noise, expected):
     assert compare._tolerance('norm/some.bias', np.dtype(np.float64), scale, noise, 100) == pytest.approx(expected)
 
 
-def test_a_case_with_a_missing_file_fails_and_the_others_are_compared(tmp_path, capsys):
+def test_missing_files_fail_and_other_cases_are_compared(tmp_path, capsys):
     for case, lost in (('comp_cpk', '.json'), ('comp_resize', '.npz'), ('comp_posenc', None)):
         copy(case, tmp_path)
         if lost:
@@ -229,7 +230,7 @@ def test_a_case_with_a_missing_file_fails_and_the_others_are_compared(tmp_path, 
     ({'mask_dim': 32}, 'config_overrides.mask_dim = 32'),
     ({'swin_cfg': None}, "backbone = 'video_swin_t_p2w7'"),
 ])
-def test_a_model_that_we_do_not_have_is_named(changes, words, tmp_path, capsys):
+def test_unsupported_model_settings_are_named(changes, words, tmp_path, capsys):
     copy('full_tiny_eval_ytvos', tmp_path, describe=lambda meaning: (
         meaning['config_overrides'].update(changes), meaning.update(backbone='video_swin_t_p2w7')))
     assert not compare.run([tmp_path])
@@ -243,21 +244,21 @@ def test_a_model_that_we_do_not_have_is_named(changes, words, tmp_path, capsys):
      "only in our model [('fusion_module.multihead_attn.out_proj.bias', 64)]"),
     (lambda meaning: meaning['weights']['names'].update({'fusion_module.new': [64]}), "('fusion_module.new', 64)"),
 ])
-def test_weights_that_are_not_known_fail(describe, words, tmp_path, capsys):
+def test_unknown_weights_fail(describe, words, tmp_path, capsys):
     copy('comp_fusion', tmp_path, describe=describe)
     assert not compare.run([tmp_path])
     line, = failing(capsys)
     assert words in line
 
 
-def test_a_row_shows_its_numbers_and_a_dash_for_what_was_not_measured():
+def test_row_prints_numbers_and_dashes_for_missing_ones():
     row = compare.Row('case', 'out/x', True, (2, 3), error=1.25e-3, tolerance=2e-3, floors=1.5)
     assert str(row).split() == ['case', 'out/x', '(2,', '3)', '1.25e-03', '-', '2.00e-03', '1.5', 'ok']
     failed = compare.Row('case', 'out/x', False, remark='why')
     assert str(failed).split() == ['case', 'out/x', '()', '-', '-', '-', '-', 'FAILED', 'why']
 
 
-def test_nothing_to_compare_is_an_error(tmp_path):
+def test_no_cases_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match='no case'):
         compare.run([tmp_path])
     with pytest.raises(FileNotFoundError, match='no such file'):
@@ -265,7 +266,7 @@ def test_nothing_to_compare_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('name', FILL)
-def test_weights_equal_those_of_the_release(name):
+def test_weights_equal_the_release(name):
     shape, values, *sums = FILL[name]
     x = cases.fill(name, shape)
     assert x.dtype == np.float32 and list(x.shape) == shape
@@ -314,11 +315,11 @@ def claims(path):
 
 
 @pytest.mark.parametrize('damage, reason', [
-    (lambda npz, text: npz.write_bytes(npz.read_bytes()[:1000]), 'comp_cpk.npz: is no npz of a case, or damaged'),
-    (lambda npz, text: npz.write_bytes(b''), 'comp_cpk.npz: is no npz'),
-    (lambda npz, text: bomb(npz), 'unpacks to 1,073'), (lambda npz, text: claims(npz), 'is no npz'),
-    (lambda npz, text: npz.write_bytes(b'\x93NUMPY'), 'is no npz'),
-    (lambda npz, text: np.savez(npz, **{'out/masks': np.array([{}])}), 'is no npz'),
+    (lambda npz, text: npz.write_bytes(npz.read_bytes()[:1000]), 'comp_cpk.npz: is not a case\'s npz, or damaged'),
+    (lambda npz, text: npz.write_bytes(b''), 'comp_cpk.npz: is not a case'),
+    (lambda npz, text: bomb(npz), 'unpacks to 1,073'), (lambda npz, text: claims(npz), 'is not a case'),
+    (lambda npz, text: npz.write_bytes(b'\x93NUMPY'), 'is not a case'),
+    (lambda npz, text: np.savez(npz, **{'out/masks': np.array([{}])}), 'is not a case'),
     (lambda npz, text: text.write_text('{'), 'comp_cpk.json: is not JSON'),
     (lambda npz, text: text.write_text('[1]'), 'comp_cpk.json: holds a list, not an object'),
     (lambda npz, text: text.write_text('{"a": NaN}'), 'NaN is no number'),
@@ -332,7 +333,7 @@ def test_damaged_cases_are_named(damage, reason, tmp_path, capsys):
     assert reason in line and '\x1b' not in line
 
 
-def test_the_command_ends_with_what_is_wrong(tmp_path, capsys):
+def test_exit_status_and_error_message(tmp_path, capsys):
     assert main([str(GOLDENS / 'comp_posenc.npz')]) == 0
     capsys.readouterr()
     assert main([str(tmp_path / 'nowhere')]) == 2

@@ -1,17 +1,17 @@
-"""Fuzzing: gives the commands damaged and hostile files, and reports every input that does not end well.
+"""Fuzzing: runs the commands on damaged and hostile files, and reports every input that is not handled well.
 
     python tests/tools/fuzz.py --count=2000 --json=fuzz.json
     python tests/tools/fuzz.py build doctor --seed=1
     python tests/tools/fuzz.py --only=17
 
-Each input is a small valid one (fuzz_inputs.py) of which one thing is changed (fuzz_changes.py): bytes of a file, a
-value in its JSON, CSV, pickle or zip, or the file itself (removed, a folder, a pipe, a link). A command may take it, or
-refuse it with one message that names it. Everything else is bad: another exception, a signal, a hang, memory beyond
-MEMORY, unprintable output, a write outside of the output folder, something half-written in it.
+Each input is a small valid one (fuzz_inputs.py) with one change (fuzz_changes.py): in the bytes of a file, in a value
+of its JSON, CSV, pickle or zip, or to the file itself (removed, a folder, a pipe, a link). A command may accept it, or
+refuse it with one message that names it. Everything else is bad: another exception, a signal, a hang, more memory than
+MEMORY, unprintable output, a write outside of the output folder, a half-written file in it.
 
-An input follows from the seed, the kinds and its number; --only runs one again, shows what was changed and what the
-command printed, and keeps its folder. Only Orbax gives its files random names: which of them is changed differs from
-run to run. Every input runs in a process of its own, forked from one that has imported everything. Linux alone.
+The seed, the kinds and its number determine an input. --only runs one input again, shows the change and the output of
+the command, and keeps its folder. Orbax gives its files random names, so which of them is changed varies between runs.
+Each input runs in its own process, forked from one that has imported everything. Linux only.
 """
 import argparse
 from collections.abc import Callable
@@ -37,9 +37,9 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / 'tests' / name) for name in ('', 'conver
 from fuzz_changes import change  # noqa: E402
 from fuzz_inputs import TARGETS, WHOLE, write_inputs  # noqa: E402
 
-MEMORY = 2 * 2 ** 30  # bytes that a command may take beyond what importing it takes
-SECONDS = 60  # of CPU that it may take; and half of that it may sleep
-CRASHED = 99  # exit status of a child that an exception ended
+MEMORY = 2 * 2 ** 30  # bytes that a command may use in addition to its imports
+SECONDS = 60  # of CPU time that it may use; it may sleep for half as long
+CRASHED = 99  # exit status of a child that raised an exception
 HALF_WRITTEN = re.compile(r'\.partial|incomplete\.|.*\.orbax-checkpoint-tmp')
 IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.weights', 'sgmg_jax.systems', 'sgmg_jax.parity.__main__',
             'sgmg_jax.parity.compare', 'sgmg_jax.score.__main__', 'sgmg_jax.score.davis', 'sgmg_jax.score.ytvos',
@@ -49,7 +49,7 @@ IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.weights', 'sgmg_jax.s
 
 
 class Ending(NamedTuple):
-    """How a child ended. status: its exit status, or minus the signal. cpu: seconds. memory: bytes it grew by."""
+    """How a child ended. status: exit status, or minus the signal. cpu: seconds. memory: bytes that it grew by."""
     status: int
     hung: bool
     cpu: float
@@ -58,7 +58,7 @@ class Ending(NamedTuple):
 
 
 def run_forked(work: Callable[[], int], folder: pathlib.Path, seconds: float = SECONDS) -> Ending:
-    """Does the work in a child, with `folder` as its home, its place for temporary files and its working directory."""
+    """Runs `work` in a child, with `folder` as its home, temporary and working directory."""
     sys.stdout.flush()
     sys.stderr.flush()
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,12 +99,12 @@ def _memory(field):
 def _limit(seconds):
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
-    size = _memory('VmSize') + 4 * MEMORY  # lest it take the machine's
+    size = _memory('VmSize') + 4 * MEMORY  # protects the machine
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def _redirect(output):
-    """Of the libraries in C too."""
+    """Redirects stdout and stderr, including those of C libraries."""
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number in (1, 2):
         os.dup2(file, number)
@@ -112,7 +112,7 @@ def _redirect(output):
 
 
 def _wait(pid, seconds):
-    """Wait status, whether it hung (took too much CPU, or slept too long in all its threads), rusage."""
+    """Wait status, whether it hung (used too much CPU time, or slept too long in all threads), rusage."""
     awake, hung = time.monotonic(), False
     while True:
         found, code, usage = os.wait4(pid, os.WNOHANG)
@@ -138,7 +138,7 @@ def _asleep(pid):
 
 
 def _tree(folder):
-    """Everything in a folder and its state, to see what changes."""
+    """All paths in a folder with their state, to detect changes."""
     found = {}
     for path in folder.rglob('*'):
         status = path.lstat()
@@ -148,11 +148,11 @@ def _tree(folder):
 
 def judge(work: Callable[[], int], case: pathlib.Path, names: set[str], seconds: float = SECONDS
           ) -> tuple[list[str], Ending]:
-    """What is bad about how a command ends, and how it does.
+    """What is bad about the ending of a command, and the ending.
 
     Args:
-        case: a folder with the input in `in`; the work may write to `out`.
-        names: of which a message must say one.
+        case: a folder with the input in `in`; `work` may write to `out`.
+        names: a message must contain one of these.
     """
     for name in ('in', 'out', 'home'):
         (case / name).mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def judge(work: Callable[[], int], case: pathlib.Path, names: set[str], seconds:
 
 
 def read_everything(folder: str) -> int:
-    """Of records, or what `evaluate` reads first of a run: the command of the kind 'records'."""
+    """Reads all records, or the files of a run that `evaluate` reads first: the command of kind 'records'."""
     from sgmg_jax import commands, config
     from sgmg_jax.data import records, text
 
@@ -204,7 +204,7 @@ def read_everything(folder: str) -> int:
 
 
 def attempt(number: int, seed: int, kinds: list[str], inputs: pathlib.Path, case: pathlib.Path) -> dict:
-    """Makes input `number` in the folder `case`, runs its command, and gives the verdict."""
+    """Creates input `number` in the folder `case`, runs its command, and returns the verdict."""
     kind, (name, module, words), rng = draw(number, seed, kinds)
     root = case / 'in' / name.replace(' ', '_')
     shutil.copytree(inputs / name, root)
@@ -216,11 +216,12 @@ def attempt(number: int, seed: int, kinds: list[str], inputs: pathlib.Path, case
         if module == '__main__':
             return read_everything(*argv)
         from sgmg_jax import systems
-        systems.parameter_shapes = lambda model: pickle.loads((inputs / 'shapes').read_bytes())  # takes seconds
+        # Computing the shapes takes seconds.
+        systems.parameter_shapes = lambda model: pickle.loads((inputs / 'shapes').read_bytes())
         return importlib.import_module(module).main(argv)
 
     names = set.union(*(each.names for each in changes))
-    if name in WHOLE or kind == 'doctor':  # which finds every small copy incomplete
+    if name in WHOLE or kind == 'doctor':  # the doctor reports every small copy as incomplete
         names.add(root.name)
     bad, ending = judge(work, case, names)
     return {'number': number, 'kind': kind, 'input': name, 'argv': argv, 'changes': [each.what for each in changes],
@@ -234,12 +235,12 @@ def draw(number, seed, kinds):
 
 
 def table(results: list[dict]) -> str:
-    """Counts of each kind, its largest memory and its slowest input."""
-    rows = [f'{"":9}{"inputs":>8}{"taken":>8}{"refused":>9}{"bad":>6}{"memory":>11}{"slowest":>10}']
+    """Per kind: counts, the largest memory and the slowest input."""
+    rows = [f'{"":9}{"inputs":>8}{"accepted":>10}{"refused":>9}{"bad":>6}{"memory":>11}{"slowest":>10}']
     for kind in [*dict.fromkeys(x['kind'] for x in results), 'all']:
         of_kind = [x for x in results if kind in (x['kind'], 'all')]
         bad, taken = sum(bool(x['bad']) for x in of_kind), sum(not x['bad'] and not x['status'] for x in of_kind)
-        rows.append(f'{kind:9}{len(of_kind):8}{taken:8}{len(of_kind) - taken - bad:9}{bad:6}'
+        rows.append(f'{kind:9}{len(of_kind):8}{taken:10}{len(of_kind) - taken - bad:9}{bad:6}'
                     f'{max(x["memory"] for x in of_kind) / 2 ** 20:7.0f} MiB{max(x["cpu"] for x in of_kind):8.1f} s')
     return '\n'.join(rows)
 
@@ -247,16 +248,16 @@ def table(results: list[dict]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog='python tests/tools/fuzz.py', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('kinds', nargs='*', metavar='kind', help=f'of {", ".join(TARGETS)} (default: all)')
-    parser.add_argument('--count', type=int, default=200, help='of inputs (default: %(default)s)')
-    parser.add_argument('--first', type=int, default=0, help='number of the first, to go on (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='another seed, other inputs (default: %(default)s)')
-    parser.add_argument('--only', type=int, help='number of the one input to run, show and keep')
-    parser.add_argument('--json', type=pathlib.Path, help='file of the results')
+    parser.add_argument('kinds', nargs='*', metavar='kind', help=f'one of {", ".join(TARGETS)} (default: all)')
+    parser.add_argument('--count', type=int, default=200, help='number of inputs (default: %(default)s)')
+    parser.add_argument('--first', type=int, default=0, help='number of the first input (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='selects the inputs (default: %(default)s)')
+    parser.add_argument('--only', type=int, help='number of a single input to run, show and keep')
+    parser.add_argument('--json', type=pathlib.Path, help='file for the results')
     options = parser.parse_args()
     kinds = options.kinds or [*TARGETS]
     if not set(kinds) <= set(TARGETS):
-        parser.error(f'the kinds are {", ".join(TARGETS)}')
+        parser.error(f'kinds must be among {", ".join(TARGETS)}')
     numbers = range(options.first, options.first + options.count) if options.only is None else [options.only]
 
     os.environ.update(JAX_PLATFORMS='cpu', TF_CPP_MIN_LOG_LEVEL='3', OPENBLAS_NUM_THREADS='1',

@@ -1,4 +1,4 @@
-"""What fuzz.py does to an input: one change of one file or folder, drawn at random."""
+"""The changes that fuzz.py makes to an input: one random change to one file or folder."""
 import collections
 import copy
 import io
@@ -16,12 +16,12 @@ import zlib
 
 
 class Change(NamedTuple):
-    """What was changed, in words; and the names of which a message must say one."""
+    """what: a description. names: a message must contain one of these."""
     what: str
     names: set[str]
 
 
-LONG, HUGE, NESTED, DEEP = '@long', '@huge', '@nested', '@deep'  # stand for what no library writes
+LONG, HUGE, NESTED, DEEP = '@long', '@huge', '@nested', '@deep'  # placeholders for what no library writes
 RAW = {f'"{LONG}"': f'"{"a" * 10 ** 6}"', f'"{HUGE}"': '9' * 5000,
        **{f'"{name}"': '[' * levels + ']' * levels for name, levels in ((NESTED, 950), (DEEP, 10 ** 5))}}
 HOSTILE = (None, True, -1, 0, 0.5, 255, 2 ** 31, 2 ** 63, 10 ** 30, -10 ** 300, 1e308, float('nan'), float('inf'), '',
@@ -51,7 +51,7 @@ def change_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 
 def change_tree(content, rng: random.Random) -> str:
-    """Changes a value somewhere in lists and dictionaries; says what."""
+    """Changes a value somewhere in nested lists and dictionaries; returns a description."""
     path, node = [], content
     while True:
         keys = list(node) if isinstance(node, dict) else range(len(node))
@@ -77,7 +77,7 @@ def change_tree(content, rng: random.Random) -> str:
 
 
 def change_structure(name: str, data: bytes, rng: random.Random) -> tuple[bytes, str] | None:
-    """A change within the format of a file; None for formats of which only bytes can be changed."""
+    """A change within the format of a file; None for formats without such changes."""
     suffix = pathlib.PurePath(name).suffix
     if zipfile.is_zipfile(io.BytesIO(data)):
         return _change_zip(data, rng)
@@ -135,7 +135,7 @@ def _change_zip(data, rng):
 
 
 def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -> str:
-    """Changes what lies at a path: a file or a folder."""
+    """Changes the file or folder at a path."""
     how = rng.choice(('remove', 'empty', 'pipe', 'outside', 'nowhere', 'itself', 'junk', 'deeper', 'rename', 'upper',
                       'twice', 'folder', *(() if path.is_dir() else ('bom', 'crlf'))))
     if how == 'junk':
@@ -162,7 +162,7 @@ def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -
 
 
 def change(root: pathlib.Path, outside: pathlib.Path, rng: random.Random) -> Change:
-    """Changes one thing in a folder; of each kind of file and folder equally often."""
+    """Changes one file or folder in a folder; all kinds are equally likely."""
     kinds = collections.defaultdict(list)
     for path in sorted(root.rglob('*')):
         parts = path.relative_to(root).parts

@@ -1,4 +1,4 @@
-"""What fuzz.py begins with: small valid inputs, and the commands that take them."""
+"""The small valid inputs of fuzz.py, and the commands that read them."""
 import argparse
 import contextlib
 import io
@@ -10,8 +10,8 @@ import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Kind -> what is tried of it: (valid input, command, its words). {} is the folder of the input, {out} that of the
-# output, {a|b} one of several.
+# Kind -> [(valid input, command, its arguments)]. {} is the folder of the input, {out} that of the output, {a|b} one of
+# several.
 COPIES = {'ref_youtube_vos': 'ref_youtube_vos', 'ref_youtube_vos with ground truth': 'ref_youtube_vos',
           'ref_davis': 'ref_davis', 'ref_davis converted': 'ref_davis', 'a2d_sentences': 'a2d_sentences',
           'jhmdb_sentences': 'jhmdb_sentences', 'refcoco': 'refcoco', 'refcoco converted': 'refcoco'}
@@ -37,11 +37,11 @@ TARGETS = {
     'build': [*((name, 'datasets.build', f'{build} --raw={{}} --out={{out}}{{| --skip-bad-videos}}')
                 for name, build in (COPIES | OTHERS).items())],
     'records': [*((name, '__main__', '{}') for name in ('records', 'records of a2d', 'records of refcoco', 'run'))]}
-WHOLE = {'ours folder', 'workdir'}  # inputs whose files are for Orbax alone: naming the folder is enough
+WHOLE = {'ours folder', 'workdir'}  # inputs with files of Orbax: a message that names the folder is enough
 
 
 def write_inputs(names: set[str], folder: pathlib.Path) -> None:
-    """Writes the valid inputs <folder>/<name>, and <folder>/shapes, of the parameters of the demo's model."""
+    """Writes the valid inputs <folder>/<name>, and <folder>/shapes: the parameter shapes of the demo model."""
     from sgmg_jax import commands, systems
     config = commands.load_config(f'{ROOT}/configs/synthetic.py')
     folder.mkdir(parents=True)
@@ -84,7 +84,7 @@ def _write_weights(name, shapes, path):
 def _write_scored(name, folder):
     import numpy as np
     import raw_tree
-    import test_score
+    import score_files
 
     from sgmg_jax import score
     from sgmg_jax.data import metadata, records
@@ -93,21 +93,21 @@ def _write_scored(name, folder):
         raw_tree.add_ground_truth(raw_tree.write(folder / 'raw'))
         (folder / 'raw' / 'valid').rename(folder / 'gt')
         shutil.rmtree(folder / 'raw')
-        test_score.predict_public(folder / 'pred')
+        score_files.write_published_predictions(folder / 'pred')
     elif name == 'davis':
         maps = {video: np.stack([raw_tree.mask(t) for t in range(4)]) for video in ('bear', 'lion')}
-        test_score.write_maps(folder / 'gt/DAVIS/Annotations_unsupervised/480p', maps)
+        score_files.write_index_maps(folder / 'gt/DAVIS/Annotations_unsupervised/480p', maps)
         shutil.copytree(folder / 'gt/DAVIS/Annotations_unsupervised', folder / 'gt/DAVIS/Annotations')
         (folder / 'gt/DAVIS/ImageSets/2017').mkdir(parents=True)
         (folder / 'gt/DAVIS/ImageSets/2017/val.txt').write_text('bear\nlion\n')
-        test_score.write_maps(folder / 'pred', maps)
-        test_score.zipped(folder / 'pred')
+        score_files.write_index_maps(folder / 'pred', maps)
+        score_files.zip_folder(folder / 'pred')
     else:
         split = []
         for number in '1', '2':
             expression = metadata.Expression(number, 'a', 1, ())
-            video = metadata.Video(f'v{number}', ('00001', '00002'), *test_score.SIZE, (expression,), True, ((1, 1),))
-            masks = test_score.png(np.eye(*test_score.SIZE, dtype=np.uint8)),
+            video = metadata.Video(f'v{number}', ('00001', '00002'), *score_files.SIZE, (expression,), True, ((1, 1),))
+            masks = score_files.png(np.eye(*score_files.SIZE, dtype=np.uint8)),
             split.append(records.Record(video, (), masks))
         truth = score.truth_of_records(name.removeprefix('results of '), split)
         results = [{'image_id': x['image_id'], 'category_id': 1, 'score': score, 'segmentation': x['segmentation']}

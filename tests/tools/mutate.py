@@ -1,12 +1,12 @@
-"""Mutation testing: changes the code in one random place at a time, and looks whether a test fails.
+"""Mutation testing: changes the code in one random place at a time, and checks whether a test fails.
 
     python tests/tools/mutate.py --count=200 --json=mutants.json
     python tests/tools/mutate.py sgmg_jax/data/clips.py datasets --count=40 --seed=1
 
-A mutant that no test of its package kills is printed with its line: write the test that it lacks, or find that it
-changes nothing (an equivalent mutant). Which tests belong to a package is in TESTS below. First, the tests must pass
-without a mutant. Everything happens in copies of the tree. With --json, an interrupted run resumes with the same
-command; if tests have changed meanwhile, what survived them is tried again.
+Prints each mutant that no test of its package kills: write the missing test, or show that the mutant is equivalent
+(changes nothing). TESTS below assigns tests to packages. They must pass without a mutant first. Everything runs in
+copies of the tree. With --json, the same command resumes an interrupted run; if tests have changed since, survivors are
+tried again.
 """
 import argparse
 import ast
@@ -33,37 +33,38 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = 'sgmg_jax', 'datasets'
 
-# Path of a module (its longest prefix here counts) -> its tests; {} is the module's name. Its own, test_<module>*.py,
-# come first; those of minutes, SLOW, last, and only if the quick ones pass.
+# Prefix of the path of a module (the longest one applies) -> its tests; {} is the name of the module. Its own tests,
+# test_<module>*.py, run first, and SLOW ones last, only if the others pass.
 MODELS = 'tests/ops', 'tests/models', 'tests/losses', 'tests/parity/test_parity.py'
 TESTS = {
     'datasets': ('tests/datasets',),
-    'datasets/build.py': ('tests/test_build*.py', 'tests/datasets'),
+    'datasets/build.py': ('tests/datasets/test_build.py', 'tests/datasets'),
     'sgmg_jax': ('tests/test_{}*.py', 'tests/test_configs.py'),
-    'sgmg_jax/benchmarks': ('tests/benchmarks', 'tests/test_benchmarks.py'),
-    'sgmg_jax/benchmarks/score.py': ('tests/test_score*.py', 'tests/benchmarks/test_benchmark_commands.py'),
-    'sgmg_jax/checkpoints.py': ('tests/test_checkpoints*.py', 'tests/training', 'tests/test_end_to_end.py'),
+    'sgmg_jax/__main__.py': ('tests/test_package.py',),
+    'sgmg_jax/benchmarks': ('tests/benchmarks',),
+    'sgmg_jax/checkpoints.py': ('tests/test_checkpoints.py', 'tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/convert': ('tests/convert',),
     'sgmg_jax/data': ('tests/data',),
-    'sgmg_jax/doctor': ('tests/test_doctor*.py',),
-    'sgmg_jax/evaluation': ('tests/evaluation', 'tests/test_score*.py'),
-    'sgmg_jax/hosts.py': ('tests/test_hosts*.py', 'tests/training/test_many_devices.py'),
-    'sgmg_jax/inference': ('tests/inference', 'tests/test_score*.py', 'tests/test_end_to_end.py'),
-    'sgmg_jax/inference/evaluate.py': ('tests/inference', 'tests/test_benchmarks.py', 'tests/test_end_to_end.py'),
+    'sgmg_jax/doctor': ('tests/test_doctor.py', 'tests/test_doctor_and_builder.py'),
+    'sgmg_jax/evaluation': ('tests/evaluation', 'tests/score'),
+    'sgmg_jax/hosts.py': ('tests/test_hosts.py', 'tests/training/test_many_devices.py'),
+    'sgmg_jax/inference': ('tests/inference', 'tests/test_end_to_end.py'),
+    'sgmg_jax/inference/evaluate.py': (
+        'tests/inference', 'tests/test_documented_commands.py', 'tests/test_end_to_end.py'),
     'sgmg_jax/losses': ('tests/losses', 'tests/parity/test_parity.py'),
     'sgmg_jax/models': MODELS,
     'sgmg_jax/ops': MODELS,
     'sgmg_jax/parity': ('tests/parity', 'tests/convert'),
-    'sgmg_jax/plain_pickle.py': ('tests/test_plain_pickle*.py', 'tests/convert/test_pth.py', 'tests/test_doctor*.py'),
-    'sgmg_jax/processes.py': ('tests/test_processes*.py', 'tests/test_score*.py'),
-    'sgmg_jax/raw': ('tests/datasets', 'tests/test_doctor*.py'),
-    'sgmg_jax/score': ('tests/test_score*.py', 'tests/evaluation'),
-    'sgmg_jax/sharding.py': ('tests/test_sharding*.py', 'tests/training'),
+    'sgmg_jax/plain_pickle.py': ('tests/convert/test_pth.py', 'tests/test_doctor.py'),
+    'sgmg_jax/processes.py': ('tests/test_processes.py', 'tests/score'),
+    'sgmg_jax/raw': ('tests/datasets', 'tests/test_doctor.py', 'tests/test_doctor_and_builder.py'),
+    'sgmg_jax/score': ('tests/score', 'tests/evaluation'),
+    'sgmg_jax/sharding.py': ('tests/training',),
     'sgmg_jax/synthetic': ('tests/test_synthetic.py',),
     'sgmg_jax/training': ('tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/types.py': ('tests/data/test_clips.py', 'tests/models'),
 }
-QUICK = {  # modules most of whose mutants die by few of their tests, those with these words in their names
+QUICK = {  # module -> words in the names of the few tests that kill most of its mutants
     'sgmg_jax/losses/': 'criterion or loss', 'sgmg_jax/models/deformable_transformer.py': 'msda or transformer',
     'sgmg_jax/models/layers.py': 'layers or fpn or lfm', 'sgmg_jax/models/mask_features.py': 'fpn',
     'sgmg_jax/models/mask_optimizer.py': 'mso', 'sgmg_jax/models/multi_instance.py': 'multi_instance',
@@ -73,24 +74,24 @@ QUICK = {  # modules most of whose mutants die by few of their tests, those with
     'sgmg_jax/ops/deformable_attention.py': 'msda or sampling', 'sgmg_jax/ops/dynamic_conv.py': 'cpk or maskhead',
     'sgmg_jax/ops/positions.py': 'posenc or positions', 'sgmg_jax/ops/resize.py': 'resize',
     'sgmg_jax/ops/spectrum.py': 'lfm'}
-SLOW = ('tests/training/test_loop.py', 'tests/training/test_many_devices.py', 'tests/test_benchmarks.py',
+SLOW = ('tests/training/test_loop.py', 'tests/training/test_many_devices.py', 'tests/test_documented_commands.py',
         'tests/test_end_to_end.py')
 PYTEST = sys.executable, '-m', 'pytest', '-x', '-q', '--tb=short'
-MEMORY = 16 * 2 ** 30  # bytes of address space that the tests of a mutant may take
+MEMORY = 16 * 2 ** 30  # bytes of address space for the tests of a mutant
 
-OPERATORS = {  # how each is written, and what can stand in its place
+OPERATORS = {  # how each is written, and its replacements
     ast.Lt: ('<', '<=', '>'), ast.LtE: ('<=', '<', '>='), ast.Gt: ('>', '>=', '<'), ast.GtE: ('>=', '>', '<='),
     ast.Eq: ('==', '!='), ast.NotEq: ('!=', '=='), ast.Is: ('is', 'is not'), ast.IsNot: ('is not', 'is'),
     ast.In: ('in', 'not in'), ast.NotIn: ('not in', 'in'), ast.And: ('and', 'or'), ast.Or: ('or', 'and'),
     ast.Add: ('+', '-'), ast.Sub: ('-', '+'), ast.Mult: ('*', '/'), ast.Div: ('/', '*'), ast.FloorDiv: ('//', '*'),
     ast.Mod: ('%', '*'), ast.Pow: ('**', '*'), ast.BitAnd: ('&', '|'), ast.BitOr: ('|', '&'), ast.BitXor: ('^', '|'),
     ast.LShift: ('<<', '>>'), ast.RShift: ('>>', '<<')}
-PROSE = {'help', 'description', 'epilog', 'metavar', 'prog', 'desc', 'unit'}  # keywords of what people read
+PROSE = {'help', 'description', 'epilog', 'metavar', 'prog', 'desc', 'unit'}  # keywords of texts for people
 
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
-    """What stands in bytes `start` to `end` of a file is replaced."""
+    """Replaces bytes `start` to `end` of a file."""
     path: str
     line: int
     start: int
@@ -101,13 +102,13 @@ class Mutant:
         return source[:self.start] + self.replacement.encode() + source[self.end:]
 
     def diff(self, source: bytes) -> list[str]:
-        """The lines that change, with - and +."""
+        """The changed lines, with - and +."""
         lines = difflib.unified_diff(*(x.decode().splitlines() for x in (source, self.apply(source))), n=0, lineterm='')
         return [line for line in lines if line[0] in '+-' and not line.startswith(('+++', '---'))]
 
 
 def places(path: str, source: bytes) -> list[list[Mutant]]:
-    """Everything that can be changed in a file, place by place; each in one or several ways."""
+    """All mutants of a file, grouped by place."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
@@ -123,12 +124,12 @@ def places(path: str, source: bytes) -> list[list[Mutant]]:
 
 
 def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, list[str]]]:
-    """(start, end, replacements) of a node and of all below it."""
+    """(start, end, replacements) of a node and its descendants."""
     def text(node):
         return source[slice(*span(node))].decode()
 
     def operator(kind, left, right):
-        """Of the sign between two operands, where there are otherwise only brackets and spaces."""
+        """The operator between two operands; nothing else is there but brackets and spaces."""
         sign, *others = OPERATORS[type(kind)]
         place = source.index(sign.encode(), span(left)[1], span(right)[0])
         return place, place + len(sign), others
@@ -139,7 +140,7 @@ def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, lis
     match node:
         case ast.Raise():
             yield *whole, ['pass']
-            return  # What it says is for people.
+            return  # The message is for people.
         case ast.Import() | ast.ImportFrom() | ast.If(test=ast.Compare(left=ast.Name('__name__'))):
             return
         case ast.Expr(ast.Constant()) | ast.Subscript(ast.Name('Literal')):  # docstrings, types
@@ -162,7 +163,7 @@ def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, lis
         case ast.Constant(value):
             if others := _others(value):
                 yield *whole, others
-        case ast.JoinedStr():  # Before Python 3.12, what is within has no positions.
+        case ast.JoinedStr():  # Before Python 3.12, its parts have no positions.
             if not re.search(r'\s', text(node)):
                 yield *whole, ["''"]
             return
@@ -182,7 +183,7 @@ def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, lis
 
 
 def _others(value) -> list[str]:
-    """Constants in the place of one; none for None, for sentences, and for what is empty."""
+    """Replacements of a constant; none for None, sentences and empty strings."""
     match value:
         case bool():
             return [str(not value)]
@@ -194,14 +195,14 @@ def _others(value) -> list[str]:
 
 
 def sample(sources: dict[str, bytes], count: int, seed: int) -> list[Mutant]:
-    """At most so many mutants of files (path -> content), each place at most once, drawn with equal probability."""
+    """Up to `count` mutants of files (path -> content), from places drawn uniformly without replacement."""
     every = [ways for path in sorted(sources) for ways in places(path, sources[path])]
     rng = random.Random(seed)
     return [rng.choice(ways) for ways in rng.sample(every, min(count, len(every)))]
 
 
 def stages(path: str, root: pathlib.Path = ROOT) -> list[list[str]]:
-    """The tests of a module, as arguments of pytest: its quickest; its own, then its package's; the slow ones."""
+    """The tests of a module, in stages of arguments for pytest: quick ones; its own and its package's; slow ones."""
     name = pathlib.PurePath(path).parent.name if path.endswith('__init__.py') else pathlib.PurePath(path).stem
     prefix = max((prefix for prefix in TESTS if path.startswith(prefix)), key=len)
     found = [test for pattern in TESTS[prefix] for test in sorted(root.glob(pattern.format(name)))]
@@ -213,7 +214,7 @@ def stages(path: str, root: pathlib.Path = ROOT) -> list[list[str]]:
 
 
 def run_tests(tree: pathlib.Path, tests: list[str], cache: pathlib.Path, limit: float | None = None) -> tuple[str, str]:
-    """'passed', 'failed' or 'hung' (after `limit` seconds), and what pytest wrote."""
+    """'passed', 'failed' or 'hung' (after `limit` seconds), and the output of pytest."""
     with subprocess.Popen([*PYTEST, '-o', f'cache_dir={cache}', *tests], cwd=tree, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
         try:
@@ -237,11 +238,11 @@ def judge(mutant: Mutant, tree: pathlib.Path, cache: pathlib.Path, limits: dict[
         return 'survived'
     finally:
         file.write_bytes(original)
-        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # What Python compiled of it is valid again.
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))  # makes Python's cached bytecode valid again
 
 
 def check_unchanged(mutants: list[Mutant], tree: pathlib.Path, cache: pathlib.Path) -> dict[frozenset, float]:
-    """Runs all tests that the mutants need, without them; -> tests to the seconds that mutants get for them."""
+    """Runs the tests of the mutants on unchanged code; returns tests -> time limit for a mutant in seconds."""
     limits = {}
     for mutant in mutants:
         for tests in stages(mutant.path, tree):
@@ -250,13 +251,13 @@ def check_unchanged(mutants: list[Mutant], tree: pathlib.Path, cache: pathlib.Pa
                 begin = time.monotonic()
                 outcome, output = run_tests(tree, tests, cache)
                 if outcome != 'passed':
-                    sys.exit(f'{output}\nerror: these tests fail without a mutant. Mend them first.')
+                    sys.exit(f'{output}\nerror: these tests fail without a mutant. Fix them first.')
                 limits[frozenset(tests)] = 60 + 5 * (time.monotonic() - begin)
     return limits
 
 
 def table(results: list[dict]) -> str:
-    """Counts of a package each, then what survived."""
+    """A row of counts per package, then the survivors."""
     counts = collections.defaultdict(collections.Counter)
     for result in results:
         parts = result['path'].split('/')
@@ -275,7 +276,7 @@ def table(results: list[dict]) -> str:
 
 
 def digest(folder: pathlib.Path, names: tuple[str, ...]) -> str:
-    """Of the Python files below some folders."""
+    """A hash of the Python files in these folders."""
     whole = hashlib.sha256()
     for file in sorted(file for name in names for file in (folder / name).rglob('*.py')):
         whole.update(str(file.relative_to(folder)).encode() + file.read_bytes())
@@ -285,13 +286,13 @@ def digest(folder: pathlib.Path, names: tuple[str, ...]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog='python tests/tools/mutate.py', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('paths', nargs='*', default=list(PACKAGES), help='what to change, such as sgmg_jax/data '
+    parser.add_argument('paths', nargs='*', default=list(PACKAGES), help='what to mutate, such as sgmg_jax/data '
                         '(default: everything)')
-    parser.add_argument('--count', type=int, default=200, help='of mutants (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='another seed, other mutants (default: %(default)s)')
-    parser.add_argument('--jobs', type=int, default=1, help='mutants tried at a time (default: %(default)s)')
-    parser.add_argument('--json', type=pathlib.Path, help='file of the results, to resume from as well')
-    parser.add_argument('--list', action='store_true', help='print the mutants and their tests, and run nothing')
+    parser.add_argument('--count', type=int, default=200, help='number of mutants (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='selects the mutants (default: %(default)s)')
+    parser.add_argument('--jobs', type=int, default=1, help='mutants tested in parallel (default: %(default)s)')
+    parser.add_argument('--json', type=pathlib.Path, help='file for the results, from which a run resumes')
+    parser.add_argument('--list', action='store_true', help='print the mutants and their tests without running them')
     options = parser.parse_args()
 
     files = [file for path in options.paths for file in sorted([ROOT / path, *(ROOT / path).rglob('*.py')])
@@ -299,7 +300,7 @@ def main() -> None:
     sources = {str(file.relative_to(ROOT)): file.read_bytes() for file in files}
     mutants = sample(sources, options.count, options.seed)
     if not mutants:
-        parser.error(f'{" ".join(options.paths)}: nothing to change there')
+        parser.error(f'{" ".join(options.paths)}: nothing to mutate')
     if options.list:
         for mutant in mutants:
             print(f'{mutant.path}:{mutant.line}', *mutant.diff(sources[mutant.path]), stages(mutant.path), '', sep='\n')
@@ -310,7 +311,7 @@ def main() -> None:
     if options.json and options.json.exists():
         known = json.loads(options.json.read_text())
         if known['identity'] != identity:
-            parser.error(f'{options.json}: holds results of other code or arguments. Remove it, or name another file.')
+            parser.error(f'{options.json}: holds results for other code or arguments. Remove it, or name another file.')
         done = {result['number']: result for result in known['results']
                 if result['outcome'] != 'survived' or result['tests'] == tests}
 

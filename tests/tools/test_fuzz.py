@@ -1,4 +1,4 @@
-"""The tool of tests/tools/fuzz.py: a few inputs of every kind end well, and it notices what does not."""
+"""tests/tools/fuzz.py: a few inputs of every kind are handled well, and it detects bad endings."""
 import os
 import pathlib
 import random
@@ -14,8 +14,8 @@ import pytest
 TOOL = pathlib.Path(fuzz.__file__)
 
 
-def test_some_inputs_of_every_kind_end_well():
-    """In a process of its own: this one may run JAX already, whose threads a fork would lose."""
+def test_commands_handle_some_inputs_of_every_kind():
+    """In a subprocess: JAX may be running here, and a fork would lose its threads."""
     run = subprocess.run([sys.executable, TOOL, '--count=60', '--seed=1'], capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     counts = [line.split()[1:5] for line in run.stdout.splitlines()[1:]]
@@ -41,7 +41,7 @@ def write(path):
     pathlib.Path(path).write_text('x')
 
 
-@pytest.mark.filterwarnings('ignore:os.fork')  # JAX's: here nothing of it runs in the child
+@pytest.mark.filterwarnings('ignore:os.fork')  # JAX's warning; the child does not use JAX
 @pytest.mark.parametrize('work, bad', [
     (lambda: os.kill(os.getpid(), signal.SIGKILL), 'killed by SIGKILL'),
     (lambda: [][0], 'crashed: IndexError: list index out of range'),
@@ -54,14 +54,14 @@ def write(path):
     (lambda: os.remove('../in/a.json'), 'changed in/a.json'),
     (lambda: write('../out/.partial-0a.json'), 'left out/.partial-0a.json'),
     (lambda: refuse('error: a.json: wrong'), None), (lambda: write('../out/b.json'), None)])
-def test_what_does_not_end_well_is_noticed(work, bad, tmp_path):
+def test_bad_endings_are_detected(work, bad, tmp_path):
     (tmp_path / 'in').mkdir()
     write(tmp_path / 'in' / 'a.json')
     found, ending = fuzz.judge(work, tmp_path, {'a.json'}, seconds=1 if bad == 'hung' else 20)
     assert found == ([bad] if bad else []), ending
 
 
-def test_an_input_follows_from_its_number(tmp_path):
+def test_inputs_are_determined_by_their_number(tmp_path):
     changed = []
     for name in 'a', 'b':
         (tmp_path / name / 'x').mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_an_input_follows_from_its_number(tmp_path):
 
 @pytest.mark.parametrize('name, data', [
     ('x.json', b'{"a": [1, {"b": "c"}]}'), ('x.csv', b'a,b\n"c, d",e\n'), ('x.bin', bytes(100)), ('x.json', b'3')])
-def test_every_change_can_be_made(name, data, tmp_path):
+def test_every_kind_of_change_happens(name, data, tmp_path):
     differ = 0
     for seed in range(100):
         rng = random.Random(seed)

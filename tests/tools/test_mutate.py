@@ -1,4 +1,4 @@
-"""The mutations of tests/tools/mutate.py on a small piece of code, and the verdict on a mutant of a small tree."""
+"""tests/tools/mutate.py: the mutants of a small piece of code, and the verdicts on mutants of a small tree."""
 import ast
 import pathlib
 import sys
@@ -27,7 +27,7 @@ CODE = textwrap.dedent('''
 
 
 def mutants(code):
-    """The changed lines, without spaces at their ends, of every mutant."""
+    """The changed line of each mutant, stripped."""
     source = code.encode()
     for ways in mutate.places('x.py', source):
         for mutant in ways:
@@ -37,7 +37,7 @@ def mutants(code):
             yield after[0] if after else ''
 
 
-def test_every_place_and_its_mutants():
+def test_all_mutants_of_a_file():
     assert sorted(mutants(CODE)) == sorted([
         "def area(sides: int = 3, *, name: 'str' = 'a b') -> 'int':",
         "def area(sides: int = (1), *, name: 'str' = 'a b') -> 'int':",
@@ -52,12 +52,12 @@ def test_every_place_and_its_mutants():
 
 @pytest.mark.parametrize('sign', ['<', '<=', '>', '>=', '==', '!=', 'is', 'is not', 'in', 'not in', 'and', 'or', '+',
                                   '-', '*', '/', '//', '%', '**', '&', '|', '^', '<<', '>>'])
-def test_every_operator_has_another(sign):
+def test_every_operator_is_replaced(sign):
     changed = list(mutants(f'y = (a) {sign} (b)'))
     assert changed and f'y = (a) {sign} (b)' not in changed
 
 
-def test_a_sample_follows_from_its_seed():
+def test_sample_is_determined_by_its_seed():
     sources = {'b.py': CODE.encode(), 'a.py': b'x = 1\ny = 2\n'}
     first = mutate.sample(sources, 6, seed=3)
     assert first == mutate.sample(dict(reversed(sources.items())), 6, seed=3) != mutate.sample(sources, 6, seed=4)
@@ -65,12 +65,19 @@ def test_a_sample_follows_from_its_seed():
     assert len(mutate.sample(sources, 10 ** 6, seed=0)) == sum(len(mutate.places(*x)) for x in sources.items())
 
 
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_every_path_of_the_table_exists():
+    paths = [*mutate.TESTS, *mutate.QUICK, *mutate.SLOW, *(path for paths in mutate.TESTS.values() for path in paths)]
+    assert [path for path in paths if '{}' not in path and not (ROOT / path).exists()] == []
+
+
 def test_every_module_has_tests():
-    root = pathlib.Path(__file__).parents[2]
     for package in mutate.PACKAGES:
-        for file in (root / package).rglob('*.py'):
-            tests = mutate.stages(str(file.relative_to(root)))
-            assert tests and all((root / test).is_file() for test in tests[-1]), file
+        for file in (ROOT / package).rglob('*.py'):
+            tests = mutate.stages(str(file.relative_to(ROOT)))
+            assert tests and all((ROOT / test).is_file() for test in tests[-1]), file
     assert mutate.stages('sgmg_jax/data/text.py')[0][0] == 'tests/data/test_text.py'
     assert mutate.stages('sgmg_jax/models/roberta.py')[0][:2] == ['-k', 'roberta']
     assert mutate.stages('sgmg_jax/training/loop.py')[-1][0] == 'tests/training/test_loop.py'  # minutes
@@ -78,7 +85,7 @@ def test_every_module_has_tests():
 
 def test_a_mutant_is_killed_hangs_or_survives(tmp_path, monkeypatch):
     monkeypatch.setattr(mutate, 'TESTS', {'': ('test_{}.py',)})
-    # In place of pytest, which takes seconds to start.
+    # Instead of pytest, which takes seconds to start.
     monkeypatch.setattr(mutate, 'PYTEST', (sys.executable, '-c', 'import x; assert x.n == 1'))
     tree, cache, source = tmp_path / 'tree', tmp_path / 'cache', b'n = 1\nwhile n > 1: pass\nm = 5\n'
     tree.mkdir()

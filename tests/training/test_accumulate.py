@@ -1,4 +1,7 @@
-"""A batch in parts trains as the whole batch does, with the losses and the matching of every system."""
+"""Gradient accumulation gives the same step as the whole batch, with the losses and the matching of every system."""
+import dataclasses
+
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +12,14 @@ from sgmg_jax import systems, types
 from sgmg_jax.training import step as steps
 
 CLIPS, FRAMES, LAYERS, QUERIES = 4, 3, 2, 3
-SIZES = [(20, 50), (32, 33), (60, 60), (31, 64)]  # of the clips, in a static shape of 64x96; the third is the largest
-PRESENT = [3, 1, 0, 2]  # frames of the clips that show what their first sentence means
-SENTENCES = {'sgmg': 1, 'fast_sgmg': 2, 'soc': 2}  # of a clip
+SIZES = [(20, 50), (32, 33), (60, 60), (31, 64)]  # of the clips, padded to 64x96; the third is the largest
+PRESENT = [3, 1, 0, 2]  # the number of frames per clip that show the object of its first sentence
+SENTENCES = {'sgmg': 1, 'fast_sgmg': 2, 'soc': 2}  # per clip
 
 
 def make_targets(each, frames=FRAMES, sizes=SIZES, shape=(64, 96)):
-    """Clips that are unlike in all that a loss divides by; the later sentences of the first clip, and the last one of
-    the last, are padding."""
+    """Clips that differ in everything that a loss divides by. All but the first sentence of the first clip, and the
+    last sentence of the last clip, are padding."""
     rng = np.random.default_rng(0)
     count = len(sizes) * each
     size = np.repeat(np.array(sizes, np.int32), each, axis=0)
@@ -32,8 +35,8 @@ def make_targets(each, frames=FRAMES, sizes=SIZES, shape=(64, 96)):
     return types.Targets(masks & present[..., None, None], boxes, present, size, asked)
 
 
-class Free:
-    """A model whose outputs are its parameters: sentence number n is token n."""
+class Free(nn.Module):
+    """A model whose outputs are its parameters; sentence n has token n."""
 
     @staticmethod
     def parameters(name):
@@ -42,7 +45,7 @@ class Free:
         patches = (16, 24, 1) if name == 'soc' else (8, 12, 16)
         return {'scores': rng.standard_normal(lead, dtype=np.float32),
                 'boxes': rng.uniform(0.2, 0.6, (*lead, 4)).astype(np.float32),
-                # Large at the bottom, beyond all but the largest clip, and there not alike for all queries.
+                # Large at the bottom, outside all but the largest clip, where queries differ.
                 'masks': rng.standard_normal((*lead, *patches), dtype=np.float32) * np.linspace(
                     0.1, 4, patches[0], dtype=np.float32)[:, None, None],
                 'refined': rng.standard_normal((*lead[:3], 64, 96), dtype=np.float32),
@@ -54,7 +57,8 @@ class Free:
         proposals = types.Proposals(own['scores'], own['boxes'], own['masks'], own['alignment'])
         query = select(proposals)
         boxes = jnp.take_along_axis(own['boxes'], query[:, :, None, None, None], axis=3)[:, :, :, 0]
-        return proposals, query, types.Predictions(None, boxes, own['refined'])
+        scores = jnp.take_along_axis(own['scores'], query[:, :, None, None], axis=3)[..., 0]
+        return proposals, query, types.Predictions(scores, boxes, own['refined'])
 
 
 def make_step(model, system, parameters, accumulate):
@@ -77,7 +81,7 @@ def test_loss_terms_and_gradients_are_those_of_the_whole_batch(name, accumulate)
         types.Clip(np.zeros((CLIPS, FRAMES, 1, 1, 3), np.float32), np.ones((CLIPS, FRAMES, 1, 1), bool),
                    np.array(SIZES, np.int32)),
         types.Text(numbers, numbers >= 0), make_targets(SENTENCES[name]))
-    whole, in_parts = (make_step(Free, systems.SYSTEMS[name], Free.parameters(name), parts)
+    whole, in_parts = (make_step(Free(), systems.SYSTEMS[name], Free.parameters(name), parts)
                        for parts in (1, accumulate))
     (metrics, gradients), (expected, of_batch) = in_parts(batch), whole(batch)
     assert set(metrics) == set(expected) and expected['loss'] > 0.1 and expected['skipped'] == 0
@@ -86,5 +90,6 @@ def test_loss_terms_and_gradients_are_those_of_the_whole_batch(name, accumulate)
     for path, x in of_batch.items():
         np.testing.assert_allclose(gradients[path], x, rtol=1e-5, atol=1e-5 * np.abs(x).max(), err_msg=path)
 
-    nothing = batch.replace(targets=batch.targets.replace(asked=np.zeros(len(numbers), bool)))
-    assert not any(np.any(x) for x in jax.tree.leaves(in_parts(nothing)))  # nor is anything NaN
+    padding = dataclasses.replace(batch.targets, asked=np.zeros(len(numbers), bool))
+    outcome = in_parts(dataclasses.replace(batch, targets=padding))
+    assert not any(np.any(x) for x in jax.tree.leaves(outcome))  # zero, not NaN

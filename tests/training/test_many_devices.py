@@ -80,10 +80,10 @@ PROGRAM = '''
 
     expected, parameters = run(compilation.jit(whole), begin(), lambda batch: batch)
     shapes_known, numbers = {x.shape for x in trainable.values()}, sum(x.size for x in trainable.values())
-    for fsdp in meshes:
-        mesh = sharding.make_mesh(fsdp, jax.devices()[:8 // accumulate])
+    for shards in meshes:
+        mesh = sharding.make_mesh(shards, jax.devices()[:8 // accumulate])
         shardings = sharding.parameter_shardings(mesh, shapes)
-        assert any(not x.is_fully_replicated for x in jax.tree.leaves(shardings)) == (fsdp > 1)
+        assert any(not x.is_fully_replicated for x in jax.tree.leaves(shardings)) == (shards > 1)
         with jax.set_mesh(mesh):
             state = jax.device_put(begin(), shardings)
             place = lambda batch: sharding.global_batch(mesh, batch)
@@ -101,12 +101,12 @@ PROGRAM = '''
                           for line in re.findall(f'= (.*?) {kind}[(]', program)]
                    for kind in ('all-gather', 'all-reduce', 'reduce-scatter', 'all-to-all', 'collective-permute')}
         assert not results['reduce-scatter'] + results['all-to-all'] + results['collective-permute']
-        assert bool(results['all-gather']) == (fsdp > 1)
+        assert bool(results['all-gather']) == (shards > 1)
         assert {shape for result in results['all-gather'] for shape in result} <= shapes_known
         summed = sum(np.prod(shape) for result in results['all-reduce'] for shape in result)
         # A little more, as attention's biases are summed by pairs of tokens, before they go to their tables.
         assert numbers * 0.9 < summed < numbers * 1.1, (summed, numbers)
-        print('fsdp', fsdp, np.abs(losses / expected - 1).max())
+        print('storage_shards', shards, np.abs(losses / expected - 1).max())
 
     if name == 'soc':  # several trajectories a clip, which no records have
         cost, real = rng.random((16, 2, 5, 3), np.float32), np.arange(3) < rng.integers(1, 4, (16, 1))
@@ -183,7 +183,7 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     run('train.py', config, one, 1, [])
 
     def train_two(**options):
-        return run('train.py', config, two, 4, *(['--config.fsdp=2', '--config.steps=100', *flags]
+        return run('train.py', config, two, 4, *(['--config.storage_shards=2', '--config.steps=100', *flags]
                                                  for flags in together(2)), **options)
 
     def stop_the_second(processes):

@@ -1,4 +1,4 @@
-"""The optimizer against AdamW written out in NumPy."""
+"""The optimizer, compared with AdamW in NumPy."""
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -48,9 +48,10 @@ def test_groups_clipping_decay_and_schedule():
     np.testing.assert_allclose([schedule(step) for step in range(6)], [1, 1, 1, 0.1, 0.1, 0.1], rtol=1e-6)
 
 
-def test_the_schedule_is_the_rate_of_the_update():
-    """In warm-up, at a drop, for another batch size, after a step that was skipped: as training.loop logs it, from the
-    steps done before and those skipped."""
+def test_the_schedule_gives_the_learning_rate_of_the_update():
+    """During warm-up, at a drop, for another batch size and after a skipped step; computed as in training.progress,
+    from
+    the numbers of done and skipped steps."""
     config = CONFIG.copy_and_resolve_references()
     config.update(groups=(), weight_decay=0.0, warmup_steps=2, drop_steps=(4,))
     parameters = {'head/kernel': jnp.ones(3)}
@@ -62,13 +63,13 @@ def test_the_schedule_is_the_rate_of_the_update():
         rates.append(-updates['head/kernel'][0])
         if done == 3:
             assert state.total_notfinite == 1 and not any(updates['head/kernel'])
-        else:  # of a constant gradient Adam makes a step of the rate
+        else:  # for a constant gradient, Adam's step is the learning rate
             logged = schedule(done - state.total_notfinite) * config.learning_rate
             np.testing.assert_allclose(rates[-1], logged, rtol=1e-3)
     np.testing.assert_allclose(rates, [0, 0.01, 0.02, 0, 0.02, 0.002, 0.002, 0.002], rtol=1e-3)
 
 
-def test_warm_up_rises_linearly_and_the_drops_stay_where_they_are():
+def test_warm_up_is_linear_and_does_not_shift_drops():
     schedule = optimizer.make_schedule(warmup_steps=4, drop_steps=(6, 8))
     np.testing.assert_allclose([schedule(step) for step in range(10)],
                                [0, 0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
@@ -84,8 +85,8 @@ def test_partition_and_merge():
         optimizer.partition(tree, ('txt/.*',))
 
 
-def test_a_group_without_parameters():
+def test_groups_without_parameters_are_refused():
     config = CONFIG.copy_and_resolve_references()
     config.groups = (('.*', 1e-3), ('head/.*', 1e-4))
-    with pytest.raises(ValueError, match="groups: 'head/.*' is the first match of no trainable"):
+    with pytest.raises(ValueError, match="groups: 'head/.*' is not the first match of any trainable"):
         optimizer.make_optimizer(config, {'head/kernel': np.zeros(2)}, batch_size=8)

@@ -1,46 +1,77 @@
-"""The loop's bookkeeping, on steps that compute nothing: what is logged, saved and scored, and when."""
+"""The bookkeeping of the training loop, with steps that compute nothing: what it logs, saves and scores, and when."""
 import contextlib
 import os
 import signal
-import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from configs import synthetic
+from sgmg_jax import checkpoints, types
+from sgmg_jax.data import metadata, records
 from sgmg_jax.training import loop
 from sgmg_jax.training import optimizer as optimizers
+from sgmg_jax.training import step as steps
+from sgmg_jax.training.logging import MetricWriter
 from sgmg_jax.training.progress import Progress
 
+BATCH = types.Example(
+    types.Clip(np.zeros((1, 1, 1, 1, 3), np.float32), np.ones((1, 1, 1, 1), bool), np.ones((1, 2), int)),
+    types.Text(np.zeros((1, 1), int), np.ones((1, 1), bool)),
+    types.Targets(np.ones((1, 1, 1, 1), bool), np.zeros((1, 1, 4), np.float32), np.ones((1, 1), bool),
+                  np.ones((1, 2), int), np.ones(1, bool)), np.array([[0, 1]]))
 
-class Loss(float):
-    """A number of the device, which is there at once."""
 
-    def is_ready(self):
-        return True
+class FakeStep(steps.TrainStep):
+    """Counts its calls. Steps in `bad` have no finite gradient; after step `stop_at` a signal arrives."""
 
-
-class FakeStep:
-    """Counts its calls; steps of `bad` have no finite gradient."""
-
-    def __init__(self, bad=()):
+    def __init__(self, bad, stop, stop_at):
         self.bad, self.compiled, self.skipped, self.row = set(bad), 0, 0, 0
+        self.stop, self.stop_at = stop, stop_at
 
     def compile(self, state, batch):
         self.compiled += 1
 
     def __call__(self, state, batch):
         assert self.compiled == 1
-        failed = state.step + 1 in self.bad
+        step = state.step + 1
+        failed = step in self.bad
         self.skipped, self.row = self.skipped + failed, self.row + 1 if failed else 0
-        loss = Loss(np.nan if failed else 10.0 * (state.step + 1))
-        return types.SimpleNamespace(step=state.step + 1), {
-            'loss': loss, 'skipped': self.skipped, 'skipped_in_a_row': self.row}
+        self.stop.signal = signal.SIGTERM if step == self.stop_at else None
+        return state.replace(step=step), {name: jnp.float32(x) for name, x in (
+            ('loss', np.nan if failed else 10.0 * step), ('skipped', self.skipped), ('skipped_in_a_row', self.row))}
+
+
+class Writer(MetricWriter):
+    def __init__(self, lines):
+        self.lines, self.shown = lines, None
+
+    def write(self, step, scalars, shown=()):
+        self.lines.append({'step': step} | scalars)
+        self.shown = shown
+
+
+class Saved(checkpoints.Checkpoints):
+    def __init__(self, scores):
+        self.scores = scores
+
+    def score(self, step):
+        return self.scores.get(step)
+
+    def discard(self, step):
+        self.scores.pop(step, None)
+
+    def latest_step(self):
+        return max(self.scores, default=None)
+
+    def wait(self):
+        pass
 
 
 class Run:
-    """What run_steps is given, and a record of what it did."""
+    """Calls run_steps, and records what it did."""
 
     def __init__(self, begin=0, bad=(), scores=None, stop_at=None, **fields):
         self.config = synthetic.get_config()
@@ -51,16 +82,10 @@ class Run:
         self.validated, self.bad, self.stop_at, self.step = [], bad, stop_at, begin
 
     def go(self):
-        video = types.SimpleNamespace(name='video', frame_names=('00000', '00005'))
+        video = metadata.Video('video', ('00000', '00005'), 8, 8, (), True)
+        source = records.Records('records', 'train', (video,), ())
         schedule = optimizers.make_schedule(self.config.optimizer.warmup_steps, tuple(self.config.optimizer.drop_steps))
         stop = loop.Stop()
-        train_step = FakeStep(self.bad)
-
-        def step_and_stop(state, batch):
-            state, metrics = train_step(state, batch)
-            stop.signal = signal.SIGTERM if state.step == self.stop_at else None
-            return state, metrics
-
         def validate(state):
             self.validated.append(state.step)
             return self.scores.get(state.step, {'J&F': 50.0 + state.step, 'J': 1.0, 'F': 2.0})
@@ -68,38 +93,31 @@ class Run:
         def save(state, score=None):
             self.saved[state.step] = score
 
-        batches = iter([types.SimpleNamespace(origin=np.array([[0, 1]]))] * 100)
-
-        def write(step, scalars, shown=()):
-            self.lines.append({'step': step} | scalars)
-            self.shown = shown
-
-        writer = types.SimpleNamespace(write=write)
-        saved = types.SimpleNamespace(
-            score=lambda step: self.saved.get(step), discard=lambda step: self.saved.pop(step, None),
-            latest_step=lambda: max(self.saved, default=None), wait=lambda: None)
-        step_and_stop.compile = train_step.compile
-        progress = Progress(self.config, types.SimpleNamespace(videos=[video]), schedule, writer)
-        return loop.run_steps(self.config, types.SimpleNamespace(step=self.begin), step_and_stop, batches, progress,
-                              loop.Run(saved, save, validate, stop))
+        writer = Writer(self.lines)
+        finished = loop.run_steps(
+            self.config, steps.TrainState(self.begin, {}, {}, {}, None), FakeStep(self.bad, stop, self.stop_at),
+            iter([BATCH] * 100), Progress(self.config, source, schedule, writer),
+            loop.Run(Saved(self.saved), save, validate, stop))
+        self.shown = writer.shown
+        return finished
 
 
-def test_the_logged_rate_is_that_of_the_step(capsys):
-    """A drop after step 5: steps 1 to 5 take the whole rate, the sixth a tenth of it."""
+def test_the_logged_learning_rate_is_that_of_the_step(capsys):
+    """With a drop after step 5, steps 1 to 5 use the full rate and the sixth a tenth of it."""
     run = Run(log_every=1)
     assert run.go()
     assert [line['learning_rate'] for line in run.lines if 'loss' in line] == pytest.approx(
         [0.5] * 5 + [0.05] * 3)
 
 
-def test_skipped_steps_hold_the_schedule_back():
+def test_skipped_steps_do_not_advance_the_schedule():
     run = Run(log_every=1, bad={2, 3})
     assert run.go()
     rates = [line['learning_rate'] for line in run.lines if 'learning_rate' in line]
     assert rates == pytest.approx([0.5] * 7 + [0.05], nan_ok=False)
 
 
-def test_means_are_of_the_steps_since_the_last_line_that_were_not_skipped(caplog):
+def test_logged_means_leave_out_skipped_steps(caplog):
     run = Run(bad={3})
     assert run.go()
     lines = [line for line in run.lines if 'learning_rate' in line]
@@ -109,7 +127,7 @@ def test_means_are_of_the_steps_since_the_last_line_that_were_not_skipped(caplog
     assert 'skipped step 3' in caplog.text and 'video around frame 00005' in caplog.text
 
 
-def test_validation_and_checkpoints_come_when_they_are_due():
+def test_validation_and_checkpoint_intervals():
     run = Run(eval_every=3, checkpoint_every=2)
     assert run.go()
     assert run.validated == [3, 6, 8]
@@ -118,7 +136,7 @@ def test_validation_and_checkpoints_come_when_they_are_due():
         (3, 53.0), (6, 56.0), (8, 58.0)]
 
 
-def test_a_run_that_has_ended_only_catches_up_on_its_score():
+def test_a_finished_run_only_adds_its_missing_score():
     run = Run(begin=8)
     assert run.go() and run.validated == [8] and run.saved == {8: 58.0}
     again = Run(begin=8)
@@ -126,7 +144,7 @@ def test_a_run_that_has_ended_only_catches_up_on_its_score():
     assert again.go() and again.validated == [] and again.lines == []
 
 
-def test_a_benchmark_of_map_is_headed_by_it():
+def test_map_is_the_main_score_of_its_benchmarks():
     run = Run(scores={8: {'mAP': 33.0, 'overall_IoU': 20.0, 'mean_IoU': 10.0}})
     assert run.go() and run.saved == {8: 33.0}
 
@@ -135,21 +153,21 @@ def test_a_benchmark_of_map_is_headed_by_it():
     ({'J&F': 5.0, 'J': 4.0, 'F': 6.0}, ['valid/J&F', 'valid/J', 'valid/F']),
     ({'P@0.5': 4.0, 'mean_IoU': 1.0, 'overall_IoU': 2.0, 'mAP': 3.0},
      ['valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU'])])
-def test_a_validation_shows_the_scores_of_its_benchmark(summary, shown):
+def test_validation_shows_the_scores_of_its_benchmark(summary, shown):
     run = Run(scores={8: summary})
     assert run.go() and run.shown == shown and run.lines[-1] == {'step': 8} | {
         f'valid/{name}': value for name, value in summary.items()}
 
 
-def test_a_signal_stops_after_its_step_and_saves_it():
+def test_a_signal_stops_after_the_step_and_saves():
     run = Run(stop_at=3)
     assert not run.go() and run.saved == {3: None} and run.step == 0
-    # During a validation, which then has no score: it is made up for when the run goes on.
+    # During validation, the checkpoint stays without a score until the run is resumed.
     run = Run(eval_every=2, scores={4: None})
     assert not run.go() and run.saved == {2: 52.0, 4: None} and run.validated == [2, 4]
 
 
-def test_too_many_skipped_steps_end_the_run_saved():
+def test_too_many_skipped_steps_save_and_stop():
     run = Run(bad={4, 5, 6, 7})
     with pytest.raises(FloatingPointError, match=r'the last 3 steps, up to step 6, .*around frame 00005.* now 0.5'):
         run.go()
@@ -163,7 +181,7 @@ def test_signals(monkeypatch):
             assert not stop() and stop.signal is None
             signal.raise_signal(number)
             assert stop() and stop.signal == number
-            if number == signal.SIGINT:  # A second Ctrl-C does not wait.
+            if number == signal.SIGINT:  # A second Ctrl-C exits at once.
                 with pytest.raises(KeyboardInterrupt):
                     signal.raise_signal(number)
         assert {number: signal.getsignal(number) for number in before} == before
@@ -175,7 +193,7 @@ def test_signals(monkeypatch):
 
 @pytest.mark.parametrize('processes, sent', [(1, []), (2, [(os.getpid(), signal.SIGTERM)])])
 def test_ctrl_c_in_one_process_reaches_the_others_as_sigterm(monkeypatch, processes, sent):
-    """jax.distributed passes on that signal alone."""
+    """jax.distributed passes on only SIGTERM."""
     killed = []
     monkeypatch.setattr(jax, 'process_count', lambda: processes)
     monkeypatch.setattr(os, 'kill', lambda *arguments: killed.append(arguments))
