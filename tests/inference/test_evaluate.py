@@ -5,10 +5,12 @@ import types
 import jax
 import numpy as np
 import pytest
+import small
 
 from configs import synthetic
 from sgmg_jax.data import metadata, records
-from sgmg_jax.inference import evaluate, predict
+from sgmg_jax.inference import evaluate, predict, protocols
+from sgmg_jax.score import submission
 
 
 def parts(tmp_path):
@@ -57,3 +59,25 @@ def test_an_evaluation_resumes_only_if_nothing_changed(tmp_path, caplog, restore
     evaluate.begin(partial, target, evaluate.identity_of(*everything))
     assert not (partial / 'done' / 'video').exists()
     assert f'had a different {name}; starting from scratch' in caplog.text
+
+
+@pytest.mark.parametrize('object_id, has_truth', [(-1, False), (1, True), (2, True)])
+def test_pictures_show_the_ground_truth_unless_it_is_hidden(tmp_path, object_id, has_truth):
+    maps = np.zeros((3, 6, 9), np.uint8)
+    maps[:, 2:4, 3:5] = max(object_id, 0)
+    video = metadata.Video('a', ('0', '5', '10'), 6, 9, (metadata.Expression('0', 'a dog', object_id, ()),), True)
+    split = records.Records('memory', 'valid', (video,), ([{
+        'video': b'a', 'masks': [small.encoded(x, 'PNG') for x in maps],
+        'frames': [small.encoded(np.zeros((6, 9, 3), np.uint8), 'PNG')] * 3}],))
+    submission.write_masks(tmp_path, 'a', '0', video.frame_names, np.ones((3, 6, 9), bool))
+    row, = evaluate.pictures(split, protocols.choose('ytvos'), tmp_path)
+    assert row.masks.all() and (row.truth is not None) == has_truth
+    if has_truth:
+        np.testing.assert_array_equal(row.truth, maps == object_id)
+
+
+def test_a_config_out_of_range_is_refused_before_anything_is_read(tmp_path):
+    config = synthetic.get_config()
+    config.evaluation.sentences = 0
+    with pytest.raises(ValueError, match='config.evaluation.sentences = 0'):
+        evaluate.evaluate(config, tmp_path / 'no such run')
