@@ -1,6 +1,7 @@
 """Checkpoints of a small state: retention, restoring, detection of damage."""
 import contextlib
 import errno
+import inspect
 import json
 import os
 import re
@@ -249,3 +250,22 @@ def test_alarming_messages_of_orbax_are_hidden(tmp_path, caplog):
     exec(of_orbax, {'logging': logging})
     logging.info('a message')
     assert [record.getMessage() for record in caplog.records] == ['a warning', 'a message']
+
+
+def test_checksums_add_up_over_processes(monkeypatch):
+    """Of an array whose rows lie in two processes, each of which also holds a replica of the other's."""
+    x = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+
+    def part(mine):
+        rows = [slice(0, 4), slice(4, 6)]
+        shards = [types.SimpleNamespace(data=x[here], index=(here, slice(None)), replica_id=int(i != mine))
+                  for i, here in enumerate(rows)]
+        return types.SimpleNamespace(is_fully_addressable=False, shape=x.shape, addressable_shards=shards)
+
+    parts = [part(0), part(1)]
+    sums = np.array([[checkpoints._sum_of_bits(x)] for x in parts], np.uint32)
+    assert sums.all()
+    monkeypatch.setattr(checkpoints.multihost_utils, 'process_allgather', lambda mine: sums)
+    unchecked = inspect.unwrap(checkpoints.checksums)  # These are no arrays.
+    for x_of_process in parts:
+        assert unchecked({'x': x_of_process}) == checkpoints.checksums({'x': x})
