@@ -30,10 +30,10 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     step.check_sizes(options, options.model, batch)
     # Counted in a subprocess: a process that holds an accelerator leaves no memory for others.
     *_, available = map(int, machine.output_lines(['-c', COUNT.format(options.devices)]))
-    counts = [count for count in (1, 2, 4, 8) if count <= available and count % options.fsdp == 0]
+    counts = [count for count in (1, 2, 4, 8) if count <= available and count % options.storage_shards == 0]
     if not counts:
-        raise ValueError(f'--fsdp={options.fsdp}: must divide 1, 2, 4 or 8 devices, of which {available} are '
-                         'available.')
+        raise ValueError(f'--storage_shards={options.storage_shards}: must divide 1, 2, 4 or 8 devices, of which '
+                         f'{available} are available.')
     print(f'{step.describe(options)}, {batch} clip(s) per device')
     alone = None
     for count in counts:

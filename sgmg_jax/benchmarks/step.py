@@ -75,7 +75,7 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
         the compiled step; a function that runs it to completion; the step with its arguments, for `count_operations`.
 
     Raises:
-        ValueError: there are fewer devices, or their number is not a multiple of options.fsdp.
+        ValueError: there are fewer devices, or their number is not a multiple of options.storage_shards.
     """
     import jax
     import jax.numpy as jnp
@@ -87,12 +87,13 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     from sgmg_jax.training import optimizer as optimizers
     from sgmg_jax.training import step as steps
     devices = machine.devices(options.devices)
-    if len(devices) % options.fsdp:
-        raise ValueError(f'--fsdp={options.fsdp}: must divide {len(devices)}, the number of devices.')
+    if len(devices) % options.storage_shards:
+        raise ValueError(f'--storage_shards={options.storage_shards}: must divide {len(devices)}, the number of '
+                         'devices.')
     system = systems.SYSTEMS[options.model]
     model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                           remat=options.remat, dtype=jnp.dtype(options.dtype))
-    mesh = sharding.make_mesh(options.fsdp, devices)
+    mesh = sharding.make_mesh(options.storage_shards, devices)
     clips = batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
@@ -222,8 +223,8 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument('--batch', type=commands.whole(1, 2 ** 20), nargs='+', default=[1], metavar='B',
                         help='clips per device; benchmarks.step accepts several values (default: 1)')
     count = commands.whole(1, 2 ** 16)
-    parser.add_argument('--fsdp', type=count, default=1, metavar='N', help='devices that share one copy of the '
-                        'parameters (default: %(default)s)')
+    parser.add_argument('--storage_shards', '--fsdp', type=count, default=1, metavar='N',
+                        help='devices that share one copy of the parameters (default: %(default)s)')
     parser.add_argument('--devices', type=count, metavar='N', help='number of devices to use (default: all)')
     parser.add_argument('--remat', action='store_true',
                         help='recompute the blocks of backbone and transformer in the backward pass')

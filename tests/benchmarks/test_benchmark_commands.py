@@ -37,7 +37,7 @@ def call(capsys, command, *arguments):
     (step, ['--batch', '1', '0'], '--batch', 'from 1 to'),
     (step, ['--runs=0'], '--runs', 'from 1 to'),
     (step, ['--runs', '9' * 5000], '--runs', 'from 1 to'),
-    (step, ['--fsdp=0'], '--fsdp', 'from 1 to'),
+    (step, ['--fsdp=0'], '--storage_shards', 'from 1 to'),
     (step, ['--devices=0'], '--devices', 'from 1 to'),
     (step, ['--model=swin'], '--model', "'sgmg', 'fast_sgmg', 'soc'"),
     (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo'"),
@@ -51,7 +51,7 @@ def call(capsys, command, *arguments):
     (profile, ['--mode=train', '--batch', '1', '2'], '--batch 1 2', 'one number'),
     (profile, ['--mode=train', '--width=100'], '--width=100', 'at least 129 pixels'),
     (profile, ['--mode=train', '--devices=4096'], '--devices=4096', 'at most'),
-    (profile, ['--mode=train', '--fsdp=4096'], '--fsdp=4096', 'must divide'),
+    (profile, ['--mode=train', '--fsdp=4096'], '--storage_shards=4096', 'must divide'),
     (scaling, ['--batch', '1', '2'], '--batch 1 2', 'one number'),
     (scaling, ['--mode=forward'], '--mode', ''),
     (multi_object, ['--sentences', '1', '0'], '--sentences', 'from 1 to 1,000'),
@@ -175,7 +175,7 @@ def test_step_measures_uncached_in_increasing_order_until_out_of_memory(monkeypa
 
 
 @pytest.mark.parametrize('arguments, available, expected', [
-    (['--batch=3'], 9, [1, 2, 4, 8]), (['--batch=3', '--fsdp=2'], 6, [2, 4]),
+    (['--batch=3'], 9, [1, 2, 4, 8]), (['--batch=3', '--storage_shards=2'], 6, [2, 4]),
     (['--batch=3', '--devices=5'], 5, [1, 2, 4])])
 def test_scaling_measures_the_available_devices(monkeypatch, capsys, arguments, available, expected):
     def output_lines(command):
@@ -198,10 +198,10 @@ def test_scaling_measures_the_available_devices(monkeypatch, capsys, arguments, 
     assert [row.split()[5] for row in rows] == ideal
 
 
-def test_scaling_refuses_an_fsdp_that_divides_nothing(monkeypatch, capsys):
+def test_scaling_refuses_storage_shards_that_divide_nothing(monkeypatch, capsys):
     monkeypatch.setattr(machine, 'output_lines', lambda command: iter(['8\n']))
-    status, said = call(capsys, scaling, '--fsdp=3')
-    assert status == 2 and '--fsdp=3: must divide 1, 2, 4 or 8 devices' in said
+    status, said = call(capsys, scaling, '--storage_shards=3')
+    assert status == 2 and '--storage_shards=3: must divide 1, 2, 4 or 8 devices' in said
 
 
 def test_loader_uses_one_core_and_restores_the_affinity(world_records, capsys):
