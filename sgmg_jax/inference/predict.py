@@ -346,6 +346,7 @@ def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> Config
     return config
 
 
+@no_type_check  # checks its own arguments
 def restore_parameters(model: nn.Module, workdir: str | os.PathLike, checkpoint: str | int = 'best',
                        tokenizer: tokenizers.Tokenizer | None = None) -> tuple[int, dict]:
     """Step and nested parameters of a checkpoint of the run in `workdir`. If `tokenizer` is given, it must be the one
