@@ -3,6 +3,7 @@
 The list of videos and sentences is also written to metadata.json beside the records, in the same order, so that a
 reader can index sentences without reading frames.
 """
+import abc
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
@@ -45,6 +46,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         self._skip_bad_videos = skip_bad_videos
         super().__init__(**kwargs)
 
+    @abc.abstractmethod
     def splits(self, root: pathlib.Path) -> common.Splits:
         """By split: its videos, and the function that reads one.
 
@@ -54,7 +56,6 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         Raises:
             OSError, ValueError: a list of videos or sentences is missing or wrong; names file and field.
         """
-        raise NotImplementedError
 
     def _info(self) -> tfds.core.DatasetInfo:
         return _Info(
