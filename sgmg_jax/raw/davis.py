@@ -12,7 +12,7 @@ import pathlib
 from absl import logging
 
 from sgmg_jax import files
-from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.metadata import VOID, Expression, check_sentence, parse_object_id
 from sgmg_jax.raw import common, youtube
 
 TEXTS = 'davis_text_annotations'
@@ -121,7 +121,7 @@ def _read_texts(file: pathlib.Path, encoding: str, root: pathlib.Path) -> dict[s
 
 
 def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pathlib.Path
-                 ) -> tuple[youtube.Expression, ...]:
+                 ) -> tuple[Expression, ...]:
     objects = [set(sentences.get(video, ())) for sentences in texts]
     complete = sorted(set.intersection(*objects))
     if not complete:
@@ -130,7 +130,7 @@ def _expressions(video: str, texts: list[dict[str, dict[str, str]]], listing: pa
     rest = set.union(*objects) - set(complete)
     if rest:
         common.warn('Video %s: left out the objects %s, which have fewer than four sentences.', video, sorted(rest))
-    return tuple(youtube.Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
+    return tuple(Expression(str(len(texts) * position + number), sentences[video][key], int(key), ())
                  for position, key in enumerate(complete) for number, sentences in enumerate(texts))
 
 

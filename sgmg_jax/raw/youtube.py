@@ -20,7 +20,7 @@ from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data.metadata import VOID, check_sentence, parse_object_id
+from sgmg_jax.data.metadata import VOID, Expression, check_sentence, parse_object_id
 from sgmg_jax.data.records import check_jpeg
 from sgmg_jax.raw import common
 
@@ -29,15 +29,6 @@ FRAME_ENDINGS = '.jpg', '.jpeg'
 SPLITS = ('train', 'valid', 'test')
 FRAME_FOLDERS = ('{split}/JPEGImages',)
 MASK_FOLDERS = ('{split}/Annotations',)
-
-
-@dataclasses.dataclass(frozen=True)
-class Expression:
-    """One sentence; `object_id` is the value of its object in the masks, -1 if hidden."""
-    id: str
-    text: str
-    object_id: int
-    tags: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
