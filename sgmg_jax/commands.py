@@ -194,7 +194,7 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
         the exit status of `work`; 0 for --help; 2 for a user error.
     """
     argv = _rename_flags(sys.argv if argv is None else argv)
-    argv = _with_path_of_config(argv)
+    argv, named = _resolve_config(argv)
     _define_experiment_flags(workdir_help, argv, values)
     define(values)
     if {'-h', '--help', '-help', '--helpfull', '--helpshort'} & set(argv):
@@ -208,7 +208,6 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
             override = re.match(r'--?(?:no)?config\.([^=]+)', word)
             if override:
                 configs.check_field(override[1])
-        named = _config_of(argv)
         if named and not os.path.isfile(named.split(':')[0]):
             raise ValueError(f'--config={named}: there is no such file. Give a file in configs/, such as '
                              'configs/ytvos.py, or its name, such as ytvos.')
@@ -233,26 +232,16 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
     return run(parse_and_work, debug='--debug' in argv)
 
 
-def _with_path_of_config(argv: Sequence[str]) -> list[str]:
-    """`argv` with the path of a config that --config gives by name."""
-    words = list(argv)
-    for number, word in enumerate(words[1:], 1):
-        if words[number - 1] in ('--config', '-config'):
-            words[number] = find_config(word)
-        elif word.startswith(('--config=', '-config=')):
-            flag, _, value = word.partition('=')
-            words[number] = f'{flag}={find_config(value)}'
-    return words
-
-
-def _config_of(argv: Sequence[str]) -> str:
-    """The value of --config, '' if it is not given."""
-    for word, following in zip(argv[1:], [*argv[2:], '']):
-        if re.fullmatch(r'--?config', word):
-            return following
-        if re.match(r'--?config=', word):
-            return word.split('=', 1)[1]
-    return ''
+def _resolve_config(argv: Sequence[str]) -> tuple[list[str], str]:
+    """`argv` with the path of a config that --config gives by name; and that path:mode, '' without --config."""
+    words, named = list(argv), ''
+    for number, word in enumerate(argv):
+        flag, equals, value = word.partition('=')
+        if flag in ('--config', '-config') and (equals or number + 1 < len(argv)):
+            found = find_config(value if equals else argv[number + 1])
+            words[number + (not equals)] = f'{flag}={found}' if equals else found
+            named = named or found
+    return words, named
 
 
 def _experiment_help(script: str, values: flags.FlagValues) -> str:
