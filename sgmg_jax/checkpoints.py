@@ -5,25 +5,20 @@ Every array is stored with a checksum, so that damage on disk raises an error in
 from collections.abc import Callable, Mapping
 import dataclasses
 import errno
-import json
 import logging as python_logging
 import os
 import pathlib
 import shutil
 from typing import Any, Protocol, TypeVar, no_type_check, runtime_checkable
-import zlib
 
 from absl import logging
 import jax
-from jax.experimental import multihost_utils
-import numpy as np
 import orbax.checkpoint as ocp
 import tokenizers
 
-from sgmg_jax import files, hosts
+from sgmg_jax import checksums, files, hosts
 
 METRIC = 'score'  # of the validation: J&F or mAP
-ODD = 2654435761, 2246822519, 3266489917, 668265263, 374761393  # large primes
 HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.StandardCheckpointHandler,
             'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
 NOISE = ('directory is read only', 'read_only=True, setting',  # for a folder that is opened read-only
@@ -162,8 +157,8 @@ class Checkpoints:
         # Orbax's writers would report a full disk with a thousand lines of errors.
         if hosts.anywhere(free < needed):
             raise self._disk_full(f'needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free')
-        sums = checksums(_flat(items)) | {
-            'config': _checksum_of_json(config), 'tokenizer': _checksum_of_json(tokenizer.to_str())}
+        sums = checksums.of_arrays(_flat(items)) | {
+            'config': checksums.of_json(config), 'tokenizer': checksums.of_json(tokenizer.to_str())}
         items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         self._guard(lambda: self._manager.save(
             step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
@@ -203,14 +198,14 @@ class Checkpoints:
             raise ValueError(f'{self.folder / str(step)}: holds no config, because an older version wrote it. Evaluate '
                              'it, or use it as the --config.init of a run in another --workdir.')
         sums = self._read_json(step, 'checksums')
-        if sums is not None and sums.get('config') != _checksum_of_json(config):
+        if sums is not None and sums.get('config') != checksums.of_json(config):
             raise self._damaged(step, 'its config differs from what was written')
         return config
 
     def check_tokenizer(self, step: int, tokenizer: tokenizers.Tokenizer) -> None:
         """Raises ValueError if `step` was saved with another tokenizer."""
         known = (self._read_json(step, 'checksums') or {}).get('tokenizer')
-        if known not in (None, _checksum_of_json(tokenizer.to_str())):
+        if known not in (None, checksums.of_json(tokenizer.to_str())):
             raise ValueError(f'{self.folder.parent / "tokenizer.json"}: is not the tokenizer that the checkpoint of '
                              f'step {step} was trained with. Restore the file that training wrote.')
 
@@ -264,7 +259,7 @@ class Checkpoints:
             logging.info('%s: an older version wrote this checkpoint without checksums; damage cannot be detected.',
                          self.folder / str(step))
             return
-        differing = [path for path, value in checksums(_flat(trees)).items() if expected.get(path) != value]
+        differing = [path for path, value in checksums.of_arrays(_flat(trees)).items() if expected.get(path) != value]
         if differing:
             raise self._damaged(step, f'{len(differing)} arrays differ from what was written, first {differing[0]}')
 
@@ -306,41 +301,6 @@ class Checkpoints:
         return OSError(
             errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is step '
             f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
-
-
-def checksums(arrays: Mapping[str, jax.Array | np.ndarray]) -> dict[str, int]:
-    """A checksum of the bits of each array, independent of its layout on devices and processes.
-
-    It is a weighted sum of the numbers' bits, modulo 2 ** 32, with odd weights computed from their indices: a single
-    flipped bit always changes it, and each process can sum its own part. A collective: all processes must call it with
-    arrays of the same names.
-    """
-    found = {path: _sum_of_bits(x) for path, x in arrays.items()}
-    shared = [path for path, x in arrays.items() if not getattr(x, 'is_fully_addressable', True)]
-    if shared:
-        every = multihost_utils.process_allgather(np.array([found[path] for path in shared], np.uint32))
-        found |= dict(zip(shared, every.sum(0, dtype=np.uint32).tolist()))
-    return found
-
-
-def _sum_of_bits(x: Any) -> int:
-    """The sum over the parts of an array that this process holds; replicas count once."""
-    if getattr(x, 'is_fully_addressable', True):
-        parts = [(np.asarray(x), (slice(None),) * np.ndim(x))]
-    else:
-        parts = [(np.asarray(shard.data), shard.index) for shard in x.addressable_shards if shard.replica_id == 0]
-    total = np.zeros((), np.uint32)
-    for data, index in parts:
-        bits = np.ascontiguousarray(data).view(f'u{data.itemsize}').reshape(data.shape).astype(np.uint32)
-        for axis in reversed(range(data.ndim)):  # The product of odd weights is odd.
-            places = np.arange(*index[axis].indices(x.shape[axis]), dtype=np.uint32)
-            bits = bits @ (places * np.uint32(ODD[axis % len(ODD)]) | np.uint32(1))
-        total += bits
-    return int(total)
-
-
-def _checksum_of_json(content: object) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _flat(trees: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from PIL import Image
 import raw_tree
 import scipy.io
 
-from sgmg_jax.doctor import frame_sets, video_sets
+from sgmg_jax.doctor import davis, frame_sets
 
 SEQUENCES = {'blackswan': ('valid', 2), 'dog': ('valid', 1), 'classic-car': ('train', 1)}
 
@@ -38,7 +38,7 @@ def write_davis(root, converted):
     (lists / 'train.txt').write_text(  # As in old releases.
         '/JPEGImages/480p/classic-car/00000.jpg /Annotations/480p/classic-car/00000.png \n')
     lines = ['blackswan 1 "a swan"', 'blackswan 2 "its \xe9gg"', 'dog 1 "a dog"', 'clasic-car 1 "the car"']
-    for place in video_sets.DAVIS_TEXTS:
+    for place in davis.TEXTS:
         (root / place).parent.mkdir(exist_ok=True)
         (root / place).write_text('\n'.join(lines), encoding='utf-8' if 'annot1' in place else 'latin-1')
     return root

@@ -5,6 +5,7 @@ import numpy as np
 import small
 
 from sgmg_jax.score import common, submission
+from sgmg_jax.score.check import check_submission
 
 EXPECTED = [
     submission.ExpectedVideo('bear', ('00000', '00005', '00015'), (24, 37), ('0', '1')),
@@ -27,7 +28,7 @@ def masks_of(video, expression):
 
 
 def check(path, expected=EXPECTED):
-    return submission.check_submission(path, expected)
+    return check_submission(path, expected)
 
 
 def everything_under(folder):

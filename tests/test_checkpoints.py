@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from sgmg_jax import checkpoints
+from sgmg_jax import checkpoints, checksums
 from sgmg_jax.training import step as steps
 
 CONFIG = {'seed': 3, 'data': {'records': ['a']}}
@@ -202,23 +202,23 @@ def test_another_tokenizer_is_refused(tmp_path, opened):
 def test_every_flipped_bit_changes_the_checksum(dtype):
     rng = np.random.default_rng(0)
     x = np.asarray(jnp.asarray(rng.standard_normal((3, 5, 2)), dtype))
-    before = checkpoints.checksums({'x': x})
+    before = checksums.of_arrays({'x': x})
     bits = x.view(f'u{x.itemsize}')
     for place in np.ndindex(x.shape):
         for bit in range(8 * x.itemsize if dtype != 'bool' else 1):
             changed = bits.copy()
             changed[place] ^= np.array(1 << bit, bits.dtype)
-            assert checkpoints.checksums({'x': changed.view(x.dtype)}) != before
-    assert checkpoints.checksums({'x': jnp.asarray(x)}) == before
-    assert dtype == 'bool' or checkpoints.checksums({'x': x[::-1]}) != before
+            assert checksums.of_arrays({'x': changed.view(x.dtype)}) != before
+    assert checksums.of_arrays({'x': jnp.asarray(x)}) == before
+    assert dtype == 'bool' or checksums.of_arrays({'x': x[::-1]}) != before
 
 
 @pytest.mark.parametrize('shape', [(), (0, 3), (1,), (8,), (8, 3), (4, 6, 2, 3, 2, 2, 1)])
 def test_the_checksum_does_not_depend_on_the_layout(shape):
     x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-    whole = checkpoints._sum_of_bits(x)
+    whole = checksums._sum_of_bits(x)
     mesh = jax.make_mesh((1,), ('data',), devices=jax.devices()[:1])
-    assert checkpoints._sum_of_bits(jax.device_put(x, NamedSharding(mesh, PartitionSpec()))) == whole
+    assert checksums._sum_of_bits(jax.device_put(x, NamedSharding(mesh, PartitionSpec()))) == whole
 
     class Split:
         """An array with all parts in this process, one of them twice."""
@@ -236,7 +236,7 @@ def test_the_checksum_does_not_depend_on_the_layout(shape):
         rest = (slice(None),) * (x.ndim - 1)
         first = slice(0, half), *rest
         parts = [Part(first, 0), Part((slice(half, None), *rest), 0), Part(first, 1)]
-        assert checkpoints._sum_of_bits(Split(parts)) == whole
+        assert checksums._sum_of_bits(Split(parts)) == whole
 
 
 def test_alarming_messages_of_orbax_are_hidden(tmp_path, caplog):
@@ -263,9 +263,9 @@ def test_checksums_add_up_over_processes(monkeypatch):
         return types.SimpleNamespace(is_fully_addressable=False, shape=x.shape, addressable_shards=shards)
 
     parts = [part(0), part(1)]
-    sums = np.array([[checkpoints._sum_of_bits(x)] for x in parts], np.uint32)
+    sums = np.array([[checksums._sum_of_bits(x)] for x in parts], np.uint32)
     assert sums.all()
-    monkeypatch.setattr(checkpoints.multihost_utils, 'process_allgather', lambda mine: sums)
-    unchecked = inspect.unwrap(checkpoints.checksums)  # These are no arrays.
+    monkeypatch.setattr(checksums.multihost_utils, 'process_allgather', lambda mine: sums)
+    unchecked = inspect.unwrap(checksums.of_arrays)  # These are no arrays.
     for x_of_process in parts:
-        assert unchecked({'x': x_of_process}) == checkpoints.checksums({'x': x})
+        assert unchecked({'x': x_of_process}) == checksums.of_arrays({'x': x})

@@ -16,7 +16,9 @@ import scipy.io
 from datasets import build
 from sgmg_jax import synthetic as world
 from sgmg_jax.doctor import __main__ as doctor
-from sgmg_jax.doctor import frame_sets, places, video_sets
+from sgmg_jax.doctor import davis as davis_checks
+from sgmg_jax.doctor import frame_sets, places
+from sgmg_jax.doctor import youtube as youtube_checks
 
 
 def facts(folder, name, pixels=False):
@@ -54,7 +56,7 @@ def youtube(tmp_path):
 
 def test_an_intact_copy_is_ready_to_build(youtube, monkeypatch, capsys, tmp_path):
     counts = {'train': (2, 8, None), 'valid and test': (3, 12, 12), 'valid': (2, 8, 8), 'test': (1, 4, 4)}
-    monkeypatch.setattr(video_sets, 'YOUTUBE_COUNTS', counts)
+    monkeypatch.setattr(youtube_checks, 'COUNTS', counts)
     for pixels in ((), ('--pixels',)):
         assert doctor.main([str(youtube), *pixels, f'--json={tmp_path / "report.json"}']) == 0
         out = capsys.readouterr().out
@@ -67,7 +69,7 @@ def test_an_intact_copy_is_ready_to_build(youtube, monkeypatch, capsys, tmp_path
 
 
 def test_differing_counts_are_missing_or_wrong(youtube, monkeypatch, capsys):
-    monkeypatch.setitem(video_sets.YOUTUBE_COUNTS, 'train', (2, 7, None))
+    monkeypatch.setitem(youtube_checks.COUNTS, 'train', (2, 7, None))
     assert doctor.main([str(youtube)]) == 1
     out = capsys.readouterr().out
     assert 'wrong    meta_expressions/train/meta_expressions.json: train: expressions: found 8, known 7' in out
@@ -304,7 +306,7 @@ def test_masks_of_unlisted_frames_are_noted(youtube):
 
 
 def test_known_counts_of_valid_and_test_add_up():
-    counts = video_sets.YOUTUBE_COUNTS
+    counts = youtube_checks.COUNTS
     assert counts['valid and test'] == tuple(map(sum, zip(counts['valid'], counts['test'])))
 
 
@@ -363,7 +365,7 @@ def test_converted_davis_without_masks(tmp_path):
     shutil.rmtree(root / 'valid/Annotations')
     assert bad(root, 'ref_davis') == ['missing valid/Annotations: is not there']
     report, = doctor.diagnose(root)
-    assert video_sets.DAVIS_SOURCE + ' Then convert it.' in [finding.mend for finding in report.findings]
+    assert davis_checks.SOURCE + ' Then convert it.' in [finding.mend for finding in report.findings]
 
 
 def test_davis_texts_are_compared_only_if_all_are_there(tmp_path):

@@ -21,7 +21,7 @@ from sgmg_jax import Predictor, checkpoints, files
 from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import records, text
-from sgmg_jax.inference import evaluate, predict, protocols
+from sgmg_jax.inference import evaluate, predict, protocols, restore
 from sgmg_jax.score import __main__ as score_command
 from sgmg_jax.training import loop
 
@@ -47,9 +47,9 @@ def read_lines(workdir):
 
 
 def parameters(workdir, checkpoint='latest'):
-    config = predict.check_model(None, workdir)
+    config = restore.check_model(None, workdir)
     model = predict.systems.build_model(config.model)
-    return traverse_util.flatten_dict(predict.restore_parameters(model, workdir, checkpoint)[1], sep='/')
+    return traverse_util.flatten_dict(restore.restore_parameters(model, workdir, checkpoint)[1], sep='/')
 
 
 def test_a_run_leaves_its_logs_and_checkpoints(trained):
@@ -152,7 +152,7 @@ def test_a_checkpoint_of_another_backbone_is_refused(trained, tmp_path):
     saved = checkpoints.Checkpoints(workdir)
     model = predict.systems.build_model(other.model)
     with pytest.raises(ValueError, match=r'of another model than config.model describes \(\d+ parameters differ\)'):
-        saved.restore_parameters(2, predict.parameter_shapes(model))
+        saved.restore_parameters(2, restore.parameter_shapes(model))
     saved.close()
 
 
@@ -392,7 +392,7 @@ def test_another_tokenizer_than_the_one_trained_with(trained, tmp_path):
             use()
     larger = text.train_tokenizer([f'word{n}' for n in range(999)], 600)
     with pytest.raises(ValueError, match='a token 599, but config.model.text_encoder has 512 tokens'):
-        predict.check_vocabulary(larger, predict.systems.build_model(config.model).text_encoder)
+        restore.check_vocabulary(larger, restore.systems.build_model(config.model).text_encoder)
 
 
 @pytest.mark.parametrize('damage', [b'', b'{', b'\xff\xfe', b'null', b'[' * 10 ** 5])

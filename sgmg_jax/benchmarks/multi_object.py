@@ -42,7 +42,7 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
     import jax.numpy as jnp
 
     from sgmg_jax import compilation, systems, types
-    from sgmg_jax.inference import predict
+    from sgmg_jax.inference.segment import best_masks, groups
     from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
     sizes = dict(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
                  dtype=jnp.dtype(options.dtype))
@@ -61,11 +61,11 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
         return models[0].apply({'params': parameters}, clip, method='encode_video')
 
     encode = compilation.jit(encode_video)
-    segment, fast_segment = (compilation.jit(functools.partial(predict.best_masks, model)) for model in models)
+    segment, fast_segment = (compilation.jit(functools.partial(best_masks, model)) for model in models)
 
     @compilation.jit
     def whole(parameters, clip, tokens):
-        return predict.best_masks(models[0], parameters, encode_video(parameters, clip), tokens, real_frames)
+        return best_masks(models[0], parameters, encode_video(parameters, clip), tokens, real_frames)
 
     def some(start, stop):
         return jax.tree.map(lambda x: x[start:stop], tokens)
@@ -76,7 +76,7 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
     def encoded_once(count):
         video = encode(parameters, clip)
         return [jax.block_until_ready(segment(parameters, video, some(group.start, group.stop), real_frames))
-                for group in predict.groups(range(count), options.together)]
+                for group in groups(range(count), options.together)]
 
     def fast(count):
         video = encode(parameters, clip)

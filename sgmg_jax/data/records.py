@@ -13,7 +13,6 @@ import re
 from typing import Any, NamedTuple, SupportsIndex
 
 from array_record.python import array_record_data_source, array_record_module
-import cv2
 from google.protobuf import message
 from jaxtyping import Bool, Int, UInt8
 import numpy as np
@@ -21,6 +20,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from sgmg_jax import files, pictures
+from sgmg_jax.data import decoding
 from sgmg_jax.data.metadata import Video, read_video
 from sgmg_jax.video import BrokenFilm, open_film
 
@@ -96,7 +96,7 @@ class Record:
 
     def _decode_frame(self, index: int) -> UInt8[np.ndarray, 'H W 3']:
         try:
-            return decode_picture(self.frames[index], (self.video.height, self.video.width))
+            return decoding.decode_picture(self.frames[index], (self.video.height, self.video.width))
         except pictures.BrokenPicture as error:
             raise ValueError(self._broken(index, f'image {error}')) from error
 
@@ -112,49 +112,6 @@ class Record:
     def _broken(self, index: int, what: str) -> str:
         return (f'video {self.video.name}, frame {self.video.frame_names[index]}: the {what}. '
                 'Build the records again from intact files.')
-
-
-def decode_picture(data: bytes, size: tuple[int, int] | None = None,
-                   formats: Sequence[str] = (pictures.JPEG, pictures.PNG)) -> UInt8[np.ndarray, 'H W 3']:
-    """RGB of a JPEG or PNG as stored: a camera's orientation tag is ignored, because masks have none.
-
-    Args:
-        size: the required (H, W); None: any.
-
-    Raises:
-        BrokenPicture: it has another size, or is broken or truncated.
-    """
-    try:
-        stored = _size_of(data, formats)
-        if size is not None and stored != tuple(size):
-            raise pictures.BrokenPicture(f'is {stored[1]}x{stored[0]} pixels, not {size[1]}x{size[0]}')
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) \
-            if _has_end(data) else None
-    except cv2.error as error:
-        raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
-    if image is None or image.shape[:2] != stored:
-        raise pictures.BrokenPicture('is broken or truncated')
-    return image
-
-
-def _size_of(data: bytes, formats: Sequence[str]) -> tuple[int, int]:
-    try:
-        return pictures.read_header(data, formats)[2:]
-    except pictures.BrokenPicture as error:
-        raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
-
-
-def check_jpeg(data: bytes) -> tuple[int, int]:
-    """Reads a whole JPEG and returns its (H, W). Raises BrokenPicture."""
-    size = pictures.check_jpeg(data)
-    if not _has_end(data):
-        raise pictures.BrokenPicture('is broken or truncated')
-    return size
-
-
-def _has_end(data: bytes) -> bool:
-    """Whether a JPEG has its end marker, which some versions of OpenCV and Pillow do not check; True for others."""
-    return not data.startswith(b'\xff\xd8') or b'\xff\xd9' in data[-1024:]
 
 
 class _Piece(NamedTuple):

@@ -16,6 +16,7 @@ import textwrap
 
 from sgmg_jax import commands, files
 from sgmg_jax.doctor import common, places
+from sgmg_jax.doctor.archives import look_into, unpack
 from sgmg_jax.doctor.common import Finding, quote
 
 HELP = '''\
@@ -100,7 +101,7 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
             if not {place, path} & {*found, *found.values()} and (
                     path.is_file() or path.is_dir() and any(common.listing(path))):
                 found[place] = path
-        archives = {place: places.unpack(archive, root.parent if prefix == f'{root.name}/' else root)
+        archives = {place: unpack(archive, root.parent if prefix == f'{root.name}/' else root)
                     for archive, other, place, prefix in packed if other == name}
         checked = [*misplaced, *check(common.Copy(root, found, archives))]
         checked += _read_as_builder(name, root, found, pixels, not all(map(_harmless, checked)))
@@ -110,11 +111,11 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
 
 def _data_sets() -> dict[str, tuple[str, Sequence[str], Callable]]:
     """By name: title, places that are checked even if not recognised, and the check."""
-    from sgmg_jax.doctor import frame_sets, video_sets  # Imported late, so that --help appears at once.
+    from sgmg_jax.doctor import davis, frame_sets, youtube  # Imported late, so that --help appears at once.
 
     return {
-        'ref_youtube_vos': ('Ref-YouTube-VOS', video_sets.YOUTUBE_PLACES, video_sets.check_youtube),
-        'ref_davis': ('Ref-DAVIS17', video_sets.DAVIS_PLACES, video_sets.check_davis),
+        'ref_youtube_vos': ('Ref-YouTube-VOS', youtube.PLACES, youtube.check),
+        'ref_davis': ('Ref-DAVIS17', davis.PLACES, davis.check),
         'a2d_sentences': ('A2D-Sentences', frame_sets.A2D_PLACES, frame_sets.check_a2d),
         'jhmdb_sentences': ('JHMDB-Sentences', frame_sets.JHMDB_PLACES, frame_sets.check_jhmdb),
         'refcoco': ('RefCOCO/+/g', frame_sets.REFCOCO_PLACES, frame_sets.check_refcoco),
@@ -180,13 +181,13 @@ def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path
     """The parts that are still packed: (archive, data set, place, path in front of it); and findings."""
     packed, findings = [], []
     for archive in archives[:50]:
-        holds, inner, fault = places.look_into(archive)
+        holds, inner, fault = look_into(archive)
         packed += [(archive, *held) for held in sorted(holds)]
         if fault:
             findings.append(Finding('note', f'is a broken archive ({fault})', str(archive), 'Download it again.'))
         if inner:
             findings.append(Finding('note', f'is an archive of archives ({common.some(inner)})', str(archive),
-                                    places.unpack(archive, folder) + ', then run this again.'))
+                                    unpack(archive, folder) + ', then run this again.'))
     return packed, findings
 
 

@@ -1,10 +1,8 @@
 """Masks from a video and sentences. A video is encoded once for any number of sentences.
 
-Axis letters: T frames, n frames of a window, H W pixels, h w a feature map, E sentences (e of them processed together),
-Q queries.
+Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries.
 """
 from collections.abc import Callable, Iterator, Mapping, Sequence
-import contextlib
 import dataclasses
 import functools
 import os
@@ -14,22 +12,21 @@ from typing import Any, no_type_check
 from absl import logging
 from flax import linen as nn
 from flax import traverse_util
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 import tokenizers
 
-from sgmg_jax import checkpoints, compilation, systems, types
+from sgmg_jax import compilation, systems, types
 from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
-from sgmg_jax.models import features, roberta
-from sgmg_jax.ops import masks, queries, resize
+from sgmg_jax.inference import restore, segment
+from sgmg_jax.models import features
+from sgmg_jax.ops import masks
 
 TOKENS = 16  # sentences are padded to a multiple of this
-FREE = {'remat', 'dtype', 'inference_layer'}  # fields of config.model that may differ from those of the training run
 
 Frames = UInt8[np.ndarray, 'n H W 3']  # RGB
 # sentences -> their logits, one after the other, above 0 on the object
@@ -60,7 +57,7 @@ class Predictor:
         Raises:
             ValueError: for a parameter that is not finite, and for a tokenizer with more tokens than the text encoder.
         """
-        check_vocabulary(tokenizer, model.text_encoder)
+        restore.check_vocabulary(tokenizer, model.text_encoder)
         if parameters is not None:
             weights.check_finite(traverse_util.flatten_dict(parameters, sep='/'), origin or 'parameters')
         self.parameters, self.origin, self.tokenizer = parameters, origin, tokenizer
@@ -70,9 +67,9 @@ class Predictor:
         self._conventions = model.conventions
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
-            compilation.jit(functools.partial(segment, model)) for segment in (best_masks, _segment_all))
+            compilation.jit(functools.partial(ask, model)) for ask in (segment.best_masks, segment.every_mask))
         # A program of its own: videos of equal padded size may differ in their original size.
-        self._original_size = compilation.jit(_original_size, static_argnums=(1, 2))
+        self._original_size = compilation.jit(segment.original_size, static_argnums=(1, 2))
         self._binary_at = compilation.jit(masks.binary_at, static_argnums=(1, 2, 3))
 
     @classmethod
@@ -91,10 +88,10 @@ class Predictor:
             ValueError: if config.model differs from the run's model (names the fields); for a damaged workdir.
         """
         workdir = pathlib.Path(workdir)
-        config = check_model(config, workdir)
+        config = restore.check_model(config, workdir)
         model = systems.build_model(config.model)
         tokenizer = text.load_tokenizer(workdir / 'tokenizer.json')
-        step, parameters = restore_parameters(model, workdir, checkpoint, tokenizer)
+        step, parameters = restore.restore_parameters(model, workdir, checkpoint, tokenizer)
         return cls.from_config(config, model, parameters, tokenizer, f'{workdir}, step {step}')
 
     @classmethod
@@ -107,7 +104,7 @@ class Predictor:
         """
         configs.check(config)
         model = systems.build_model(config.model)
-        shapes = parameter_shapes(model)
+        shapes = restore.parameter_shapes(model)
         found, report = weights.load(configs.paths(config.init), traverse_util.unflatten_dict(shapes, sep='/'))
         for line in report:
             logging.info('weights: %s', line)
@@ -171,7 +168,7 @@ class Predictor:
         clip, video = self._encode_clip(frames)
 
         def ask(sentences: Sequence[str]) -> Iterator[np.ndarray]:
-            for group in groups(sentences, self._sentences):
+            for group in segment.groups(sentences, self._sentences):
                 every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
                 for logits, _ in zip(every, group):
                     yield self._resized(logits, clip, frames)[:len(frames)]
@@ -180,7 +177,7 @@ class Predictor:
 
     def _encode_clip(self, frames: Frames, annotated: np.ndarray | None = None
                      ) -> tuple[types.Clip, features.VideoFeatures]:
-        clip = pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
+        clip = segment.pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
         clip = dataclasses.replace(clip, annotated=annotated)
         return clip, self._encode(self.parameters, clip)
 
@@ -228,78 +225,6 @@ class Predictor:
         return ask
 
 
-def pad_clip(frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
-             ) -> types.Clip:
-    """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
-
-    Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs;
-    results for real frames stay the same. A single picture stays one frame.
-    """
-    length, (height, width) = len(frames), size
-    bucket = conventions.frames if length > 1 else 1
-    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, *[conventions.pixels] * 2))]
-    valid = np.ones((length, height, width), bool)
-    widths = [(0, pad) for pad in pads]
-    return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
-                      np.array([size], np.int32))
-
-
-def groups(sentences: Sequence, most: int) -> list[Sequence]:
-    """Splits sentences, in order, into as few groups of at most `most` as possible, of nearly equal size."""
-    count = -(-len(sentences) // most)
-    ends = [len(sentences) * i // count for i in range(count + 1)]
-    return [sentences[start:end] for start, end in zip(ends, ends[1:])]
-
-
-def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text,
-               real_frames: Bool[types.ArrayLike, '1 T']) -> Float[Array, 'e T H W']:
-    """Mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
-
-    Args:
-        model: a module of systems.SYSTEMS.
-        parameters: its parameters, nested.
-        video: features of one clip.
-        tokens: e sentences, processed together.
-        real_frames: False for padding in time.
-    """
-    def call(module):
-        words = module.encode_text(tokens)
-        proposals = module.segment(video, words)
-        real = jnp.broadcast_to(real_frames, (len(words.sentence), real_frames.shape[1]))
-        query = queries.best_query(proposals, real)
-        return module.optimize(queries.take_query(proposals.mask_logits, query), video)[0]
-
-    # Without `mutable`, apply() returns what `call` does.
-    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]
-
-
-def _segment_all(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text
-                 ) -> tuple[Float[Array, ' Q'], Float[Array, 'Q H W']]:
-    """For one sentence and frame: scores and mask logits of every query, at the padded size; SOC's at stride 4."""
-    def call(module):
-        proposals = module.segment(video, module.encode_text(tokens))
-        every = jnp.moveaxis(proposals.mask_logits[-1], 2, 0)  # Q N T h w P
-        return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
-
-    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]  # as in `best_masks`
-
-
-def _original_size(logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
-                   ) -> Float[types.ArrayLike, 'T H W']:
-    """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
-    and are resized directly, as in the release."""
-    return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
-
-
-def check_vocabulary(tokenizer: tokenizers.Tokenizer, text_encoder: roberta.Size) -> None:
-    """Raises ValueError for a tokenizer with tokens that the text encoder does not have."""
-    highest = max(tokenizer.get_vocab().values())
-    if highest >= text_encoder.vocabulary:
-        raise ValueError(f'the tokenizer has a token {highest}, but config.model.text_encoder has '
-                         f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or the '
-                         'text encoder that belongs to the tokenizer.')
-
-
 def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
     """Checks frames, RGB, in an array or a list of arrays, and returns them as one array.
 
@@ -324,41 +249,3 @@ def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise ValueError(f'frames: {frames.dtype} {frames.shape}: {wanted}.')
     return frames
-
-
-def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> ConfigDict:
-    """`config`, checked to describe the model of the run in `workdir`; the run's own config for None.
-
-    Raises:
-        FileNotFoundError: `workdir` holds no run.
-        ValueError: naming the fields of config.model that differ (except those in FREE); for a damaged config.json.
-    """
-    trained = configs.read(workdir)
-    if config is None:
-        return trained
-    configs.check(config)
-    fields = sorted({*trained.model, *config.model} - FREE)
-    different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
-                 for field in fields if trained.model.get(field) != config.model.get(field)]
-    if different:
-        raise ValueError(f'{workdir}: holds checkpoints of another model: {"; ".join(different)}. '
-                         'Give the config it was trained with.')
-    return config
-
-
-@no_type_check  # checks its own arguments
-def restore_parameters(model: nn.Module, workdir: str | os.PathLike, checkpoint: str | int = 'best',
-                       tokenizer: tokenizers.Tokenizer | None = None) -> tuple[int, dict]:
-    """Step and nested parameters of a checkpoint of the run in `workdir`. If `tokenizer` is given, it must be the one
-    that the checkpoint was trained with. Raises as `Predictor.from_workdir` does."""
-    with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
-        step = saved.find(checkpoint)
-        if tokenizer:
-            saved.check_tokenizer(step, tokenizer)
-        restored = saved.restore_parameters(step, parameter_shapes(model))
-    return step, traverse_util.unflatten_dict(restored, sep='/')
-
-
-def parameter_shapes(model: nn.Module) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and dtypes of the model's parameters, by path. Computes nothing."""
-    return traverse_util.flatten_dict(systems.parameter_shapes(model), sep='/')

@@ -22,6 +22,7 @@ from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference.predict import Predictor
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
+from sgmg_jax.score.check import check_submission
 from sgmg_jax.score.common import format_problems
 from sgmg_jax.score.ytvos import expected_videos
 
@@ -183,7 +184,7 @@ def _zip_expressions(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> 
     """Checks the zip like the evaluation server, which gives no reasons when it rejects one."""
     path = pathlib.Path(folder) / 'submission.zip'
     submission.zip_submission(folder, path)
-    problems = submission.check_submission(path, expected_videos(videos))
+    problems = check_submission(path, expected_videos(videos))
     if problems:
         raise ValueError(f'{path}: the evaluation server would reject it.\n{format_problems(problems)}')
     return path

@@ -13,7 +13,7 @@ import reprlib
 import numpy as np
 
 from sgmg_jax import arrays, files, pictures
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import decoding, metadata
 from sgmg_jax.raw import common
 
 METADATA = 'jhmdb_sentences_samples_metadata.json'
@@ -100,7 +100,7 @@ def read_frames(root: pathlib.Path, video: Video, names: list[str]) -> tuple[lis
     # Decoded with OpenCV like the records; it refuses some PNGs that Pillow reads.
     return common.read_frames(
         common.find_files(folder, names, '.png'), root, 'PNG',
-        lambda data: records.decode_picture(data, formats=(pictures.PNG,)).shape[:2],
+        lambda data: decoding.decode_picture(data, formats=(pictures.PNG,)).shape[:2],
         f'; {METADATA} counts {len(names)} frames from 00001')
 
 

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, plain_pickle
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import decoding, metadata
 from sgmg_jax.evaluation import segmentations
 from sgmg_jax.raw import common
 
@@ -108,7 +108,7 @@ def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
         raise ValueError(f'{folder}: {" and ".join(names)} are the same picture. Remove all but one.')
     file = folder / names[0]
     (data,), height, width = common.read_frames(
-        [file], root, 'JPEG', records.check_jpeg, f', though {picture.where} needs it')
+        [file], root, 'JPEG', decoding.check_jpeg, f', though {picture.where} needs it')
     if (height, width) != (picture.height, picture.width):
         raise ValueError(f'{file}: is {width}x{height} pixels, but "width" and "height" of {picture.where} are '
                          f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')

@@ -20,8 +20,8 @@ from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, pictures
+from sgmg_jax.data.decoding import check_jpeg
 from sgmg_jax.data.metadata import VOID, Expression, check_sentence, parse_object_id
-from sgmg_jax.data.records import check_jpeg
 from sgmg_jax.raw import common
 
 LARGEST_JSON = 2 ** 26  # bytes of an expressions file; train's has a fiftieth of it

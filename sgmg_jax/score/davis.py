@@ -19,6 +19,7 @@ from sgmg_jax.data import records
 from sgmg_jax.evaluation import davis, scoring
 from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
+from sgmg_jax.score.check import find_duplicates, read_png
 
 COLUMNS = ('J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
            'frames', 'objects')
@@ -99,7 +100,7 @@ def _read_maps(predicted: submission.Submission, names: list[str], size: tuple[i
     """Index maps, 0 where a PNG is wrong."""
     maps = np.zeros((len(names), *size), np.uint8)
     for index_map, name in zip(maps, names):
-        pixels = submission.read_png(predicted, name, size, ['P', 'L'],
+        pixels = read_png(predicted, name, size, ['P', 'L'],
                                      "save 8-bit index maps with one channel: Pillow's mode P or L", found)
         if pixels is not None:
             index_map[:] = pixels
@@ -167,7 +168,7 @@ def _check(path: str | os.PathLike, source: tuple[Callable[..., Sequences], tupl
         raise common.WrongPredictions([common.Problem('wrong folders', 1, (str(error),),
                                                       'see python -m sgmg_jax.score davis --help')]) from error
     missing = _missing_maps(set(names), truth, annotators, task)
-    submission.find_duplicates(predicted, missing)
+    find_duplicates(predicted, missing)
     problems = common.problems_of(missing)
     if problems:
         raise common.WrongPredictions(problems)

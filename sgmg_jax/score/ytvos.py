@@ -18,6 +18,7 @@ from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
+from sgmg_jax.score.check import check_submission
 
 CHALLENGE = 'meta_expressions_challenge.json'
 MOST_OBJECTS = 254  # in the index maps of a video
@@ -155,7 +156,7 @@ def score_submission(path: str | os.PathLike, split: Sequence[records.Record], p
     """See `score.score_submission`.
 
     The submission may contain more videos than the split. Only faults that prevent scoring are found:
-    `submission.check_submission` finds them all.
+    `check_submission` finds them all.
     """
     return _score(path, (_records_truth, (split,)), len(split), 1, progress)
 
@@ -207,7 +208,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """Runs the command, see its help. Returns the scores, or None with --check-only and without ground truth."""
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
-    problems = submission.check_submission(options.pred, expected, options.processes, progress=True)
+    problems = check_submission(options.pred, expected, options.processes, progress=True)
     if problems:
         raise common.WrongPredictions(problems)
     masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)

@@ -7,14 +7,7 @@ import dataclasses
 from jaxtyping import Float
 import numpy as np
 
-from sgmg_jax.synthetic.words import (
-    AWAY,
-    MOTIONS,
-    SIZES,
-    ObjectDescription,
-    change_one,
-    random_words,
-)
+from sgmg_jax.synthetic.words import AWAY, MOTIONS, SIZES, ObjectDescription, change_one, random_words
 
 KINDS = {'attribute': .5, 'motion': .25, 'relation': .25}
 EVENTS = {'cross': .20, 'away': .17, 'none': .63}

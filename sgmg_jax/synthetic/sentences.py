@@ -10,13 +10,7 @@ from jaxtyping import Float, Int
 import numpy as np
 
 from sgmg_jax.synthetic.layout import RELATION_MARGIN
-from sgmg_jax.synthetic.words import (
-    ATTRIBUTES,
-    AWAY,
-    HELD_OUT,
-    READINESS,
-    ObjectDescription,
-)
+from sgmg_jax.synthetic.words import ATTRIBUTES, AWAY, HELD_OUT, READINESS, ObjectDescription
 
 RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)}
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.

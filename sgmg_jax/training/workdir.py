@@ -11,7 +11,7 @@ import tokenizers
 from sgmg_jax import checkpoints, files, hosts
 from sgmg_jax import config as configs
 from sgmg_jax.data import records, text
-from sgmg_jax.inference import predict
+from sgmg_jax.inference import restore
 
 # Fields that may change when a run is resumed; another value of any other field makes it another run.
 RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped',
@@ -72,7 +72,7 @@ def prepare_tokenizer(config: ConfigDict, model: nn.Module, source: records.Reco
                                     model.text_encoder.vocabulary)
     tokenizer = text.load_tokenizer(config.data.tokenizer)
     try:
-        predict.check_vocabulary(tokenizer, model.text_encoder)
+        restore.check_vocabulary(tokenizer, model.text_encoder)
     except ValueError as error:
         raise ValueError(f'config.data.tokenizer = {config.data.tokenizer!r}: {error}') from error
     return tokenizer

@@ -10,7 +10,7 @@ import tokenizers
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
-from sgmg_jax.inference import predict
+from sgmg_jax.inference import predict, segment
 from sgmg_jax.ops import masks, queries, resize
 from sgmg_jax.parity import cases
 
@@ -48,7 +48,7 @@ def make_frames(count, seed=0):
 
 def bare_logits(parameters, frames, tokens, annotated=None):
     """The whole model on the clip without padding in time: logits [Q or 1, T, h, w], scores."""
-    clip = predict.pad_clip(*clips.prepare_clip(frames, 132), golden_cases.TINY.conventions)
+    clip = segment.pad_clip(*clips.prepare_clip(frames, 132), golden_cases.TINY.conventions)
     clip = jax.tree.map(lambda x: x[:, :len(frames)] if x.ndim > 2 else x, clip)
     clip = dataclasses.replace(clip, annotated=annotated)
 
@@ -97,8 +97,8 @@ def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypat
     for a, b in zip(alone(asked), together(asked), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
     assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are padded to four
-    assert [list(group) for group in predict.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
-    assert predict.groups(asked, 3) == [asked]
+    assert [list(group) for group in segment.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
+    assert segment.groups(asked, 3) == [asked]
 
 
 def test_annotated_frame_returns_every_query(parameters, monkeypatch):
@@ -129,7 +129,7 @@ def soc_predictor(weights, monkeypatch, clip_frames):
 def test_soc_resizes_videos_and_pictures_as_released(soc_weights, monkeypatch):
     """Masks of a video are resized from stride 4 to the frame directly, those of a picture on the grid of the map."""
     predictor, frames = soc_predictor(soc_weights, monkeypatch, 1), make_frames(1)
-    clip = predict.pad_clip(*clips.prepare_clip(frames, 66), golden_cases.TINY_SOC.conventions)
+    clip = segment.pad_clip(*clips.prepare_clip(frames, 66), golden_cases.TINY_SOC.conventions)
     assert clip.frames.shape == (1, 1, 66, 70, 3)
     tokens = text.encode(None, SENTENCES[:1], 20)
 
@@ -152,7 +152,7 @@ def test_soc_annotated_frame_as_released(soc_weights, monkeypatch):
     weights, predictor, frames = soc_weights, soc_predictor(soc_weights, monkeypatch, 4), make_frames(3)
     scores, found = predictor.annotated(lambda window: frames[window], 3, 0)(SENTENCES[0])
 
-    clip = predict.pad_clip(*clips.prepare_clip(frames[[0, 0, 0, 1]], 66), golden_cases.TINY_SOC.conventions)
+    clip = segment.pad_clip(*clips.prepare_clip(frames[[0, 0, 0, 1]], 66), golden_cases.TINY_SOC.conventions)
     assert clip.frames.shape == (1, 8, 66, 70, 3)
     clip = dataclasses.replace(clip, annotated=np.array([2], np.int32))
     tokens = text.encode(None, SENTENCES[:1], 20)

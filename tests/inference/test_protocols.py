@@ -13,6 +13,7 @@ from sgmg_jax.data import metadata, records
 from sgmg_jax.inference import predict, protocols
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
+from sgmg_jax.score.check import check_submission
 
 SIZE = (6, 9)
 
@@ -66,7 +67,7 @@ def test_ytvos_masks_are_written_and_read_back(tmp_path):
     protocol.write(Known(3), record, tmp_path)
     assert protocol.finish(tmp_path, [record.video]).name == 'submission.zip'
     expected = [submission.ExpectedVideo(record.video.name, record.video.frame_names, SIZE, ('0', '1'))]
-    assert submission.check_submission(tmp_path / 'submission.zip', expected) == []
+    assert check_submission(tmp_path / 'submission.zip', expected) == []
     for e in record.video.expressions:
         for t in range(7):
             np.testing.assert_array_equal(protocol.read(tmp_path, record.video, e, t), Known.logits(e.text, t) > 0)

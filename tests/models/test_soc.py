@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgmg_jax import systems, types
-from sgmg_jax.inference import predict
+from sgmg_jax.inference import segment
 from sgmg_jax.losses import soc as losses
 from sgmg_jax.models import roberta, soc, video_swin
 from sgmg_jax.ops import queries
@@ -78,7 +78,7 @@ def test_clips_and_sentences_do_not_mix(train):
 def test_padded_frames_are_ignored():
     """A clip of three frames, padded to eight: padding is masked as keys in every attention."""
     frames = np.random.default_rng(0).standard_normal((3, HEIGHT, WIDTH, 3), dtype=np.float32)
-    full = predict.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions)
+    full = segment.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions)
     assert full.frames.shape == (1, 8, HEIGHT, WIDTH, 3)
     bare = jax.tree.map(lambda x: x[:, :3] if x.ndim > 2 else x, full)
     (ours, _), (expected, _) = run(full, make_text([5])), run(bare, make_text([5]))
@@ -86,7 +86,7 @@ def test_padded_frames_are_ignored():
         assert_close(getattr(ours, name)[:, :, :3], getattr(expected, name))
     assert_close(ours.alignment, expected.alignment)
     windows = SOC.clone(cluster_window=2)  # which padding would shift
-    assert predict.pad_clip(frames, (HEIGHT, WIDTH), windows.conventions).frames.shape == (1, 3, HEIGHT, WIDTH, 3)
+    assert segment.pad_clip(frames, (HEIGHT, WIDTH), windows.conventions).frames.shape == (1, 3, HEIGHT, WIDTH, 3)
 
 
 def test_inference_layer():

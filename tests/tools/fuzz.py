@@ -44,7 +44,7 @@ HALF_WRITTEN = re.compile(r'\.partial|incomplete\.|.*\.orbax-checkpoint-tmp')
 IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.weights', 'sgmg_jax.systems', 'sgmg_jax.parity.__main__',
             'sgmg_jax.parity.compare', 'sgmg_jax.score.__main__', 'sgmg_jax.score.davis', 'sgmg_jax.score.ytvos',
             'sgmg_jax.score.coco', 'sgmg_jax.doctor.__main__', 'sgmg_jax.doctor.frame_sets',
-            'sgmg_jax.doctor.video_sets', 'sgmg_jax.data.text', 'datasets.build', 'configs.synthetic', 'av', 'h5py',
+            'sgmg_jax.doctor.davis', 'sgmg_jax.data.text', 'datasets.build', 'configs.synthetic', 'av', 'h5py',
             'scipy.io')
 
 

@@ -1,0 +1,78 @@
+"""From the features of a padded clip and sentences to mask logits: what Predictor and the benchmarks compile.
+
+Axis letters: T frames, H W pixels, h w a feature map, e sentences processed together, Q queries.
+"""
+from collections.abc import Mapping, Sequence
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+import numpy as np
+
+from sgmg_jax import types
+from sgmg_jax.models import features
+from sgmg_jax.ops import queries, resize
+
+
+def pad_clip(frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
+             ) -> types.Clip:
+    """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
+
+    Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs;
+    results for real frames stay the same. A single picture stays one frame.
+    """
+    length, (height, width) = len(frames), size
+    bucket = conventions.frames if length > 1 else 1
+    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, *[conventions.pixels] * 2))]
+    valid = np.ones((length, height, width), bool)
+    widths = [(0, pad) for pad in pads]
+    return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
+                      np.array([size], np.int32))
+
+
+def groups(sentences: Sequence, most: int) -> list[Sequence]:
+    """Splits sentences, in order, into as few groups of at most `most` as possible, of nearly equal size."""
+    count = -(-len(sentences) // most)
+    ends = [len(sentences) * i // count for i in range(count + 1)]
+    return [sentences[start:end] for start, end in zip(ends, ends[1:])]
+
+
+def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text,
+               real_frames: Bool[types.ArrayLike, '1 T']) -> Float[Array, 'e T H W']:
+    """Mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
+
+    Args:
+        model: a module of systems.SYSTEMS.
+        parameters: its parameters, nested.
+        video: features of one clip.
+        tokens: e sentences, processed together.
+        real_frames: False for padding in time.
+    """
+    def call(module):
+        words = module.encode_text(tokens)
+        proposals = module.segment(video, words)
+        real = jnp.broadcast_to(real_frames, (len(words.sentence), real_frames.shape[1]))
+        query = queries.best_query(proposals, real)
+        return module.optimize(queries.take_query(proposals.mask_logits, query), video)[0]
+
+    # Without `mutable`, apply() returns what `call` does.
+    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]
+
+
+def every_mask(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text
+                 ) -> tuple[Float[Array, ' Q'], Float[Array, 'Q H W']]:
+    """For one sentence and frame: scores and mask logits of every query, at the padded size; SOC's at stride 4."""
+    def call(module):
+        proposals = module.segment(video, module.encode_text(tokens))
+        every = jnp.moveaxis(proposals.mask_logits[-1], 2, 0)  # Q N T h w P
+        return jax.nn.sigmoid(proposals.scores[-1, 0, 0]), module.optimize(every, video)[:, 0, 0]
+
+    return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]  # as in `best_masks`
+
+
+def original_size(logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
+                   ) -> Float[types.ArrayLike, 'T H W']:
+    """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
+    and are resized directly, as in the release."""
+    return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
