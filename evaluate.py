@@ -1,5 +1,6 @@
 """Evaluates a trained model: `python evaluate.py --help` shows how. The command itself is in
 sgmg_jax/inference/__main__.py."""
+
 import sys
 
 from sgmg_jax.inference.__main__ import main

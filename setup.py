@@ -1,5 +1,6 @@
 """Packaging of sgmg_jax. requirements.lock pins the whole environment for Python 3.11 on CPUs, requirements-cuda.lock
 that for Python 3.12 on NVIDIA GPUs."""
+
 import pathlib
 import re
 
@@ -18,14 +19,7 @@ DATA = [
     'tqdm',
 ]
 # What trains and evaluates on them.
-TRAIN = [
-    *DATA,
-    'clu',
-    'grain>=0.2.18',
-    'matplotlib',
-    'optax>=0.2.8',
-    'tensorboardX',
-]
+TRAIN = [*DATA, 'clu', 'grain>=0.2.18', 'matplotlib', 'optax>=0.2.8', 'tensorboardX']
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=0.29']
 
 setuptools.setup(
@@ -35,7 +29,10 @@ setuptools.setup(
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     author='The sgmg_jax authors',
-    project_urls={'SgMg, the paper': 'https://arxiv.org/abs/2307.13537', 'SOC, the paper': 'https://arxiv.org/abs/2305.17011'},
+    project_urls={
+        'SgMg, the paper': 'https://arxiv.org/abs/2307.13537',
+        'SOC, the paper': 'https://arxiv.org/abs/2305.17011',
+    },
     license='Apache-2.0',
     classifiers=[
         'Development Status :: 4 - Beta',
@@ -49,10 +46,14 @@ setuptools.setup(
     ],
     # configs/ and datasets/ stay at the top of the repository. In site-packages they are parts of the package: the
     # top-level name `datasets` belongs to Hugging Face there.
-    packages=[*setuptools.find_packages(include=['sgmg_jax', 'sgmg_jax.*'], exclude=['sgmg_jax.configs',
-                                                                                     'sgmg_jax.datasets']),
-              'sgmg_jax.configs', 'sgmg_jax.datasets',
-              *(f'sgmg_jax.datasets.{name}' for name in setuptools.find_packages('datasets'))],
+    packages=[
+        *setuptools.find_packages(
+            include=['sgmg_jax', 'sgmg_jax.*'], exclude=['sgmg_jax.configs', 'sgmg_jax.datasets']
+        ),
+        'sgmg_jax.configs',
+        'sgmg_jax.datasets',
+        *(f'sgmg_jax.datasets.{name}' for name in setuptools.find_packages('datasets')),
+    ],
     package_dir={'sgmg_jax.configs': 'configs', 'sgmg_jax.datasets': 'datasets'},
     package_data={'sgmg_jax': ['py.typed']},
     entry_points={'console_scripts': ['sgmg-jax = sgmg_jax.__main__:main']},
@@ -77,7 +78,21 @@ setuptools.setup(
         'cuda': ['jax[cuda13]>=0.11.2'],
         'tpu': ['jax[tpu]'],
         'docs': DOCS,
-        'dev': [*TRAIN, 'beartype', 'coverage[toml]', 'hypothesis', 'mypy', 'pre-commit', 'pytest', 'pytest-cov',
-                'pytest-xdist', 'ruff', 'setuptools', 'transformers>=5.0', 'wheel', *DOCS],
+        'dev': [
+            *TRAIN,
+            'beartype',
+            'coverage[toml]',
+            'hypothesis',
+            'mypy',
+            'pre-commit',
+            'pytest',
+            'pytest-cov',
+            'pytest-xdist',
+            'ruff',
+            'setuptools',
+            'transformers>=5.0',
+            'wheel',
+            *DOCS,
+        ],
     },
 )

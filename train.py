@@ -1,4 +1,5 @@
 """Trains a model: `python train.py --help` shows how. The command itself is in sgmg_jax/training/__main__.py."""
+
 import sys
 
 from sgmg_jax.training.__main__ import main

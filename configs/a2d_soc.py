@@ -10,6 +10,7 @@ gives rates of 3e-5, 3e-6 and, for the text encoder, 1e-6.) Clips are padded to 
 The best checkpoint is chosen on a twentieth of the training videos, never on test. Video-Swin-B:
 configs/a2d_soc.py:base. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, ytvos_finetune_soc
@@ -19,8 +20,11 @@ def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos_finetune_soc.get_config()
     config.data.update(
-        records=('data/tfds/a2d_sentences',), train_split='train[:95%]', valid_split='train[95%:]',
-        frame_size=(320, 576))
+        records=('data/tfds/a2d_sentences',),
+        train_split='train[:95%]',
+        valid_split='train[95%:]',
+        frame_size=(320, 576),
+    )
     config.data.augmentation.update(scales=(320,), max_size=576)
     config.evaluation.update(protocol='a2d', split='test', short_side=320, max_side=576, clip_frames=8, videos=100)
     config.optimizer.update(learning_rate=5e-5, groups=(('video_encoder/.*', 5e-6),), drop_epochs=())

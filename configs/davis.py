@@ -8,6 +8,7 @@ frames. For each of the four annotators, the masks of all objects are merged wit
 mean over annotators. Video-Swin-B: configs/davis.py:base. The paper reports J&F 61.9 with Video-Swin-T and 63.3 with
 Video-Swin-B, both pretrained on RefCOCO.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import ytvos

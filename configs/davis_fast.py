@@ -6,6 +6,7 @@
 See configs/davis.py and configs/ytvos_fast.py. The paper (Table 4, Video-Swin-T) reports J&F 54.2. Video-Swin-B:
 configs/davis_fast.py:base.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import ytvos_fast

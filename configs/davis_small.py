@@ -7,6 +7,7 @@
 It trains and evaluates on the same `valid` videos, so the score shows that the model fits them and nothing about new
 videos. For a few videos of Ref-DAVIS17, or any data in the layout of Ref-YouTube-VOS.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common
@@ -20,16 +21,37 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config.eval_every = 300
     config.checkpoint_every = 100
     config.model.update(
-        backbone='demo', text_encoder='demo', hidden=64, queries=1, levels=4, heads=4, encoder_layers=2,
-        decoder_layers=2, mlp=128, dropout=0.0, text_dropout=0.0, drop_path=0.0)
+        backbone='demo',
+        text_encoder='demo',
+        hidden=64,
+        queries=1,
+        levels=4,
+        heads=4,
+        encoder_layers=2,
+        decoder_layers=2,
+        mlp=128,
+        dropout=0.0,
+        text_dropout=0.0,
+        drop_path=0.0,
+    )
     config.data.update(
-        records=('data/davis',), train_split='valid', valid_split='valid', num_frames=3,
-        frame_size=(160, 288), text_length=32, batch_size=4, workers=0, reverse_probability=0.0)
+        records=('data/davis',),
+        train_split='valid',
+        valid_split='valid',
+        num_frames=3,
+        frame_size=(160, 288),
+        text_length=32,
+        batch_size=4,
+        workers=0,
+        reverse_probability=0.0,
+    )
     config.data.augmentation.update(
-        scales=(144, 152, 160), max_size=288, crop_probability=0.0, order=('select', 'flip'))
+        scales=(144, 152, 160), max_size=288, crop_probability=0.0, order=('select', 'flip')
+    )
     config.evaluation.update(short_side=160, clip_frames=24)
     config.optimizer.update(
-        batch_size=4, learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,))
+        batch_size=4, learning_rate=6e-4, groups=(), freeze=(), clip_norm=1.0, warmup_steps=25, drop_steps=(240,)
+    )
     if 'smoke' in common.split_mode(mode, ('full', 'smoke')):
         config.update(steps=2, log_every=1, eval_every=2, checkpoint_every=1)
         config.data.batch_size = 1

@@ -5,6 +5,7 @@
 
 See configs/davis.py and configs/ytvos_soc.py. Video-Swin-B: configs/davis_soc.py:base.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import ytvos_soc

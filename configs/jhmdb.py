@@ -7,6 +7,7 @@ To evaluate released weights, give a new --workdir and --config.init=a2d_swin_t.
 segmented, each with two frames before and two after it as context; all queries are scored. Video-Swin-B:
 configs/jhmdb.py:base. The paper reports mAP 44.4 with Video-Swin-T and 45.0 with Video-Swin-B.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import a2d

@@ -5,6 +5,7 @@
 
 See configs/jhmdb.py and configs/a2d_soc.py. Video-Swin-B: configs/jhmdb_soc.py:base.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import a2d_soc

@@ -10,6 +10,7 @@ augmentation of Ref-YouTube-VOS; the release flips and recolours pictures before
 joint schedule and use that of configs/ytvos.py. A twentieth of each data set is held out. There is no published score
 to compare with. For hardware and tokenizer see configs/ytvos.py. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, ytvos
@@ -20,6 +21,9 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config = ytvos.get_config()
     config.data.update(
         records=('data/tfds/ref_youtube_vos', 'data/tfds/refcoco', 'data/tfds/refcoco_plus', 'data/tfds/refcocog'),
-        train_split='train[:95%]', valid_split='train[95%:]', frame_size=(640, 640))  # pictures may be tall
+        train_split='train[:95%]',
+        valid_split='train[95%:]',
+        frame_size=(640, 640),
+    )  # pictures may be tall
     config.evaluation.records = ('data/tfds/ref_youtube_vos',)
     return common.apply_mode(config, mode)

@@ -9,6 +9,7 @@ it). See configs/joint.py for how the data sets are mixed. Pictures and videos a
 the feature pyramid see this padding in training but not in evaluation; the release does not pad. Video-Swin-B:
 configs/joint_soc.py:base. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, joint, ytvos_soc
@@ -18,8 +19,9 @@ def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = ytvos_soc.get_config()
     data = joint.get_config().data
-    config.data.update(records=data.records, train_split=data.train_split, valid_split=data.valid_split,
-                       frame_size=data.frame_size)
+    config.data.update(
+        records=data.records, train_split=data.train_split, valid_split=data.valid_split, frame_size=data.frame_size
+    )
     config.evaluation.records = data.records[:1]
     config.optimizer.update(groups=(('video_encoder/.*', 1e-5), ('text_backbone/.*', 5e-6)), freeze=())
     return common.apply_mode(config, mode)

@@ -7,6 +7,7 @@ After `make demo`, which writes the data:
 
 The last command evaluates it with two sentences at a time.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import synthetic

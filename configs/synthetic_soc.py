@@ -5,6 +5,7 @@ After `make demo`, which writes the data:
     python train.py    --config=configs/synthetic_soc.py --workdir=runs/demo_soc
     python evaluate.py --config=configs/synthetic_soc.py --workdir=runs/demo_soc
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import synthetic, ytvos_soc
@@ -15,8 +16,9 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config, sgmg = ytvos_soc.get_config(), synthetic.get_config(mode)
     fields = config.model.copy_and_resolve_references()
     fields.update({name: value for name, value in sgmg.model.items() if name in fields and name != 'name'})
-    fields.update(hidden=128, cluster_encoder_layers=2, cluster_decoder_layers=2, cluster_mlp=192,
-                  inference_layer='last')  # 'first' suits the released weights
+    fields.update(
+        hidden=128, cluster_encoder_layers=2, cluster_decoder_layers=2, cluster_mlp=192, inference_layer='last'
+    )  # 'first' suits the released weights
     sgmg.model = fields
     sgmg.loss = config.loss
     sgmg.data.consecutive = True

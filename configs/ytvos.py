@@ -16,6 +16,7 @@ Eight clips of 5 frames need several accelerators, or one with much memory and `
 `python -m sgmg_jax.benchmarks.step --remat` measures one clip. Training needs RoBERTa's vocab.json and merges.txt in
 data/roberta-base (roberta-base on Hugging Face). Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common

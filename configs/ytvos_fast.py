@@ -15,6 +15,7 @@ SgMg's weights: --config.init=runs/ytvos.
 Video-Swin-B: configs/ytvos_fast.py:base. Eight clips of 5 frames with up to six sentences each need several
 accelerators. Training needs RoBERTa's vocab.json and merges.txt in data/roberta-base. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, ytvos

@@ -9,6 +9,7 @@ The release's defaults are twice as high, and it scales them by GPUs / 8 with pr
 for four GPUs. Video-Swin-B: configs/ytvos_finetune.py:base. The paper reports J&F 62.0 with Video-Swin-T and 65.7 with
 Video-Swin-B. For hardware and tokenizer see configs/ytvos.py. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, ytvos

@@ -8,6 +8,7 @@ and yaml file: twenty epochs with a drop at 10, a frozen text encoder, batches o
 text encoder trained at 5e-6 and 64 clips, which that code cannot run. Video-Swin-B: configs/ytvos_finetune_soc.py:base.
 Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common, ytvos_soc

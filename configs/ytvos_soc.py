@@ -16,6 +16,7 @@ release takes the one with the lowest training loss.
 Video-Swin-B: configs/ytvos_soc.py:base. For hardware and tokenizer see configs/ytvos.py, with 8 frames instead of 5. We
 have no score to compare with. Not yet run in full.
 """
+
 from ml_collections import ConfigDict
 
 from sgmg_jax.configs import common
@@ -25,37 +26,46 @@ def get_config(mode: str = 'full') -> ConfigDict:
     """mode: see common.apply_mode."""
     config = common.get_config()
     config.epochs = 30.0
-    config.model = ConfigDict(dict(
-        name='soc',
-        backbone='tiny',
-        text_encoder='base',
-        hidden=256,
-        queries=20,
-        levels=4,
-        heads=8,
-        points=4,
-        encoder_layers=3,
-        decoder_layers=3,
-        mlp=2048,
-        cluster_encoder_layers=3,
-        cluster_decoder_layers=3,
-        cluster_mlp=2048,
-        cluster_window=0,
-        classes=1,
-        inference_layer='first',
-        contrast_scale='channels',
-        dropout=0.1,
-        text_dropout=0.1,
-        drop_path=0.2,
-        remat=True,
-        dtype='float32',
-    ))
+    config.model = ConfigDict(
+        dict(
+            name='soc',
+            backbone='tiny',
+            text_encoder='base',
+            hidden=256,
+            queries=20,
+            levels=4,
+            heads=8,
+            points=4,
+            encoder_layers=3,
+            decoder_layers=3,
+            mlp=2048,
+            cluster_encoder_layers=3,
+            cluster_decoder_layers=3,
+            cluster_mlp=2048,
+            cluster_window=0,
+            classes=1,
+            inference_layer='first',
+            contrast_scale='channels',
+            dropout=0.1,
+            text_dropout=0.1,
+            drop_path=0.2,
+            remat=True,
+            dtype='float32',
+        )
+    )
     config.loss.weights = 'released'
     config.data.update(
-        tokenizer='data/roberta-base', train_split='train[:90%]', valid_split='train[90%:]', num_frames=8,
-        frame_size=(360, 640), consecutive=True, reverse_probability=0.0)
+        tokenizer='data/roberta-base',
+        train_split='train[:90%]',
+        valid_split='train[90%:]',
+        num_frames=8,
+        frame_size=(360, 640),
+        consecutive=True,
+        reverse_probability=0.0,
+    )
     config.data.augmentation.update(
-        order=('flip', 'select'), scales=(360,), crop_probability=0.0, flip_probability=0.309)
+        order=('flip', 'select'), scales=(360,), crop_probability=0.0, flip_probability=0.309
+    )
     config.evaluation.update(max_side=640, videos=50)
     config.optimizer.update(groups=(('video_encoder/.*', 1e-5),), weight_decay=1e-4, drop_epochs=(20,))
     return common.apply_mode(config, mode)

@@ -6,6 +6,7 @@ The records appear under <out>/<name>/<version> only when all of them are writte
 a folder named incomplete.*, which is never read and which the next build removes. Only one process at a time can
 build a data set.
 """
+
 import argparse
 from collections.abc import Sequence
 import contextlib
@@ -21,8 +22,14 @@ from sgmg_jax import commands, files
 NAMES = 'a2d_sentences', 'jhmdb_sentences', 'ref_davis', 'ref_youtube_vos', 'refcoco', 'refcoco_plus', 'refcocog'
 
 
-def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int | None = None,
-          overwrite: bool = False, skip_bad_videos: bool = False) -> pathlib.Path:
+def build(
+    name: str,
+    raw: str | os.PathLike,
+    out: str | os.PathLike,
+    shards: int | None = None,
+    overwrite: bool = False,
+    skip_bad_videos: bool = False,
+) -> pathlib.Path:
     """Builds data set `name` from `raw` and returns the folder that holds its records.
 
     Args:
@@ -47,8 +54,7 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         raise ValueError(f'--shards = {shards}: must be 1 or more, or be omitted.')
     raw, out = (pathlib.Path(os.path.abspath(os.path.expanduser(path))) for path in (raw, out))
     if not raw.is_dir() or not any(raw.iterdir()):
-        raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw '
-                                'data set.')
+        raise FileNotFoundError(f'{raw}: no such folder, or an empty one. --raw must be the root of the raw data set.')
     files.check_text(out)
     target = out / name / str(builder_class.VERSION)
     with files.locked(out / f'.{name}.lock', f'building {name}'):
@@ -57,16 +63,21 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
             common.warn('%s: restored, because the build that was replacing it was killed.', target)
             replaced.rename(target)
         if target.exists() and not overwrite:
-            raise FileExistsError(f'{target}: exists already and may be older than {raw}. Pass --overwrite to build it '
-                                  'again, or another --out.')
+            raise FileExistsError(
+                f'{target}: exists already and may be older than {raw}. Pass --overwrite to build it '
+                'again, or another --out.'
+            )
         for left in target.parent.glob('incomplete.*'):
             common.warn('Removing %s, left by an interrupted build.', left)
             shutil.rmtree(left)
         partial = target.with_name(f'incomplete.{secrets.token_hex(4)}_{target.name}')
         try:
             # In a folder of its own: tfds would read existing records first.
-            _write(builder_class(data_dir=os.fspath(partial), file_format='array_record',
-                                 skip_bad_videos=skip_bad_videos), raw, shards)
+            _write(
+                builder_class(data_dir=os.fspath(partial), file_format='array_record', skip_bad_videos=skip_bad_videos),
+                raw,
+                shards,
+            )
             if target.exists():
                 target.rename(replaced)
             try:
@@ -78,8 +89,12 @@ def build(name: str, raw: str | os.PathLike, out: str | os.PathLike, shards: int
         except OSError as error:
             if error.errno is None or error.filename is not None:  # It names its file already.
                 raise
-            raise OSError(error.errno, f'cannot write the records ({error.strerror}). Free some space, or choose '
-                          'another --out; the old records stay', str(target)) from error
+            raise OSError(
+                error.errno,
+                f'cannot write the records ({error.strerror}). Free some space, or choose '
+                'another --out; the old records stay',
+                str(target),
+            ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         if replaced.exists():
@@ -103,8 +118,9 @@ def _builder_class(name: str):
     from sgmg_jax.datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
     from sgmg_jax.datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
 
-    classes = dict(zip(NAMES, (A2dSentences, JhmdbSentences, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog),
-                       strict=True))
+    classes = dict(
+        zip(NAMES, (A2dSentences, JhmdbSentences, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog), strict=True)
+    )
     if name not in classes:
         raise ValueError(f'data set {name!r}: must be one of {", ".join(NAMES)}.')
     return classes[name]
@@ -115,12 +131,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = commands.make_parser('python -m datasets.build', __doc__)
     parser.add_argument('name', choices=NAMES, help='the data set')
     parser.add_argument('--raw', required=True, help='root of the raw data set, as its archives unpack')
-    parser.add_argument('--out', default='data/tfds',
-                        help='folder for built data sets (default: %(default)s)')
+    parser.add_argument('--out', default='data/tfds', help='folder for built data sets (default: %(default)s)')
     parser.add_argument('--shards', type=int, help='files per split (default: by size)')
     parser.add_argument('--overwrite', action='store_true', help='replace existing records')
-    parser.add_argument('--skip-bad-videos', action='store_true',
-                        help='skip videos with a missing or broken file, with a counted warning')
+    parser.add_argument(
+        '--skip-bad-videos',
+        action='store_true',
+        help='skip videos with a missing or broken file, with a counted warning',
+    )
     return commands.exit_with(_build, parser, argv)
 
 

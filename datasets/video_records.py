@@ -3,6 +3,7 @@
 The list of videos and sentences is also written to metadata.json beside the records, in the same order, so that a
 reader can index sentences without reading frames.
 """
+
 import abc
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -23,7 +24,7 @@ from sgmg_jax import commands
 from sgmg_jax.data import metadata
 from sgmg_jax.raw import common
 
-SHARD_BYTES = 2 ** 30  # after which the next file begins, if --shards is not given
+SHARD_BYTES = 2**30  # after which the next file begins, if --shards is not given
 
 
 def frames(encoding: str) -> dict:
@@ -38,6 +39,7 @@ class _Info(tfds.core.DatasetInfo):
 
 class VideoRecords(dataset_builder.FileReaderBuilder):
     """Builds one record per video, or per picture. Subclasses define the encoding of frames, and `splits`."""
+
     FRAMES = frames('jpeg')
     ITEM = 'video'
 
@@ -61,39 +63,45 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
         return _Info(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict({
-                'video': tfds.features.Text(),
-                'frame_names': tfds.features.Sequence(tfds.features.Text()),
-                **self.FRAMES,
-                # One map of object ids per frame, 255 is void; none where the ground truth is hidden. Or masks of 0
-                # and 1, each of one object in one frame: `mask_places` in metadata.json gives both.
-                'masks': tfds.features.Sequence(
-                    tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
-                'expressions': tfds.features.Sequence({
-                    'id': tfds.features.Text(),
-                    'text': tfds.features.Text(),
-                    'object_id': np.int32,  # -1 where it is hidden.
-                    'tags': tfds.features.Text(),  # Words, separated by spaces.
-                }),
-                'height': np.int32,
-                'width': np.int32,
-            }),
+            features=tfds.features.FeaturesDict(
+                {
+                    'video': tfds.features.Text(),
+                    'frame_names': tfds.features.Sequence(tfds.features.Text()),
+                    **self.FRAMES,
+                    # One map of object ids per frame, 255 is void; none where the ground truth is hidden. Or masks of 0
+                    # and 1, each of one object in one frame: `mask_places` in metadata.json gives both.
+                    'masks': tfds.features.Sequence(tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
+                    'expressions': tfds.features.Sequence(
+                        {
+                            'id': tfds.features.Text(),
+                            'text': tfds.features.Text(),
+                            'object_id': np.int32,  # -1 where it is hidden.
+                            'tags': tfds.features.Text(),  # Words, separated by spaces.
+                        }
+                    ),
+                    'height': np.int32,
+                    'width': np.int32,
+                }
+            ),
             metadata=tfds.core.MetadataDict(videos={}),
             disable_shuffling=True,  # Records keep the order of the metadata.
         )
 
-    def _download_and_prepare(self, dl_manager: tfds.download.DownloadManager,
-                              download_config: tfds.download.DownloadConfig) -> None:
+    def _download_and_prepare(
+        self, dl_manager: tfds.download.DownloadManager, download_config: tfds.download.DownloadConfig
+    ) -> None:
         """Writes one record at a time: tfds's own writer holds a whole split, and needs TensorFlow above 1 GB."""
         splits, shards = self.splits(pathlib.Path(dl_manager.manual_dir)), download_config.num_shards
         if not splits:
             raise ValueError(f'{dl_manager.manual_dir}: no split has a {self.ITEM}. Unpack the archives again.')
         for split, (videos, _) in splits.items():
             if shards and shards > len(videos):
-                raise ValueError(f'--shards = {shards}: split {split!r} has {len(videos)} {self.ITEM}s. Give fewer, or '
-                                 'omit it.')
-        self.info.set_splits(tfds.core.SplitDict([
-            self._write(split, videos, read, shards) for split, (videos, read) in splits.items()]))
+                raise ValueError(
+                    f'--shards = {shards}: split {split!r} has {len(videos)} {self.ITEM}s. Give fewer, or omit it.'
+                )
+        self.info.set_splits(
+            tfds.core.SplitDict([self._write(split, videos, read, shards) for split, (videos, read) in splits.items()])
+        )
 
     def _write(self, split: str, videos: Sequence, read: Callable, shards: int | None) -> tfds.core.SplitInfo:
         """Writes the records of a split and lists them in the metadata."""
@@ -120,8 +128,10 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
             sizes[-1] += len(data)
             counts[-1] += 1
         if not counts:
-            raise ValueError(f'every {self.ITEM} of a split was left out as bad: {split!r} has {len(videos)} of them, '
-                             'and the warnings above say why.')
+            raise ValueError(
+                f'every {self.ITEM} of a split was left out as bad: {split!r} has {len(videos)} of them, '
+                'and the warnings above say why.'
+            )
         with _writing():
             writers[-1].close()
         for number in range(len(counts)):
@@ -148,8 +158,9 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                 if not self._skip_bad_videos:
                     raise
                 skipped += 1
-                logging.warning('Skipped a bad %s of %s, number %d: %s', self.ITEM, split, skipped,
-                                commands.message(error))
+                logging.warning(
+                    'Skipped a bad %s of %s, number %d: %s', self.ITEM, split, skipped, commands.message(error)
+                )
                 continue
             names.add(name)
             listed.append(described)

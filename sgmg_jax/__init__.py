@@ -1,9 +1,10 @@
 """sgmg_jax: referring video object segmentation in JAX.
 
-    from sgmg_jax import Predictor
-    predictor = Predictor.from_workdir('runs/demo')
-    masks = predictor(frames, ['the red star', 'the circle moving left'])
+from sgmg_jax import Predictor
+predictor = Predictor.from_workdir('runs/demo')
+masks = predictor(frames, ['the red star', 'the circle moving left'])
 """
+
 __version__ = '0.2.0'
 
 
@@ -11,5 +12,6 @@ def __getattr__(name):
     # Late, so that the metrics, the loader and the scorer can be used without starting JAX.
     if name == 'Predictor':
         from sgmg_jax.inference.predict import Predictor
+
         return Predictor
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

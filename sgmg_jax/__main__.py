@@ -5,6 +5,7 @@
 
 `sgmg-jax COMMAND --help` shows the arguments of a command.
 """
+
 from collections.abc import Sequence
 import importlib
 import sys
@@ -14,7 +15,7 @@ from sgmg_jax import commands
 
 COMMANDS = {  # name -> (module, what it does)
     'train': ('sgmg_jax.training.__main__', 'train a model'),
-    'evaluate': ('sgmg_jax.inference.__main__', "evaluate a model on a split: leaderboard files, scores, pictures"),
+    'evaluate': ('sgmg_jax.inference.__main__', 'evaluate a model on a split: leaderboard files, scores, pictures'),
     'score': ('sgmg_jax.score.__main__', "check and score any system's files"),
     'doctor': ('sgmg_jax.doctor.__main__', 'find what is missing or misplaced in a copy of a data set'),
     'build': ('sgmg_jax.datasets.build', 'write a data set as records'),
@@ -26,8 +27,11 @@ COMMANDS = {  # name -> (module, what it does)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command that `argv` (by default the command line) begins with; returns its exit status."""
-    parser = commands.make_parser('sgmg-jax', __doc__, epilog='commands:\n' + '\n'.join(
-        f'  {name:10} {what}' for name, (_, what) in COMMANDS.items()))
+    parser = commands.make_parser(
+        'sgmg-jax',
+        __doc__,
+        epilog='commands:\n' + '\n'.join(f'  {name:10} {what}' for name, (_, what) in COMMANDS.items()),
+    )
     parser.add_argument('--version', action='version', version=f'sgmg_jax {sgmg_jax.__version__}')
     parser.add_argument('command', choices=COMMANDS, metavar='COMMAND', help='one of those below')
     argv = list(sys.argv[1:] if argv is None else argv)

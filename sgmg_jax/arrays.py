@@ -1,4 +1,5 @@
 """Reads arrays from untrusted HDF5 and MATLAB files: type and size are checked before memory is taken."""
+
 from collections.abc import Sequence
 import io
 import math
@@ -12,8 +13,8 @@ import scipy.io
 
 from sgmg_jax import files
 
-LARGEST = 2 ** 27  # bytes of a file
-MOST_VALUES = 2 ** 25  # per array; the masks of a frame or a video have at most a tenth of it
+LARGEST = 2**27  # bytes of a file
+MOST_VALUES = 2**25  # per array; the masks of a frame or a video have at most a tenth of it
 # MATLAB's numeric types, by scipy's names.
 _NUMBERS = ('logical', 'double', 'single', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
 _COMPRESSED = 15
@@ -34,8 +35,10 @@ def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathL
     try:
         with h5py.File(file, 'r') as content:
             if not set(names) <= content.keys():
-                raise ValueError(f'{file}: must have the data sets {" and ".join(names)}, has '
-                                 f'{sorted(content)[:20]!a:.200}. Unpack this file again.')
+                raise ValueError(
+                    f'{file}: must have the data sets {" and ".join(names)}, has '
+                    f'{sorted(content)[:20]!a:.200}. Unpack this file again.'
+                )
             return [_read_data_set(content, name, file) for name in names]
     except Exception as error:  # On damaged files h5py raises nearly all built-in exceptions.
         if isinstance(error, ValueError) and str(error).startswith(f'{file}: '):
@@ -46,12 +49,18 @@ def read_h5(file: str | os.PathLike, names: Sequence[str], below: str | os.PathL
 def _read_data_set(content: h5py.File, name: str, file: str | os.PathLike) -> np.ndarray:
     # The data must be in this file: links, external and virtual data sets may name other files.
     array = content[name] if isinstance(content.get(name, getlink=True), h5py.HardLink) else None
-    if not isinstance(array, h5py.Dataset) or array.shape is None or array.dtype.kind not in 'biuf' or (
-            array.is_virtual or array.external):
+    if (
+        not isinstance(array, h5py.Dataset)
+        or array.shape is None
+        or array.dtype.kind not in 'biuf'
+        or (array.is_virtual or array.external)
+    ):
         raise ValueError(f'{file}: {name} must be an array of numbers. Unpack this file again.')
     if array.size > MOST_VALUES:
-        raise ValueError(f'{file}: {name} has the shape {array.shape}; at most {MOST_VALUES:,} values are read. '
-                         'Unpack this file again.')
+        raise ValueError(
+            f'{file}: {name} has the shape {array.shape}; at most {MOST_VALUES:,} values are read. '
+            'Unpack this file again.'
+        )
     if array.chunks:
         _check_chunks(array, f'{file}: {name}')
     return np.asarray(array)
@@ -61,8 +70,10 @@ def _check_chunks(array: h5py.Dataset, where: str) -> None:
     """Raises ValueError if an array's chunks unpack to more than their declared size: HDF5 would take that memory."""
     count, values = array.id.get_num_chunks(), math.prod(array.chunks)
     if count * values > MOST_VALUES:
-        raise ValueError(f'{where} is kept in {count} parts of the shape {array.chunks}; at most {MOST_VALUES:,} '
-                         'values are read. Unpack this file again.')
+        raise ValueError(
+            f'{where} is kept in {count} parts of the shape {array.chunks}; at most {MOST_VALUES:,} '
+            'values are read. Unpack this file again.'
+        )
     settings = array.id.get_create_plist()
     filters = [settings.get_filter(i)[0] for i in range(settings.get_nfilters())]
     if not set(filters) <= _FILTERS or len(set(filters)) < len(filters):  # Compressed twice, it unpacks to far more.
@@ -92,13 +103,17 @@ def read_mat(file: str | os.PathLike, name: str, below: str | os.PathLike | None
         if good:
             return scipy.io.loadmat(io.BytesIO(data), variable_names=[name])[name]
     except Exception as error:  # On truncated files scipy raises various exceptions, even IndexError and TypeError.
-        raise ValueError(f'{file}: broken MATLAB file ({files.printable(str(error))}). Unpack this file again.'
-                         ) from error
+        raise ValueError(
+            f'{file}: broken MATLAB file ({files.printable(str(error))}). Unpack this file again.'
+        ) from error
     if name not in found:
-        raise ValueError(f'{file}: must have the variable {name}, has {sorted(found)[:20]!a:.200}. Unpack this file '
-                         'again.')
-    raise ValueError(f'{file}: {name} must be an array of at most {MOST_VALUES:,} numbers, is {kind} of the shape '
-                     f'{shape}. Unpack this file again.')
+        raise ValueError(
+            f'{file}: must have the variable {name}, has {sorted(found)[:20]!a:.200}. Unpack this file again.'
+        )
+    raise ValueError(
+        f'{file}: {name} must be an array of at most {MOST_VALUES:,} numbers, is {kind} of the shape '
+        f'{shape}. Unpack this file again.'
+    )
 
 
 def _check_unpacked(data: bytes) -> None:
@@ -108,7 +123,7 @@ def _check_unpacked(data: bytes) -> None:
         kind, size = struct.unpack_from(f'{order}II', data, position)
         if kind == _COMPRESSED:
             unpacker = zlib.decompressobj()
-            unpacker.decompress(data[position + 8:position + 8 + size], 8 * MOST_VALUES)
+            unpacker.decompress(data[position + 8 : position + 8 + size], 8 * MOST_VALUES)
             if unpacker.unconsumed_tail:
                 raise ValueError('a variable unpacks to gigabytes')
         position += 8 + size

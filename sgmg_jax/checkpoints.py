@@ -2,6 +2,7 @@
 
 Every array is stored with a checksum, so that damage on disk raises an error instead of changing weights.
 """
+
 from collections.abc import Callable, Mapping
 import dataclasses
 import errno
@@ -19,10 +20,17 @@ import tokenizers
 from sgmg_jax import checksums, files, hosts
 
 METRIC = 'score'  # of the validation: J&F or mAP
-HANDLERS = {'parameters': ocp.StandardCheckpointHandler, 'training': ocp.StandardCheckpointHandler,
-            'config': ocp.JsonCheckpointHandler, 'checksums': ocp.JsonCheckpointHandler}
-NOISE = ('directory is read only', 'read_only=True, setting',  # for a folder that is opened read-only
-         'Requested `tracked_metric`')  # for a checkpoint without a validation score
+HANDLERS = {
+    'parameters': ocp.StandardCheckpointHandler,
+    'training': ocp.StandardCheckpointHandler,
+    'config': ocp.JsonCheckpointHandler,
+    'checksums': ocp.JsonCheckpointHandler,
+}
+NOISE = (
+    'directory is read only',
+    'read_only=True, setting',  # for a folder that is opened read-only
+    'Requested `tracked_metric`',
+)  # for a checkpoint without a validation score
 
 
 @runtime_checkable
@@ -52,8 +60,9 @@ S = TypeVar('S', bound=State)
 
 def _is_wanted(record: python_logging.LogRecord) -> bool:
     """Filters Orbax's log: drops messages about each part of a save, and alarming ones without a cause (NOISE)."""
-    return 'orbax' not in record.pathname or (record.levelno >= python_logging.WARNING
-                                              and not any(words in str(record.msg) for words in NOISE))
+    return 'orbax' not in record.pathname or (
+        record.levelno >= python_logging.WARNING and not any(words in str(record.msg) for words in NOISE)
+    )
 
 
 class _Manager(ocp.CheckpointManager):
@@ -84,14 +93,21 @@ class Checkpoints:
         files.check_folder(self.folder)
         policies = ocp.checkpoint_managers
         score: Callable[[Any], float] = lambda metrics: metrics[METRIC]
-        keep = policies.AnyPreservationPolicy([
-            policies.LatestN(2),
-            policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)])
+        keep = policies.AnyPreservationPolicy(
+            [policies.LatestN(2), policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)]
+        )
         self._manager = _Manager(
-            self.folder, item_handlers={item: handler() for item, handler in HANDLERS.items()},
+            self.folder,
+            item_handlers={item: handler() for item, handler in HANDLERS.items()},
             options=ocp.CheckpointManagerOptions(
-                best_fn=score, best_mode='max', preservation_policy=keep, read_only=read_only,
-                create=not read_only, cleanup_tmp_directories=not read_only))
+                best_fn=score,
+                best_mode='max',
+                preservation_policy=keep,
+                read_only=read_only,
+                create=not read_only,
+                cleanup_tmp_directories=not read_only,
+            ),
+        )
 
     def latest_step(self) -> int | None:
         """None before the first checkpoint."""
@@ -119,13 +135,16 @@ class Checkpoints:
         known = self.all_steps()
         best, latest = self.best_step(), self.latest_step()
         if checkpoint == 'best' and best is None and known:
-            logging.info('%s: no checkpoint has a validation score yet; using the latest, step %d.', self.folder,
-                         latest)
+            logging.info(
+                '%s: no checkpoint has a validation score yet; using the latest, step %d.', self.folder, latest
+            )
         found = {'best': latest if best is None else best, 'latest': latest} | {str(step): step for step in known}
         step = None if isinstance(checkpoint, bool) else found.get(str(checkpoint))
         if step is None:
-            raise FileNotFoundError(f'{self.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
-                                    f'by validation score is {best}, the latest is {latest}.')
+            raise FileNotFoundError(
+                f'{self.folder}: no checkpoint {checkpoint!r}; there are steps {known}, the best '
+                f'by validation score is {best}, the latest is {latest}.'
+            )
         return step
 
     def score(self, step: int) -> float | None:
@@ -158,11 +177,18 @@ class Checkpoints:
         if hosts.anywhere(free < needed):
             raise self._disk_full(f'needs {needed / 1e6:.0f} MB, {free / 1e6:.0f} MB are free')
         sums = checksums.of_arrays(_flat(items)) | {
-            'config': checksums.of_json(config), 'tokenizer': checksums.of_json(tokenizer.to_str())}
+            'config': checksums.of_json(config),
+            'tokenizer': checksums.of_json(tokenizer.to_str()),
+        }
         items = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._guard(lambda: self._manager.save(
-            step, args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
-            metrics=None if score is None else {METRIC: score}, force=True))
+        self._guard(
+            lambda: self._manager.save(
+                step,
+                args=ocp.args.Composite(**items, config=ocp.args.JsonSave(config), checksums=ocp.args.JsonSave(sums)),
+                metrics=None if score is None else {METRIC: score},
+                force=True,
+            )
+        )
 
     def wait(self) -> None:
         """Waits until started saves are on disk. Raises as `save` does."""
@@ -182,10 +208,13 @@ class Checkpoints:
         self._verify(step, {'training': training})
         trainable = training.get('trainable', parameters)
         return dataclasses.replace(  # type: ignore[type-var]  # A TrainState is a dataclass.
-            abstract, step=training['step'], optimizer_state=training['optimizer_state'],
+            abstract,
+            step=training['step'],
+            optimizer_state=training['optimizer_state'],
             trainable={path: trainable[path] for path in abstract.trainable},
             average={path: parameters[path] for path in abstract.average},
-            frozen={path: parameters[path] for path in abstract.frozen})
+            frozen={path: parameters[path] for path in abstract.frozen},
+        )
 
     def restore_config(self, step: int) -> dict:
         """The config that `save` was given.
@@ -195,8 +224,10 @@ class Checkpoints:
         """
         config = self._read_json(step, 'config')
         if config is None:
-            raise ValueError(f'{self.folder / str(step)}: holds no config, because an older version wrote it. Evaluate '
-                             'it, or use it as the --config.init of a run in another --workdir.')
+            raise ValueError(
+                f'{self.folder / str(step)}: holds no config, because an older version wrote it. Evaluate '
+                'it, or use it as the --config.init of a run in another --workdir.'
+            )
         sums = self._read_json(step, 'checksums')
         if sums is not None and sums.get('config') != checksums.of_json(config):
             raise self._damaged(step, 'its config differs from what was written')
@@ -206,8 +237,10 @@ class Checkpoints:
         """Raises ValueError if `step` was saved with another tokenizer."""
         known = (self._read_json(step, 'checksums') or {}).get('tokenizer')
         if known not in (None, checksums.of_json(tokenizer.to_str())):
-            raise ValueError(f'{self.folder.parent / "tokenizer.json"}: is not the tokenizer that the checkpoint of '
-                             f'step {step} was trained with. Restore the file that training wrote.')
+            raise ValueError(
+                f'{self.folder.parent / "tokenizer.json"}: is not the tokenizer that the checkpoint of '
+                f'step {step} was trained with. Restore the file that training wrote.'
+            )
 
     def restore_parameters(self, step: int, abstract: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
         """Only the parameters, path -> array; on a device of this process if `abstract` has no sharding.
@@ -223,8 +256,13 @@ class Checkpoints:
 
     def read(self, step: int) -> dict[str, jax.Array]:
         """All arrays of a checkpoint of any run: path -> array."""
-        trees = self._read(step, **{item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item)))
-                                    for item in ('parameters', 'training')})
+        trees = self._read(
+            step,
+            **{
+                item: ocp.args.StandardRestore(_on_a_device(self._shapes(step, item)))
+                for item in ('parameters', 'training')
+            },
+        )
         self._verify(step, trees)
         return _flat(trees)
 
@@ -256,8 +294,10 @@ class Checkpoints:
         """Compares arrays with their stored checksums; older versions wrote none."""
         expected = self._read_json(step, 'checksums')
         if expected is None:
-            logging.info('%s: an older version wrote this checkpoint without checksums; damage cannot be detected.',
-                         self.folder / str(step))
+            logging.info(
+                '%s: an older version wrote this checkpoint without checksums; damage cannot be detected.',
+                self.folder / str(step),
+            )
             return
         differing = [path for path, value in checksums.of_arrays(_flat(trees)).items() if expected.get(path) != value]
         if differing:
@@ -267,8 +307,13 @@ class Checkpoints:
         others = [other for other in self.all_steps() if other != step]
         return ValueError(
             f'{self.folder / str(step)}: this checkpoint is damaged ({reason}). '
-            + (f'Evaluate another one, --checkpoint={others[-1]}, or remove this folder: training then resumes from '
-               f'step {others[-1]}.' if others else 'Restore it from a copy, or train again in another --workdir.'))
+            + (
+                f'Evaluate another one, --checkpoint={others[-1]}, or remove this folder: training then resumes from '
+                f'step {others[-1]}.'
+                if others
+                else 'Restore it from a copy, or train again in another --workdir.'
+            )
+        )
 
     def close(self) -> None:
         """Waits for started saves. Raises as `save` does."""
@@ -276,15 +321,20 @@ class Checkpoints:
 
     def _check(self, step: int, abstract: Mapping[str, Any]) -> None:
         stored = self._shapes(step, 'parameters')
-        problems = [f'{path}: {tuple(stored[path].shape)} in the checkpoint, {tuple(x.shape)} in the model'
-                    for path, x in abstract.items() if path in stored and stored[path].shape != x.shape]
+        problems = [
+            f'{path}: {tuple(stored[path].shape)} in the checkpoint, {tuple(x.shape)} in the model'
+            for path, x in abstract.items()
+            if path in stored and stored[path].shape != x.shape
+        ]
         problems += [f'{path}: only in the model' for path in abstract if path not in stored]
         problems += [f'{path}: only in the checkpoint' for path in stored if path not in abstract]
         if problems:
             raise ValueError(
                 f'{self.folder / str(step)}: this checkpoint is of another model than config.model describes '
-                f'({len(problems)} parameters differ). The first ones:\n  ' + '\n  '.join(problems[:5])
-                + '\nGive the config it was trained with, such as another config.model.backbone.')
+                f'({len(problems)} parameters differ). The first ones:\n  '
+                + '\n  '.join(problems[:5])
+                + '\nGive the config it was trained with, such as another config.model.backbone.'
+            )
 
     def _guard(self, save: Callable[[], object]) -> None:
         try:
@@ -299,14 +349,19 @@ class Checkpoints:
         for partial in self.folder.glob('*.orbax-checkpoint-tmp'):
             shutil.rmtree(partial, ignore_errors=True)
         return OSError(
-            errno.ENOSPC, f'no space left for a checkpoint ({reason}); the last whole one is step '
-            f'{self.latest_step()}. Free some space and start again: training resumes from there', str(self.folder))
+            errno.ENOSPC,
+            f'no space left for a checkpoint ({reason}); the last whole one is step '
+            f'{self.latest_step()}. Free some space and start again: training resumes from there',
+            str(self.folder),
+        )
 
 
 def _flat(trees: Any) -> dict[str, Any]:
     """Nested containers of arrays -> path -> array."""
-    return {jax.tree_util.keystr(path, simple=True, separator='/'): x
-            for path, x in jax.tree_util.tree_leaves_with_path(trees)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): x
+        for path, x in jax.tree_util.tree_leaves_with_path(trees)
+    }
 
 
 def _training(state: State) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """Checksums of arrays and JSON, so that damage on disk raises an error instead of changing weights."""
+
 from collections.abc import Mapping
 import json
 from typing import Any

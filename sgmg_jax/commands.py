@@ -3,6 +3,7 @@
 A command parses its arguments before it imports heavy modules, so that --help appears at once. A user error ends it
 with one message on stderr and exit status 2; --debug also shows the traceback.
 """
+
 import argparse
 from collections.abc import Callable, Sequence
 import importlib
@@ -26,8 +27,10 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit status a shell reports after Ctrl-
 # The package raises these for wrong input, with a message for the user.
 USER_ERRORS = OSError, ValueError, FloatingPointError
 # Old flags of train.py and evaluate.py -> new ones; the old ones work until the next version.
-RENAMED_FLAGS = {'shuffle_sentences': 'score_another_object',
-                 **{f'config.{field.old}': f'config.{field.new}' for field in configs.RENAMED}}
+RENAMED_FLAGS = {
+    'shuffle_sentences': 'score_another_object',
+    **{f'config.{field.old}': f'config.{field.new}' for field in configs.RENAMED},
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +48,7 @@ def make_parser(prog: str, description: str, **options: Any) -> argparse.Argumen
 
 def whole(low: int, high: int) -> Callable[[str], int]:
     """The `type` of an argument: an integer from `low` to `high`."""
+
     def parse(word: str) -> int:
         try:
             number = int(word)
@@ -53,6 +57,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             pass
         raise argparse.ArgumentTypeError(f'{word[:80]!r}: must be a whole number from {low:,} to {high:,}')
+
     return parse
 
 
@@ -96,8 +101,9 @@ def message(error: BaseException) -> str:
     return printable(text or type(error).__name__)
 
 
-def exit_with(work: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser,
-              argv: Sequence[str] | None = None) -> int:
+def exit_with(
+    work: Callable[[argparse.Namespace], int | None], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> int:
     """Parses `argv` (default: the command line) and runs `work` with the options; see `run`."""
     options = parser.parse_args(argv)
     return run(lambda: work(options), options.debug)
@@ -151,13 +157,23 @@ def load_config(spec: str) -> ConfigDict:
 
 def _define_experiment_flags(workdir_help: str, argv: list[str], values: flags.FlagValues) -> None:
     """The flags that train.py and evaluate.py share."""
-    config_flags.DEFINE_config_file('config', None, 'Experiment: a file in configs/, optionally with a mode after a '
-                                    'colon. Any of its fields can be set: --config.data.batch_size=4', values,
-                                    lock_config=True, sys_argv=argv)
+    config_flags.DEFINE_config_file(
+        'config',
+        None,
+        'Experiment: a file in configs/, optionally with a mode after a '
+        'colon. Any of its fields can be set: --config.data.batch_size=4',
+        values,
+        lock_config=True,
+        sys_argv=argv,
+    )
     flags.DEFINE_string('workdir', None, workdir_help, values)
     flags.DEFINE_bool('debug', False, 'Show the traceback of an error.', values)
-    flags.DEFINE_bool('distributed', False, 'Join the other processes of this TPU pod slice, or of this Slurm job '
-                                            'with one process per GPU.', values)
+    flags.DEFINE_bool(
+        'distributed',
+        False,
+        'Join the other processes of this TPU pod slice, or of this Slurm job with one process per GPU.',
+        values,
+    )
     flags.DEFINE_string('coordinator', None, 'Elsewhere: host:port of the process with --process_index=0.', values)
     flags.DEFINE_integer('process_count', None, 'The number of processes, the same in each.', 1, None, values)
     flags.DEFINE_integer('process_index', None, 'The number of this process, from 0.', 0, None, values)
@@ -170,16 +186,23 @@ def _rename_flags(argv: Sequence[str]) -> list[str]:
         match = re.fullmatch(r'(--?(?:no)?)([^=]+)(=.*)?', word, re.DOTALL)
         new = match and RENAMED_FLAGS.get(match[2])
         if match and new:
-            print(f'{match[1]}{match[2]} is now {match[1]}{new}; the old name goes with the next version.',
-                  file=sys.stderr)
+            print(
+                f'{match[1]}{match[2]} is now {match[1]}{new}; the old name goes with the next version.',
+                file=sys.stderr,
+            )
             word = f'{match[1]}{new}{match[3] or ""}'
         renamed.append(word)
     return renamed
 
 
-def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, workdir_help: str,
-                   define: Callable[[flags.FlagValues], None] = lambda values: None,
-                   argv: Sequence[str] | None = None, values: flags.FlagValues = flags.FLAGS) -> int:
+def run_experiment(
+    work: Callable[[flags.FlagValues], int | None],
+    script: str,
+    workdir_help: str,
+    define: Callable[[flags.FlagValues], None] = lambda values: None,
+    argv: Sequence[str] | None = None,
+    values: flags.FlagValues = flags.FLAGS,
+) -> int:
     """Parses the flags of train.py or evaluate.py and runs `work`; see `run`.
 
     Args:
@@ -209,8 +232,10 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
             if override:
                 configs.check_field(override[1])
         if named and not os.path.isfile(named.split(':')[0]):
-            raise ValueError(f'--config={named}: there is no such file. Give a file in configs/, such as '
-                             'configs/ytvos.py, or its name, such as ytvos.')
+            raise ValueError(
+                f'--config={named}: there is no such file. Give a file in configs/, such as '
+                'configs/ytvos.py, or its name, such as ytvos.'
+            )
         try:
             rest = values(argv)[1:]
             config = values.config  # With no field set on the command line, the file is read only now.
@@ -219,8 +244,10 @@ def run_experiment(work: Callable[[flags.FlagValues], int | None], script: str, 
             raise ValueError(f'{reason.rstrip(".")}. See --help.') from error
         except Exception as error:  # The config's own code may raise anything.
             reason = next(iter(str(error).splitlines()), '')
-            raise ValueError(f'{named}: cannot be read as a config ({type(error).__name__}: {reason}). Give '
-                             'a file in configs/, such as configs/ytvos.py, or configs/ytvos.py:smoke.') from error
+            raise ValueError(
+                f'{named}: cannot be read as a config ({type(error).__name__}: {reason}). Give '
+                'a file in configs/, such as configs/ytvos.py, or configs/ytvos.py:smoke.'
+            ) from error
         if rest:
             raise ValueError(f'unknown argument {rest[0]!r}. See --help.')
         for name, value in (('config', config), ('workdir', values.workdir)):
@@ -246,11 +273,16 @@ def _resolve_config(argv: Sequence[str]) -> tuple[list[str], str]:
 
 def _experiment_help(script: str, values: flags.FlagValues) -> str:
     lines = [script.strip(), '', 'flags:']
-    ours = [flag for module, defined in values.flags_by_module_dict().items() for flag in defined
-            if not module.startswith('absl')]
+    ours = [
+        flag
+        for module, defined in values.flags_by_module_dict().items()
+        for flag in defined
+        if not module.startswith('absl')
+    ]
     for flag in sorted(ours, key=lambda flag: flag.name not in ('config', 'workdir')):
         sign = f'--{"[no]" * flag.boolean}{flag.name}'
         default = '' if flag.value in (None, False) else f' (default: {flag.value})'
-        lines += textwrap.wrap(flag.help.replace('\n', ' ') + default, 88, initial_indent=f'  {sign:24} ',
-                               subsequent_indent=' ' * 27)
+        lines += textwrap.wrap(
+            flag.help.replace('\n', ' ') + default, 88, initial_indent=f'  {sign:24} ', subsequent_indent=' ' * 27
+        )
     return '\n'.join(lines)

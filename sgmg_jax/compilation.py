@@ -1,4 +1,5 @@
 """How programs are compiled, and where compiled programs are cached."""
+
 from collections.abc import Callable
 import functools
 import os
@@ -10,7 +11,7 @@ import zlib
 from absl import logging
 import jax
 
-CACHE_LIMIT = 8 * 2 ** 30  # bytes; beyond it the least recently used programs are evicted
+CACHE_LIMIT = 8 * 2**30  # bytes; beyond it the least recently used programs are evicted
 
 
 def keep_programs() -> None:
@@ -46,8 +47,11 @@ def _processor() -> str:
 def _warn_of_slow_scatters() -> None:
     """jax-ml/jax#38806: these versions compile a float32 scatter-add, the gradient of sampling, to retry loops."""
     if jax.default_backend() == 'gpu' and jax.__version__ in ('0.10.2', '0.11.0'):
-        logging.warning('jax %s trains slowly on GPUs: its scatter-add retries instead of adding. Install jax 0.11.2 '
-                        'or newer, which needs Python 3.12 or newer.', jax.__version__)
+        logging.warning(
+            'jax %s trains slowly on GPUs: its scatter-add retries instead of adding. Install jax 0.11.2 '
+            'or newer, which needs Python 3.12 or newer.',
+            jax.__version__,
+        )
 
 
 def jit(function: Callable, **options: Any) -> jax.stages.Wrapped:
@@ -60,6 +64,7 @@ def jit(function: Callable, **options: Any) -> jax.stages.Wrapped:
     XLA's default CPU schedule runs as much as it can in parallel: a training step on five frames of 360x640 then
     takes 17 GB instead of 12, and is slower for it.
     """
+
     @functools.wraps(function)
     def at_full_precision(*args):
         with jax.default_matmul_precision(jax.config.jax_default_matmul_precision or 'float32'):

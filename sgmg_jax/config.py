@@ -3,6 +3,7 @@
 configs/common.py defines the fields and their defaults. A run stores its config in its workdir and in every checkpoint,
 with a format number. `from_json` turns a config of any earlier version into a current one with the same meaning.
 """
+
 from collections.abc import Callable, Iterator, Mapping
 import difflib
 import json
@@ -17,8 +18,8 @@ from sgmg_jax import files
 
 # Raise it with every field that is added or renamed, and list the field in ADDED or RENAMED.
 FORMAT = 2
-MOST_PIXELS = 2 ** 32  # per batch of clips; 50 GB as float32
-LARGEST = 2 ** 24  # bytes of a stored config
+MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
+LARGEST = 2**24  # bytes of a stored config
 
 
 class Added(NamedTuple):
@@ -27,6 +28,7 @@ class Added(NamedTuple):
     format: the first format that has the field. path: its name. value: the value that resumes an earlier run as it
     began, or a function(stored config) -> value. system: the only config.model.name that has the field; None: all.
     """
+
     format: int
     path: str
     value: Any | Callable[[dict], Any]
@@ -50,14 +52,13 @@ ADDED = (
 
 class Renamed(NamedTuple):
     """A field that earlier formats have under another name. format: the first format that uses `new`."""
+
     format: int
     old: str
     new: str
 
 
-RENAMED = (
-    Renamed(2, 'fsdp', 'storage_shards'),
-)
+RENAMED = (Renamed(2, 'fsdp', 'storage_shards'),)
 
 
 class Rule(Protocol):
@@ -68,6 +69,7 @@ class Rule(Protocol):
 
 class Number(NamedTuple):
     """A number from `low` to `high`; an integer unless `whole` is False; None is allowed if `optional`."""
+
     low: float
     high: float
     whole: bool = True
@@ -105,6 +107,7 @@ class Text(NamedTuple):
 class Several(NamedTuple):
     """A tuple or list of at least `least` items, or of exactly `length`, each allowed by `item`. If `single`, a string
     stands for a tuple of one."""
+
     item: Rule
     least: int = 0
     length: int | None = None
@@ -115,7 +118,8 @@ class Several(NamedTuple):
             value = (value,)
         many = f'{self.length}' if self.length is not None else f'at least {self.least}'
         if not isinstance(value, tuple | list) or (
-                len(value) != self.length if self.length is not None else len(value) < self.least):
+            len(value) != self.length if self.length is not None else len(value) < self.least
+        ):
             return f'must be a tuple of {many} items'
         return next((f'{fault} (item {i})' for i, x in enumerate(value) if (fault := self.item.fault(x))), None)
 
@@ -134,10 +138,10 @@ def _count(high: int, low: int = 1, optional: bool = False) -> Number:
 _SWITCH, _PROBABILITY, _PATHS = OneOf((False, True)), Number(0, 1, whole=False), Several(Text(), single=True)
 _FRACTION = Number(0, 0.999999, whole=False)  # [0, 1)
 _RATE = Number(0, 100, whole=False)
-_STEPS = 10 ** 9
+_STEPS = 10**9
 _SIDE = _count(8192, 16)
 RULES: dict[str, Rule] = {
-    'seed': Number(0, 2 ** 31 - 1),
+    'seed': Number(0, 2**31 - 1),
     'steps': Number(0, _STEPS),
     'epochs': Number(0, 1e6, whole=False),
     'log_every': _count(_STEPS),
@@ -145,19 +149,28 @@ RULES: dict[str, Rule] = {
     'checkpoint_every': _count(_STEPS),
     'init': _PATHS,
     'init_skip': Text(empty=True),
-    'storage_shards': _count(2 ** 16),
-    'accumulate': _count(2 ** 16),
+    'storage_shards': _count(2**16),
+    'accumulate': _count(2**16),
     'ema_decay': _FRACTION,
     'stop_after_skipped': _count(_STEPS),
     'loss.weights': Text(),
     'model.name': Text(),
     'model.backbone': Text(),
     'model.text_encoder': Text(),
-    **{f'model.{name}': _count(2 ** 14) for name in ('hidden', 'mlp', 'cluster_mlp')},
+    **{f'model.{name}': _count(2**14) for name in ('hidden', 'mlp', 'cluster_mlp')},
     **{f'model.{name}': _count(1000) for name in ('queries', 'classes')},
-    **{f'model.{name}': _count(64) for name in (
-        'levels', 'heads', 'points', 'encoder_layers', 'decoder_layers', 'cluster_encoder_layers',
-        'cluster_decoder_layers')},
+    **{
+        f'model.{name}': _count(64)
+        for name in (
+            'levels',
+            'heads',
+            'points',
+            'encoder_layers',
+            'decoder_layers',
+            'cluster_encoder_layers',
+            'cluster_decoder_layers',
+        )
+    },
     'model.cluster_window': Number(0, 10_000),
     **{f'model.{name}': _SWITCH for name in ('box_refinement', 'relative_coordinates', 'remat')},
     **{f'model.{name}': _FRACTION for name in ('dropout', 'text_dropout', 'drop_path')},
@@ -170,8 +183,8 @@ RULES: dict[str, Rule] = {
     'data.num_frames': _count(1000),
     'data.sentences': _count(1000),
     'data.frame_size': Several(_SIDE, length=2),
-    'data.text_length': _count(2 ** 14, 3),
-    'data.batch_size': _count(2 ** 20),
+    'data.text_length': _count(2**14, 3),
+    'data.batch_size': _count(2**20),
     'data.workers': Number(0, 1000),
     'data.reverse_probability': _PROBABILITY,
     'data.consecutive': _SWITCH,
@@ -189,7 +202,7 @@ RULES: dict[str, Rule] = {
     'evaluation.clip_frames': _count(1000),
     'evaluation.sentences': _count(1000),
     'evaluation.videos': _count(_STEPS, optional=True),
-    'optimizer.batch_size': _count(2 ** 20),
+    'optimizer.batch_size': _count(2**20),
     'optimizer.learning_rate': _RATE,
     'optimizer.groups': Several(Group()),
     'optimizer.freeze': Several(Text()),
@@ -220,15 +233,19 @@ def check(config: ConfigDict, where: str = 'config') -> None:
         if fault:
             raise ValueError(f'{where}.{path} = {value!r:.200}: {fault}.')
     absent = next((path for path in RULES if path not in found and not path.startswith(('model.', 'loss.'))), None)
-    absent = absent or next((path for path in ('model.name', 'model.backbone', 'model.text_encoder', 'model.dtype')
-                             if path not in found), None)
+    absent = absent or next(
+        (path for path in ('model.name', 'model.backbone', 'model.text_encoder', 'model.dtype') if path not in found),
+        None,
+    )
     if absent:
         raise ValueError(f'{where}.{absent}: is missing. See configs/common.py for its default.')
     height, width = found['data.frame_size']
     pixels = found['data.batch_size'] * found['data.num_frames'] * height * width
     if pixels > MOST_PIXELS:
-        raise ValueError(f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels per step; '
-                         f'the limit is {MOST_PIXELS:,}. Lower one of them.')
+        raise ValueError(
+            f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels per step; '
+            f'the limit is {MOST_PIXELS:,}. Lower one of them.'
+        )
 
 
 def check_field(path: str, where: str = 'config') -> None:
@@ -275,13 +292,17 @@ def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
         ValueError: naming `where`: a later version wrote it, or it is not a config.
     """
     if not isinstance(content, dict):
-        raise ValueError(f'{where}: holds a {type(content).__name__}, not the config of a run. Restore the file from a '
-                         'copy of the workdir.')
+        raise ValueError(
+            f'{where}: holds a {type(content).__name__}, not the config of a run. Restore the file from a '
+            'copy of the workdir.'
+        )
     stored: dict[str, Any] = json.loads(json.dumps(content))  # a copy
     format_ = stored.pop('format', 0)
     if type(format_) is not int or not 0 <= format_ <= FORMAT:
-        raise ValueError(f'{where}: format = {format_!r:.50}; this version of sgmg_jax reads formats up to {FORMAT}. '
-                         'Use the later version that wrote the file.')
+        raise ValueError(
+            f'{where}: format = {format_!r:.50}; this version of sgmg_jax reads formats up to {FORMAT}. '
+            'Use the later version that wrote the file.'
+        )
     for renamed in RENAMED:
         if renamed.format > format_ and renamed.old in stored:
             stored[renamed.new] = stored.pop(renamed.old)
@@ -293,12 +314,17 @@ def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
                 try:
                     parent[name] = added.value(stored) if callable(added.value) else added.value
                 except (KeyError, TypeError) as error:
-                    raise ValueError(f'{where}: is not the config of a run: field {error} is missing. Restore the file '
-                                     'from a copy of the workdir.') from error
+                    raise ValueError(
+                        f'{where}: is not the config of a run: field {error} is missing. Restore the file '
+                        'from a copy of the workdir.'
+                    ) from error
     if format_ < 1 and stored.get('accumulate') not in (None, 1):
-        logging.warning('%s: accumulate = %s. The earlier version that started this run normalised the loss of each '
-                        'part on its own; from here on the loss is normalised over the whole batch.', where,
-                        stored['accumulate'])
+        logging.warning(
+            '%s: accumulate = %s. The earlier version that started this run normalised the loss of each '
+            'part on its own; from here on the loss is normalised over the whole batch.',
+            where,
+            stored['accumulate'],
+        )
     config = ConfigDict(stored)
     check(config, f'{where}: config')
     return config
@@ -319,6 +345,8 @@ def read(workdir: str | os.PathLike) -> ConfigDict:
     """
     path = pathlib.Path(workdir) / 'config.json'
     if not path.exists():
-        raise FileNotFoundError(f'{path}: no such file, so {workdir} is not the workdir of a training run. '
-                                'Give the --workdir that train.py was run with.')
+        raise FileNotFoundError(
+            f'{path}: no such file, so {workdir} is not the workdir of a training run. '
+            'Give the --workdir that train.py was run with.'
+        )
     return from_json(files.read_json(path, LARGEST), path)

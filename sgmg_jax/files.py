@@ -3,6 +3,7 @@
 All files of unknown origin are read through this module: one reader of text, one of JSON, one of folders, one rule
 for names.
 """
+
 import codecs
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -20,8 +21,8 @@ import tempfile
 from typing import Any, NoReturn
 import unicodedata
 
-LARGEST = 2 ** 29  # bytes of a text or JSON file; the largest in use, COCO's instances, has a third of it
-MOST_MEMORY = 3 * 2 ** 29  # bytes of memory for the values of a JSON file; COCO's instances take half of it
+LARGEST = 2**29  # bytes of a text or JSON file; the largest in use, COCO's instances, has a third of it
+MOST_MEMORY = 3 * 2**29  # bytes of memory for the values of a JSON file; COCO's instances take half of it
 LONGEST_NAME = 200  # bytes; file systems allow 255, which must hold endings and temporary names too
 _BYTE_ORDER_MARKS = ((codecs.BOM_UTF8, 'utf-8-sig'), (codecs.BOM_UTF16_LE, 'utf-16'), (codecs.BOM_UTF16_BE, 'utf-16'))
 
@@ -74,17 +75,27 @@ def locked(path: str | os.PathLike, doing: str) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             owner = printable(file.read(200).strip()) or 'another process'
-            raise BlockingIOError(errno.EWOULDBLOCK, f'{owner} is at work here. Wait for it or stop it, or choose '
-                                  'another folder', str(path.parent)) from error
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                f'{owner} is at work here. Wait for it or stop it, or choose another folder',
+                str(path.parent),
+            ) from error
         except OSError as error:
-            raise OSError(error.errno, f'cannot lock a file there ({error.strerror}), which keeps a second process '
-                          'out. Choose a folder on another file system', str(path.parent)) from error
+            raise OSError(
+                error.errno,
+                f'cannot lock a file there ({error.strerror}), which keeps a second process '
+                'out. Choose a folder on another file system',
+                str(path.parent),
+            ) from error
         file.truncate(0)
         try:  # Bypasses the buffer of `file`, which would be written again on close.
             os.write(file.fileno(), f'process {os.getpid()} of {os.uname().nodename}, {doing},'.encode())
         except OSError as error:
-            raise OSError(error.errno, f'cannot write ({error.strerror}). Free some space, or choose another folder',
-                          str(path.parent)) from error
+            raise OSError(
+                error.errno,
+                f'cannot write ({error.strerror}). Free some space, or choose another folder',
+                str(path.parent),
+            ) from error
         yield
 
 
@@ -109,8 +120,10 @@ def check_regular(path: str | os.PathLike, largest: int | None = None, below: st
     if below is not None and os.path.islink(path):
         target, root = os.path.realpath(path), os.path.realpath(below)
         if os.path.commonpath([target, root]) != root:
-            raise ValueError(f'{path}: is a link to {target}, outside of {below}. Copy the file here, or link the '
-                             'whole folder that it lies in.')
+            raise ValueError(
+                f'{path}: is a link to {target}, outside of {below}. Copy the file here, or link the '
+                'whole folder that it lies in.'
+            )
 
 
 def check_folder(folder: str | os.PathLike) -> None:
@@ -142,16 +155,20 @@ def check_new(path: str | os.PathLike, suffixes: Collection[str] | None = None) 
     if os.path.lexists(path):
         raise FileExistsError(f'{path}: exists already. Remove it or give another --out.')
     if suffixes is not None and path.suffix not in suffixes:
-        raise ValueError(f'{path}: must end in {" or ".join(suffix or "no suffix" for suffix in suffixes)}. Give it '
-                         'another name.')
+        raise ValueError(
+            f'{path}: must end in {" or ".join(suffix or "no suffix" for suffix in suffixes)}. Give it another name.'
+        )
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, 'is no folder, so nothing can be written below it', str(folder))
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise OSError(error.errno, f'nothing can be written there ({error.strerror}). Check its permissions, and '
-                      'whether there is space', str(folder)) from error
+        raise OSError(
+            error.errno,
+            f'nothing can be written there ({error.strerror}). Check its permissions, and whether there is space',
+            str(folder),
+        ) from error
     return path
 
 
@@ -170,8 +187,9 @@ def read_bytes(path: str | os.PathLike, largest: int = LARGEST, below: str | os.
         return file.read(largest)
 
 
-def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = LARGEST,
-              below: str | os.PathLike | None = None) -> str:
+def read_text(
+    path: str | os.PathLike, encoding: str = 'utf-8', largest: int = LARGEST, below: str | os.PathLike | None = None
+) -> str:
     r"""The text of a file, with line ends converted to '\n' and without a byte order mark.
 
     Args:
@@ -184,8 +202,9 @@ def read_text(path: str | os.PathLike, encoding: str = 'utf-8', largest: int = L
     return _decoded(read_bytes(path, largest, below), encoding, path)
 
 
-def read_rows(path: str | os.PathLike, columns: int, below: str | os.PathLike | None = None
-              ) -> list[tuple[str, list[str]]]:
+def read_rows(
+    path: str | os.PathLike, columns: int, below: str | os.PathLike | None = None
+) -> list[tuple[str, list[str]]]:
     """The rows of a CSV file: the place of each ('<path>: line 3', for messages) and its fields; skips blank lines.
 
     Every line is a row: an unclosed quote would otherwise swallow the following lines.
@@ -212,8 +231,9 @@ def _decoded(data: bytes, encoding: str, where: str | os.PathLike) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f'{where}: is not text in {encoding} ({error}). Copy it again, or save it as UTF-8.'
-                         ) from error
+        raise ValueError(
+            f'{where}: is not text in {encoding} ({error}). Copy it again, or save it as UTF-8.'
+        ) from error
     return text.replace('\r\n', '\n').replace('\r', '\n')
 
 
@@ -236,10 +256,13 @@ def parse_json(data: bytes | str, where: str | os.PathLike) -> Any:
         data = _decoded(data, 'utf-8', where)
     # An upper bound: the three bytes "[]," become a list of eighty bytes.
     memory = 2 * sys.getsizeof(data) + sum(
-        size * data.count(mark) for mark, size in (('[', 90), ('{', 200), (',', 40), ('"', 25)))
+        size * data.count(mark) for mark, size in (('[', 90), ('{', 200), (',', 40), ('"', 25))
+    )
     if memory > MOST_MEMORY:
-        raise ValueError(f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; the limit '
-                         f'is {MOST_MEMORY:,}. Is it the right file?')
+        raise ValueError(
+            f'{where}: is JSON of too many values, which may take {memory:,} bytes of memory; the limit '
+            f'is {MOST_MEMORY:,}. Is it the right file?'
+        )
     try:
         return json.loads(data, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -326,18 +349,21 @@ def check_name(name: object, what: str) -> str:
     elif len(text.encode()) > LONGEST_NAME:
         reason = f'must have at most {LONGEST_NAME} bytes'
     if reason:
-        raise ValueError(f'{printable(what)} {reason}, is {name!a:.100}. Rename it, or copy the file again from its '
-                         'source.')
+        raise ValueError(
+            f'{printable(what)} {reason}, is {name!a:.100}. Rename it, or copy the file again from its source.'
+        )
     return text
 
 
 def printable(text: str) -> str:
     r"""`text` for a terminal: escapes control characters, surrogates and direction marks, for example as \x1b."""
-    return ''.join(c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else
-                   c.encode('unicode_escape').decode() for c in text)
+    return ''.join(
+        c if c.isprintable() or c in '\n\t' or unicodedata.category(c) == 'Zs' else c.encode('unicode_escape').decode()
+        for c in text
+    )
 
 
 def one_line(text: str, longest: int = 300) -> str:
     """`printable` text on one line of a table or a list, truncated to `longest` characters."""
-    text = printable(text[:longest + 1]).replace('\n', '\\n').replace('\t', '\\t')
-    return text if len(text) <= longest else f'{text[:longest - 2]}..'
+    text = printable(text[: longest + 1]).replace('\n', '\\n').replace('\t', '\\t')
+    return text if len(text) <= longest else f'{text[: longest - 2]}..'

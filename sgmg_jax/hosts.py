@@ -1,4 +1,5 @@
 """Several processes that train or evaluate together, one or more per host. With one process, all this does nothing."""
+
 from collections.abc import Iterator, Mapping, Sized
 import contextlib
 import errno
@@ -18,8 +19,9 @@ T = TypeVar('T')
 PATIENCE = 60
 
 
-def initialize(distributed: bool, coordinator: str | None, process_count: int | None,
-               process_index: int | None) -> None:
+def initialize(
+    distributed: bool, coordinator: str | None, process_count: int | None, process_index: int | None
+) -> None:
     """Joins the other processes if one of the flags of commands.run_experiment says so. Call it before using JAX.
 
     Raises:
@@ -28,13 +30,16 @@ def initialize(distributed: bool, coordinator: str | None, process_count: int | 
     given = coordinator, process_count, process_index
     if distributed:
         if any(x is not None for x in given):
-            raise ValueError('--distributed: finds the processes itself. Leave out --coordinator, --process_count and '
-                             '--process_index, or leave out --distributed.')
+            raise ValueError(
+                '--distributed: finds the processes itself. Leave out --coordinator, --process_count and '
+                '--process_index, or leave out --distributed.'
+            )
         jax.distributed.initialize(shutdown_timeout_seconds=PATIENCE)
     elif any(x is not None for x in given):
         if coordinator is None or process_count is None or process_index is None:
-            raise ValueError(f'--coordinator={given[0]} --process_count={given[1]} --process_index={given[2]}: give '
-                             'all three.')
+            raise ValueError(
+                f'--coordinator={given[0]} --process_count={given[1]} --process_index={given[2]}: give all three.'
+            )
         if process_index >= process_count:
             raise ValueError(f'--process_index={process_index}: must be below --process_count={process_count}.')
         jax.distributed.initialize(coordinator, process_count, process_index, shutdown_timeout_seconds=PATIENCE)
@@ -42,9 +47,11 @@ def initialize(distributed: bool, coordinator: str | None, process_count: int | 
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # AssertionError: the GPU driver is missing
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f'JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: JAX finds no such device here '
-                         f'({reason}). Unset it, or install the extra for the device: pip install .[cuda] or '
-                         '.[tpu].') from error
+        raise ValueError(
+            f'JAX_PLATFORMS={os.environ.get("JAX_PLATFORMS", "")}: JAX finds no such device here '
+            f'({reason}). Unset it, or install the extra for the device: pip install .[cuda] or '
+            '.[tpu].'
+        ) from error
 
 
 def is_first() -> bool:
@@ -80,8 +87,11 @@ def locked(path: pathlib.Path, doing: str) -> Iterator[None]:
         if anywhere(refused):
             if refused:
                 raise refused
-            raise BlockingIOError(errno.EWOULDBLOCK, 'the first process could not lock a file there; see its error '
-                                  'message', str(path.parent))
+            raise BlockingIOError(
+                errno.EWOULDBLOCK,
+                'the first process could not lock a file there; see its error message',
+                str(path.parent),
+            )
         yield
 
 
@@ -95,7 +105,7 @@ def gather(values: Mapping[Any, T]) -> list[T]:
         data = np.frombuffer(parts[0], np.uint8)
         lengths = multihost_utils.process_allgather(np.array([len(data)]))
         padded = np.zeros(lengths.max(), np.uint8)
-        padded[:len(data)] = data
+        padded[: len(data)] = data
         parts = [part[:length].tobytes() for part, (length,) in zip(multihost_utils.process_allgather(padded), lengths)]
     every: dict[Any, T] = {}
     for part in parts:
@@ -133,8 +143,10 @@ def _tagged(value):
             return value.item()
         case np.ndarray() if value.dtype.kind in 'biuf':
             return {'array': value.ravel().tolist(), 'shape': value.shape, 'type': value.dtype.str}
-    raise TypeError(f'a {type(value).__name__} cannot be sent to the other processes; use plain values, lists, '
-                    'tuples, dicts or arrays of numbers')
+    raise TypeError(
+        f'a {type(value).__name__} cannot be sent to the other processes; use plain values, lists, '
+        'tuples, dicts or arrays of numbers'
+    )
 
 
 def _untagged(value):
@@ -145,8 +157,9 @@ def _untagged(value):
             return dict(pairs)
         case {'array': numbers, 'shape': shape, 'type': kind}:
             return np.array(numbers, kind).reshape(shape)
-    raise ValueError(f'received {value!r:.200}, which this version does not send. Run the same version in all '
-                     'processes.')
+    raise ValueError(
+        f'received {value!r:.200}, which this version does not send. Run the same version in all processes.'
+    )
 
 
 def anywhere(condition: object) -> bool:

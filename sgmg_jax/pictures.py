@@ -3,6 +3,7 @@
 By default Pillow tries all formats it knows, even PostScript through Ghostscript, and decodes files that unpack to
 gigabytes. Axis letters: H W pixels.
 """
+
 from collections.abc import Callable, Sequence
 import io
 import os
@@ -18,14 +19,27 @@ from sgmg_jax import files
 
 T = typing.TypeVar('T')
 JPEG, PNG = 'JPEG', 'PNG'
-MOST_PIXELS = 2 ** 25  # of a picture: 33 million, an 8K frame
-LARGEST = 2 ** 28  # bytes of a picture's file
+MOST_PIXELS = 2**25  # of a picture: 33 million, an 8K frame
+LARGEST = 2**28  # bytes of a picture's file
 # PASCAL VOC's 256 colours, flat: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first.
-PALETTE = [sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8))
-           for index in range(256) for channel in range(3)]
+PALETTE = [
+    sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for index in range(256) for channel in range(3)
+]
 # What Pillow raises on damaged files.
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, OverflowError, MemoryError, struct.error,
-               zlib.error, LookupError, TypeError, Image.DecompressionBombError)
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    LookupError,
+    TypeError,
+    Image.DecompressionBombError,
+)
 
 
 class BrokenPicture(ValueError):
@@ -34,6 +48,7 @@ class BrokenPicture(ValueError):
 
 class Header(typing.NamedTuple):
     """A picture's header; mode: Pillow's ('L' grey, 'P' palette, 'RGB' ..)."""
+
     format: str
     mode: str
     height: int
@@ -54,8 +69,12 @@ def read_header(source: str | os.PathLike | bytes, formats: Sequence[str] = (JPE
     return _with_picture(source, formats, lambda image: None)[0]
 
 
-def read_pixels(source: str | os.PathLike | bytes, formats: Sequence[str], size: tuple[int, int] | None = None,
-                modes: Sequence[str] | None = None) -> Shaped[np.ndarray, 'H W *channels']:
+def read_pixels(
+    source: str | os.PathLike | bytes,
+    formats: Sequence[str],
+    size: tuple[int, int] | None = None,
+    modes: Sequence[str] | None = None,
+) -> Shaped[np.ndarray, 'H W *channels']:
     """The pixels as stored; of a palette picture, its indices.
 
     Args:
@@ -65,6 +84,7 @@ def read_pixels(source: str | os.PathLike | bytes, formats: Sequence[str], size:
     Raises:
         FileNotFoundError, BrokenPicture: like `read_header`; BrokenPicture also for another size or mode.
     """
+
     def pixels(image: Image.Image) -> np.ndarray:
         if size is not None and (image.height, image.width) != tuple(size):
             raise BrokenPicture(f'is {image.width}x{image.height} pixels, not {size[1]}x{size[0]}')
@@ -84,6 +104,7 @@ def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
     Raises:
         FileNotFoundError, BrokenPicture: like `read_header`; BrokenPicture also for a truncated file.
     """
+
     def read(image: Image.Image) -> None:
         image.draft('RGB', (1, 1))
         image.load()
@@ -92,8 +113,9 @@ def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
     return header.height, header.width
 
 
-def _with_picture(source: str | os.PathLike | bytes, formats: Sequence[str], use: Callable[[Image.Image], T]
-                  ) -> tuple[Header, T]:
+def _with_picture(
+    source: str | os.PathLike | bytes, formats: Sequence[str], use: Callable[[Image.Image], T]
+) -> tuple[Header, T]:
     try:
         if not isinstance(source, bytes):
             files.check_regular(source, LARGEST)

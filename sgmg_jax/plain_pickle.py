@@ -3,6 +3,7 @@
 A pickle is a program that may call whatever it names. This interpreter knows only the instructions that build lists,
 dictionaries, strings and numbers, so nothing can be called. pickletools.genops does not read all strings of Python 2.
 """
+
 import io
 import os
 import pickle
@@ -11,8 +12,8 @@ import typing
 
 from sgmg_jax import files
 
-LARGEST = 2 ** 26  # bytes: twice RefCOCO's
-MOST_CONTAINERS = 2 ** 23  # lists, dictionaries and marks, one byte each in the file; RefCOCO has a twentieth of it
+LARGEST = 2**26  # bytes: twice RefCOCO's
+MOST_CONTAINERS = 2**23  # lists, dictionaries and marks, one byte each in the file; RefCOCO has a twentieth of it
 _CONTAINERS = {pickle.MARK, pickle.EMPTY_LIST, pickle.LIST, pickle.EMPTY_DICT, pickle.DICT}
 
 
@@ -34,8 +35,10 @@ def read(file: str | os.PathLike, below: str | os.PathLike | None = None) -> typ
     # Damage may also pop from an empty stack or use a value of the wrong type.
     except (pickle.UnpicklingError, ValueError, TypeError, LookupError, EOFError, OverflowError, MemoryError) as error:
         reason = files.printable(f'{type(error).__name__}: {error!s:.100}')
-        raise ValueError(f'{file}: is no pickle of plain data, or damaged ({reason}). Nothing was run. Unpack it '
-                         'again from the archive.') from error
+        raise ValueError(
+            f'{file}: is no pickle of plain data, or damaged ({reason}). Nothing was run. Unpack it '
+            'again from the archive.'
+        ) from error
 
 
 def _load(stream: io.BytesIO) -> typing.Any:
@@ -163,7 +166,7 @@ def _exactly(value: object, kind: type) -> typing.Any:
 
 def _hashable(key: object) -> str | int:
     """`key`, if it cannot be one of many that collide: strings hash with a secret, small numbers to their value."""
-    if type(key) is str or type(key) is int and abs(key) < 2 ** 60:
+    if type(key) is str or type(key) is int and abs(key) < 2**60:
         return key
     raise pickle.UnpicklingError('has keys that are neither strings nor small whole numbers')
 

@@ -1,4 +1,5 @@
 """Processes many videos in parallel: each worker process opens the files once."""
+
 from collections.abc import Callable, Iterable
 import concurrent.futures
 import contextlib
@@ -13,7 +14,7 @@ from typing import Any
 import tqdm
 
 SHARED_MEMORY = pathlib.Path('/dev/shm')
-LEAST_SHARED = 2 ** 26  # bytes; the default of containers, which is too little
+LEAST_SHARED = 2**26  # bytes; the default of containers, which is too little
 _work: tuple[Callable[[int], Any], contextlib.ExitStack]  # set by `_start` in a worker process
 
 
@@ -37,8 +38,9 @@ def for_each(opened: Callable, arguments: tuple, count: int, processes: int, des
     started: dict[int, multiprocessing.process.BaseProcess] = {}
     try:
         # Not by fork: the caller may run JAX, whose threads do not survive one.
-        with concurrent.futures.ProcessPoolExecutor(processes, multiprocessing.get_context('spawn'), _start,
-                                                    (opened, arguments)) as pool:
+        with concurrent.futures.ProcessPoolExecutor(
+            processes, multiprocessing.get_context('spawn'), _start, (opened, arguments)
+        ) as pool:
             results = pool.map(_run, range(count))
             started |= pool._processes  # At its end the pool forgets them.
             return list(tqdm.tqdm(results, **bar))
@@ -52,17 +54,22 @@ def for_each(opened: Callable, arguments: tuple, count: int, processes: int, des
 
 def advice(processes: int) -> str:
     """What to try when one of this many worker processes has died."""
-    fewer = (f'Perhaps there is too little memory: try fewer than {processes} processes.' if processes > 1 else
-             'Perhaps there is too little memory.')
+    fewer = (
+        f'Perhaps there is too little memory: try fewer than {processes} processes.'
+        if processes > 1
+        else 'Perhaps there is too little memory.'
+    )
     try:
         shared = shutil.disk_usage(SHARED_MEMORY)
     except OSError:
         return f'{fewer} There is no {SHARED_MEMORY}, through which processes share memory.'
     if shared.total > LEAST_SHARED and shared.free > LEAST_SHARED:
         return fewer
-    return (f'{SHARED_MEMORY}, through which processes share memory, is too small: it has '
-            f'{shared.free / 2 ** 20:.0f} MB free of {shared.total / 2 ** 20:.0f} MB. Make it larger (docker run '
-            f'--shm-size=2g), or try fewer than {processes} processes.')
+    return (
+        f'{SHARED_MEMORY}, through which processes share memory, is too small: it has '
+        f'{shared.free / 2**20:.0f} MB free of {shared.total / 2**20:.0f} MB. Make it larger (docker run '
+        f'--shm-size=2g), or try fewer than {processes} processes.'
+    )
 
 
 def _first_dead(started: Iterable) -> str:

@@ -3,6 +3,7 @@
 Axes: 'data' and 'shards'. Both split the batch; 'shards' also splits large parameters and their optimizer state, which
 are stored in shards between steps and gathered for each step. The same code runs on one device.
 """
+
 from collections.abc import Callable, Mapping, Sequence
 import re
 from typing import Any
@@ -12,10 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCH = 'data', 'shards'  # the mesh axes that split the batch
 # (pattern in a parameter's path, the mesh axes that split its last axes)
-RULES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r'/(kernel|embedding)$', ('shards',)),
-    (r'', ()),
-)
+RULES: tuple[tuple[str, tuple[str, ...]], ...] = ((r'/(kernel|embedding)$', ('shards',)), (r'', ()))
 
 
 def make_mesh(storage_shards: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -26,14 +24,20 @@ def make_mesh(storage_shards: int = 1, devices: Sequence[jax.Device] | None = No
     """
     devices = devices or jax.devices()
     if len(devices) % storage_shards:
-        raise ValueError(f'config.storage_shards = {storage_shards} does not divide the number of devices, '
-                         f'{len(devices)}. Set it to a divisor.')
+        raise ValueError(
+            f'config.storage_shards = {storage_shards} does not divide the number of devices, '
+            f'{len(devices)}. Set it to a divisor.'
+        )
     # Auto: the compiler propagates shardings; flax's convolutions reject explicit ones.
-    return jax.make_mesh((len(devices) // storage_shards, storage_shards), BATCH,
-                         axis_types=(AxisType.Auto, AxisType.Auto), devices=devices)
+    return jax.make_mesh(
+        (len(devices) // storage_shards, storage_shards),
+        BATCH,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=devices,
+    )
 
 
-def parameter_shardings(mesh: Mesh, shapes: Any, minimum: int = 2 ** 12) -> Any:
+def parameter_shardings(mesh: Mesh, shapes: Any, minimum: int = 2**12) -> Any:
     """The sharding of every array in a tree, by the first of RULES that matches its path.
 
     An array is replicated if the mesh does not divide its axis evenly, or if it has fewer than `minimum` numbers, which
@@ -43,6 +47,7 @@ def parameter_shardings(mesh: Mesh, shapes: Any, minimum: int = 2 ** 12) -> Any:
         shapes: a tree of arrays or ShapeDtypeStructs: parameters or a whole training state, whose optimizer moments are
             sharded like their parameters.
     """
+
     def sharding(path: tuple, x: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator='/')
         rule = next(axes for pattern, axes in RULES if re.search(pattern, name))
@@ -86,6 +91,7 @@ def batch_local(function: Callable, shared: int = 0) -> Callable:
     in every loop iteration, or whose partitioning we do not want to leave to XLA (sampling). Arguments are arrays or
     None. Without a mesh, or if the devices do not divide the batch, `function` runs unchanged.
     """
+
     def apply(*arguments):
         mesh = jax.sharding.get_abstract_mesh()
         count = len(arguments) - shared
@@ -96,4 +102,5 @@ def batch_local(function: Callable, shared: int = 0) -> Callable:
         specs = (split,) * count + (PartitionSpec(),) * shared
         # With the check, a scan inside would have to declare that its initial zeros differ between devices.
         return jax.shard_map(function, in_specs=specs, out_specs=split, check_vma=False)(*arguments)
+
     return apply

@@ -1,4 +1,5 @@
 """From a config's model section to a module, its parameters, its matching and its loss."""
+
 from collections.abc import Callable, Mapping
 import functools
 from typing import Any, NamedTuple
@@ -24,15 +25,18 @@ class System(NamedTuple):
 
     The targets of `match` and `loss` may be a part of the batch that `totals` describes.
     """
+
     module: type[nn.Module]
     totals: Callable
     match: Callable
     loss: Callable
 
 
-SYSTEMS = {'sgmg': System(sgmg.SgMg, matching.totals_of, matching.match, sgmg_loss.loss),
-           'fast_sgmg': System(multi_instance.FastSgMg, matching.totals_of, matching.match, sgmg_loss.loss),
-           'soc': System(soc.SOC, soc_loss.totals_of, soc_loss.match, soc_loss.loss)}
+SYSTEMS = {
+    'sgmg': System(sgmg.SgMg, matching.totals_of, matching.match, sgmg_loss.loss),
+    'fast_sgmg': System(multi_instance.FastSgMg, matching.totals_of, matching.match, sgmg_loss.loss),
+    'soc': System(soc.SOC, soc_loss.totals_of, soc_loss.match, soc_loss.loss),
+}
 
 
 def choose(config: ConfigDict) -> System:
@@ -62,8 +66,9 @@ def build_model(config: ConfigDict) -> nn.Module:
             raise ValueError(f'config.model.hidden = {fields["hidden"]}: must be a multiple of {divisor}, {reason}.')
     unknown = sorted(set(fields) - known)
     if unknown:
-        raise ValueError(f'config.model.{unknown[0]}: {system.module.__name__} has no such field; '
-                         f'it has {", ".join(sorted(known))}.')
+        raise ValueError(
+            f'config.model.{unknown[0]}: {system.module.__name__} has no such field; it has {", ".join(sorted(known))}.'
+        )
     return system.module(**fields)
 
 

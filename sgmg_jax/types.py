@@ -6,6 +6,7 @@ clip, D decoder layers, P the 16 positions of a 4x4 patch. `_h` is an axis whose
 is not checked, as it differs from level to level. Channels come last. Validity masks
 are True where the entry is real. Arrays may be NumPy or JAX.
 """
+
 import dataclasses
 import typing
 from typing import TypeVar
@@ -53,6 +54,7 @@ class Clip:
 
     A frame that pads the clip in time is False everywhere in `valid`.
     """
+
     frames: Float[ArrayLike, 'B T H W 3']
     valid: Bool[ArrayLike, 'B T H W']
     size: Int[ArrayLike, 'B 2']
@@ -65,6 +67,7 @@ class Text:
 
     A sentence with no valid tokens is padding along E and is ignored everywhere.
     """
+
     tokens: Int[ArrayLike, 'N L']
     valid: Bool[ArrayLike, 'N L']
 
@@ -79,6 +82,7 @@ class Targets:
     size: height and width of the clip's real pixels.
     asked: False for a sentence that is padding, see Text.
     """
+
     masks: Bool[ArrayLike, 'N T H W']
     boxes: Float[ArrayLike, 'N T 4']
     present: Bool[ArrayLike, 'N T']
@@ -92,6 +96,7 @@ class Example:
 
     origin: for messages: the index of each clip's video in the split, and the clip's central frame.
     """
+
     clip: Clip
     text: Text
     targets: Targets
@@ -109,6 +114,7 @@ class Proposals:
     alignment: SOC's similarity of each video query and the sentence; only of the last layer while parameters
         are initialised.
     """
+
     scores: Float[ArrayLike, 'D N T Q']
     boxes: Float[ArrayLike, 'D N T Q 4']
     mask_logits: Float[ArrayLike, 'D N T Q h w P']
@@ -118,6 +124,7 @@ class Proposals:
 @pytree
 class Predictions:
     """One chosen query per sentence: class logits, boxes, and mask logits at the padded size (SOC: at stride 4)."""
+
     scores: Float[ArrayLike, '*D N T']
     boxes: Float[ArrayLike, '*D N T 4']
     masks: Float[ArrayLike, '*D N T H W']

@@ -3,6 +3,7 @@
 By default FFmpeg would follow a playlist to other files, or wait for a network named in an SDP file.
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Iterator
 import contextlib
 import io
@@ -20,7 +21,7 @@ from sgmg_jax import files, pictures
 # Tags that are no UTF-8 do not stop a film. PyAV 19 has no such argument, and needs none.
 TAGS: dict[str, Any] = {'metadata_errors': 'replace'} if int(av.__version__.split('.')[0]) < 19 else {}
 FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,ogg,gif,flv'  # FFmpeg's names; all are self-contained
-LARGEST = 2 ** 33  # bytes of decoded frames that `read_frames` keeps in memory
+LARGEST = 2**33  # bytes of decoded frames that `read_frames` keeps in memory
 
 
 class BrokenFilm(ValueError):
@@ -83,15 +84,19 @@ def read_frames(path: str | os.PathLike) -> UInt8[np.ndarray, 'T H W 3']:
                         found.append(_upright(frame))
                         end = max(end, frame.time or 0.0)
                         if len(found) * found[0].nbytes > LARGEST:
-                            raise BrokenFilm(f'has more than {LARGEST / 2 ** 30:.0f} GiB of frames; shorten or '
-                                             'downscale it')
+                            raise BrokenFilm(
+                                f'has more than {LARGEST / 2**30:.0f} GiB of frames; shorten or downscale it'
+                            )
             except av.FFmpegError as error:
                 if not found:
                     raise
                 lost = error.strerror or str(error)
             expected = stream.frames
-            length = (float(stream.duration * stream.time_base) if stream.duration and stream.time_base else
-                      (container.duration or 0) / 1e6)
+            length = (
+                float(stream.duration * stream.time_base)
+                if stream.duration and stream.time_base
+                else (container.duration or 0) / 1e6
+            )
             if not lost and not expected and end < 0.9 * length - 0.5:  # `end` is where the last frame begins.
                 lost = f'its header gives a length of {length:.1f} s, the frames end at {end:.1f} s'
         if not found:
@@ -101,8 +106,13 @@ def read_frames(path: str | os.PathLike) -> UInt8[np.ndarray, 'T H W 3']:
     except BrokenFilm as error:
         raise ValueError(f'{path}: {error}.') from error
     if lost or expected > len(found):
-        logging.warning('%s: only %d%s frames could be read%s.', path, len(found),
-                        f' of {expected}' if expected > len(found) else '', f' ({lost})' if lost else '')
+        logging.warning(
+            '%s: only %d%s frames could be read%s.',
+            path,
+            len(found),
+            f' of {expected}' if expected > len(found) else '',
+            f' ({lost})' if lost else '',
+        )
     return np.stack(found)
 
 

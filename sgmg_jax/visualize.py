@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Sequence
 import os
 import typing
@@ -26,6 +27,7 @@ PAPER, INK, FAINT = (255, 255, 255), (28, 32, 38), (118, 125, 135)
 
 class Row(typing.NamedTuple):
     """One sentence and its video, for `contact_sheet`."""
+
     sentence: str
     frames: UInt8[np.ndarray, 'T H W 3']
     masks: Bool[np.ndarray, 'T H W']
@@ -34,9 +36,14 @@ class Row(typing.NamedTuple):
 
 
 @no_type_check  # checks its own arguments
-def overlay(frames: UInt8[np.ndarray, 'T H W 3'], masks: Bool[np.ndarray, 'T H W'],
-            colour: tuple[int, int, int] = PREDICTION, truth: Bool[np.ndarray, 'T H W'] | None = None,
-            tint: float = 0.35, thickness: int | None = None) -> UInt8[np.ndarray, 'T H W 3']:
+def overlay(
+    frames: UInt8[np.ndarray, 'T H W 3'],
+    masks: Bool[np.ndarray, 'T H W'],
+    colour: tuple[int, int, int] = PREDICTION,
+    truth: Bool[np.ndarray, 'T H W'] | None = None,
+    tint: float = 0.35,
+    thickness: int | None = None,
+) -> UInt8[np.ndarray, 'T H W 3']:
     """Draws a tinted mask, its contour, and the ground truth's contour on a copy of the frames.
 
     Args:
@@ -75,8 +82,9 @@ def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int,
 
 
 @no_type_check  # checks its own arguments
-def contact_sheet(rows: Sequence[Row], path: str | os.PathLike | None = None, columns: int = 5, tile_width: int = 384
-                  ) -> UInt8[np.ndarray, 'H W 3']:
+def contact_sheet(
+    rows: Sequence[Row], path: str | os.PathLike | None = None, columns: int = 5, tile_width: int = 384
+) -> UInt8[np.ndarray, 'H W 3']:
     """Draws each sentence above a strip of its frames, with a legend at the end.
 
     Args:
@@ -102,11 +110,21 @@ def contact_sheet(rows: Sequence[Row], path: str | os.PathLike | None = None, co
     font, small = ImageFont.load_default(size), ImageFont.load_default(max(10, size * 4 // 5))
     width = 2 * margin + columns * tile_width + (columns - 1) * gap
     strips = [_strip(row, columns, tile_width, gap) for row in rows]
-    captions = [_wrap(files.one_line(' '.join(row.sentence.split()), LONGEST_SENTENCE), font,
-                      width - 2 * margin - _length(row.score, small) - size) for row in rows]
+    captions = [
+        _wrap(
+            files.one_line(' '.join(row.sentence.split()), LONGEST_SENTENCE),
+            font,
+            width - 2 * margin - _length(row.score, small) - size,
+        )
+        for row in rows
+    ]
     line = round(size * 1.35)
-    height = margin + sum(len(caption) * line + gap + strip.shape[0] + margin
-                          for caption, strip in zip(captions, strips)) + line + margin // 2
+    height = (
+        margin
+        + sum(len(caption) * line + gap + strip.shape[0] + margin for caption, strip in zip(captions, strips))
+        + line
+        + margin // 2
+    )
 
     sheet = Image.new('RGB', (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
@@ -144,14 +162,16 @@ def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
     # Resize first; otherwise contours would be scaled with the frames.
     shrinks = size[0] < width
     tiles = overlay(
-        np.stack([cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-                  for t in shown]),
+        np.stack(
+            [cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC) for t in shown]
+        ),
         np.stack([_resize_mask(masks[t], size) for t in shown]),
-        truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]))
+        truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]),
+    )
     strip = np.full((size[1], columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
     for column, tile in enumerate(tiles):
         x = column * (tile_width + gap)
-        strip[:, x:x + size[0]] = tile
+        strip[:, x : x + size[0]] = tile
     return strip
 
 

@@ -1,4 +1,5 @@
 """Settings of the test run, and fixtures that several packages use."""
+
 import os
 
 # Before any import of the package: checks the annotations of every call, including shapes.
@@ -37,8 +38,17 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     # Files that take minutes first, or one worker would run them at the end while the other is idle.
-    long = ['test_documented_commands.py', 'test_many_devices.py', 'test_end_to_end.py', 'test_multi_instance.py',
-            'test_loop.py', 'test_parity.py', 'test_predict.py', 'test_components.py', 'test_soc.py']
+    long = [
+        'test_documented_commands.py',
+        'test_many_devices.py',
+        'test_end_to_end.py',
+        'test_multi_instance.py',
+        'test_loop.py',
+        'test_parity.py',
+        'test_predict.py',
+        'test_components.py',
+        'test_soc.py',
+    ]
     items.sort(key=lambda item: long.index(item.path.name) if item.path.name in long else len(long))
 
 

@@ -1,4 +1,5 @@
 """The authors' release's results with seeded random weights; see sgmg_jax/parity/compare.py."""
+
 import json
 import pathlib
 
@@ -10,10 +11,27 @@ from sgmg_jax.models import roberta, sgmg, soc, video_swin
 TINY = sgmg.SgMg(
     backbone=video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)),
     text_encoder=roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40),
-    hidden=64, mlp=128, encoder_layers=2, decoder_layers=3, dropout=0.0, text_dropout=0.0, drop_path=0.0)
+    hidden=64,
+    mlp=128,
+    encoder_layers=2,
+    decoder_layers=3,
+    dropout=0.0,
+    text_dropout=0.0,
+    drop_path=0.0,
+)
 TINY_SOC = soc.SOC(
-    backbone=TINY.backbone, text_encoder=TINY.text_encoder, hidden=128, queries=7, mlp=128, encoder_layers=2,
-    cluster_decoder_layers=2, cluster_mlp=160, dropout=0.0, text_dropout=0.0, drop_path=0.0)
+    backbone=TINY.backbone,
+    text_encoder=TINY.text_encoder,
+    hidden=128,
+    queries=7,
+    mlp=128,
+    encoder_layers=2,
+    cluster_decoder_layers=2,
+    cluster_mlp=160,
+    dropout=0.0,
+    text_dropout=0.0,
+    drop_path=0.0,
+)
 FOLDER = pathlib.Path(__file__).parent / 'goldens'
 
 

@@ -1,4 +1,5 @@
 """A tiny A2D-Sentences in its raw layout, with the quirks of the real one."""
+
 import av
 import h5py
 import numpy as np
@@ -6,8 +7,10 @@ import numpy as np
 HEIGHT, WIDTH = 64, 96
 FIRST, SECOND, TEST, MISSED = '-aaaaaaaaaa', '_bbbbbbbbbb', 'ccccccccccc', 'ddddddddddd'
 FRAMES = {FIRST: 9, SECOND: 6, TEST: 5}
-VIDEOSET = '\n'.join(f'{video},15,0:00:01,0:00:04,320,480,100,3,{subset}' for video, subset in [
-    (TEST, 1), (SECOND, 0), (MISSED, 0), (FIRST, 0)])
+VIDEOSET = '\n'.join(
+    f'{video},15,0:00:01,0:00:04,320,480,100,3,{subset}'
+    for video, subset in [(TEST, 1), (SECOND, 0), (MISSED, 0), (FIRST, 0)]
+)
 ANNOTATION = f"""video_id,instance_id,query
 {SECOND},2,the Red ball's jumping
 {SECOND},0,a dog
@@ -22,7 +25,7 @@ ANNOTATION = f"""video_id,instance_id,query
 def mask(video, frame, instance):
     """A rectangle [H W] of 0 and 1, different for each video, frame and instance."""
     drawn = np.zeros((HEIGHT, WIDTH), np.uint8)
-    drawn[3 + frame:20 + 5 * instance, ord(video[-1]) - 95 + 2 * frame:40 + 11 * instance] = 1
+    drawn[3 + frame : 20 + 5 * instance, ord(video[-1]) - 95 + 2 * frame : 40 + 11 * instance] = 1
     return drawn
 
 
@@ -61,7 +64,7 @@ def write(raw):
     write_h5(raw, FIRST, 3, instance=np.array([1, 0], np.int64), reMask=np.stack(two))
     write_h5(raw, FIRST, 9, instance=np.uint8(0), reMask=mask(FIRST, 9, 0).T)  # 1 is away.
     three = [mask(SECOND, 1, 0).T, 1 - mask(SECOND, 1, 0).T, mask(SECOND, 1, 2).T]
-    write_h5(raw, SECOND, 1, instance=np.array([[0., 0., 2.]]), reMask=np.stack(three))  # 0 is there twice.
+    write_h5(raw, SECOND, 1, instance=np.array([[0.0, 0.0, 2.0]]), reMask=np.stack(three))  # 0 is there twice.
     write_h5(raw, TEST, 5, instance=np.array([0], np.int32), reMask=mask(TEST, 5, 0).T[None])
     write_h5(raw, TEST, 2, instance=np.array([0], np.int32), reMask=mask(TEST, 2, 0).T)
     write_h5(raw, TEST, 4, instance=np.zeros(0, np.int32), reMask=np.zeros((0, 0), np.uint8))

@@ -1,4 +1,5 @@
 """A tiny Ref-DAVIS17 as downloaded, with its quirks."""
+
 import raw_tree
 
 FRAMES = [f'{number:05d}' for number in range(5)]
@@ -25,17 +26,22 @@ def write(raw):
     (raw / 'frames' / 'JPEGImages').rename(raw / 'DAVIS' / 'JPEGImages' / '480p')
     for video in OBJECTS:
         for position, name in enumerate(FRAMES):
-            raw_tree.save_mask(raw / 'DAVIS' / 'Annotations_unsupervised' / '480p' / video / f'{name}.png',
-                               davis_mask(video, position))
+            raw_tree.save_mask(
+                raw / 'DAVIS' / 'Annotations_unsupervised' / '480p' / video / f'{name}.png', davis_mask(video, position)
+            )
     (raw / 'DAVIS' / 'ImageSets' / '2017').mkdir(parents=True)
     for split, videos in LISTS.items():
         (raw / 'DAVIS' / 'ImageSets' / '2017' / f'{split}.txt').write_text('\n'.join(videos) + '\n')
     (raw / 'davis_text_annotations').mkdir()
     files = 'Davis17_annot1', 'Davis17_annot1_full_video', 'Davis17_annot2', 'Davis17_annot2_full_video'
     for file, name in enumerate(files):
-        lines = [f'{video.replace("classic", "clasic")} {number}  "{sentence(video, number, file)}"'
-                 for video, last in OBJECTS.items() for number in reversed(range(1, last + 1))]
+        lines = [
+            f'{video.replace("classic", "clasic")} {number}  "{sentence(video, number, file)}"'
+            for video, last in OBJECTS.items()
+            for number in reversed(range(1, last + 1))
+        ]
         lines.append(f'not-unpacked 1 "{file}"')
         (raw / 'davis_text_annotations' / f'{name}.txt').write_text(
-            '\n'.join(lines), encoding='utf-8' if file < 2 else 'latin-1')
+            '\n'.join(lines), encoding='utf-8' if file < 2 else 'latin-1'
+        )
     return raw

@@ -1,14 +1,16 @@
 """A tiny Ref-YouTube-VOS in its raw layout, with the quirks of the real one."""
+
 import json
 
 import numpy as np
 from PIL import Image
 
 WIDTH, HEIGHT = 96, 54
-TRAIN = {'aaa0000001': ['00020', '00025', '00035', '00040', '00045', '00050'],  # Starts late, has a gap.
-         'bbb0000002': [f'{5 * frame:05d}' for frame in range(7)]}
-VALID = {name: [f'{5 * frame:05d}' for frame in range(4)]
-         for name in ('ccc0000003', 'ddd0000004', 'eee0000005')}
+TRAIN = {
+    'aaa0000001': ['00020', '00025', '00035', '00040', '00045', '00050'],  # Starts late, has a gap.
+    'bbb0000002': [f'{5 * frame:05d}' for frame in range(7)],
+}
+VALID = {name: [f'{5 * frame:05d}' for frame in range(4)] for name in ('ccc0000003', 'ddd0000004', 'eee0000005')}
 TEST = ['ddd0000004']
 AWAY = (2, 3)  # Positions of the frames that object 2 is not in.
 
@@ -23,7 +25,7 @@ def frame(video, position):
 def mask(position):
     """Object ids [H W] uint8: 1 moves to the right, 2 is absent from two frames."""
     index = np.zeros((HEIGHT, WIDTH), np.uint8)
-    index[10:30, 5 + 3 * position:25 + 3 * position] = 1
+    index[10:30, 5 + 3 * position : 25 + 3 * position] = 1
     if position not in AWAY:
         index[35:50, 60:80] = 2
     return index
@@ -59,8 +61,10 @@ def save_frames(root, split, videos):
 
 def expressions(hidden=False):
     sentences = ['A bright cat on the left', 'the cat walking right', 'a dog', 'the rightmost animal']
-    return {str(number): {'exp': sentence} | ({} if hidden else {'obj_id': str(1 + number // 2)})
-            for number, sentence in enumerate(sentences)}
+    return {
+        str(number): {'exp': sentence} | ({} if hidden else {'obj_id': str(1 + number // 2)})
+        for number, sentence in enumerate(sentences)
+    }
 
 
 def write(root):
@@ -69,22 +73,22 @@ def write(root):
     for video, names in TRAIN.items():
         for position, name in enumerate(names):
             save_mask(root / 'train' / 'Annotations' / video / f'{name}.png', mask(position))
-    write_json(root / 'meta_expressions' / 'train' / 'meta_expressions.json',
-               {video: {'expressions': expressions(), 'frames': names[::-1]}
-                for video, names in TRAIN.items()})
+    write_json(
+        root / 'meta_expressions' / 'train' / 'meta_expressions.json',
+        {video: {'expressions': expressions(), 'frames': names[::-1]} for video, names in TRAIN.items()},
+    )
     save_frames(root, 'valid', {video: names for video, names in VALID.items() if video not in TEST})
-    listed = {video: {'expressions': expressions(hidden=True), 'frames': names}
-              for video, names in VALID.items()}
+    listed = {video: {'expressions': expressions(hidden=True), 'frames': names} for video, names in VALID.items()}
     write_json(root / 'meta_expressions' / 'valid' / 'meta_expressions.json', listed)
-    write_json(root / 'meta_expressions' / 'test' / 'meta_expressions.json',
-               {video: listed[video] for video in TEST})
+    write_json(root / 'meta_expressions' / 'test' / 'meta_expressions.json', {video: listed[video] for video in TEST})
     return root
 
 
 def add_ground_truth(root):
     """Adds the public ground truth of valid: binary masks, one folder per expression."""
-    truth = {video: {'expressions': expressions(), 'frames': names}
-             for video, names in VALID.items() if video not in TEST}
+    truth = {
+        video: {'expressions': expressions(), 'frames': names} for video, names in VALID.items() if video not in TEST
+    }
     write_json(root / 'valid' / 'meta_expressions_challenge.json', truth)
     for video, content in truth.items():
         for key, value in content['expressions'].items():

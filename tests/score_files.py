@@ -1,4 +1,5 @@
 """Predictions and ground truth in every format that `sgmg_jax.score` reads, and a way to run the command."""
+
 import io
 import zipfile
 
@@ -34,11 +35,7 @@ def make_record(name, frames, expressions, hidden=False):
             y, x = rng.integers(0, 24), rng.integers(0, 34)
             mask[y : y + 12, x : x + 16] = value
     video = metadata.Video(
-        name,
-        tuple(f'{5 * number:05}' for number in range(3, 3 + frames)),
-        *SIZE,
-        tuple(expressions),
-        not hidden,
+        name, tuple(f'{5 * number:05}' for number in range(3, 3 + frames)), *SIZE, tuple(expressions), not hidden
     )
     return records.Record(video, (), () if hidden else tuple(map(png, masks)))
 

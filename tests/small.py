@@ -1,4 +1,5 @@
 """A model and data small enough for the tests."""
+
 import io
 
 import numpy as np
@@ -20,6 +21,7 @@ def small_config(folder):
 
 def flags(config):
     """Command-line flags that turn --config=configs/synthetic.py:smoke into this config."""
+
     def fields(config, prefix=''):
         for name, value in config.items():
             path = f'{prefix}.{name}'
@@ -29,8 +31,10 @@ def flags(config):
                 yield path, value
 
     usual = dict(fields(synthetic.get_config('smoke'), '--config'))
-    return ['--config=configs/synthetic.py:smoke', *(
-        f'{path}={value}' for path, value in fields(config, '--config') if value != usual[path])]
+    return [
+        '--config=configs/synthetic.py:smoke',
+        *(f'{path}={value}' for path, value in fields(config, '--config') if value != usual[path]),
+    ]
 
 
 def encoded(array, kind):
@@ -45,10 +49,16 @@ def made_up(videos):
     for video in videos:
         mask = np.zeros((video.height, video.width), np.uint8)
         mask[8:30, 10:40] = 1
-        examples.append({
-            'video': video.name.encode(), 'masks': [encoded(mask, 'PNG')] * len(video.mask_places),
-            'frames': [encoded(np.full((video.height, video.width, 3), 20 * t, np.uint8), 'PNG')
-                       for t in range(len(video.frame_names))]})
+        examples.append(
+            {
+                'video': video.name.encode(),
+                'masks': [encoded(mask, 'PNG')] * len(video.mask_places),
+                'frames': [
+                    encoded(np.full((video.height, video.width, 3), 20 * t, np.uint8), 'PNG')
+                    for t in range(len(video.frame_names))
+                ],
+            }
+        )
     return records.Records('memory', 'train', tuple(videos), (examples,))
 
 

@@ -1,4 +1,5 @@
 """A small submission in the layout of Ref-YouTube-VOS, and what is asserted of its check."""
+
 import zipfile
 
 import numpy as np

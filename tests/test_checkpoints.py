@@ -1,4 +1,5 @@
 """Checkpoints of a small state: retention, restoring, detection of damage."""
+
 import contextlib
 import errno
 import inspect
@@ -31,14 +32,19 @@ def make_state(step, seed=0, average=True):
 
     trainable = {'a/kernel': numbers(7, 5), 'a/bias': numbers(5), 'b/scale': numbers(3)}
     return steps.TrainState(
-        jnp.int32(step), trainable, {'c/embedding': numbers(11, 2)},
+        jnp.int32(step),
+        trainable,
+        {'c/embedding': numbers(11, 2)},
         {path: numbers(*x.shape) for path, x in trainable.items()} if average else {},
-        {'mu': {path: numbers(*x.shape) for path, x in trainable.items()}, 'finite': jnp.bool_(True)})
+        {'mu': {path: numbers(*x.shape) for path, x in trainable.items()}, 'finite': jnp.bool_(True)},
+    )
 
 
 def abstract(state):
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])), state)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0])),
+        state,
+    )
 
 
 def save(folder, *states, scores=None):
@@ -93,7 +99,7 @@ def test_flipped_bits_are_detected(tmp_path):
         data = bytearray(path.read_bytes())
         for place in rng.integers(0, len(data), 3):
             data[place] ^= 1 << rng.integers(0, 8)
-        path.write_bytes(data if number % 3 else data[:len(data) // 2])
+        path.write_bytes(data if number % 3 else data[: len(data) // 2])
         try:
             with contextlib.closing(checkpoints.Checkpoints(tmp_path / 'damaged', read_only=True)) as opened:
                 restored, config = opened.restore(2, abstract(state)), opened.restore_config(2)
@@ -129,8 +135,11 @@ def test_weights_of_another_checkpoint_are_detected(tmp_path, opened, item):
         shutil.copytree(tmp_path / 'checkpoints' / '1' / item, folder)
     opened._manager.reload()
     reason = 'config differs from what was written' if item == 'config' else f'differ from what was .* first {item}/'
-    with pytest.raises(ValueError, match=rf'2: this checkpoint is damaged .*{reason}.*--checkpoint=1, or remove this '
-                       'folder: training then resumes from step 1'):
+    with pytest.raises(
+        ValueError,
+        match=rf'2: this checkpoint is damaged .*{reason}.*--checkpoint=1, or remove this '
+        'folder: training then resumes from step 1',
+    ):
         opened.restore(2, abstract(make_state(2)))
         opened.restore_config(2)
 
@@ -222,6 +231,7 @@ def test_the_checksum_does_not_depend_on_the_layout(shape):
 
     class Split:
         """An array with all parts in this process, one of them twice."""
+
         is_fully_addressable = False
 
         def __init__(self, parts):
@@ -258,8 +268,10 @@ def test_checksums_add_up_over_processes(monkeypatch):
 
     def part(mine):
         rows = [slice(0, 4), slice(4, 6)]
-        shards = [types.SimpleNamespace(data=x[here], index=(here, slice(None)), replica_id=int(i != mine))
-                  for i, here in enumerate(rows)]
+        shards = [
+            types.SimpleNamespace(data=x[here], index=(here, slice(None)), replica_id=int(i != mine))
+            for i, here in enumerate(rows)
+        ]
         return types.SimpleNamespace(is_fully_addressable=False, shape=x.shape, addressable_shards=shards)
 
     parts = [part(0), part(1)]

@@ -1,4 +1,5 @@
 """All commands: --help without heavy imports, one-line errors, Ctrl-C."""
+
 import os
 import pathlib
 import re
@@ -15,10 +16,13 @@ from sgmg_jax import commands
 ROOT = pathlib.Path(__file__).parent.parent
 MODULES = sorted(
     '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__main__')
-    for folder in ('sgmg_jax', 'datasets') for path in (ROOT / folder).rglob('*.py')
-    if "if __name__ == '__main__':" in path.read_text())
+    for folder in ('sgmg_jax', 'datasets')
+    for path in (ROOT / folder).rglob('*.py')
+    if "if __name__ == '__main__':" in path.read_text()
+)
 SUBCOMMANDS = [('sgmg_jax.score', name) for name in ('davis', 'ytvos', 'a2d', 'jhmdb', 'refcoco')] + [
-    ('sgmg_jax.convert', name) for name in ('from-official', 'to-official', 'parity')]
+    ('sgmg_jax.convert', name) for name in ('from-official', 'to-official', 'parity')
+]
 # These take seconds to import; --help must not wait for them.
 HEAVY = 'jax', 'flax', 'orbax', 'tensorflow_datasets', 'av', 'scipy', 'pycocotools', 'grain', 'matplotlib'
 
@@ -27,9 +31,16 @@ def run(*arguments, **options):
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, cwd=ROOT, **options)
 
 
-@pytest.mark.parametrize('arguments', [
-    ('train.py',), ('evaluate.py',), *(('-m', module) for module in MODULES),
-    *(('-m', *both) for both in SUBCOMMANDS)], ids=lambda arguments: ' '.join(arguments).removeprefix('-m '))
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ('train.py',),
+        ('evaluate.py',),
+        *(('-m', module) for module in MODULES),
+        *(('-m', *both) for both in SUBCOMMANDS),
+    ],
+    ids=lambda arguments: ' '.join(arguments).removeprefix('-m '),
+)
 def test_help_appears_at_once(arguments):
     """Checks imports, not time."""
     result = run('-X', 'importtime', *arguments, '--help')
@@ -39,12 +50,22 @@ def test_help_appears_at_once(arguments):
     assert len(lines) > 50 and len(result.stdout.splitlines()) > 5
 
 
-@pytest.mark.parametrize('former, new, arguments', [
-    ('sgmg_jax.data.synthetic', 'sgmg_jax.synthetic', ['--out={tmp}/world', '--train=1', '--valid=0', '--frames=5']),
-    ('sgmg_jax.convert parity', 'sgmg_jax.parity', ['tests/goldens/comp_posenc.npz'])])
+@pytest.mark.parametrize(
+    'former, new, arguments',
+    [
+        (
+            'sgmg_jax.data.synthetic',
+            'sgmg_jax.synthetic',
+            ['--out={tmp}/world', '--train=1', '--valid=0', '--frames=5'],
+        ),
+        ('sgmg_jax.convert parity', 'sgmg_jax.parity', ['tests/goldens/comp_posenc.npz']),
+    ],
+)
 def test_moved_commands_run_and_print_their_new_name(former, new, arguments, tmp_path):
-    results = [run('-m', *name.split(), *(word.format(tmp=tmp_path / str(i)) for word in arguments))
-               for i, name in enumerate((former, new))]
+    results = [
+        run('-m', *name.split(), *(word.format(tmp=tmp_path / str(i)) for word in arguments))
+        for i, name in enumerate((former, new))
+    ]
     assert [result.returncode for result in results] == [0, 0]
     assert results[0].stderr.startswith(f'`python -m {former}` is now `python -m {new}`;')
     assert 'is now' not in results[1].stderr
@@ -65,24 +86,43 @@ def test_help_into_a_closed_pipe_prints_no_traceback(script):
 def test_help_lists_every_flag():
     for script, names in (('train.py', ()), ('evaluate.py', ('checkpoint', '[no]score_another_object'))):
         said = run(script, '--help').stdout
-        for name in ('config', 'workdir', '[no]debug', '[no]distributed', 'coordinator', 'process_count',
-                     'process_index', *names):
+        for name in (
+            'config',
+            'workdir',
+            '[no]debug',
+            '[no]distributed',
+            'coordinator',
+            'process_count',
+            'process_index',
+            *names,
+        ):
             assert f'--{name} ' in said, name
         assert 'python ' + script in said and '\nflags:\n' in said
 
 
-@pytest.mark.parametrize('old, new', [
-    (['--config.fsdp=8'], ['--config.storage_shards=8']), (['-config.fsdp', '8'], ['-config.storage_shards', '8']),
-    (['--shuffle_sentences'], ['--score_another_object']), (['--noshuffle_sentences'], ['--noscore_another_object']),
-    (['--shuffle_sentences=true'], ['--score_another_object=true'])])
+@pytest.mark.parametrize(
+    'old, new',
+    [
+        (['--config.fsdp=8'], ['--config.storage_shards=8']),
+        (['-config.fsdp', '8'], ['-config.storage_shards', '8']),
+        (['--shuffle_sentences'], ['--score_another_object']),
+        (['--noshuffle_sentences'], ['--noscore_another_object']),
+        (['--shuffle_sentences=true'], ['--score_another_object=true']),
+    ],
+)
 def test_renamed_flags_are_read_and_print_their_new_name(capsys, old, new):
     found = []
 
     def run_with(words):
         argv = ['evaluate.py', '--config=configs/ytvos.py', '--workdir=x', *words]
         status = commands.run_experiment(
-            lambda values: found.append((values.config.storage_shards, values.score_another_object)), '', '',
-            lambda values: flags.DEFINE_bool('score_another_object', False, 'help', values), argv, flags.FlagValues())
+            lambda values: found.append((values.config.storage_shards, values.score_another_object)),
+            '',
+            '',
+            lambda values: flags.DEFINE_bool('score_another_object', False, 'help', values),
+            argv,
+            flags.FlagValues(),
+        )
         assert status == 0
         return capsys.readouterr().err
 
@@ -92,24 +132,33 @@ def test_renamed_flags_are_read_and_print_their_new_name(capsys, old, new):
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize('words, message', [
-    ([], '--config is missing'),
-    (['--config=configs/ytvos.py'], '--workdir is missing'),
-    (['--config=nowhere.py', '--workdir={tmp}'], '--config=nowhere.py: there is no such file'),
-    (['--config', 'nowhere.py'], '--config=nowhere.py: there is no such file'),
-    (['--config=configs/ytvos.py:huge', '--workdir={tmp}'], "there is no mode 'huge'; use one of full, base, smoke"),
-    (['--config={tmp}/broken.py', '--workdir={tmp}'], 'broken.py: cannot be read as a config (ZeroDivisionError: '),
-    (['--config={tmp}/empty.py', '--workdir={tmp}'], 'empty.py: cannot be read as a config (AttributeError: '),
-    (['--config=README.md', '--workdir={tmp}'], 'README.md: cannot be read as a config (SyntaxError'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.data.batchsize=4'],
-     'config.data.batchsize: there is no such field. See configs/common.py for all fields. Did you mean data.b'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.seed=a'], '--config.seed=a'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.log_every=0'], 'config.log_every = 0: must be'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--speed=3'], "Unknown command line flag 'speed'"),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', 'more'], "unknown argument 'more'"),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--process_index=0'], 'give all three'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.data.records={tmp}/no'], '/no: no such folder'),
-    (['--config=configs/ytvos.py', '--workdir={tmp}', '--distributed', '--process_count=2'], 'Leave out --coord')])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        ([], '--config is missing'),
+        (['--config=configs/ytvos.py'], '--workdir is missing'),
+        (['--config=nowhere.py', '--workdir={tmp}'], '--config=nowhere.py: there is no such file'),
+        (['--config', 'nowhere.py'], '--config=nowhere.py: there is no such file'),
+        (
+            ['--config=configs/ytvos.py:huge', '--workdir={tmp}'],
+            "there is no mode 'huge'; use one of full, base, smoke",
+        ),
+        (['--config={tmp}/broken.py', '--workdir={tmp}'], 'broken.py: cannot be read as a config (ZeroDivisionError: '),
+        (['--config={tmp}/empty.py', '--workdir={tmp}'], 'empty.py: cannot be read as a config (AttributeError: '),
+        (['--config=README.md', '--workdir={tmp}'], 'README.md: cannot be read as a config (SyntaxError'),
+        (
+            ['--config=configs/ytvos.py', '--workdir={tmp}', '--config.data.batchsize=4'],
+            'config.data.batchsize: there is no such field. See configs/common.py for all fields. Did you mean data.b',
+        ),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.seed=a'], '--config.seed=a'),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.log_every=0'], 'config.log_every = 0: must be'),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--speed=3'], "Unknown command line flag 'speed'"),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', 'more'], "unknown argument 'more'"),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--process_index=0'], 'give all three'),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--config.data.records={tmp}/no'], '/no: no such folder'),
+        (['--config=configs/ytvos.py', '--workdir={tmp}', '--distributed', '--process_count=2'], 'Leave out --coord'),
+    ],
+)
 def test_user_errors_are_one_line(tmp_path, words, message):
     (tmp_path / 'broken.py').write_text('def get_config():\n    return 1 / 0\n')
     (tmp_path / 'empty.py').write_text('')
@@ -117,8 +166,10 @@ def test_user_errors_are_one_line(tmp_path, words, message):
     said = [line for line in result.stderr.splitlines() if not re.match('[IW][0-9]{4} ', line)]
     assert result.returncode == 2 and len(said) == 1, result.stderr[-2000:]
     assert said[0].startswith('error: ') and message in said[0]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != '.pyc' and path.name != '__pycache__'
-                  ) == ['broken.py', 'empty.py']  # Nothing else was written.
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != '.pyc' and path.name != '__pycache__') == [
+        'broken.py',
+        'empty.py',
+    ]  # Nothing else was written.
 
 
 def test_debug_shows_the_traceback():
@@ -127,8 +178,9 @@ def test_debug_shows_the_traceback():
 
 
 def test_missing_devices_are_named(tmp_path):
-    result = run('evaluate.py', '--config=configs/ytvos.py', f'--workdir={tmp_path}',
-                 env=os.environ | {'JAX_PLATFORMS': 'cuda'})
+    result = run(
+        'evaluate.py', '--config=configs/ytvos.py', f'--workdir={tmp_path}', env=os.environ | {'JAX_PLATFORMS': 'cuda'}
+    )
     assert result.returncode == 2
     assert 'error: JAX_PLATFORMS=cuda: JAX finds no such device here' in result.stderr.splitlines()[-1]
 
@@ -136,15 +188,20 @@ def test_missing_devices_are_named(tmp_path):
 def failing(error):
     def work():
         raise error
+
     return work
 
 
-@pytest.mark.parametrize('error, status, said', [
-    (ValueError('a.png: is broken. Copy it again.'), 2, 'error: a.png: is broken. Copy it again.\n'),
-    (OSError(28, 'No space left on device', 'out/a.png'), 2, 'error: out/a.png: No space left on device\n'),
-    (FloatingPointError('not finite'), 2, 'error: not finite\n'),
-    (ValueError('\x1b[2Ja\u202e\ud800'), 2, 'error: \\x1b[2Ja\\u202e\\ud800\n'),
-    (KeyboardInterrupt(), 130, '\ninterrupted\n')])
+@pytest.mark.parametrize(
+    'error, status, said',
+    [
+        (ValueError('a.png: is broken. Copy it again.'), 2, 'error: a.png: is broken. Copy it again.\n'),
+        (OSError(28, 'No space left on device', 'out/a.png'), 2, 'error: out/a.png: No space left on device\n'),
+        (FloatingPointError('not finite'), 2, 'error: not finite\n'),
+        (ValueError('\x1b[2Ja\u202e\ud800'), 2, 'error: \\x1b[2Ja\\u202e\\ud800\n'),
+        (KeyboardInterrupt(), 130, '\ninterrupted\n'),
+    ],
+)
 def test_user_errors_end_a_command_with_status_2(capsys, error, status, said):
     assert commands.run(failing(error)) == status
     assert capsys.readouterr().err == said
@@ -156,7 +213,7 @@ def test_bugs_keep_their_traceback():
     assert commands.run(lambda: 3) == 3 and commands.run(lambda: None) == 0
 
 
-SLEEPY = '''
+SLEEPY = """
 import signal, sys, time
 from sgmg_jax import commands
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes of a shell ignore it
@@ -164,7 +221,7 @@ def work():
     print('begun', flush=True)
     time.sleep(60)
 sys.exit(commands.run(work))
-'''
+"""
 
 
 def test_ctrl_c_prints_no_traceback():
@@ -184,7 +241,8 @@ def test_jax_messages_about_missing_devices_are_hidden():
         '    logging.getLogger("jax._src.xla_bridge").info("Unable to initialize backend %r", "tpu")\n'
         '    logging.getLogger("jax._src.other").warning("a warning"); ours.info("a message")\n'
         'argv = ["x", "--config=configs/ytvos.py", "--workdir=x"]\n'
-        'sys.exit(commands.run_experiment(work, "", "", argv=argv))')
+        'sys.exit(commands.run_experiment(work, "", "", argv=argv))'
+    )
     result = run('-c', program)
     assert result.returncode == 0 and 'initialize backend' not in result.stderr
     assert 'a warning' in result.stderr and 'a message' in result.stderr

@@ -1,4 +1,5 @@
 """Full float32 precision by default on accelerators too; the cache of compiled programs."""
+
 import pathlib
 
 import jax
@@ -8,8 +9,9 @@ import pytest
 from sgmg_jax import compilation
 
 
-@pytest.mark.parametrize('set_by_user, expected', [
-    (None, 'HIGHEST'), ('tensorfloat32', 'HIGH'), ('bfloat16', 'DEFAULT')])
+@pytest.mark.parametrize(
+    'set_by_user, expected', [(None, 'HIGHEST'), ('tensorfloat32', 'HIGH'), ('bfloat16', 'DEFAULT')]
+)
 def test_products_have_full_precision_unless_set_by_user(set_by_user, expected):
     x, kernel = jnp.ones((2, 5, 5, 3)), jnp.ones((3, 3, 3, 4))
 
@@ -21,8 +23,9 @@ def test_products_have_full_precision_unless_set_by_user(set_by_user, expected):
         program = compilation.jit(jax.grad(loss, (0, 1))).lower(x, kernel).as_text()
     products = [line for line in program.splitlines() if 'dot_general' in line or 'convolution' in line]
     assert len(products) >= 5
-    assert all(f'precision = [{expected}, {expected}]' in line or f'<precision {expected}>' in line
-               for line in products)
+    assert all(
+        f'precision = [{expected}, {expected}]' in line or f'<precision {expected}>' in line for line in products
+    )
 
 
 @pytest.fixture
@@ -34,10 +37,16 @@ def restored_settings():
         jax.config.update(name, value)
 
 
-@pytest.mark.parametrize('set_by_user, expected', [
-    ({}, 'home/.cache/sgmg_jax'), ({'XDG_CACHE_HOME': ''}, 'home/.cache/sgmg_jax'),
-    ({'XDG_CACHE_HOME': 'fast'}, 'fast/sgmg_jax'), ({'JAX_COMPILATION_CACHE_DIR': 'mine'}, None),
-    ({'JAX_COMPILATION_CACHE_DIR': ''}, None)])
+@pytest.mark.parametrize(
+    'set_by_user, expected',
+    [
+        ({}, 'home/.cache/sgmg_jax'),
+        ({'XDG_CACHE_HOME': ''}, 'home/.cache/sgmg_jax'),
+        ({'XDG_CACHE_HOME': 'fast'}, 'fast/sgmg_jax'),
+        ({'JAX_COMPILATION_CACHE_DIR': 'mine'}, None),
+        ({'JAX_COMPILATION_CACHE_DIR': ''}, None),
+    ],
+)
 def test_programs_are_cached_in_the_users_cache_folder(tmp_path, monkeypatch, restored_settings, set_by_user, expected):
     monkeypatch.chdir(tmp_path)
     for name in ('JAX_COMPILATION_CACHE_DIR', 'XDG_CACHE_HOME'):
@@ -51,7 +60,7 @@ def test_programs_are_cached_in_the_users_cache_folder(tmp_path, monkeypatch, re
     else:
         folder = pathlib.Path(jax.config.jax_compilation_cache_dir)
         assert folder.is_dir() and (tmp_path / folder).parent == tmp_path / expected
-        assert jax.config.jax_compilation_cache_max_size == 8 * 2 ** 30  # bytes
+        assert jax.config.jax_compilation_cache_max_size == 8 * 2**30  # bytes
 
 
 def test_unwritable_cache_folder_is_ignored(tmp_path, monkeypatch, restored_settings):
@@ -72,13 +81,17 @@ def test_cpu_programs_need_little_memory():
         return sum(jnp.sin(x @ (x + i)).sum() for i in range(16))
 
     x = jnp.ones((256, 256))
-    ours, default = (compiled(of_many).lower(x).compile().memory_analysis().temp_size_in_bytes
-                     for compiled in (compilation.jit, jax.jit))
+    ours, default = (
+        compiled(of_many).lower(x).compile().memory_analysis().temp_size_in_bytes
+        for compiled in (compilation.jit, jax.jit)
+    )
     assert ours < default / 2
 
 
-@pytest.mark.parametrize('backend, version, warned', [
-    ('gpu', '0.10.2', True), ('gpu', '0.11.0', True), ('gpu', '0.11.2', False), ('cpu', '0.10.2', False)])
+@pytest.mark.parametrize(
+    'backend, version, warned',
+    [('gpu', '0.10.2', True), ('gpu', '0.11.0', True), ('gpu', '0.11.2', False), ('cpu', '0.10.2', False)],
+)
 def test_slow_scatters_of_some_versions_are_warned_of_once(monkeypatch, caplog, backend, version, warned):
     monkeypatch.setattr(jax, 'default_backend', lambda: backend)
     monkeypatch.setattr(jax, '__version__', version)

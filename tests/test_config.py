@@ -1,4 +1,5 @@
 """Configs: the allowed values of fields, and reading configs that earlier versions stored."""
+
 import copy
 import importlib
 import json
@@ -55,8 +56,11 @@ def test_a_later_format_fills_in_its_new_fields(monkeypatch):
     content = configs.to_json(ytvos.get_config())
     later = configs.FORMAT + 1
     monkeypatch.setattr(configs, 'FORMAT', later)
-    monkeypatch.setattr(configs, 'ADDED', (*configs.ADDED, configs.Added(later, 'data.colour', 'red'),
-                                           configs.Added(later, 'model.wheels', 3, 'soc')))
+    monkeypatch.setattr(
+        configs,
+        'ADDED',
+        (*configs.ADDED, configs.Added(later, 'data.colour', 'red'), configs.Added(later, 'model.wheels', 3, 'soc')),
+    )
     monkeypatch.setattr(configs, 'RULES', configs.RULES | {'data.colour': configs.Text()})
     config = configs.from_json(content, 'config.json')
     assert config.data.colour == 'red' and 'wheels' not in config.model
@@ -64,10 +68,19 @@ def test_a_later_format_fills_in_its_new_fields(monkeypatch):
     assert configs.from_json(content, 'config.json').data.colour == 'blue'
 
 
-@pytest.mark.parametrize('content, reason', [
-    ([], 'holds a list, not the config of a run'), (None, 'holds a NoneType'), ('a', 'holds a str'),
-    ({}, r'config\.seed: is missing'), ({'format': 99}, 'format = 99; this version of sgmg_jax reads formats up to'),
-    ({'format': '1'}, "format = '1'"), ({'format': True}, 'format = True'), ({'data': 5}, 'config')])
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        ([], 'holds a list, not the config of a run'),
+        (None, 'holds a NoneType'),
+        ('a', 'holds a str'),
+        ({}, r'config\.seed: is missing'),
+        ({'format': 99}, 'format = 99; this version of sgmg_jax reads formats up to'),
+        ({'format': '1'}, "format = '1'"),
+        ({'format': True}, 'format = True'),
+        ({'data': 5}, 'config'),
+    ],
+)
 def test_a_file_that_is_not_a_config_is_named(content, reason):
     with pytest.raises(ValueError, match=f'^run/config.json: .*{reason}'):
         configs.from_json(content, 'run/config.json')
@@ -94,21 +107,61 @@ def test_a_damaged_field_is_named():
                 configs.from_json(damaged, 'config.json')
 
 
-@pytest.mark.parametrize('field, value', [
-    ('log_every', 0), ('eval_every', -1), ('checkpoint_every', 0), ('steps', -1), ('steps', True), ('epochs', -1.0),
-    ('epochs', float('nan')), ('epochs', float('inf')), ('seed', -1), ('seed', 2 ** 31), ('storage_shards', 0),
-    ('accumulate', 0), ('ema_decay', 1.0), ('ema_decay', -0.1), ('model.hidden', 10 ** 9), ('model.queries', 0),
-    ('model.dtype', 'float64'), ('model.dropout', 1.0), ('data.batch_size', 0), ('data.num_frames', 0),
-    ('data.frame_size', (0, 80)), ('data.frame_size', (80,)), ('data.frame_size', (10 ** 6, 10 ** 6)),
-    ('data.text_length', 0), ('data.text_length', 10 ** 9), ('data.workers', -1), ('data.reverse_probability', 1.5),
-    ('data.on_bad_clip', 'ignore'), ('data.augmentation.scales', ()), ('data.augmentation.crop_probability', -1.0),
-    ('data.records', ()), ('data.records', 5), ('data.records', ('',)), ('init', 5), ('init', (1,)),
-    ('evaluation.short_side', 0), ('evaluation.max_side', 0), ('evaluation.clip_frames', 0),
-    ('evaluation.videos', 0), ('optimizer.learning_rate', float('nan')), ('optimizer.learning_rate', -1.0),
-    ('optimizer.clip_norm', 0.0), ('optimizer.groups', (('a',),)), ('optimizer.groups', (('a', float('nan')),)),
-    ('optimizer.drop_steps', (-1,)), ('optimizer.drop_steps', (1.5,)), ('optimizer.drop_epochs', (-0.5,)),
-    ('optimizer.warmup_steps', -1), ('optimizer.freeze', (1,)),
-    ('optimizer.freeze', 'text_backbone/.*')])
+@pytest.mark.parametrize(
+    'field, value',
+    [
+        ('log_every', 0),
+        ('eval_every', -1),
+        ('checkpoint_every', 0),
+        ('steps', -1),
+        ('steps', True),
+        ('epochs', -1.0),
+        ('epochs', float('nan')),
+        ('epochs', float('inf')),
+        ('seed', -1),
+        ('seed', 2**31),
+        ('storage_shards', 0),
+        ('accumulate', 0),
+        ('ema_decay', 1.0),
+        ('ema_decay', -0.1),
+        ('model.hidden', 10**9),
+        ('model.queries', 0),
+        ('model.dtype', 'float64'),
+        ('model.dropout', 1.0),
+        ('data.batch_size', 0),
+        ('data.num_frames', 0),
+        ('data.frame_size', (0, 80)),
+        ('data.frame_size', (80,)),
+        ('data.frame_size', (10**6, 10**6)),
+        ('data.text_length', 0),
+        ('data.text_length', 10**9),
+        ('data.workers', -1),
+        ('data.reverse_probability', 1.5),
+        ('data.on_bad_clip', 'ignore'),
+        ('data.augmentation.scales', ()),
+        ('data.augmentation.crop_probability', -1.0),
+        ('data.records', ()),
+        ('data.records', 5),
+        ('data.records', ('',)),
+        ('init', 5),
+        ('init', (1,)),
+        ('evaluation.short_side', 0),
+        ('evaluation.max_side', 0),
+        ('evaluation.clip_frames', 0),
+        ('evaluation.videos', 0),
+        ('optimizer.learning_rate', float('nan')),
+        ('optimizer.learning_rate', -1.0),
+        ('optimizer.clip_norm', 0.0),
+        ('optimizer.groups', (('a',),)),
+        ('optimizer.groups', (('a', float('nan')),)),
+        ('optimizer.drop_steps', (-1,)),
+        ('optimizer.drop_steps', (1.5,)),
+        ('optimizer.drop_epochs', (-0.5,)),
+        ('optimizer.warmup_steps', -1),
+        ('optimizer.freeze', (1,)),
+        ('optimizer.freeze', 'text_backbone/.*'),
+    ],
+)
 def test_values_out_of_range_are_refused(field, value):
     config = common.get_config()
     section, _, name = field.rpartition('.')
@@ -131,7 +184,7 @@ def test_fractions_of_an_epoch_are_allowed():
 
 def test_too_many_pixels_per_step_are_refused():
     config = common.get_config()
-    config.data.update(batch_size=2 ** 20, num_frames=1000)
+    config.data.update(batch_size=2**20, num_frames=1000)
     with pytest.raises(ValueError, match=r'config.data: batch_size, .* and frame_size make [\d,]+ pixels per step'):
         configs.check(config)
 
@@ -146,8 +199,10 @@ def test_a_misspelled_field_is_named():
         configs.check(config)
 
 
-@pytest.mark.parametrize('value, expected', [
-    ('a.pth', ('a.pth',)), (pathlib.Path('a.pth'), ('a.pth',)), (('a', 'b'), ('a', 'b')), (['a'], ('a',)), ((), ())])
+@pytest.mark.parametrize(
+    'value, expected',
+    [('a.pth', ('a.pth',)), (pathlib.Path('a.pth'), ('a.pth',)), (('a', 'b'), ('a', 'b')), (['a'], ('a',)), ((), ())],
+)
 def test_fields_that_take_one_path_or_several(value, expected):
     assert configs.paths(value) == expected
     if not isinstance(value, pathlib.Path):

@@ -1,4 +1,5 @@
 """Every experiment in every mode: its fields fit together."""
+
 import functools
 import importlib
 import json
@@ -16,8 +17,12 @@ from sgmg_jax.training import start
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
 OWN_SIZES = 'davis_small', 'synthetic', 'synthetic_fast', 'synthetic_soc'  # small models, without a 'base'
-CASES = [(experiment, mode) for experiment in EXPERIMENTS for mode in ('full', 'smoke', 'base', 'base,smoke')
-         if experiment not in OWN_SIZES or 'base' not in mode]
+CASES = [
+    (experiment, mode)
+    for experiment in EXPERIMENTS
+    for mode in ('full', 'smoke', 'base', 'base,smoke')
+    if experiment not in OWN_SIZES or 'base' not in mode
+]
 
 
 @functools.lru_cache
@@ -39,8 +44,9 @@ def test_config(experiment, mode):
     multiple = 4 if config.model.name == 'soc' else 16
     assert height % multiple == width % multiple == 0
     augmentation = augment.Augmentation(**config.data.augmentation)
-    assert max(augmentation.max_size, augmentation.cropped_max_size * augmentation.crop_probability
-               ) <= max(height, width)
+    assert max(augmentation.max_size, augmentation.cropped_max_size * augmentation.crop_probability) <= max(
+        height, width
+    )
     assert set(config.data.augmentation) == set(augment.Augmentation.__dataclass_fields__)
     assert (config.steps <= 2) == ('smoke' in mode)
     protocols.choose(config.evaluation.protocol)
@@ -58,12 +64,18 @@ def test_smoke_mode_takes_frames_of_every_shape(height, width):
 
 def test_released_schedules():
     """Epochs, drops and learning rates (text, vision, rest) of the paper and the released scripts."""
+
     def schedule(name):
         config = importlib.import_module(f'configs.{name}').get_config()
         rates = dict(config.optimizer.groups)
         text = 0 if config.optimizer.freeze else rates['text_backbone/.*']
-        return (config.epochs, config.optimizer.drop_epochs, text, rates['video_encoder/.*'],
-                config.optimizer.learning_rate)
+        return (
+            config.epochs,
+            config.optimizer.drop_epochs,
+            text,
+            rates['video_encoder/.*'],
+            config.optimizer.learning_rate,
+        )
 
     assert schedule('refcoco') == (12, (8, 10), 2.5e-6, 1.25e-5, 2.5e-5)
     assert schedule('ytvos') == (9, (6, 8), 0, 5e-5, 1e-4)
@@ -77,6 +89,7 @@ def test_released_schedules():
 
 def test_steps_and_epochs():
     from configs import ytvos
+
     config = ytvos.get_config()
     resolved = start.with_steps(config, clips=804)
     assert resolved.steps == round(9 * 804 / 8) and resolved.optimizer.drop_steps == (603, 804) and not config.steps

@@ -1,4 +1,5 @@
 """Documents: links lead somewhere, commands exist with their flags, and say what they need unless a test runs them."""
+
 import functools
 import importlib
 import pathlib
@@ -14,20 +15,34 @@ import pytest
 from sgmg_jax.__main__ import COMMANDS
 
 ROOT = pathlib.Path(__file__).parent.parent
-DOCUMENTS = ['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md',
-             *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').glob('*.md'))]
+DOCUMENTS = [
+    'README.md',
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').glob('*.md')),
+]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
 SCRIPTS = {'train': 'train.py', 'evaluate': 'evaluate.py'}
 # What a block may hold without a line "Needs: ..." before it -> the test that runs it.
-RUN_BY = {'python -m sgmg_jax.parity': 'tests/parity/test_parity.py',
-          'python -m sgmg_jax.synthetic': 'tests/test_commands.py',
-          'python -m datasets.build ref_youtube_vos': 'tests/datasets/test_build.py'}
+RUN_BY = {
+    'python -m sgmg_jax.parity': 'tests/parity/test_parity.py',
+    'python -m sgmg_jax.synthetic': 'tests/test_commands.py',
+    'python -m datasets.build ref_youtube_vos': 'tests/datasets/test_build.py',
+}
 OTHERS = 'python -m pip ', 'python -m pytest ', 'python -m venv ', 'python -c '  # Python's own, and tools
 README_LINES = 150
-LINKS = ('arxiv.org/abs/2307.13537', 'arxiv.org/abs/2305.17011', 'github.com/bo-miao/SgMg',
-         'github.com/RobertLuo1/NeurIPS2023_SOC', 'huggingface.co/FacebookAI/roberta-base',
-         'github.com/skynbe/Refer-Youtube-VOS', 'davischallenge.org', 'kgavrilyuk.github.io', 'jhmdb.is.tue.mpg.de',
-         'github.com/lichengunc/refer')
+LINKS = (
+    'arxiv.org/abs/2307.13537',
+    'arxiv.org/abs/2305.17011',
+    'github.com/bo-miao/SgMg',
+    'github.com/RobertLuo1/NeurIPS2023_SOC',
+    'huggingface.co/FacebookAI/roberta-base',
+    'github.com/skynbe/Refer-Youtube-VOS',
+    'davischallenge.org',
+    'kgavrilyuk.github.io',
+    'jhmdb.is.tue.mpg.de',
+    'github.com/lichengunc/refer',
+)
 
 
 def read(document):
@@ -36,6 +51,7 @@ def read(document):
 
 class Block(NamedTuple):
     """A block of code: its number of line, language ('' where indented), text, and the paragraph before it."""
+
     line: int
     language: str
     text: str
@@ -55,8 +71,14 @@ def blocks(document):
             first = number
             while number < len(lines) and inside(lines[number]):
                 number += 1
-            found.append(Block(start + 1, line[3:].strip() if fenced else '', '\n'.join(lines[first:number]),
-                               '\n'.join(paragraph) or last))
+            found.append(
+                Block(
+                    start + 1,
+                    line[3:].strip() if fenced else '',
+                    '\n'.join(lines[first:number]),
+                    '\n'.join(paragraph) or last,
+                )
+            )
             number += fenced
             paragraph, last = [], ''
             continue
@@ -94,8 +116,10 @@ def split_words(words):
         if words[1].startswith('-'):
             return ('-m', 'sgmg_jax'), words[1:]
         assert words[1] in COMMANDS, f'sgmg-jax has no command {words[1]!r}'
-        start, rest = ((SCRIPTS[words[1]],) if words[1] in SCRIPTS else
-                       ('-m', COMMANDS[words[1]][0].removesuffix('.__main__'))), words[2:]
+        start, rest = (
+            ((SCRIPTS[words[1]],) if words[1] in SCRIPTS else ('-m', COMMANDS[words[1]][0].removesuffix('.__main__'))),
+            words[2:],
+        )
     elif words[1] == '-m':
         start, rest = tuple(words[1:3]), words[3:]
     else:
@@ -193,7 +217,7 @@ def test_commands_and_their_flags_exist(document, words):
     help_of(start)
     if '--' in arguments:  # What follows goes to train.py.
         cut = arguments.index('--')
-        check_flags(('train.py',), arguments[cut + 1:])
+        check_flags(('train.py',), arguments[cut + 1 :])
         arguments = arguments[:cut]
     check_flags(start, arguments)
     if start[-1].endswith('datasets.build') and not arguments[0].startswith(('-', '$')):
@@ -210,8 +234,9 @@ def test_blocks_of_commands_are_run_by_a_test_or_say_what_they_need(document):
         if re.match(r'\W*needs: \S', block.before, re.I):
             continue
         tested = [' '.join(words).startswith(tuple(RUN_BY)) for words in lines]
-        assert tested and all(tested), (f'{document}:{block.line}: no test runs this; write a line "*Needs: ...*" '
-                                        'before the block')
+        assert tested and all(tested), (
+            f'{document}:{block.line}: no test runs this; write a line "*Needs: ...*" before the block'
+        )
 
 
 def test_what_runs_the_other_blocks_exists():

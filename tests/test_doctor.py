@@ -23,10 +23,13 @@ from sgmg_jax.doctor import youtube as youtube_checks
 
 def facts(folder, name, pixels=False):
     """The findings of a data set as text, without counts, which are always wrong in a small tree."""
-    report, = (report for report in doctor.diagnose(folder, pixels) if report.name == name)
+    (report,) = (report for report in doctor.diagnose(folder, pixels) if report.name == name)
     assert {finding.level for finding in report.findings} <= {'ok', 'note', 'missing', 'wrong'}
-    return [f'{f.level} {f.where.removeprefix(report.root + "/")}: {f.what}' for f in report.findings
-            if ', known ' not in f.what]
+    return [
+        f'{f.level} {f.where.removeprefix(report.root + "/")}: {f.what}'
+        for f in report.findings
+        if ', known ' not in f.what
+    ]
 
 
 def bad(folder, name, pixels=False):
@@ -35,7 +38,7 @@ def bad(folder, name, pixels=False):
 
 def mends(folder, name):
     """The commands of a report."""
-    report, = (report for report in doctor.diagnose(folder) if report.name == name)
+    (report,) = (report for report in doctor.diagnose(folder) if report.name == name)
     return [finding.mend for finding in report.findings if finding.level == 'wrong']
 
 
@@ -79,11 +82,13 @@ def test_differing_counts_are_missing_or_wrong(youtube, monkeypatch, capsys):
 
 def nest(*path):
     """Unpacked one level too deep: <path>/<last of path>/..."""
+
     def spoil(root):
         folder = root.joinpath(*path)
         folder.rename(root / 'aside')
         folder.mkdir()
         (root / 'aside').rename(folder / path[-1])
+
     return spoil
 
 
@@ -91,6 +96,7 @@ def displace(source, target):
     def spoil(root):
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         (root / source).rename(root / target)
+
     return spoil
 
 
@@ -125,8 +131,9 @@ def test_the_commands_of_the_report_fix_the_tree(youtube, spoil):
 def test_frames_belong_to_the_split_of_most_of_their_videos(youtube, videos, split):
     shutil.rmtree(youtube / 'valid')
     raw_tree.save_frames(youtube, 'unpacked', {video: raw_tree.VALID[video] for video in videos})
-    assert (f'wrong unpacked/JPEGImages: lies in the wrong place; it belongs at {youtube}/{split}/JPEGImages'
-            in bad(youtube, 'ref_youtube_vos'))
+    assert f'wrong unpacked/JPEGImages: lies in the wrong place; it belongs at {youtube}/{split}/JPEGImages' in bad(
+        youtube, 'ref_youtube_vos'
+    )
 
 
 def test_everything_a_level_too_deep(youtube):
@@ -139,15 +146,17 @@ def test_everything_a_level_too_deep(youtube):
 
 @pytest.mark.parametrize('named', ['.', '..', 'train', 'train/JPEGImages', 'meta_expressions/valid'])
 def test_the_root_is_found_from_any_folder_of_it(youtube, named):
-    report, = doctor.diagnose(youtube / named)
+    (report,) = doctor.diagnose(youtube / named)
     assert report.root == str(youtube) and not [f for f in report.findings if 'belongs' in f.what]
 
 
 def test_missing_parts_are_named_with_their_archive(youtube):
     shutil.rmtree(youtube / 'train' / 'Annotations')
     (youtube / 'meta_expressions' / 'train' / 'meta_expressions.json').unlink()
-    assert bad(youtube, 'ref_youtube_vos') == ['missing meta_expressions/train/meta_expressions.json: is not there',
-                                               'missing train/Annotations: is not there']
+    assert bad(youtube, 'ref_youtube_vos') == [
+        'missing meta_expressions/train/meta_expressions.json: is not there',
+        'missing train/Annotations: is not there',
+    ]
     shutil.rmtree(youtube / 'valid')
     (youtube / 'valid').mkdir()
     assert 'missing valid/JPEGImages: is not there' in bad(youtube, 'ref_youtube_vos')
@@ -160,10 +169,12 @@ def test_packed_parts_get_an_unpack_command(youtube):
     (youtube / 'words.tar.gz').rename(youtube / 'words.tgz')
     shutil.rmtree(youtube / 'valid')
     shutil.rmtree(youtube / 'meta_expressions')
-    report, = doctor.diagnose(youtube)
+    (report,) = doctor.diagnose(youtube)
     commands = {finding.mend for finding in report.findings if finding.level == 'missing'}
-    assert commands == {f"unzip -q '{youtube}/valid.zip' -d '{youtube}'",
-                        f"tar -xf '{youtube}/words.tgz' -C '{youtube}'"}
+    assert commands == {
+        f"unzip -q '{youtube}/valid.zip' -d '{youtube}'",
+        f"tar -xf '{youtube}/words.tgz' -C '{youtube}'",
+    }
     shutil.unpack_archive(youtube / 'valid.zip', youtube)
     subprocess.run(f"tar -xf '{youtube}/words.tgz' -C '{youtube}'", shell=True, check=True)
     assert facts(youtube, 'ref_youtube_vos') == before
@@ -176,8 +187,9 @@ def test_only_archives(youtube, tmp_path):
     (downloads / 'cut.zip').write_bytes((downloads / 'train.zip').read_bytes()[:-100])
     folder, report = doctor.diagnose(downloads)
     assert [f.what[:19] for f in folder.findings] == ['is a broken archive']
-    assert {finding.mend for finding in report.findings if '/train/' in finding.where and 'meta' not in finding.where
-            } == {f'unzip -q {downloads}/train.zip -d {downloads}'}
+    assert {
+        finding.mend for finding in report.findings if '/train/' in finding.where and 'meta' not in finding.where
+    } == {f'unzip -q {downloads}/train.zip -d {downloads}'}
     (folder,) = doctor.diagnose(tmp_path / 'all')
     assert folder.findings[0].what == 'is an archive of archives (train.zip)'
     assert doctor.main([str(tmp_path / 'all')]) == 2
@@ -200,7 +212,8 @@ def test_damaged_files_are_counted_with_examples(youtube):
         '(bbb0000002/00000.jpg)',
         'wrong train/Annotations: dead links: 1 (bbb0000002/00030.png)',
         'wrong train/Annotations: images that differ in size from the first of their video: 1 '
-        '(bbb0000002/00025.png is 40x20, not 96x54)']
+        '(bbb0000002/00025.png is 40x20, not 96x54)',
+    ]
     assert sorted(bad(youtube, 'ref_youtube_vos')) == sorted(quick)
     slow = bad(youtube, 'ref_youtube_vos', pixels=True)
     assert set(quick) < set(slow) and len(slow) == len(quick) + 1
@@ -228,15 +241,21 @@ def test_masks_may_have_every_mode_of_ids(youtube, mode):
     assert Image.open(mask).mode == mode and not bad(youtube, 'ref_youtube_vos')
 
 
-@pytest.mark.parametrize('edit, fault', [
-    (lambda v: v['aaa0000001']['expressions']['1'].update(exp=' '), '"exp" is missing or empty: 1 (video aaa0000001, '),
-    (lambda v: v['aaa0000001']['expressions']['1'].update(obj_id='1.5'), "expression 1: '1.5')"),
-    (lambda v: v['aaa0000001']['expressions']['1'].pop('obj_id'), 'expression 1: 0)'),
-    (lambda v: v['aaa0000001'].pop('frames'), 'field "frames" is no list of names: 1 (aaa0000001)'),
-    (lambda v: v['aaa0000001'].update(expressions={}), '"expressions" is missing or empty: 1 (aaa0000001)'),
-    (lambda v: v['aaa0000001']['frames'].append('00020'), 'names a frame twice: 1 (aaa0000001)'),
-    (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "is not a valid folder name: 1 ('../aaa0000001')"),
-])
+@pytest.mark.parametrize(
+    'edit, fault',
+    [
+        (
+            lambda v: v['aaa0000001']['expressions']['1'].update(exp=' '),
+            '"exp" is missing or empty: 1 (video aaa0000001, ',
+        ),
+        (lambda v: v['aaa0000001']['expressions']['1'].update(obj_id='1.5'), "expression 1: '1.5')"),
+        (lambda v: v['aaa0000001']['expressions']['1'].pop('obj_id'), 'expression 1: 0)'),
+        (lambda v: v['aaa0000001'].pop('frames'), 'field "frames" is no list of names: 1 (aaa0000001)'),
+        (lambda v: v['aaa0000001'].update(expressions={}), '"expressions" is missing or empty: 1 (aaa0000001)'),
+        (lambda v: v['aaa0000001']['frames'].append('00020'), 'names a frame twice: 1 (aaa0000001)'),
+        (lambda v: v.update({'../aaa0000001': v['aaa0000001']}), "is not a valid folder name: 1 ('../aaa0000001')"),
+    ],
+)
 def test_faults_of_the_expressions_file(youtube, edit, fault):
     raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json', edit)
     found = bad(youtube, 'ref_youtube_vos')
@@ -246,31 +265,41 @@ def test_faults_of_the_expressions_file(youtube, edit, fault):
 
 
 def test_expression_ids_must_be_whole_numbers(youtube):
-    raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json',
-                       lambda videos: videos['aaa0000001']['expressions'].update(x={'exp': 'a', 'obj_id': '1'}))
-    found, = bad(youtube, 'ref_youtube_vos')
+    raw_tree.edit_json(
+        youtube / 'meta_expressions/train/meta_expressions.json',
+        lambda videos: videos['aaa0000001']['expressions'].update(x={'exp': 'a', 'obj_id': '1'}),
+    )
+    (found,) = bad(youtube, 'ref_youtube_vos')
     assert 'id is no whole number: 1 (video aaa0000001, expression x)' in found
 
 
 def test_an_object_without_a_mask_is_found_with_pixels(youtube):
-    raw_tree.edit_json(youtube / 'meta_expressions/train/meta_expressions.json',
-                       lambda videos: videos['aaa0000001']['expressions']['1'].update(obj_id='7'))
+    raw_tree.edit_json(
+        youtube / 'meta_expressions/train/meta_expressions.json',
+        lambda videos: videos['aaa0000001']['expressions']['1'].update(obj_id='7'),
+    )
     assert not bad(youtube, 'ref_youtube_vos')
-    found, = bad(youtube, 'ref_youtube_vos', pixels=True)
+    (found,) = bad(youtube, 'ref_youtube_vos', pixels=True)
     assert 'video aaa0000001, expression 1: obj_id 7 is in no mask' in found and 'hold the ids [1, 2]' in found
 
 
-@pytest.mark.parametrize('text, fault', [('', 'is not JSON (it is empty)'), ('{"videos": {"a', 'is not JSON'),
-                                         ('[]', 'field "videos" is missing or empty'),
-                                         ('<html>', 'is not JSON')])
+@pytest.mark.parametrize(
+    'text, fault',
+    [
+        ('', 'is not JSON (it is empty)'),
+        ('{"videos": {"a', 'is not JSON'),
+        ('[]', 'field "videos" is missing or empty'),
+        ('<html>', 'is not JSON'),
+    ],
+)
 def test_invalid_json_is_reported(youtube, text, fault):
     (youtube / 'meta_expressions/valid/meta_expressions.json').write_text(text)
-    found, = bad(youtube, 'ref_youtube_vos')
+    (found,) = bad(youtube, 'ref_youtube_vos')
     assert found.startswith('wrong meta_expressions/valid/meta_expressions.json: ' + fault)
     raw_tree.add_ground_truth(youtube)  # It is taken instead of that file.
     assert not bad(youtube, 'ref_youtube_vos')
     (youtube / 'valid/meta_expressions_challenge.json').write_text(text)
-    found, = bad(youtube, 'ref_youtube_vos')
+    (found,) = bad(youtube, 'ref_youtube_vos')
     assert found.startswith('wrong valid/meta_expressions_challenge.json: ' + fault)
 
 
@@ -279,10 +308,11 @@ def test_public_ground_truth(youtube):
     assert 'ok valid/Annotations: the masks of all 8 expressions are there' in facts(youtube, 'ref_youtube_vos')
     (youtube / 'valid/Annotations/ccc0000003/2/00005.png').unlink()
     assert bad(youtube, 'ref_youtube_vos') == [
-        'missing valid/Annotations: files that are listed and not there: 1 (ccc0000003/2/00005.png)']
+        'missing valid/Annotations: files that are listed and not there: 1 (ccc0000003/2/00005.png)'
+    ]
     shutil.rmtree(youtube / 'valid/Annotations/ccc0000003')
     raw_tree.save_mask(youtube / 'valid/Annotations/ccc0000003/00000.png', raw_tree.mask(0))
-    found, = bad(youtube, 'ref_youtube_vos')
+    (found,) = bad(youtube, 'ref_youtube_vos')
     assert 'holds index masks (ccc0000003)' in found
     shutil.rmtree(youtube / 'valid/Annotations')
     assert bad(youtube, 'ref_youtube_vos') == ['missing valid/Annotations: is not there']
@@ -321,8 +351,7 @@ def test_junk_dead_links_and_a_second_copy(youtube):
     (youtube / '__MACOSX' / 'train' / 'JPEGImages').mkdir(parents=True)
     (youtube / 'train.zip').symlink_to('/nowhere')
     reports = {report.name: report for report in doctor.diagnose(youtube.parent)}
-    assert [(f.level, f.mend.split()[0]) for f in reports['folder'].findings] == [
-        ('wrong', 'Fix'), ('note', 'rm')]
+    assert [(f.level, f.mend.split()[0]) for f in reports['folder'].findings] == [('wrong', 'Fix'), ('note', 'rm')]
     copies = [f for f in reports['ref_youtube_vos'].findings if 'another copy' in f.what]
     assert len(copies) == 1 and copies[0].where in (str(youtube), str(youtube.parent / 'second'))
 
@@ -336,6 +365,7 @@ def test_no_data_set(tmp_path, capsys):
 
 # Ref-DAVIS17
 
+
 @pytest.mark.parametrize('converted', [False, True])
 def test_davis(tmp_path, converted):
     root = write_davis(tmp_path / 'davis', converted)
@@ -344,8 +374,8 @@ def test_davis(tmp_path, converted):
     found = facts(root, 'ref_davis')
     assert any('all 6 frames and masks of 2 videos' in fact for fact in found)
     assert any('all 3 frames and masks of 1 videos' in fact for fact in found)
-    report, = doctor.diagnose(root)
-    lacking, = (f for f in report.findings if 'valid: videos' in f.what)
+    (report,) = doctor.diagnose(root)
+    (lacking,) = (f for f in report.findings if 'valid: videos' in f.what)
     assert 'found 2, known 30' in lacking.what and 'bike-packing' in lacking.mend and 'dog,' not in lacking.mend
     frames = 'train/JPEGImages' if converted else 'DAVIS/JPEGImages/480p'
     (root / frames / 'classic-car/00002.jpg').write_bytes(b'')
@@ -364,7 +394,7 @@ def test_converted_davis_without_masks(tmp_path):
     root = write_davis(tmp_path / 'davis', converted=True)
     shutil.rmtree(root / 'valid/Annotations')
     assert bad(root, 'ref_davis') == ['missing valid/Annotations: is not there']
-    report, = doctor.diagnose(root)
+    (report,) = doctor.diagnose(root)
     assert davis_checks.SOURCE + ' Then convert it.' in [finding.mend for finding in report.findings]
 
 
@@ -415,7 +445,7 @@ def test_davis_masks_of_the_semi_supervised_task(tmp_path):
     found = ' | '.join(bad(root, 'ref_davis'))
     assert 'missing DAVIS/Annotations_unsupervised/480p: is not there' in found
     assert 'wrong DAVIS/Annotations/480p: are the masks of the semi-supervised task' in found
-    assert "in quotes: 1 (line 1: 'blackswan one \"a swan\"')" in found
+    assert 'in quotes: 1 (line 1: \'blackswan one "a swan"\')' in found
     assert 'Davis17_annot2.txt: has no sentence for 3 objects' in found
     (root / 'davis_text_annotations/Davis17_annot1.txt').write_bytes(b'dog 1 "its \xe9gg"\n')
     assert 'Davis17_annot1.txt: is not text in utf-8' in ' | '.join(bad(root, 'ref_davis'))
@@ -429,8 +459,9 @@ def test_a2d(tmp_path, clips):
     root = write_a2d(tmp_path / 'a2d', clips)
     for pixels in (False, True):
         assert not bad(root, 'a2d_sentences', pixels)
-    assert "ok text_annotations/a2d_annotation_with_instances: all 2 videos have masks, in 4 frames" in facts(
-        root, 'a2d_sentences')
+    assert 'ok text_annotations/a2d_annotation_with_instances: all 2 videos have masks, in 4 frames' in facts(
+        root, 'a2d_sentences'
+    )
     (root / f'Release/{clips}/_bcdefghijk.mp4').write_bytes(b'<html>')
     shutil.rmtree(root / 'text_annotations/a2d_annotation_with_instances/--h5fAKYurM')
     (root / 'text_annotations/a2d_annotation_with_instances/_bcdefghijk/00002.h5').write_bytes(b'\x89HDX')
@@ -470,8 +501,13 @@ def test_a2d_text_and_places(tmp_path):
     with open(root / 'text_annotations/a2d_annotation.txt', 'a') as file:
         file.write('_bcdefghijk,two,a bird\n_bcdefghijk,2, \nunknownsixx,0,a cat\n')
     found = ' | '.join(bad(root, 'a2d_sentences'))
-    for fault in ("line 4: 'too,few'", 'instance_id is no whole number: 1 (line 6', 'empty sentences: 1 (line 7',
-                  '1 videos with sentences are not in it (unknownsixx)', 'not there: 1 (unknownsixx.mp4)'):
+    for fault in (
+        "line 4: 'too,few'",
+        'instance_id is no whole number: 1 (line 6',
+        'empty sentences: 1 (line 7',
+        '1 videos with sentences are not in it (unknownsixx)',
+        'not there: 1 (unknownsixx.mp4)',
+    ):
         assert fault in found
 
 
@@ -510,7 +546,7 @@ def test_refcoco(tmp_path, converted):
     root = write_refcoco(tmp_path / 'coco', converted)
     for pixels in (False, True):
         assert not bad(root, 'refcoco', pixels)
-    report, = doctor.diagnose(root)
+    (report,) = doctor.diagnose(root)
     assert [command.split()[3] for command in report.commands] == ['refcoco', 'refcoco_plus', 'refcocog']
     levels = {finding.what.split(':')[0]: finding.level for finding in report.findings if ', known ' in finding.what}
     assert levels['refcoco train'] == 'missing' and levels['refcoco+ train'] == levels['refcocog test'] == 'note'
@@ -546,8 +582,8 @@ def test_refcoco_with_only_googles_split(tmp_path):
     refs, note = root / 'refcoco/refs(unc).p', 'refs(google).p is another split, which is ignored.'
     for there in (True, False):
         refs.rename(refs.with_name('refs(google).p')) if there else (root / 'refcoco/refs(google).p').unlink()
-        report, = doctor.diagnose(root)
-        mend, = (finding.mend for finding in report.findings if finding.where == str(refs))
+        (report,) = doctor.diagnose(root)
+        (mend,) = (finding.mend for finding in report.findings if finding.where == str(refs))
         assert 'Unpack refcoco.zip' in mend and (note in mend) == there
 
 
@@ -584,13 +620,13 @@ def test_records(world_records, tmp_path, capsys):
     assert doctor.main([str(folder)]) == 1
     assert "split 'valid' has 2 records, metadata.json lists 1 videos" in capsys.readouterr().out
     next(folder.glob('*train*')).unlink()
-    report, = doctor.diagnose(folder)
+    (report,) = doctor.diagnose(folder)
     assert [finding.level for finding in report.findings] == ['missing', 'wrong']
     (folder / 'dataset_info.json').write_text('{')
-    report, = doctor.diagnose(folder)
+    (report,) = doctor.diagnose(folder)
     assert {(f.level, f.mend) for f in report.findings} == {('wrong', 'Build the data set again with --overwrite.')}
     (folder / 'metadata.json').unlink()
-    report, = doctor.diagnose(folder)
+    (report,) = doctor.diagnose(folder)
     assert [(f.level, f.where) for f in report.findings] == [('missing', str(folder / 'metadata.json'))]
 
 
@@ -602,18 +638,31 @@ def test_several_data_sets_below_one_root(tmp_path):
     write_refcoco(tmp_path / 'all' / 'coco')
     reports = doctor.diagnose(tmp_path / 'all')
     assert [(report.name, pathlib.Path(report.root).name) for report in reports] == [
-        ('ref_youtube_vos', 'youtube'), ('ref_davis', 'davis'), ('a2d_sentences', 'a2d_sentences'),
-        ('jhmdb_sentences', 'jhmdb'), ('refcoco', 'coco')]
-    assert not [f for report in reports for f in report.findings
-                if f.level in ('missing', 'wrong') and ', known ' not in f.what]
+        ('ref_youtube_vos', 'youtube'),
+        ('ref_davis', 'davis'),
+        ('a2d_sentences', 'a2d_sentences'),
+        ('jhmdb_sentences', 'jhmdb'),
+        ('refcoco', 'coco'),
+    ]
+    assert not [
+        f for report in reports for f in report.findings if f.level in ('missing', 'wrong') and ', known ' not in f.what
+    ]
 
 
-@pytest.mark.parametrize('write, converted', [
-    (raw_tree.write, ()), (write_davis, (False,)), (write_davis, (True,)), (write_a2d, ()), (write_jhmdb, ()),
-    (write_refcoco, ())])
+@pytest.mark.parametrize(
+    'write, converted',
+    [
+        (raw_tree.write, ()),
+        (write_davis, (False,)),
+        (write_davis, (True,)),
+        (write_a2d, ()),
+        (write_jhmdb, ()),
+        (write_refcoco, ()),
+    ],
+)
 def test_the_command_of_the_report_builds(tmp_path, write, converted):
     write(tmp_path / 'raw', *converted)
-    report, = doctor.diagnose(tmp_path / 'raw')
+    (report,) = doctor.diagnose(tmp_path / 'raw')
     for command in report.commands:
         build.main(shlex.split(command.replace('data/tfds', str(tmp_path / 'tfds')))[3:])
     built = doctor.diagnose(tmp_path / 'tfds')
@@ -632,7 +681,10 @@ def test_moving_a_part_out_of_its_target_folder(tmp_path):
     (source / 'x').write_text('x')
     subprocess.run(places.move(source, target), shell=True, check=True)
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*')] == [
-        "it's", "it's/JPEGImages", "it's/JPEGImages/x"]
+        "it's",
+        "it's/JPEGImages",
+        "it's/JPEGImages/x",
+    ]
 
 
 def test_a_part_of_a_data_set_can_be_built(tmp_path, capsys):

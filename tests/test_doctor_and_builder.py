@@ -1,4 +1,5 @@
 """The doctor's verdict on a copy agrees with the builder's."""
+
 import codecs
 import copy
 import gzip
@@ -38,7 +39,8 @@ COPIES = {
     'a2d_sentences': write_a2d,
     'jhmdb_sentences': write_jhmdb,
     'refcoco': lambda root: write_refcoco_alone(root, converted=False),
-    'refcoco converted': lambda root: write_refcoco_alone(root, converted=True)}
+    'refcoco converted': lambda root: write_refcoco_alone(root, converted=True),
+}
 
 
 @pytest.fixture(scope='session')
@@ -61,8 +63,12 @@ def verdicts(name, root):
         build.build(name.split()[0], root, root.parent / 'tfds', overwrite=True)
     except (OSError, ValueError) as error:  # Anything else is a crash.
         refused = str(error)
-    faults = [f'{finding.where}: {finding.what}' for report in doctor.diagnose(root, pixels=True)
-              for finding in report.findings if not doctor._harmless(finding)]
+    faults = [
+        f'{finding.where}: {finding.what}'
+        for report in doctor.diagnose(root, pixels=True)
+        for finding in report.findings
+        if not doctor._harmless(finding)
+    ]
     recognised = any(report.name == name.split()[0] for report in doctor.diagnose(root))
     return refused, faults or ([] if recognised else ['is not recognised'])
 
@@ -77,7 +83,7 @@ def empty(file):
 
 def cut(file):
     data = file.read_bytes()
-    file.write_bytes(data[:len(data) // 2])
+    file.write_bytes(data[: len(data) // 2])
 
 
 def garbage(file):
@@ -168,8 +174,29 @@ def thin(file):
         Image.open(file).resize((2000, 1)).save(file)
 
 
-SPOILS = (remove, empty, cut, garbage, postscript, pipe, dead_link, own_link, link_out, link_inside, folder, capitals,
-          twice, deep, wrong_types, windows, unclosed_quote, latin, header_alone, other_size, thin)
+SPOILS = (
+    remove,
+    empty,
+    cut,
+    garbage,
+    postscript,
+    pipe,
+    dead_link,
+    own_link,
+    link_out,
+    link_inside,
+    folder,
+    capitals,
+    twice,
+    deep,
+    wrong_types,
+    windows,
+    unclosed_quote,
+    latin,
+    header_alone,
+    other_size,
+    thin,
+)
 # Harmless for a build, but not for the scores: the doctor may be stricter.
 STRICTER = ('Davis17_annot', 'missed_videos')
 
@@ -183,8 +210,12 @@ def kinds(root):
     return sorted(found.values())
 
 
-CASES = [pytest.param(name, spoil, number + position, id=f'{name}-{spoil.__name__}')
-         for number, name in enumerate(COPIES) for position, spoil in enumerate(SPOILS) if (number + position) % 3 == 0]
+CASES = [
+    pytest.param(name, spoil, number + position, id=f'{name}-{spoil.__name__}')
+    for number, name in enumerate(COPIES)
+    for position, spoil in enumerate(SPOILS)
+    if (number + position) % 3 == 0
+]
 
 
 @pytest.mark.parametrize('name, spoil, turn', CASES)
@@ -217,11 +248,13 @@ def test_junk_files_are_ignored_by_both(copy_of, name):
 
 def deeper(*path):
     """Unpacked one level too deep: <path>/<last of path>/..."""
+
     def spoil(root):
         folder = root.joinpath(*path)
         folder.rename(root / 'aside')
         folder.mkdir()
         (root / 'aside').rename(folder / path[-1])
+
     return spoil
 
 
@@ -229,18 +262,26 @@ def elsewhere(source, target):
     def spoil(root):
         (root / target).parent.mkdir(parents=True, exist_ok=True)
         (root / source).rename(root / target)
+
     return spoil
 
 
 MISPLACED = [
-    ('ref_youtube_vos', deeper('train')), ('ref_youtube_vos', deeper('train', 'JPEGImages')),
+    ('ref_youtube_vos', deeper('train')),
+    ('ref_youtube_vos', deeper('train', 'JPEGImages')),
     ('ref_youtube_vos', elsewhere('meta_expressions', 'new\x1b[31m folder/meta_expressions')),
     ('ref_youtube_vos with ground truth', deeper('valid')),
-    ('ref_davis', deeper('DAVIS')), ('ref_davis', elsewhere('davis_text_annotations', 'texts')),
-    ('ref_davis converted', deeper('valid', 'Annotations')), ('a2d_sentences', deeper('Release')),
-    ('a2d_sentences', elsewhere('Release/CLIPS320', 'clips')), ('jhmdb_sentences', deeper('Rename_Images')),
-    ('jhmdb_sentences', elsewhere('puppet_mask', "it's/puppet_mask")), ('refcoco', deeper('train2014')),
-    ('refcoco', elsewhere('refcoco', 'refer/refcoco')), ('refcoco converted', deeper('refcoco'))]
+    ('ref_davis', deeper('DAVIS')),
+    ('ref_davis', elsewhere('davis_text_annotations', 'texts')),
+    ('ref_davis converted', deeper('valid', 'Annotations')),
+    ('a2d_sentences', deeper('Release')),
+    ('a2d_sentences', elsewhere('Release/CLIPS320', 'clips')),
+    ('jhmdb_sentences', deeper('Rename_Images')),
+    ('jhmdb_sentences', elsewhere('puppet_mask', "it's/puppet_mask")),
+    ('refcoco', deeper('train2014')),
+    ('refcoco', elsewhere('refcoco', 'refer/refcoco')),
+    ('refcoco converted', deeper('refcoco')),
+]
 
 
 @pytest.mark.parametrize('name, spoil', MISPLACED)
@@ -248,7 +289,7 @@ def test_the_build_works_after_the_doctors_commands(copy_of, name, spoil):
     root = copy_of(name)
     spoil(root)
     assert verdicts(name, root)[1]
-    report, = doctor.diagnose(root)
+    (report,) = doctor.diagnose(root)
     for finding in report.findings:
         if 'belongs at' in finding.what:
             subprocess.run(['bash', '-c', finding.mend], check=True)
@@ -257,7 +298,7 @@ def test_the_build_works_after_the_doctors_commands(copy_of, name, spoil):
 
 
 @settings(max_examples=40)
-@given(st.sampled_from(sorted(COPIES)), st.integers(0, 2 ** 32 - 1))
+@given(st.sampled_from(sorted(COPIES)), st.integers(0, 2**32 - 1))
 def test_damaged_bytes(written, tmp_path_factory, name, seed):
     """For any bytes, both end with a message."""
     rng = np.random.default_rng(seed)
@@ -269,16 +310,16 @@ def test_damaged_bytes(written, tmp_path_factory, name, seed):
     for _ in range(rng.choice([1, 5, 50])):
         place = int(rng.integers(len(data) + 1))
         if rng.random() < 0.6:
-            data[place:place + 1] = rng.bytes(1)
+            data[place : place + 1] = rng.bytes(1)
         else:
-            data[place:place + int(rng.integers(2, 99))] = data[:int(rng.integers(99))]
+            data[place : place + int(rng.integers(2, 99))] = data[: int(rng.integers(99))]
     file.write_bytes(data)
     refused, faults = verdicts(name, root)
     assert faults or not refused, refused
     assert not refused or str(root) in refused, refused
 
 
-ODD = [None, True, -1, 0, 1.5, 1e308, 10 ** 30, '', ' ', '../x', '\ud800', '\x1b[2J', [], {}, [[]], ['a'], {'a': 1}]
+ODD = [None, True, -1, 0, 1.5, 1e308, 10**30, '', ' ', '../x', '\ud800', '\x1b[2J', [], {}, [[]], ['a'], {'a': 1}]
 
 
 def replace_somewhere(content, rng):
@@ -296,8 +337,10 @@ def replace_somewhere(content, rng):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from([name for name in sorted(COPIES) if name not in ('ref_davis', 'a2d_sentences')]),
-       st.integers(0, 2 ** 32 - 1))
+@given(
+    st.sampled_from([name for name in sorted(COPIES) if name not in ('ref_davis', 'a2d_sentences')]),
+    st.integers(0, 2**32 - 1),
+)
 def test_odd_values(written, tmp_path_factory, name, seed):
     """For any content of a list of sentences, both end with a message."""
     rng = np.random.default_rng(seed)
@@ -313,9 +356,18 @@ def test_odd_values(written, tmp_path_factory, name, seed):
     assert not refused or str(root) in refused and refused.isprintable(), refused
 
 
-@pytest.mark.parametrize('content', [
-    '[]', '3', '{"videos": [1e30]}', '{"videos": [1000000000000000000000000000000]}', '{"videos": {"a": []}}',
-    '{"videos": {"0123456789": {"expressions": [3]}}}', '{"videos": {"dog": {"expressions": {"0": 3}}}}'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        '[]',
+        '3',
+        '{"videos": [1e30]}',
+        '{"videos": [1000000000000000000000000000000]}',
+        '{"videos": {"a": []}}',
+        '{"videos": {"0123456789": {"expressions": [3]}}}',
+        '{"videos": {"dog": {"expressions": {"0": 3}}}}',
+    ],
+)
 def test_an_expressions_file_of_other_types(copy_of, content):
     root = copy_of('ref_youtube_vos')
     (root / 'meta_expressions/train/meta_expressions.json').write_text(content)
@@ -324,12 +376,16 @@ def test_an_expressions_file_of_other_types(copy_of, content):
 
 
 @pytest.mark.parametrize('bad', ['\0', '..', '/etc', '\x1b[2J', 'x' * 200_000])
-@pytest.mark.parametrize('name, file, old', [
-    ('a2d_sentences', 'Release/videoset.csv', '_bcdefghijk'),
-    ('a2d_sentences', 'text_annotations/a2d_annotation.txt', '_bcdefghijk'),
-    ('jhmdb_sentences', 'jhmdb_sentences_samples_metadata.json', 'two_run_2'),
-    ('ref_youtube_vos', 'meta_expressions/train/meta_expressions.json', 'bbb0000002'),
-    ('ref_davis', 'DAVIS/ImageSets/2017/val.txt', 'dog')])
+@pytest.mark.parametrize(
+    'name, file, old',
+    [
+        ('a2d_sentences', 'Release/videoset.csv', '_bcdefghijk'),
+        ('a2d_sentences', 'text_annotations/a2d_annotation.txt', '_bcdefghijk'),
+        ('jhmdb_sentences', 'jhmdb_sentences_samples_metadata.json', 'two_run_2'),
+        ('ref_youtube_vos', 'meta_expressions/train/meta_expressions.json', 'bbb0000002'),
+        ('ref_davis', 'DAVIS/ImageSets/2017/val.txt', 'dog'),
+    ],
+)
 def test_names_that_lead_elsewhere_are_never_opened(copy_of, name, file, old, bad):
     root = copy_of(name)
     text = (root / file).read_text().replace(old, json.dumps(bad)[1:-1] if file.endswith('.json') else bad)
@@ -366,8 +422,9 @@ def only_test(root):
     shutil.copy(root / 'meta_expressions/valid/meta_expressions.json', root / 'meta_expressions/test')
 
 
-@pytest.mark.parametrize('name, spoil', [('a2d_sentences', no_instance), ('refcoco', one_picture_twice),
-                                         ('ref_youtube_vos', only_test)])
+@pytest.mark.parametrize(
+    'name, spoil', [('a2d_sentences', no_instance), ('refcoco', one_picture_twice), ('ref_youtube_vos', only_test)]
+)
 def test_faults_across_several_files(copy_of, name, spoil):
     root = copy_of(name)
     spoil(root)
@@ -392,7 +449,7 @@ def test_a_folder_of_pipes_and_links(tmp_path, capsys):
     (root / 'garbage' / 'zero.zip').write_bytes(b'PK\x05\x06' + b'\xff' * 18)
     with gzip.open(root / 'garbage' / 'bomb.tgz', 'wb') as file:
         for _ in range(50):
-            file.write(bytes(2 ** 20))
+            file.write(bytes(2**20))
     assert doctor.main([str(root)]) == 1
     captured = capsys.readouterr()
     assert all(line.isprintable() for line in captured.out.splitlines())

@@ -3,6 +3,7 @@
 From what the documents and the configs' docstrings say only sizes differ, and how much is learned: the class heads
 alone, which is less to compile. Then what else happens to an evaluation.
 """
+
 import importlib
 import json
 import pathlib
@@ -31,10 +32,19 @@ from sgmg_jax.training import __main__ as train
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
 # What a run begins with, and what is only evaluated: as the docstrings have it.
-BEGINS_WITH = {'ytvos_finetune': 'refcoco', 'a2d': 'refcoco',
-               'ytvos_finetune_soc': 'refcoco_soc', 'a2d_soc': 'refcoco_soc'}
-TRAINED_BY = {'davis': 'ytvos', 'davis_fast': 'ytvos_fast', 'davis_soc': 'ytvos_soc',
-              'jhmdb': 'a2d', 'jhmdb_soc': 'a2d_soc'}
+BEGINS_WITH = {
+    'ytvos_finetune': 'refcoco',
+    'a2d': 'refcoco',
+    'ytvos_finetune_soc': 'refcoco_soc',
+    'a2d_soc': 'refcoco_soc',
+}
+TRAINED_BY = {
+    'davis': 'ytvos',
+    'davis_fast': 'ytvos_fast',
+    'davis_soc': 'ytvos_soc',
+    'jhmdb': 'a2d',
+    'jhmdb_soc': 'a2d_soc',
+}
 SIDE = 80
 
 
@@ -42,19 +52,27 @@ SIDE = 80
 def built(tmp_path_factory, world_records):
     """Name of a data set -> the folder of its records."""
     raw, out = tmp_path_factory.mktemp('raw'), tmp_path_factory.mktemp('tfds')
-    written = {'ref_davis': raw_davis.write(raw / 'davis'), 'a2d_sentences': raw_a2d.write(raw / 'a2d'),
-               'jhmdb_sentences': raw_copies.write_jhmdb(raw / 'jhmdb'),
-               'refcoco': raw_copies.write_refcoco(raw / 'coco')}
+    written = {
+        'ref_davis': raw_davis.write(raw / 'davis'),
+        'a2d_sentences': raw_a2d.write(raw / 'a2d'),
+        'jhmdb_sentences': raw_copies.write_jhmdb(raw / 'jhmdb'),
+        'refcoco': raw_copies.write_refcoco(raw / 'coco'),
+    }
     written |= {name: written['refcoco'] for name in ('refcoco_plus', 'refcocog')}
     return {'ref_youtube_vos': str(world_records)} | {
-        name: str(build.build(name, folder, out)) for name, folder in written.items()}
+        name: str(build.build(name, folder, out)) for name, folder in written.items()
+    }
 
 
 @pytest.fixture(scope='module')
 def tokenizer(tmp_path_factory, built):
     """vocab.json and merges.txt in a folder, as the README asks for them."""
-    sentences = [e.text for folder in built.values() for split in ('train', 'valid', 'test', 'val')
-                 for e in every_expression(folder, split)]
+    sentences = [
+        e.text
+        for folder in built.values()
+        for split in ('train', 'valid', 'test', 'val')
+        for e in every_expression(folder, split)
+    ]
     folder = tmp_path_factory.mktemp('roberta-base')
     text.train_tokenizer(sentences, 400).model.save(str(folder))
     return folder
@@ -76,19 +94,41 @@ def run(built, tokenizer, tmp_path_factory):
         config = importlib.import_module(f'configs.{experiment}').get_config('smoke')
         soc = config.model.name == 'soc'
         sizes = {
-            'model.backbone': 'demo', 'model.text_encoder': 'demo', 'model.levels': 3, 'model.heads': 2,
-            'model.hidden': 128 if soc else 32, 'model.points': 1, 'model.queries': 2, 'model.mlp': 32,
-            'model.encoder_layers': 1, 'model.decoder_layers': 1,
-            'data.frame_size': (SIDE, 96), 'data.augmentation.scales': (SIDE,),
-            'data.augmentation.max_size': 96, 'data.augmentation.cropped_max_size': 96, 'data.text_length': 40,
-            'evaluation.short_side': SIDE, 'steps': 1, 'eval_every': 1,
-            'optimizer.freeze': (r'(?!class_heads)',)}
+            'model.backbone': 'demo',
+            'model.text_encoder': 'demo',
+            'model.levels': 3,
+            'model.heads': 2,
+            'model.hidden': 128 if soc else 32,
+            'model.points': 1,
+            'model.queries': 2,
+            'model.mlp': 32,
+            'model.encoder_layers': 1,
+            'model.decoder_layers': 1,
+            'data.frame_size': (SIDE, 96),
+            'data.augmentation.scales': (SIDE,),
+            'data.augmentation.max_size': 96,
+            'data.augmentation.cropped_max_size': 96,
+            'data.text_length': 40,
+            'evaluation.short_side': SIDE,
+            'steps': 1,
+            'eval_every': 1,
+            'optimizer.freeze': (r'(?!class_heads)',),
+        }
         # Experiments that differ in these alone share their compiled programs. Half of the time would be theirs.
         sizes |= {
-            'data.batch_size': 1, 'data.num_frames': min(2, config.data.num_frames), 'model.dropout': 0.0,
-            'model.text_dropout': 0.0, 'model.drop_path': 0.0, 'optimizer.groups': (), 'optimizer.learning_rate': 1e-4,
-            'optimizer.weight_decay': 1e-4, 'optimizer.batch_size': 8, 'optimizer.clip_norm': 0.1,
-            'optimizer.warmup_steps': 0, 'optimizer.drop_steps': ()}
+            'data.batch_size': 1,
+            'data.num_frames': min(2, config.data.num_frames),
+            'model.dropout': 0.0,
+            'model.text_dropout': 0.0,
+            'model.drop_path': 0.0,
+            'optimizer.groups': (),
+            'optimizer.learning_rate': 1e-4,
+            'optimizer.weight_decay': 1e-4,
+            'optimizer.batch_size': 8,
+            'optimizer.clip_norm': 0.1,
+            'optimizer.warmup_steps': 0,
+            'optimizer.drop_steps': (),
+        }
         if config.data.sentences > 1:
             sizes |= {'data.sentences': 2, 'evaluation.sentences': 2}
         if 'remat' in config.model:
@@ -98,16 +138,24 @@ def run(built, tokenizer, tmp_path_factory):
         if config.data.tokenizer:
             sizes['data.tokenizer'] = str(tokenizer)
         for section in ('data', 'evaluation'):
-            names = [{'davis': 'ref_davis', 'records': 'ref_youtube_vos'}.get(name, name)
-                     for name in (pathlib.PurePath(path).name for path in config[section].records)]
+            names = [
+                {'davis': 'ref_davis', 'records': 'ref_youtube_vos'}.get(name, name)
+                for name in (pathlib.PurePath(path).name for path in config[section].records)
+            ]
             sizes[f'{section}.records'] = tuple(built[name] for name in names)
         # As many videos as a fixture has are not to be divided by ten.
         for field in ('train_split', 'valid_split'):
             sizes[f'data.{field}'] = re.sub(r'\[.*\]', '', config.data[field])
-        argv = ['script', f'--config=configs/{experiment}.py:smoke', f'--workdir={runs / workdir}', *(
-            f'--config.{field}={value}' for field, value in sizes.items()), *more]
-        work, define = (train.train, lambda values: None) if script is train else (
-            evaluate.evaluate, evaluate.define_flags)
+        argv = [
+            'script',
+            f'--config=configs/{experiment}.py:smoke',
+            f'--workdir={runs / workdir}',
+            *(f'--config.{field}={value}' for field, value in sizes.items()),
+            *more,
+        ]
+        work, define = (
+            (train.train, lambda values: None) if script is train else (evaluate.evaluate, evaluate.define_flags)
+        )
         return commands.run_experiment(work, '', '', define, argv, flags.FlagValues())
 
     run.workdirs = runs
@@ -146,8 +194,9 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
     lines = [json.loads(line) for line in (run.workdirs / workdir / 'metrics.jsonl').read_text().splitlines()]
     assert np.isfinite(lines[0]['loss']) and lines[0]['gradient_norm'] > 0
     assert ('loss_contrast' in lines[0]) == workdir.endswith('_soc')
-    assert ({'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(lines[-1])
-            or 'valid/J&F' in lines[-1])
+    assert {'valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU', 'valid/P@0.5'} <= set(
+        lines[-1]
+    ) or 'valid/J&F' in lines[-1]
 
     folder = max((run.workdirs / workdir / 'evaluation').glob('[a-z]*'), key=lambda path: path.stat().st_mtime_ns)
     assert Image.open(folder / 'overlays.png').width > 100
@@ -156,8 +205,19 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
     name = next(name for name in built if folder.name.startswith(f'{name}_'))
     predictions = folder / ('predictions.json' if annotated else 'submission.zip')
     split = folder.name.removeprefix(f'{name}_')
-    assert score_command.main([config.evaluation.protocol, f'--gt={built[name]}', f'--pred={predictions}',
-                       f'--split={split}', '--processes=1', f'--json={tmp_path / "s.json"}']) == 0
+    assert (
+        score_command.main(
+            [
+                config.evaluation.protocol,
+                f'--gt={built[name]}',
+                f'--pred={predictions}',
+                f'--split={split}',
+                '--processes=1',
+                f'--json={tmp_path / "s.json"}',
+            ]
+        )
+        == 0
+    )
     assert table.strip() in capsys.readouterr().out
     if annotated:
         assert scores['images'] > 0 and scores['results'] == 2 * scores['images']  # of each query
@@ -165,12 +225,18 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
         assert f"protocol = '{config.evaluation.protocol}': --score_another_object needs" in capsys.readouterr().err
     if name == 'a2d_sentences':
         assert {row['image_id'] for row in json.loads(predictions.read_text())} == {
-            f'v_{raw_a2d.TEST}_f_2_i_0', f'v_{raw_a2d.TEST}_f_5_i_0'}
+            f'v_{raw_a2d.TEST}_f_2_i_0',
+            f'v_{raw_a2d.TEST}_f_5_i_0',
+        }
     if config.evaluation.protocol == 'davis':
         assert scores['objects'] == 3
         with zipfile.ZipFile(predictions) as archive:
-            assert set(archive.namelist()) == {f'anno_{a}/{video}/{frame}.png' for a in range(4)
-                                               for video in raw_davis.LISTS['val'] for frame in raw_davis.FRAMES}
+            assert set(archive.namelist()) == {
+                f'anno_{a}/{video}/{frame}.png'
+                for a in range(4)
+                for video in raw_davis.LISTS['val']
+                for frame in raw_davis.FRAMES
+            }
         assert scores['J&F'] == pytest.approx(np.mean([scores['annotators'][f'anno_{a}']['J&F'] for a in range(4)]))
     again = json.loads((tmp_path / 's.json').read_text())
     assert again == {key: value for key, value in scores.items() if key != 'weights'}
@@ -200,8 +266,10 @@ def test_fast_sgmg_asks_together_what_belongs_together(run, trained, built, tmp_
     tokens = predictor._tokens
     predictor._tokens = lambda sentences: asked.append(list(sentences)) or tokens(sentences)
     [record, *_] = records.open_records(built['ref_davis'], 'valid')
-    for benchmark, groups in (('davis', protocols.annotator_groups(record.video)),
-                              ('ytvos', [record.video.expressions])):
+    for benchmark, groups in (
+        ('davis', protocols.annotator_groups(record.video)),
+        ('ytvos', [record.video.expressions]),
+    ):
         asked = []
         protocols.choose(benchmark).write(predictor, record, tmp_path / benchmark)
         assert asked == [[e.text for e in group] for group in groups]
@@ -306,8 +374,11 @@ def test_one_data_set_is_evaluated_at_a_time(on_davis, built):
 
 def test_a_protocol_that_is_not_the_data_sets_is_said(on_davis, built, caplog):
     _, config = on_davis
-    for name, protocol, said in (('ref_davis', 'davis', False), ('ref_davis', 'ytvos', True),
-                                 ('a2d_sentences', 'a2d', False)):
+    for name, protocol, said in (
+        ('ref_davis', 'davis', False),
+        ('ref_davis', 'ytvos', True),
+        ('a2d_sentences', 'a2d', False),
+    ):
         config.evaluation.update(records=(built[name],), protocol=protocol)
         caplog.clear()
         evaluation.open_split(config, 'test' if protocol == 'a2d' else 'valid')

@@ -1,4 +1,5 @@
 """From records to scores through the functions that train.py, evaluate.py and `score` call."""
+
 import copy
 import dataclasses
 import errno
@@ -73,8 +74,12 @@ def test_evaluation_writes_leaderboard_files(trained):
     summary = evaluate.evaluate(config, workdir, progress=False)
     folder = workdir / 'evaluation' / 'ref_youtube_vos_valid'
     split = records.open_records(config.data.records, 'valid')
-    expected = {f'Annotations/{video.name}/{e.id}/{frame}.png'
-                for video in split.videos for e in video.expressions for frame in video.frame_names}
+    expected = {
+        f'Annotations/{video.name}/{e.id}/{frame}.png'
+        for video in split.videos
+        for e in video.expressions
+        for frame in video.frame_names
+    }
     with zipfile.ZipFile(folder / 'submission.zip') as archive:
         assert set(archive.namelist()) == expected
         with archive.open(next(iter(expected))) as file:
@@ -88,7 +93,8 @@ def test_evaluation_writes_leaderboard_files(trained):
         assert summary[name] == pytest.approx(logged[f'valid/{name}'], abs=1e-6)
     assert Image.open(folder / 'overlays.png').width > 300
     assert {path.name for path in (workdir / 'evaluation').iterdir() if path.name.startswith('.')} == {
-        '.ref_youtube_vos_valid.lock'}
+        '.ref_youtube_vos_valid.lock'
+    }
     # The command scores the same files the same way.
     out = workdir / 'again.json'
     arguments = ['ytvos', f'--gt={config.data.records[0]}', f'--pred={folder / "submission.zip"}', f'--json={out}']
@@ -115,8 +121,9 @@ def test_score_another_object(trained):
     assert evaluate.swap_objects(alone, random.Random(0)) == []
 
     split = records.open_records(config.data.records, 'valid')
-    split.videos = tuple(dataclasses.replace(v, expressions=tuple(e for e in v.expressions if e.object_id == 1))
-                         for v in split.videos)
+    split.videos = tuple(
+        dataclasses.replace(v, expressions=tuple(e for e in v.expressions if e.object_id == 1)) for v in split.videos
+    )
     with pytest.raises(ValueError, match="split 'valid': no video has sentences about two objects"):
         evaluate.score_videos(Predictor.from_workdir(workdir), split, 'ytvos', another_object=True, progress=False)
 
@@ -131,8 +138,9 @@ def test_clip_frames_cuts_videos_into_windows(trained):
     ours = parts(frames, ['the red star', 'a circle'])
     assert ours.shape == (2, *frames.shape[:3])
     for start in range(0, len(frames), 2):
-        np.testing.assert_array_equal(ours[:, start:start + 2], whole(frames[start:start + 2], [
-            'the red star', 'a circle']))
+        np.testing.assert_array_equal(
+            ours[:, start : start + 2], whole(frames[start : start + 2], ['the red star', 'a circle'])
+        )
 
 
 def test_a_workdir_with_another_config_is_refused(trained):
@@ -166,18 +174,19 @@ def test_missing_checkpoints_are_named(trained, tmp_path):
 
 def test_wrong_config_fields_are_named(tiny_config, tmp_path):
     for field, value, message in (
-            ('model.backbone', 'huge', r"config.model.backbone = 'huge': must be one of 'tiny', 'small'"),
-            ('model.levels', 5, 'levels = 5: must be 3'),
-            ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: each side must be at least 129'),
-            ('optimizer.freeze', ('text_encoder/.*',), "freeze: 'text_encoder/.*' matches no parameter"),
-            ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is not the first match of any"),
-            ('data.text_length', 4, 'text_length=4. Raise text_length'),
-            ('data.records', ('/nowhere',), '/nowhere: no such folder'),
-            ('data.valid_split', 'test', "no split 'test' there; it has train"),
-            ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
-            ('model.layers', 48, 'config.model.layers: there is no such field'),
-            ('model.classes', 2, 'config.model.classes: SgMg has no such field'),
-            ('storage_shards', 3, 'config.storage_shards = 3 does not divide the number of devices, 1')):
+        ('model.backbone', 'huge', r"config.model.backbone = 'huge': must be one of 'tiny', 'small'"),
+        ('model.levels', 5, 'levels = 5: must be 3'),
+        ('model.levels', 4, 'frames of 80x80 pixels are too small for levels = 4: each side must be at least 129'),
+        ('optimizer.freeze', ('text_encoder/.*',), "freeze: 'text_encoder/.*' matches no parameter"),
+        ('optimizer.groups', (('backbone', 1.0),), "groups: 'backbone' is not the first match of any"),
+        ('data.text_length', 4, 'text_length=4. Raise text_length'),
+        ('data.records', ('/nowhere',), '/nowhere: no such folder'),
+        ('data.valid_split', 'test', "no split 'test' there; it has train"),
+        ('model.hidden', 48, 'config.model.hidden = 48: must be a multiple of 32'),
+        ('model.layers', 48, 'config.model.layers: there is no such field'),
+        ('model.classes', 2, 'config.model.classes: SgMg has no such field'),
+        ('storage_shards', 3, 'config.storage_shards = 3 does not divide the number of devices, 1'),
+    ):
         config = copy.deepcopy(tiny_config)
         section, _, name = field.rpartition('.')
         setattr(config[section] if section else config, name, value)
@@ -199,8 +208,10 @@ def test_official_weights_start_a_run_and_an_evaluation(trained, tmp_path):
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
-    released, own = evaluate.evaluate(config, tmp_path / 'new'), evaluate.evaluate(
-        configs.read(workdir), workdir, 'latest')
+    released, own = (
+        evaluate.evaluate(config, tmp_path / 'new'),
+        evaluate.evaluate(configs.read(workdir), workdir, 'latest'),
+    )
     assert released.pop('weights').startswith(f'{path} (SgMg)') and own.pop('weights') == f'{workdir}, step 2'
     assert released == own and list((tmp_path / 'new').glob('evaluation/*/submission.zip'))
     half = tmp_path / 'swin.safetensors'
@@ -223,8 +234,8 @@ def test_a_full_disk_while_saving(trained, tmp_path, monkeypatch):
             loop.train(config, tmp_path)
     with monkeypatch.context() as patch:
         # It is seen beforehand that there is too little.
-        patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10 ** 6))
-        message = r"\(needs \d+ MB, 1 MB are free\); the last whole one is step 2"
+        patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10**6))
+        message = r'\(needs \d+ MB, 1 MB are free\); the last whole one is step 2'
         with pytest.raises(OSError, match=message):
             loop.train(config, tmp_path)
     assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2]
@@ -244,30 +255,32 @@ def test_wrong_frames_and_sentences_are_refused(trained):
     predictor = Predictor.from_workdir(workdir)
     frames = np.zeros((2, 80, 80, 3), np.uint8)
     for wrong, sentences, message in (
-            (frames, 'a circle', 'must be a list of at least one sentence'),
-            (frames, [], 'must be a list of at least one sentence'),
-            (frames, ['a circle', ' '], r"sentence 1 of 2 is empty \(' '\)"),
-            (frames, ['red ' * 40], 'text_length=24'),
-            (frames / 255, ['a circle'], r'float64 \(2, 80, 80, 3\): must be uint8'),
-            (frames[..., 0], ['a circle'], r'uint8 \(2, 80, 80\): must be uint8 \[T H W 3\]'),
-            (frames[:0], ['a circle'], r'\(0, 80, 80, 3\)')):
+        (frames, 'a circle', 'must be a list of at least one sentence'),
+        (frames, [], 'must be a list of at least one sentence'),
+        (frames, ['a circle', ' '], r"sentence 1 of 2 is empty \(' '\)"),
+        (frames, ['red ' * 40], 'text_length=24'),
+        (frames / 255, ['a circle'], r'float64 \(2, 80, 80, 3\): must be uint8'),
+        (frames[..., 0], ['a circle'], r'uint8 \(2, 80, 80\): must be uint8 \[T H W 3\]'),
+        (frames[:0], ['a circle'], r'\(0, 80, 80, 3\)'),
+    ):
         with pytest.raises((TypeError, ValueError), match=message):
             predictor(wrong, sentences)
     several = [frames[0], frames[1, :40]]
     for wrong, sentences, kind, message in (
-            (frames, None, TypeError, 'sentences = None: must be a list'),
-            (frames, 5, TypeError, 'sentences = 5: must be a list'),
-            (frames, {'a circle'}, TypeError, 'must be a list'),
-            (frames, [None], (TypeError, ValueError), 'sentence 0.*None'),
-            (frames, ['a circle', 5], (TypeError, ValueError), 'sentence 1.*5'),
-            (None, ['a circle'], TypeError, 'frames: a NoneType: must be uint8'),
-            ('film.mp4', ['a circle'], TypeError, r"frames = 'film.mp4': .* sgmg_jax.video.read_frames\(path\)"),
-            (pathlib.Path('film.mp4'), ['a circle'], TypeError, 'read_frames'),
-            (['film.mp4'], ['a circle'], ValueError, 'must be uint8'),
-            (several, ['a circle'], ValueError, r'have several sizes, \(40, 80, 3\), \(80, 80, 3\)'),
-            ([frames[0], None], ['a circle'], ValueError, 'frames'),
-            (frames[:, :0], ['a circle'], ValueError, r'\(2, 0, 80, 3\): must be'),
-            (np.zeros((2, 1, 2000, 3), np.uint8), ['a circle'], ValueError, '2000')):
+        (frames, None, TypeError, 'sentences = None: must be a list'),
+        (frames, 5, TypeError, 'sentences = 5: must be a list'),
+        (frames, {'a circle'}, TypeError, 'must be a list'),
+        (frames, [None], (TypeError, ValueError), 'sentence 0.*None'),
+        (frames, ['a circle', 5], (TypeError, ValueError), 'sentence 1.*5'),
+        (None, ['a circle'], TypeError, 'frames: a NoneType: must be uint8'),
+        ('film.mp4', ['a circle'], TypeError, r"frames = 'film.mp4': .* sgmg_jax.video.read_frames\(path\)"),
+        (pathlib.Path('film.mp4'), ['a circle'], TypeError, 'read_frames'),
+        (['film.mp4'], ['a circle'], ValueError, 'must be uint8'),
+        (several, ['a circle'], ValueError, r'have several sizes, \(40, 80, 3\), \(80, 80, 3\)'),
+        ([frames[0], None], ['a circle'], ValueError, 'frames'),
+        (frames[:, :0], ['a circle'], ValueError, r'\(2, 0, 80, 3\): must be'),
+        (np.zeros((2, 1, 2000, 3), np.uint8), ['a circle'], ValueError, '2000'),
+    ):
         with pytest.raises(kind, match=message):
             predictor(wrong, sentences)
 
@@ -295,8 +308,11 @@ def test_config_init_beside_a_run_is_refused(trained, tmp_path):
     weights.save(weights.read_ours(workdir), path)
     config = copy.deepcopy(config)
     config.init = str(path)
-    with pytest.raises(ValueError, match='weights.safetensors.*holds a run that started from new parameters.*Leave out '
-                       '--config.init, or evaluate these weights in a new --workdir'):
+    with pytest.raises(
+        ValueError,
+        match='weights.safetensors.*holds a run that started from new parameters.*Leave out '
+        '--config.init, or evaluate these weights in a new --workdir',
+    ):
         evaluate.evaluate(config, workdir)
     # The weights that the run started from are allowed.
     shutil.copytree(workdir, tmp_path / 'run')
@@ -395,7 +411,7 @@ def test_another_tokenizer_than_the_one_trained_with(trained, tmp_path):
         restore.check_vocabulary(larger, restore.systems.build_model(config.model).text_encoder)
 
 
-@pytest.mark.parametrize('damage', [b'', b'{', b'\xff\xfe', b'null', b'[' * 10 ** 5])
+@pytest.mark.parametrize('damage', [b'', b'{', b'\xff\xfe', b'null', b'[' * 10**5])
 @pytest.mark.parametrize('name', ['config.json', 'tokenizer.json', 'metrics.jsonl'])
 def test_damage_in_a_workdir_is_named(trained, tmp_path, name, damage):
     workdir, config = trained

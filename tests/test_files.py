@@ -1,4 +1,5 @@
 """Untrusted files: text, JSON, names; locks and atomic writes."""
+
 import errno
 import json
 import os
@@ -71,13 +72,13 @@ def test_check_new_accepts_writable_paths(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['dangling', 'file']
 
 
-HOLD = '''
+HOLD = """
 import sys
 from sgmg_jax import files
 with files.locked(sys.argv[1], 'training'):
     print('held', flush=True)
     sys.stdin.read()
-'''
+"""
 
 
 def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
@@ -99,8 +100,9 @@ def test_a_lock_is_held_by_one_process_and_dies_with_it(tmp_path):
         pass
 
 
-@pytest.mark.parametrize('data', [
-    b'a\nb\n', b'\xef\xbb\xbfa\nb\n', 'a\nb\n'.encode('utf-16'), b'a\r\nb\r\n', b'a\rb\r'])
+@pytest.mark.parametrize(
+    'data', [b'a\nb\n', b'\xef\xbb\xbfa\nb\n', 'a\nb\n'.encode('utf-16'), b'a\r\nb\r\n', b'a\rb\r']
+)
 def test_line_ends_and_byte_order_marks_are_normalised(tmp_path, data):
     (tmp_path / 'a.txt').write_bytes(data)
     assert files.read_text(tmp_path / 'a.txt') == 'a\nb\n'
@@ -118,18 +120,28 @@ def test_json_is_read_with_a_byte_order_mark(tmp_path):
     assert files.read_json(tmp_path / 'a.json') == {'a': [1, 'é']}
 
 
-@pytest.mark.parametrize('text, reason', [
-    ('', 'it is empty'), ('{"a": 1', 'delimiter'), ('[NaN]', 'NaN is no number'), ('[-Infinity]', 'no number'),
-    ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"), ('[' * 100_000, 'too many levels'),
-    ('{"a":' * 100_000, 'too many levels'), ('1' * 5000, 'digits')])
+@pytest.mark.parametrize(
+    'text, reason',
+    [
+        ('', 'it is empty'),
+        ('{"a": 1', 'delimiter'),
+        ('[NaN]', 'NaN is no number'),
+        ('[-Infinity]', 'no number'),
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"),
+        ('[' * 100_000, 'too many levels'),
+        ('{"a":' * 100_000, 'too many levels'),
+        ('1' * 5000, 'digits'),
+    ],
+)
 def test_json_that_is_wrong_is_named(tmp_path, text, reason):
     (tmp_path / 'a.json').write_text(text)
     with pytest.raises(ValueError, match=r'a\.json: .*' + reason):
         files.read_json(tmp_path / 'a.json')
 
 
-@pytest.mark.parametrize('unit', [
-    '[]', '{}', '{"":{}}', '{"a":1}', '[[]]', '"ab"', '1.5', '[[],[]]', '{"a":1,"b":2}', '"éé"'])
+@pytest.mark.parametrize(
+    'unit', ['[]', '{}', '{"":{}}', '{"a":1}', '[[]]', '"ab"', '1.5', '[[],[]]', '{"a":1,"b":2}', '"éé"']
+)
 def test_json_of_more_values_than_memory_is_refused(monkeypatch, unit):
     text = f'[{",".join([unit] * 20_000)}]'
     tracemalloc.start()
@@ -150,8 +162,12 @@ def test_only_files_are_opened(tmp_path):
     os.mkfifo(tmp_path / 'pipe')
     server = socket.socket(socket.AF_UNIX)
     server.bind(os.fspath(tmp_path / 'socket'))
-    for path, kind in ((tmp_path / 'pipe', 'a pipe'), (tmp_path, 'a folder'), ('/dev/zero', 'a device'),
-                       (tmp_path / 'socket', 'a socket')):
+    for path, kind in (
+        (tmp_path / 'pipe', 'a pipe'),
+        (tmp_path, 'a folder'),
+        ('/dev/zero', 'a device'),
+        (tmp_path / 'socket', 'a socket'),
+    ):
         with pytest.raises(ValueError, match=f'is {kind}, not a file'):
             files.read_bytes(path)
     server.close()
@@ -188,15 +204,38 @@ def test_a_listing_is_sorted_and_leaves_out_junk(tmp_path):
         files.listing(tmp_path / 'none')
 
 
-@pytest.mark.parametrize('name', [
-    'a', '-dash', '#20_Rhythm_clap_u_nm_np1_fr_goo_0', '00005', 'größe', 'with space', '(a)!', 'x' * 200])
+@pytest.mark.parametrize(
+    'name', ['a', '-dash', '#20_Rhythm_clap_u_nm_np1_fr_goo_0', '00005', 'größe', 'with space', '(a)!', 'x' * 200]
+)
 def test_names_of_the_data_sets_are_valid(name):
     assert files.check_name(name, 'a name') == name
 
 
-@pytest.mark.parametrize('name', [
-    '', '.', '..', '../a', '/etc/passwd', 'a/b', 'a\\b', '.hidden', '\x1b[2J', 'a\nb', 'a\0', '\ud800', '\u202egnp',
-    ' a', 'a ', 'x' * 201, 'é' * 101, None, 5, ['a']])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '',
+        '.',
+        '..',
+        '../a',
+        '/etc/passwd',
+        'a/b',
+        'a\\b',
+        '.hidden',
+        '\x1b[2J',
+        'a\nb',
+        'a\0',
+        '\ud800',
+        '\u202egnp',
+        ' a',
+        'a ',
+        'x' * 201,
+        'é' * 101,
+        None,
+        5,
+        ['a'],
+    ],
+)
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match='^meta.json: a name must .* Rename it') as caught:
         files.check_name(name, 'meta.json: a name')
@@ -221,8 +260,12 @@ def test_one_line_escapes_line_breaks():
     assert files.one_line('größe', 5) == 'größe' and files.one_line('größen', 5) == 'grö..'
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-                    | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_parse_json_matches_the_standard_library(value):
     assert files.parse_json(json.dumps(value), 'here') == json.loads(json.dumps(value))
 
@@ -230,10 +273,15 @@ def test_parse_json_matches_the_standard_library(value):
 def test_every_csv_line_is_a_row(tmp_path):
     path = tmp_path / 'a.csv'
     path.write_bytes('\ufeffa,"b, ""c""",d\r\n\r\n"x",\'y,"z"'.encode())
-    assert files.read_rows(path, 3) == [(f'{path}: line 1', ['a', 'b, "c"', 'd']),
-                                        (f'{path}: line 3', ['x', "'y", 'z'])]
-    for text, fault in (('a,"b\nc",d', 'line 1: is not CSV'), ('a,b,c\n"a"b,c,d', 'line 2: is not CSV'),
-                        ('a,b,c\na,b', 'line 2: has 2 fields, must have 3')):
+    assert files.read_rows(path, 3) == [
+        (f'{path}: line 1', ['a', 'b, "c"', 'd']),
+        (f'{path}: line 3', ['x', "'y", 'z']),
+    ]
+    for text, fault in (
+        ('a,"b\nc",d', 'line 1: is not CSV'),
+        ('a,b,c\n"a"b,c,d', 'line 2: is not CSV'),
+        ('a,b,c\na,b', 'line 2: has 2 fields, must have 3'),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=rf'a\.csv: {fault}'):
             files.read_rows(path, 3)

@@ -1,4 +1,5 @@
 """Messages between processes, which are simulated here; tests/training/test_many_devices.py starts real ones."""
+
 import json
 import pickle
 
@@ -12,13 +13,22 @@ import pytest
 from sgmg_jax import hosts
 from sgmg_jax.evaluation import scoring
 
-ARRAYS = [np.array(x).astype(kind) for kind in ('bool', 'uint8', 'int64', '>u2', 'float16', 'float32', 'float64')
-          for x in ([], 7.1, [[0.1, 0], [1e-8, 255]])] + [np.array([np.nan, -np.inf, -0.0, 5e-324])]
-PLAIN = (st.sampled_from([None, False, True, *ARRAYS]) | st.integers() | st.floats()
-         | st.text(st.characters(), max_size=9))
-KEYS = st.sampled_from(['tuple', 'dict', 'array', 'J', '', 0, 10 ** 20])
-VALUES = st.recursive(PLAIN, lambda inner: st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple)
-                      | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6)
+ARRAYS = [
+    np.array(x).astype(kind)
+    for kind in ('bool', 'uint8', 'int64', '>u2', 'float16', 'float32', 'float64')
+    for x in ([], 7.1, [[0.1, 0], [1e-8, 255]])
+] + [np.array([np.nan, -np.inf, -0.0, 5e-324])]
+PLAIN = (
+    st.sampled_from([None, False, True, *ARRAYS]) | st.integers() | st.floats() | st.text(st.characters(), max_size=9)
+)
+KEYS = st.sampled_from(['tuple', 'dict', 'array', 'J', '', 0, 10**20])
+VALUES = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(KEYS, inner, max_size=3)
+    ),
+    max_leaves=6,
+)
 
 
 def assert_alike(one, other):
@@ -50,8 +60,10 @@ def test_only_plain_values_are_encoded():
     for value in (object(), {1, 2}, b'bytes', 1j, np.array(['a']), np.array([object()]), np.array([1j])):
         with pytest.raises(TypeError, match='a [a-z]+ cannot be sent to the other processes'):
             hosts.encode([{'a': value}])
-    assert_alike(hosts.decode(hosts.encode([np.float32(0.1), np.int8(3), np.bool_(True), np.float64(0.1)])),
-                 [float(np.float32(0.1)), 3, True, 0.1])
+    assert_alike(
+        hosts.decode(hosts.encode([np.float32(0.1), np.int8(3), np.bool_(True), np.float64(0.1)])),
+        [float(np.float32(0.1)), 3, True, 0.1],
+    )
 
 
 def test_decoding_runs_no_code():
@@ -67,8 +79,10 @@ def test_decoding_runs_no_code():
 
 
 def rows(rng, count, video):
-    return [scoring.with_statistics(*rng.random((2, 7))) | {'video': video, 'expression': str(i), 'tags': ('ö', 'b')}
-            for i in range(count)] + [{'image_id': 5, 'segmentation': {'size': [4, 5], 'counts': '04`0'}, 'score': 0.1}]
+    return [
+        scoring.with_statistics(*rng.random((2, 7))) | {'video': video, 'expression': str(i), 'tags': ('ö', 'b')}
+        for i in range(count)
+    ] + [{'image_id': 5, 'segmentation': {'size': [4, 5], 'counts': '04`0'}, 'score': 0.1}]
 
 
 def test_gather_gives_the_same_for_one_process_and_for_several(monkeypatch):

@@ -1,4 +1,5 @@
 """Layers: parts of the package import only the parts listed here, without cycles; files and functions stay small."""
+
 import ast
 import graphlib
 import pathlib
@@ -56,8 +57,10 @@ def imports(path):
             yield from (f'{node.module}.{alias.name}' for alias in node.names)
 
 
-FILES = {'.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
-         for path in sorted((ROOT / 'sgmg_jax').rglob('*.py'))}
+FILES = {
+    '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__'): path
+    for path in sorted((ROOT / 'sgmg_jax').rglob('*.py'))
+}
 
 
 def part_of(module):
@@ -92,19 +95,28 @@ def test_all_parts_are_listed_without_cycles():
 
 def test_modules_have_no_import_cycles():
     """Including late imports; a package's __init__ may import its own modules."""
-    graphlib.TopologicalSorter({
-        module: {module_of(name) for name in imports(path) if name.startswith('sgmg_jax.')} - {module}
-        for module, path in FILES.items()}).prepare()
+    graphlib.TopologicalSorter(
+        {
+            module: {module_of(name) for name in imports(path) if name.startswith('sgmg_jax.')} - {module}
+            for module, path in FILES.items()
+        }
+    ).prepare()
 
 
-@pytest.mark.parametrize('path', sorted({*(ROOT / 'sgmg_jax').rglob('*.py'), *(ROOT / 'datasets').rglob('*.py'),
-                                         *(ROOT / 'configs').rglob('*.py')}), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'path',
+    sorted({*(ROOT / 'sgmg_jax').rglob('*.py'), *(ROOT / 'datasets').rglob('*.py'), *(ROOT / 'configs').rglob('*.py')}),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_files_have_at_most_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
 
 
-@pytest.mark.parametrize('path', sorted({*(ROOT / 'sgmg_jax').rglob('*.py'), *(ROOT / 'datasets').rglob('*.py')}),
-                         ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    'path',
+    sorted({*(ROOT / 'sgmg_jax').rglob('*.py'), *(ROOT / 'datasets').rglob('*.py')}),
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
 def test_functions_have_at_most_six_positional_parameters(path):
     """Further ones are keyword-only or grouped: a call with eight values in a row is unreadable."""
     long = []

@@ -1,4 +1,5 @@
 """The package as pip installs it, without the checkout around it."""
+
 import pathlib
 import subprocess
 import sys
@@ -12,7 +13,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 TOP = 'setup.py', 'README.md', 'LICENSE', 'sgmg_jax', 'configs', 'datasets'
 # What the extras bring: Predictor does without.
 EXTRAS = ('array_record', 'clu', 'grain', 'h5py', 'matplotlib', 'pycocotools', 'tensorboardX', 'tensorflow_datasets')
-BLOCKED = f'''
+BLOCKED = f"""
 import sys
 
 class Blocker:
@@ -21,7 +22,7 @@ class Blocker:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Blocker())
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -35,7 +36,7 @@ def wheel(tmp_path_factory):
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(path.read_bytes())
     subprocess.run([sys.executable, 'setup.py', '--quiet', 'bdist_wheel'], cwd=folder, check=True, capture_output=True)
-    path, = (folder / 'dist').glob('*.whl')
+    (path,) = (folder / 'dist').glob('*.whl')
     return path
 
 
@@ -48,22 +49,27 @@ def run(wheel, tmp_path_factory):
     def run(*words):
         # -I keeps the checkout away, which an editable installation would bring.
         code = f'import sys; sys.path.insert(0, {str(site)!r}); ' + words[0]
-        return subprocess.run([sys.executable, '-I', '-c', code, *words[1:]], cwd=elsewhere, capture_output=True,
-                              text=True)
+        return subprocess.run(
+            [sys.executable, '-I', '-c', code, *words[1:]], cwd=elsewhere, capture_output=True, text=True
+        )
 
     return run
 
 
 def test_a_wheel_has_builders_experiments_and_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {'sgmg_jax/py.typed', 'sgmg_jax/configs/ytvos.py', 'sgmg_jax/datasets/build.py',
-            'sgmg_jax/datasets/refcoco/refcoco.py'} <= names
+    assert {
+        'sgmg_jax/py.typed',
+        'sgmg_jax/configs/ytvos.py',
+        'sgmg_jax/datasets/build.py',
+        'sgmg_jax/datasets/refcoco/refcoco.py',
+    } <= names
     for folder in ('configs', 'datasets'):
         wanted = {f'sgmg_jax/{path.relative_to(ROOT)}' for path in (ROOT / folder).rglob('*.py')}
         assert wanted == {name for name in names if name.startswith(f'sgmg_jax/{folder}/')}
     tops = {name.split('/')[0] for name in names}
     assert tops == {'sgmg_jax', f'sgmg_jax-{sgmg_jax.__version__}.dist-info'}
-    entry, = (name for name in names if name.endswith('entry_points.txt'))
+    (entry,) = (name for name in names if name.endswith('entry_points.txt'))
     assert b'sgmg-jax = sgmg_jax.__main__:main' in zipfile.ZipFile(wheel).read(entry)
 
 

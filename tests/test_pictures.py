@@ -1,4 +1,5 @@
 """Untrusted pictures: formats, sizes, damage."""
+
 import io
 import os
 import struct
@@ -29,8 +30,12 @@ def chunk(kind, data):
 
 def bomb(height, width):
     """A PNG of a few bytes that claims this size."""
-    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
-            + chunk(b'IDAT', zlib.compress(bytes(100_000))) + chunk(b'IEND', b''))
+    return (
+        b'\x89PNG\r\n\x1a\n'
+        + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
+        + chunk(b'IDAT', zlib.compress(bytes(100_000)))
+        + chunk(b'IEND', b'')
+    )
 
 
 def test_palette_indices_stay_indices(tmp_path):
@@ -58,6 +63,7 @@ def test_other_formats_are_never_tried(kind):
 
 def test_postscript_does_not_start_ghostscript(tmp_path, monkeypatch):
     from PIL import EpsImagePlugin
+
     monkeypatch.setattr(EpsImagePlugin, 'Ghostscript', lambda *args, **kwargs: pytest.fail('Ghostscript was started'))
     (tmp_path / 'a.png').write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 5\n%%EndComments\nshowpage\n')
     with pytest.raises(pictures.BrokenPicture, match='is not PNG'):
@@ -69,9 +75,11 @@ def test_size_and_mode_are_checked_before_decoding(monkeypatch):
     monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('pixels were decoded'))
     monkeypatch.setattr('PIL.ImageFile.ImageFile.load', lambda self: pytest.fail('pixels were decoded'))
     for source, size, modes, reason in (
-            (grey, (7, 5), None, 'is 7x5 pixels, not 5x7'), (grey, None, ['L'], 'mode P, not L'),
-            (bomb(100_000, 100_000), None, None, '10000000000 pixels'),
-            (bomb(8000, 8000), None, None, '8000x8000 pixels')):
+        (grey, (7, 5), None, 'is 7x5 pixels, not 5x7'),
+        (grey, None, ['L'], 'mode P, not L'),
+        (bomb(100_000, 100_000), None, None, '10000000000 pixels'),
+        (bomb(8000, 8000), None, None, '8000x8000 pixels'),
+    ):
         with pytest.raises(pictures.BrokenPicture, match=reason):
             pictures.read_pixels(source, ['PNG'], size, modes)
         if 'x5' not in reason and 'mode' not in reason:
@@ -80,7 +88,7 @@ def test_size_and_mode_are_checked_before_decoding(monkeypatch):
 
 
 def test_text_that_unpacks_to_gigabytes_is_refused():
-    text = chunk(b'zTXt', b'Comment\0\0' + zlib.compress(bytes(2 ** 28), 9))
+    text = chunk(b'zTXt', b'Comment\0\0' + zlib.compress(bytes(2**28), 9))
     data = palette_png()
     with pytest.raises(pictures.BrokenPicture, match='cannot be read'):
         pictures.read_pixels(data[:33] + text + data[33:], ['PNG'])
@@ -102,7 +110,7 @@ def test_damage_anywhere_is_one_error(make):
         damaged = bytearray(data)
         for place in rng.integers(0, len(data), 3):
             damaged[place] = rng.integers(0, 256)
-        damaged = bytes(damaged[:rng.integers(1, len(data) + 1)])
+        damaged = bytes(damaged[: rng.integers(1, len(data) + 1)])
         try:
             pictures.read_pixels(damaged, ['JPEG', 'PNG'])
         except pictures.BrokenPicture as error:

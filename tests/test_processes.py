@@ -42,17 +42,22 @@ def test_a_process_that_dies_is_named():
         processes.for_each(opened, (10, 'dies'), 4, 2, 'adding', False)
 
 
-@pytest.mark.parametrize('codes, named', [
-    ((0, None, -signal.SIGTERM, 3, -9), 'process 3 (exit status 3)'), ((-9, 1), 'process 0 (signal 9, Killed)'),
-    ((0, None, -signal.SIGTERM), 'a process')])
+@pytest.mark.parametrize(
+    'codes, named',
+    [
+        ((0, None, -signal.SIGTERM, 3, -9), 'process 3 (exit status 3)'),
+        ((-9, 1), 'process 0 (signal 9, Killed)'),
+        ((0, None, -signal.SIGTERM), 'a process'),
+    ],
+)
 def test_the_first_process_that_failed_is_named(codes, named):
-    started = [types.SimpleNamespace(pid=pid, exitcode=code, join=lambda seconds: None)
-                  for pid, code in enumerate(codes)]
+    started = [
+        types.SimpleNamespace(pid=pid, exitcode=code, join=lambda seconds: None) for pid, code in enumerate(codes)
+    ]
     assert processes._first_dead(started) == named
 
 
-@pytest.mark.parametrize('total, free, shared', [(2 ** 33, 2 ** 32, False), (2 ** 26, 2 ** 25, True),
-                                                 (2 ** 33, 2 ** 20, True)])
+@pytest.mark.parametrize('total, free, shared', [(2**33, 2**32, False), (2**26, 2**25, True), (2**33, 2**20, True)])
 def test_advice_distinguishes_shared_memory_from_memory(monkeypatch, total, free, shared):
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: Usage(total, total - free, free))
     text = processes.advice(4)

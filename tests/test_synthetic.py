@@ -1,4 +1,5 @@
 """The procedural world: every sentence checked against the pixels, and the layout on disk."""
+
 import collections
 import json
 import os
@@ -17,8 +18,7 @@ from sgmg_jax.synthetic.words import HELD_OUT, MOTIONS, ObjectDescription
 
 COLOURS = {'red', 'green', 'blue', 'yellow', 'purple', 'cyan'}
 SHAPES = {'circle', 'square', 'triangle', 'star', 'cross', 'ring'}
-DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1),
-              'up': (0, -1), 'down': (0, 1)}
+DIRECTIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1), 'up': (0, -1), 'down': (0, 1)}
 RELATION = re.compile(r' (?:(?:to the |on the )?(left|right) of|(?:that is |placed )?(above|below)) the ')
 MOVING = re.compile(r' (?:moving|that moves|going) (left|right|up|down)$')
 STANDING = re.compile(r' (?:standing still|that stands still|that does not move)$')
@@ -39,8 +39,12 @@ def attributes(phrase):
     named = {}
     for word in phrase.split():
         word = {'dots': 'dotted', 'stripes': 'striped'}.get(word, word)
-        for name, values in (('colour', COLOURS), ('shape', SHAPES), ('size', {'small', 'large'}),
-                             ('texture', {'plain', 'striped', 'dotted'})):
+        for name, values in (
+            ('colour', COLOURS),
+            ('shape', SHAPES),
+            ('size', {'small', 'large'}),
+            ('texture', {'plain', 'striped', 'dotted'}),
+        ):
             if word in values:
                 assert name not in named, phrase
                 named[name] = word
@@ -66,13 +70,13 @@ def centroids(video, k):
 def measured_motion(video, k):
     """The motion in the masks, from the frames that show the whole object; None if there are too few."""
     area = (video.masks == k).sum((1, 2))
-    t = np.flatnonzero(area >= .97 * area.max())
+    t = np.flatnonzero(area >= 0.97 * area.max())
     if video.objects[k - 1].motion == 'away and back' or len(t) < 2:
         return None
     x, y = (np.polyfit(t, c[t], 1)[0] for c in centroids(video, k).T)
     scale = min(video.masks.shape[1:]) / 128
-    assert min(abs(x), abs(y)) < .5 * scale
-    if max(abs(x), abs(y)) < .5 * scale:
+    assert min(abs(x), abs(y)) < 0.5 * scale
+    if max(abs(x), abs(y)) < 0.5 * scale:
         return 'still'
     slowest = min(2.5, 20 / (len(video.masks) - 1))  # Long clips are slower, to stay in the frame.
     assert slowest * scale < max(abs(x), abs(y)) < 6.5 * scale
@@ -86,7 +90,7 @@ def holds(video, k, relation, anchor):
     offset = offset[~np.isnan(offset[:, 0])]
     along, across = offset @ direction, np.abs(offset @ direction[::-1])
     side = video.masks.shape[2] if direction[0] else video.masks.shape[1]
-    clear = (np.abs(along) >= .12 * side) & (np.abs(along) > across)
+    clear = (np.abs(along) >= 0.12 * side) & (np.abs(along) > across)
     assert len(along) >= len(video.masks) / 2
     return np.sign(along) * clear
 
@@ -102,7 +106,7 @@ def check_expression(video, expression):
         assert matching(video, attributes(expression.text)) == {target}
     elif kind == 'motion':
         found = moving or standing
-        candidates = matching(video, attributes(expression.text[:found.start()]))
+        candidates = matching(video, attributes(expression.text[: found.start()]))
         assert len(candidates) > 1 and target in candidates, 'the words alone name it'
         wanted = moving.group(1) if moving else 'still'
         motions = {k: measured_motion(video, k) for k in candidates}
@@ -111,10 +115,10 @@ def check_expression(video, expression):
         motions |= {k: video.objects[k - 1].motion for k in unclear}  # Too often covered to be measured.
         assert [k for k, m in motions.items() if m == wanted] == [target]
     else:
-        anchors = matching(video, attributes(expression.text[relation.end():]))
+        anchors = matching(video, attributes(expression.text[relation.end() :]))
         assert len(anchors) == 1
-        anchor, = anchors
-        candidates = matching(video, attributes(expression.text[:relation.start()])) - anchors
+        (anchor,) = anchors
+        candidates = matching(video, attributes(expression.text[: relation.start()])) - anchors
         assert len(candidates) > 1 and target in candidates, 'the words alone name it'
         word = relation.group(1) or relation.group(2)
         for k in candidates:
@@ -128,15 +132,16 @@ def test_every_expression_is_true_of_exactly_its_object(videos, unseen_videos):
             check_expression(video, expression)
 
 
-@pytest.mark.parametrize('num_frames, size', [(5, (64, 64)), (8, (96, 161)), (13, (200, 120)),
-                                              (6, (256, 256)), (24, (64, 256))])
+@pytest.mark.parametrize(
+    'num_frames, size', [(5, (64, 64)), (8, (96, 161)), (13, (200, 120)), (6, (256, 256)), (24, (64, 256))]
+)
 def test_other_lengths_and_sizes(num_frames, size):
     for seed in range(16):
         video = synthetic.make_video(seed, num_frames, size, unseen=seed % 2 == 1)
         assert video.frames.shape == (num_frames, *size, 3) and video.frames.dtype == np.uint8
         assert video.masks.shape == (num_frames, *size) and video.masks.dtype == np.uint8
         area = np.stack([(video.masks == k).sum((1, 2)) for k in range(1, len(video.objects) + 1)])
-        assert ((area >= 30 * (min(size) / 128) ** 2).mean(1) >= .6).all()
+        assert ((area >= 30 * (min(size) / 128) ** 2).mean(1) >= 0.6).all()
         for expression in video.expressions:
             check_expression(video, expression)
 
@@ -153,7 +158,7 @@ def test_descriptions_are_what_the_pixels_show(videos):
             dark = pixels.max(1) < 90
             colour = np.median(pixels[~dark], 0)
             assert names[np.abs(values - colour).sum(1).argmin()] == words.colour
-            assert dark.mean() < .05 if words.texture == 'plain' else .12 < dark.mean() < .7
+            assert dark.mean() < 0.05 if words.texture == 'plain' else 0.12 < dark.mean() < 0.7
             extent = np.ptp(np.argwhere(mask), axis=0).max() + 1
             assert 16 <= extent <= 34 if words.size == 'small' else 31 <= extent <= 58
 
@@ -184,44 +189,46 @@ def test_objects_are_visible_named_and_similar(videos, unseen_videos):
         assert 3 <= number <= 4 and set(np.unique(video.masks)) == set(range(number + 1))
         assert {e.object_id for e in video.expressions} == set(range(1, number + 1))
         area = np.stack([(video.masks == k).sum((1, 2)) for k in range(1, number + 1)])
-        assert ((area >= 30).mean(1) >= .6).all()
+        assert ((area >= 30).mean(1) >= 0.6).all()
         share = area / area.max(1, keepdims=True)
-        clear, total = clear + (share > .6).sum(), total + share.size
-        assert share[:, 0].min() > .4
+        clear, total = clear + (share > 0.6).sum(), total + share.size
+        assert share[:, 0].min() > 0.4
         leaves = any(o.motion == 'away and back' for o in video.objects)
         away += leaves
-        covered += not leaves and share.min() < .4
+        covered += not leaves and share.min() < 0.4
         kinds = {e.tags[0] for e in video.expressions}
         if 'motion' in kinds:  # A twin in every visible attribute, and a sentence for either.
             looks = collections.Counter((o.size, o.texture, o.colour, o.shape) for o in video.objects)
-            twins = [k for k, o in enumerate(video.objects, 1)
-                     if looks[o.size, o.texture, o.colour, o.shape] > 1]
+            twins = [k for k, o in enumerate(video.objects, 1) if looks[o.size, o.texture, o.colour, o.shape] > 1]
             assert len(twins) >= 2 and max(looks.values()) == len(twins)
             assert set(twins) <= {e.object_id for e in video.expressions if e.tags[0] == 'motion'}
         elif 'relation' in kinds:
             named = collections.Counter(e.object_id for e in video.expressions if e.tags[0] == 'relation')
             assert len(named) == 2 and len(set(named.values())) == 1
         else:  # Some sentence of two words or more has an object that differs in one of them.
-            agree = [(len(a), sum(getattr(o, n) == v for n, v in a.items()))
-                     for a in (attributes(e.text) for e in video.expressions) for o in video.objects]
+            agree = [
+                (len(a), sum(getattr(o, n) == v for n, v in a.items()))
+                for a in (attributes(e.text) for e in video.expressions)
+                for o in video.objects
+            ]
             assert any(n >= 2 and same == n - 1 for n, same in agree)
     count = len(videos) + len(unseen_videos)
-    assert .1 < covered / count < .3
-    assert .1 < away / count < .25
-    assert clear / total > .9
+    assert 0.1 < covered / count < 0.3
+    assert 0.1 < away / count < 0.25
+    assert clear / total > 0.9
 
 
 def test_an_object_that_returns_is_whole_at_both_ends():
     words = ObjectDescription('small', 'plain', 'red', 'circle')
     for seed in range(200):
-        body = layout.Body(words, 24., 0., 0.)
+        body = layout.Body(words, 24.0, 0.0, 0.0)
         motion, centres = layout._leave_and_return(np.random.default_rng(seed), body, 8, (64, 96))
         assert motion == layout.AWAY
         assert (centres[[0, -1]] >= 12).all() and (centres[[0, -1]] <= [96 - 12, 64 - 12]).all()
 
 
 def test_colours_are_drawn_exactly():
-    body = layout.Body(ObjectDescription('small', 'plain', 'purple', 'circle'), 24., 0., 0., np.full((1, 2), 32.))
+    body = layout.Body(ObjectDescription('small', 'plain', 'purple', 'circle'), 24.0, 0.0, 0.0, np.full((1, 2), 32.0))
     frames, masks = drawing.draw([body], [drawing.stamp(body)], np.zeros((1, 64, 64, 3), np.uint8))
     assert masks[0, 32, 32] == 1 and tuple(frames[0, 32, 32]) == RGB['purple']
 
@@ -229,11 +236,14 @@ def test_colours_are_drawn_exactly():
 @pytest.mark.parametrize('shared, asked', [({}, False), ({'size': 'small'}, True), ({'colour': 'red'}, True)])
 def test_attribute_sentences_need_a_near_miss(shared, asked):
     one = ObjectDescription('small', 'plain', 'red', 'circle', 'still')
-    other = ObjectDescription(**{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square',
-                                           'motion': 'still'} | shared)
+    other = ObjectDescription(
+        **{'size': 'large', 'texture': 'striped', 'colour': 'blue', 'shape': 'square', 'motion': 'still'} | shared
+    )
     hidden = np.full((2, 1, 2), np.nan)
-    found = [sentences.make_expressions(np.random.default_rng(seed), 'attribute', [one, other], hidden, (64, 64))
-             for seed in range(40)]
+    found = [
+        sentences.make_expressions(np.random.default_rng(seed), 'attribute', [one, other], hidden, (64, 64))
+        for seed in range(40)
+    ]
     assert any(expressions is not None for expressions in found) == asked
 
 
@@ -242,18 +252,18 @@ def test_relation_offsets_across_the_axis_are_on_both_sides(videos):
     for video in videos:
         for expression in video.expressions:
             if relation := RELATION.search(expression.text):
-                anchor, = matching(video, attributes(expression.text[relation.end():]))
+                (anchor,) = matching(video, attributes(expression.text[relation.end() :]))
                 offset = np.nanmean(centroids(video, expression.object_id) - centroids(video, anchor), 0)
                 sides.append(offset[1 if relation.group(1) else 0])
-    assert len(sides) > 200 and .4 < np.mean(np.array(sides) > 0) < .6
+    assert len(sides) > 200 and 0.4 < np.mean(np.array(sides) > 0) < 0.6
 
 
 def test_shares_of_the_kinds(videos):
     tags = collections.Counter(e.tags[0] for v in videos for e in v.expressions)
     total = sum(tags.values())
-    assert .40 <= tags['attribute'] / total <= .58
-    assert .18 <= tags['motion'] / total <= .32
-    assert .18 <= tags['relation'] / total <= .32
+    assert 0.40 <= tags['attribute'] / total <= 0.58
+    assert 0.18 <= tags['motion'] / total <= 0.32
+    assert 0.18 <= tags['relation'] / total <= 0.32
     assert 6 <= total / len(videos) <= 10
 
 
@@ -288,20 +298,20 @@ def test_a_single_frame_does_not_reveal_the_direction(videos):
         return np.corrcoef(positions[..., axis][chosen], directions[..., axis][chosen])[0, 1]
 
     for axis in (0, 1):
-        assert abs(correlation(axis, times >= 0)) < .12
+        assert abs(correlation(axis, times >= 0)) < 0.12
         # At a known time it cannot vanish: an object that moves left came from the right. It stays weak,
         # and is as strong at the end as at the start.
         start, end = correlation(axis, times == 0), correlation(axis, times == 7)
-        assert -.5 < start < 0 < end < .5 and abs(start + end) < .25
+        assert -0.5 < start < 0 < end < 0.5 and abs(start + end) < 0.25
         # Nor does the distance from the middle reveal whether an object moves.
         distance = np.abs(positions[..., axis] - 63.5)
         moves = directions[..., axis] != 0
         spread = np.nanstd(distance)
-        assert abs(np.nanmean(distance[moves]) - np.nanmean(distance[~moves])) < .3 * spread
+        assert abs(np.nanmean(distance[moves]) - np.nanmean(distance[~moves])) < 0.3 * spread
 
 
 def test_same_seed_same_bytes_in_any_order():
-    seeds = [3, 2 ** 40 - 1, 0]
+    seeds = [3, 2**40 - 1, 0]
     first = [synthetic.make_video(s) for s in seeds]
     again = [synthetic.make_video(s) for s in reversed(seeds)][::-1]
     for a, b in zip(first, again):
@@ -310,10 +320,25 @@ def test_same_seed_same_bytes_in_any_order():
     assert not np.array_equal(first[0].masks, first[2].masks)
 
 
-WRONG = [('seed', -1), ('seed', 0.5), ('seed', None), ('num_frames', 4), ('num_frames', 1001), ('num_frames', '8'),
-         ('num_frames', 10 ** 30), ('size', (63, 128)), ('size', (128, 63)), ('size', (2049, 128)), ('size', 128),
-         ('size', None), ('size', (128,)), ('size', (128, 128, 3)), ('size', (128.0, 128)),
-         ('size', (10 ** 9, 10 ** 9)), ('size', '64x64')]
+WRONG = [
+    ('seed', -1),
+    ('seed', 0.5),
+    ('seed', None),
+    ('num_frames', 4),
+    ('num_frames', 1001),
+    ('num_frames', '8'),
+    ('num_frames', 10**30),
+    ('size', (63, 128)),
+    ('size', (128, 63)),
+    ('size', (2049, 128)),
+    ('size', 128),
+    ('size', None),
+    ('size', (128,)),
+    ('size', (128, 128, 3)),
+    ('size', (128.0, 128)),
+    ('size', (10**9, 10**9)),
+    ('size', '64x64'),
+]
 
 
 @pytest.mark.parametrize('name, value', WRONG)
@@ -326,7 +351,7 @@ def test_arguments_out_of_range(tmp_path, name, value):
 
 
 def test_numbers_of_videos_and_pixels_out_of_range(tmp_path):
-    for value in (-1, 100_001, 10 ** 30, 1.5, None, '3'):
+    for value in (-1, 100_001, 10**30, 1.5, None, '3'):
         for name in ('num_train', 'num_valid'):
             with pytest.raises(ValueError, match=re.escape(f'{name}={value!r}: must be a whole number from 0 to')):
                 synthetic.write_dataset(tmp_path / 'world', **{'num_train': 0, 'num_valid': 0, name: value})
@@ -390,7 +415,8 @@ def test_layout_on_disk_reads_back(tmp_path):
             assert all(re.fullmatch(r'\d{5}', n) for n in names)
             assert entry['expressions'] == {
                 str(i): {'exp': e.text, 'obj_id': str(e.object_id), 'tags': list(e.tags)}
-                for i, e in enumerate(video.expressions)}
+                for i, e in enumerate(video.expressions)
+            }
             images = root / split / 'JPEGImages' / video_id
             assert sorted(p.name for p in images.iterdir()) == [f'{n}.jpg' for n in names]
             masks = root / split / 'Annotations' / video_id
@@ -449,8 +475,19 @@ def test_existing_target_is_refused_and_failure_leaves_nothing(tmp_path, monkeyp
 
 
 def test_command(tmp_path):
-    command = [sys.executable, '-m', 'sgmg_jax.synthetic', f'--out={tmp_path / "world"}', '--train=1',
-               '--valid=1', '--frames=5', '--size', '64', '80', '--seed=3']
+    command = [
+        sys.executable,
+        '-m',
+        'sgmg_jax.synthetic',
+        f'--out={tmp_path / "world"}',
+        '--train=1',
+        '--valid=1',
+        '--frames=5',
+        '--size',
+        '64',
+        '80',
+        '--seed=3',
+    ]
     result = subprocess.run(command, check=False, capture_output=True, text=True)
     assert result.returncode == 0 and 'train: 100%' in result.stderr, result.stderr
     frames = list((tmp_path / 'world/train/JPEGImages').glob('*/*.jpg'))

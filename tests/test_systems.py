@@ -1,4 +1,5 @@
 """Full-size models, by shapes only."""
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -10,9 +11,17 @@ from sgmg_jax import systems, types
 from sgmg_jax.ops import queries
 
 
-@pytest.mark.parametrize('config, backbone, count', [
-    (common, 'tiny', 177_877_628), (common, 'small', 199_536_236), (common, 'base', 238_382_430),
-    (ytvos_soc, 'tiny', 174_123_480), (ytvos_soc, 'small', 195_782_088), (ytvos_soc, 'base', 234_615_482)])
+@pytest.mark.parametrize(
+    'config, backbone, count',
+    [
+        (common, 'tiny', 177_877_628),
+        (common, 'small', 199_536_236),
+        (common, 'base', 238_382_430),
+        (ytvos_soc, 'tiny', 174_123_480),
+        (ytvos_soc, 'small', 195_782_088),
+        (ytvos_soc, 'base', 234_615_482),
+    ],
+)
 def test_parameter_counts_equal_the_release(config, backbone, count):
     config = config.get_config().model
     config.backbone = backbone
@@ -23,6 +32,7 @@ def test_parameter_counts_equal_the_release(config, backbone, count):
 
 def outputs(model, parameters, shape, sentences):
     """Shapes of the model's outputs for clips [B T H W]."""
+
     def apply(parameters):
         clip = types.Clip(jnp.zeros((*shape, 3)), jnp.ones(shape, bool), jnp.ones((shape[0], 2), int))
         text = types.Text(jnp.ones((sentences, 20), int), jnp.ones((sentences, 20), bool))
@@ -63,8 +73,11 @@ def test_unknown_model_field_is_an_error(field):
 
 @pytest.mark.parametrize('weights', ['released', 'paper'])
 def test_loss_receives_config_loss(monkeypatch, weights):
-    monkeypatch.setitem(systems.SYSTEMS, 'soc', systems.SYSTEMS['soc']._replace(
-        loss=lambda outputs, targets, **options: (outputs, targets, options)))
+    monkeypatch.setitem(
+        systems.SYSTEMS,
+        'soc',
+        systems.SYSTEMS['soc']._replace(loss=lambda outputs, targets, **options: (outputs, targets, options)),
+    )
     config = ytvos_soc.get_config()
     config.loss.weights = weights
     assert systems.choose(config).loss('outputs', 'targets') == ('outputs', 'targets', {'weights': weights})

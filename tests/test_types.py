@@ -1,4 +1,5 @@
 """Every public function says what it takes and gives."""
+
 import ast
 import pathlib
 
@@ -21,9 +22,16 @@ def public_functions(body, prefix=''):
 def test_public_functions_are_annotated(path):
     missing = []
     for name, node in public_functions(ast.parse(path.read_text()).body):
-        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs,
-                     *filter(None, (node.args.vararg, node.args.kwarg))]
-        missing += [f'{name}({argument.arg})' for argument in arguments
-                    if argument.annotation is None and argument.arg not in ('self', 'cls')]
+        arguments = [
+            *node.args.posonlyargs,
+            *node.args.args,
+            *node.args.kwonlyargs,
+            *filter(None, (node.args.vararg, node.args.kwarg)),
+        ]
+        missing += [
+            f'{name}({argument.arg})'
+            for argument in arguments
+            if argument.annotation is None and argument.arg not in ('self', 'cls')
+        ]
         missing += [f'{name} -> ?'] * (node.returns is None)
     assert not missing

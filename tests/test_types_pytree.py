@@ -1,4 +1,5 @@
 """The contract's dataclasses as JAX sees them."""
+
 import dataclasses
 
 import jax

@@ -1,4 +1,5 @@
 """Untrusted films: formats, orientation, truncation."""
+
 from fractions import Fraction
 import io
 import logging as python_logging
@@ -50,7 +51,7 @@ def test_rotated_films_are_turned_upright(tmp_path, frames):
     identity = b''.join(n.to_bytes(4, 'big') for n in (65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30))
     turned = b''.join(n.to_bytes(4, 'big', signed=True) for n in (0, 65536, 0, -65536, 0, 0, 48 << 16, 0, 1 << 30))
     place = data.index(identity, data.index(b'tkhd'))
-    (tmp_path / 'turned.mp4').write_bytes(data[:place] + turned + data[place + len(identity):])
+    (tmp_path / 'turned.mp4').write_bytes(data[:place] + turned + data[place + len(identity) :])
     read = video.read_frames(tmp_path / 'turned.mp4')
     assert read.shape == (12, 80, 48, 3)
     # By 90 degrees clockwise: the top left corner is now at the top right.
@@ -59,7 +60,7 @@ def test_rotated_films_are_turned_upright(tmp_path, frames):
 
 def test_a_truncated_film_gives_a_warning(tmp_path, frames, caplog):
     film = write_film(tmp_path / 'a.mkv', np.concatenate([frames] * 20), rate=10).read_bytes()
-    (tmp_path / 'cut.mkv').write_bytes(film[:len(film) // 2])
+    (tmp_path / 'cut.mkv').write_bytes(film[: len(film) // 2])
     with caplog.at_level(python_logging.WARNING):
         read = video.read_frames(tmp_path / 'cut.mkv')
     assert 0 < len(read) < 240
@@ -84,10 +85,17 @@ def test_a_film_without_video_is_refused(tmp_path):
         video.read_frames(sound(tmp_path / 'a.m4a'))
 
 
-@pytest.mark.parametrize('text', [
-    "ffconcat version 1.0\nfile '{film}'\n",
-    'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n',
-    '#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\n{film}\n#EXT-X-ENDLIST\n', 'no film at all', ''])
+@pytest.mark.parametrize(
+    'text',
+    [
+        "ffconcat version 1.0\nfile '{film}'\n",
+        'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n'
+        'm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n',
+        '#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\n{film}\n#EXT-X-ENDLIST\n',
+        'no film at all',
+        '',
+    ],
+)
 def test_films_cannot_name_other_files_or_the_network(tmp_path, frames, text):
     text = text.format(film=write_film(tmp_path / 'other.mp4', frames))
     (tmp_path / 'a.mp4').write_text(text)
@@ -118,6 +126,6 @@ def test_damage_anywhere_is_one_error(tmp_path, frames):
         try:
             with video.open_film(io.BytesIO(bytes(damaged)).getvalue()) as (container, stream):
                 for frame in container.decode(stream):
-                    assert frame.width * frame.height < 10 ** 8
+                    assert frame.width * frame.height < 10**8
         except video.BrokenFilm as error:
             assert str(error)

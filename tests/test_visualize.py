@@ -13,7 +13,7 @@ CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
 def disc(size, centre, radius):
-    y, x = np.mgrid[:size[0], :size[1]]
+    y, x = np.mgrid[: size[0], : size[1]]
     return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 < radius**2
 
 
@@ -35,9 +35,7 @@ def test_overlay_changes_only_the_mask():
         inside = cv2.erode(mask.astype(np.uint8), kernel) > 0
         outside = cv2.dilate(mask.astype(np.uint8), kernel) == 0
         np.testing.assert_array_equal(picture[outside], frame[outside])
-        np.testing.assert_array_equal(
-            picture[inside], np.round((1 - tint) * frame[inside] + tint * np.array(colour))
-        )
+        np.testing.assert_array_equal(picture[inside], np.round((1 - tint) * frame[inside] + tint * np.array(colour)))
         # The contour itself: the mask's own border pixels have the colour in full.
         border = mask & (cv2.erode(mask.astype(np.uint8), CROSS) == 0)
         assert (np.abs(picture[border].astype(int) - colour).max(-1) < 60).mean() > 0.9
@@ -111,9 +109,7 @@ def test_sheet_has_legend_for_truth_only_if_there_is_truth():
 
 def test_wrapped_lines_fit():
     font = ImageFont.load_default(16)
-    text = (
-        'the small striped blue star that moves up past the ' + 'incomprehensibilities' * 2 + ' of the cross'
-    )
+    text = 'the small striped blue star that moves up past the ' + 'incomprehensibilities' * 2 + ' of the cross'
     lines = visualize._wrap(text, font, 150)
     assert ' '.join(lines) == text
     assert all(font.getlength(line) <= 150 or ' ' not in line for line in lines) and len(lines) > 3
@@ -123,13 +119,16 @@ def test_wrapped_lines_fit():
 def test_narrow_videos_and_long_sentences_stay_small():
     frames, masks = np.full((2, 2000, 1, 3), 7, np.uint8), np.zeros((2, 2000, 1), bool)
     sheet = visualize.contact_sheet([('narrow', frames, masks)], columns=2, tile_width=60)
-    plain = visualize.contact_sheet([('x', np.zeros((2, 60, 60, 3), np.uint8), np.zeros((2, 60, 60), bool))],
-                                    columns=2, tile_width=60)
+    plain = visualize.contact_sheet(
+        [('x', np.zeros((2, 60, 60, 3), np.uint8), np.zeros((2, 60, 60), bool))], columns=2, tile_width=60
+    )
     assert sheet.shape[0] == plain.shape[0] + 3 * 60 and sheet.shape[1] == plain.shape[1]
     assert ((sheet == 7).all(-1).sum(1) == 2).sum() == 4 * 60  # Two frames of one pixel's width.
     frames = np.zeros((1, 40, 40, 3), np.uint8)
-    heights = [len(visualize.contact_sheet([('word ' * count, frames, frames[..., 0] > 0)], columns=1, tile_width=60))
-               for count in (50, 101, 100_000)]
+    heights = [
+        len(visualize.contact_sheet([('word ' * count, frames, frames[..., 0] > 0)], columns=1, tile_width=60))
+        for count in (50, 101, 100_000)
+    ]
     assert heights[0] < heights[1] == heights[2] < 2000
     visualize.contact_sheet([('a\x1b[2J\ud800\nb', frames, frames[..., 0] > 0)])
 

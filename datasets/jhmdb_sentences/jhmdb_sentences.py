@@ -9,6 +9,7 @@
 Three frames per video are scored: the first of these files lists them. Other releases drew other frames, so scores are
 comparable only within this one. Only the masks of these frames are kept, in order; see `mask_places` in metadata.json.
 """
+
 import pathlib
 
 import tensorflow_datasets as tfds
@@ -20,11 +21,13 @@ from sgmg_jax.raw import common
 
 class JhmdbSentences(video_records.VideoRecords):
     """Short clips of one person each, a sentence about the person, its masks in the scored frames."""
+
     VERSION = tfds.core.Version('1.0.0')
     RELEASE_NOTES = {'1.0.0': 'One record a video.'}
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         'Download Rename_Images.tar.gz and puppet_mask.zip from the page of JHMDB, unpack them into one folder, and '
-        f'add {raw.METADATA} of the release of MTTR.')
+        f'add {raw.METADATA} of the release of MTTR.'
+    )
 
     FRAMES = video_records.frames('png')
 

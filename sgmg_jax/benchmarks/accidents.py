@@ -11,6 +11,7 @@ equal bit for bit, and so must every line of metrics.jsonl except for timings: e
 Removes the runs of an earlier call from --out. If another folder is in their place, or a run is in use, it removes and
 starts nothing.
 """
+
 import argparse
 from collections.abc import Callable, Sequence
 import contextlib
@@ -33,8 +34,9 @@ from sgmg_jax import commands, files
 TIMINGS = 'steps_per_second', 'waited_for_data'
 
 
-def run(command: Sequence[str], workdir: pathlib.Path, kill: Callable[[int | None], bool] | None = None
-        ) -> tuple[str, bool]:
+def run(
+    command: Sequence[str], workdir: pathlib.Path, kill: Callable[[int | None], bool] | None = None
+) -> tuple[str, bool]:
     """Runs train.py until it ends, or until kill(number of lines in its metrics.jsonl, None before it exists) is True.
 
     Returns:
@@ -99,17 +101,24 @@ def lines_of(workdir: pathlib.Path) -> list[dict]:
 def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     """The differences between two workdirs, as messages."""
     from sgmg_jax.checkpoints import Checkpoints
+
     found: list[str] = []
     steps = [Checkpoints(workdir, read_only=True).latest_step() for workdir in (one, other)]
     if steps[0] is None or steps[0] != steps[1]:
         return [f'last checkpoints are of steps {steps[0]} and {steps[1]}']
     ours, theirs = (Checkpoints(workdir, read_only=True).read(steps[0]) for workdir in (one, other))
     found += [f'only one of the checkpoints has {path}' for path in sorted(set(ours) ^ set(theirs))]
-    found += [f'{path} differs' for path in sorted(set(ours) & set(theirs))
-              if np.asarray(ours[path]).tobytes() != np.asarray(theirs[path]).tobytes()]
+    found += [
+        f'{path} differs'
+        for path in sorted(set(ours) & set(theirs))
+        if np.asarray(ours[path]).tobytes() != np.asarray(theirs[path]).tobytes()
+    ]
     lines = [lines_of(workdir) for workdir in (one, other)]
-    found += [f'metrics.jsonl differs from line {i + 1} on' for i in range(max(map(len, lines)))
-              if lines[0][i:i + 1] != lines[1][i:i + 1]][:1]
+    found += [
+        f'metrics.jsonl differs from line {i + 1} on'
+        for i in range(max(map(len, lines)))
+        if lines[0][i : i + 1] != lines[1][i : i + 1]
+    ][:1]
     return found
 
 
@@ -126,8 +135,9 @@ def remove_runs(workdirs: Sequence[pathlib.Path]) -> None:
             names = set(os.listdir(workdir))
             # A run that was killed during start-up has no config yet.
             if workdir.is_symlink() or 'config.json' not in names and not names <= {'.lock', 'checkpoints'}:
-                raise ValueError(f'{workdir}: is not a training run, so it is not removed. Move it, or choose another '
-                                 '--out.')
+                raise ValueError(
+                    f'{workdir}: is not a training run, so it is not removed. Move it, or choose another --out.'
+                )
         for workdir in existing:
             stack.enter_context(files.locked(workdir / '.lock', 'removing it'))
         for workdir in existing:
@@ -137,15 +147,29 @@ def remove_runs(workdirs: Sequence[pathlib.Path]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0 if the runs are equal, 1 if not, 2 after an error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    ours, theirs = (arguments[:arguments.index('--')], arguments[arguments.index('--') + 1:]) \
-        if '--' in arguments else (arguments, [])
+    ours, theirs = (
+        (arguments[: arguments.index('--')], arguments[arguments.index('--') + 1 :])
+        if '--' in arguments
+        else (arguments, [])
+    )
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.accidents', __doc__)
-    parser.add_argument('--kills', type=commands.whole(1, 10 ** 4), default=10, metavar='N',
-                        help='number of kills (default: %(default)s)')
-    parser.add_argument('--out', type=pathlib.Path, default='runs/accidents', metavar='FOLDER',
-                        help='folder of the two runs, which start from scratch (default: %(default)s)')
-    parser.add_argument('--seed', type=commands.whole(0, 2 ** 32 - 1), default=0, metavar='N',
-                        help='of the random times (default: %(default)s)')
+    parser.add_argument(
+        '--kills', type=commands.whole(1, 10**4), default=10, metavar='N', help='number of kills (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--out',
+        type=pathlib.Path,
+        default='runs/accidents',
+        metavar='FOLDER',
+        help='folder of the two runs, which start from scratch (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--seed',
+        type=commands.whole(0, 2**32 - 1),
+        default=0,
+        metavar='N',
+        help='of the random times (default: %(default)s)',
+    )
     return commands.exit_with(functools.partial(_work, theirs), parser, ours)
 
 
@@ -168,8 +192,11 @@ def _compare(theirs: Sequence[str], options: argparse.Namespace) -> int:
     os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str((options.out / 'compiled').absolute()))
     command = [sys.executable, 'train.py', *theirs]
     run(command, quiet)
-    rates = [line['steps_per_second'] for line in map(json.loads, (quiet / 'metrics.jsonl').read_text().splitlines())
-             if 'steps_per_second' in line]
+    rates = [
+        line['steps_per_second']
+        for line in map(json.loads, (quiet / 'metrics.jsonl').read_text().splitlines())
+        if 'steps_per_second' in line
+    ]
     rng, count = np.random.default_rng(options.seed), 0
     for _ in tqdm.trange(options.kills, unit='kill'):
         kill = random_instant(rng, round(2 * len(rates) / options.kills), 1 / max(rates))

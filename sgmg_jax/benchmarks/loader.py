@@ -6,6 +6,7 @@ A device does not wait for data if the workers (config.data.workers) load more c
 (`python -m sgmg_jax.benchmarks.step`). Without --records, run it from the repository root: it generates a few videos of
 640x360 pixels and builds them with `datasets.build` in a temporary folder.
 """
+
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -38,19 +39,27 @@ PACKAGES = ('grain', 'tensorflow-datasets', 'array_record', 'opencv-python-headl
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.loader', __doc__)
-    count = commands.whole(1, 10 ** 6)
+    count = commands.whole(1, 10**6)
     parser.add_argument('--records', metavar='FOLDER', help='built data set (default: generated)')
     parser.add_argument('--split', default='train', help='default: %(default)s')
     parser.add_argument('--clips', type=count, default=40, metavar='N', help='clips per run (default: %(default)s)')
-    parser.add_argument('--runs', type=count, default=5, metavar='N',
-                        help='runs, whose median is reported (default: %(default)s)')
-    parser.add_argument('--workers', type=commands.whole(0, 1000), nargs='*', default=(), metavar='N',
-                        help='numbers of worker processes to measure too')
+    parser.add_argument(
+        '--runs', type=count, default=5, metavar='N', help='runs, whose median is reported (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--workers',
+        type=commands.whole(0, 1000),
+        nargs='*',
+        default=(),
+        metavar='N',
+        help='numbers of worker processes to measure too',
+    )
     return commands.exit_with(_work, parser, argv)
 
 
 def _work(options: argparse.Namespace) -> None:
     from sgmg_jax.data import records
+
     flags.FLAGS.mark_as_parsed()  # required by grain's worker processes
     with tempfile.TemporaryDirectory() as folder:
         where = make_records(pathlib.Path(folder)) if options.records is None else options.records
@@ -83,6 +92,7 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
     import cv2
 
     from sgmg_jax.data import augment, clips, pipeline
+
     cv2.setNumThreads(1)
     tokenizer = tokenizer_of(source)
     index = clips.training_index(source.videos, NUM_FRAMES)
@@ -90,9 +100,19 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
         raise ValueError(f'{source.directory}: split {source.split!r} has no training clips. Name another --split.')
     order = np.random.default_rng(0).integers(len(index), size=num_clips).tolist()
     chosen = [(source[index[row, 0]], *index[row].tolist()) for row in order]
-    load = pipeline.LoadClip(source, index, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64,
-                             sentences=1, augmentation=augment.Augmentation(), reverse_probability=0.3,
-                             consecutive=False, on_bad_clip='raise')
+    load = pipeline.LoadClip(
+        source,
+        index,
+        tokenizer,
+        num_frames=NUM_FRAMES,
+        frame_size=FRAME_SIZE,
+        text_length=64,
+        sentences=1,
+        augmentation=augment.Augmentation(),
+        reverse_probability=0.3,
+        consecutive=False,
+        on_bad_clip='raise',
+    )
     stored = sum(len(part) for record, *_ in chosen for part in (*record.frames, record.film or b''))
     frames = sum(len(record.video.frame_names) for record, *_ in chosen)
     sizes = sorted({(record.video.width, record.video.height) for record, *_ in chosen})
@@ -119,13 +139,21 @@ def measure(source: 'records.Records', num_clips: int, runs: int, cores: str) ->
                 next(batches)
 
     print(f'machine   {machine.describe(PACKAGES)}; using {cores}')
-    print(f'data      {source.directory}, {len(source)} videos of '
-          f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
-          f'{stored / frames / 1024:.0f} KB per frame, {frames / len(chosen):.0f} frames per video')
-    print(f'clips     {NUM_FRAMES} frames into {FRAME_SIZE[1]}x{FRAME_SIZE[0]}; median of {runs} runs of '
-          f'{num_clips} clips')
-    for name, function in (('read a video', read), ('decode', decode), ('read, decode, augment', whole_clip),
-                           ('loader, batches of 1', loader)):
+    print(
+        f'data      {source.directory}, {len(source)} videos of '
+        f'{", ".join(f"{width}x{height}" for width, height in sizes)}, '
+        f'{stored / frames / 1024:.0f} KB per frame, {frames / len(chosen):.0f} frames per video'
+    )
+    print(
+        f'clips     {NUM_FRAMES} frames into {FRAME_SIZE[1]}x{FRAME_SIZE[0]}; median of {runs} runs of '
+        f'{num_clips} clips'
+    )
+    for name, function in (
+        ('read a video', read),
+        ('decode', decode),
+        ('read, decode, augment', whole_clip),
+        ('loader, batches of 1', loader),
+    ):
         print_row(name, median_seconds(function, runs) / num_clips)
 
 
@@ -135,6 +163,7 @@ def measure_workers(source: 'records.Records', num_clips: int, runs: int, worker
     for count in workers:
         batches = open_batches(source, tokenizer, count)
         with contextlib.closing(batches):  # type: ignore[type-var]  # it has close()
+
             def load(batches: 'Iterator[types.Example]' = batches) -> None:
                 for _ in range(num_clips):
                     next(batches)
@@ -142,18 +171,29 @@ def measure_workers(source: 'records.Records', num_clips: int, runs: int, worker
             print_row(f'loader, {count} worker(s)', median_seconds(load, runs) / num_clips)
 
 
-def open_batches(source: 'records.Records', tokenizer: 'tokenizers.Tokenizer',
-                 workers: int = 0) -> 'Iterator[types.Example]':
+def open_batches(
+    source: 'records.Records', tokenizer: 'tokenizers.Tokenizer', workers: int = 0
+) -> 'Iterator[types.Example]':
     """Training batches of one clip."""
     from sgmg_jax.data import augment, pipeline
+
     return pipeline.train_batches(
-        source, tokenizer, num_frames=NUM_FRAMES, frame_size=FRAME_SIZE, text_length=64, batch_size=1,
-        augmentation=augment.Augmentation(), seed=0, num_workers=workers)
+        source,
+        tokenizer,
+        num_frames=NUM_FRAMES,
+        frame_size=FRAME_SIZE,
+        text_length=64,
+        batch_size=1,
+        augmentation=augment.Augmentation(),
+        seed=0,
+        num_workers=workers,
+    )
 
 
 def tokenizer_of(source: 'records.Records') -> 'tokenizers.Tokenizer':
     """A small tokenizer trained on the sentences of a split."""
     from sgmg_jax.data import text
+
     return text.train_tokenizer([e.text for video in source.videos for e in video.expressions], 1000)
 
 
@@ -176,6 +216,7 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
         ChildProcessError: the builder failed; has its last message.
     """
     import cv2
+
     if not pathlib.Path('datasets/build.py').exists():
         raise FileNotFoundError('datasets/build.py: not found. Run from the root of the repository, or give --records.')
     rng = np.random.default_rng(0)
@@ -187,23 +228,30 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
         frames.mkdir(parents=True)
         masks.mkdir(parents=True)
         # Detail at several scales makes a JPEG about as large as that of a real scene.
-        texture = 128 + np.sum([cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720))
-                                for scale in (3, 8, 40)], axis=0)
+        texture = 128 + np.sum(
+            [cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720)) for scale in (3, 8, 40)],
+            axis=0,
+        )
         for step, name in enumerate(names):
-            image = texture[2 * step:2 * step + 360, 4 * step:4 * step + 640]
+            image = texture[2 * step : 2 * step + 360, 4 * step : 4 * step + 640]
             image = np.clip(image, 0, 255).astype(np.uint8)
             centre = (60 + 15 * step, 180)
             cv2.circle(image, centre, 50, (40, 60, 200), -1)
             mask = cv2.circle(np.zeros((360, 640), np.uint8), centre, 50, 1, -1)
             cv2.imwrite(os.fspath(frames / f'{name}.jpg'), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
             cv2.imwrite(os.fspath(masks / f'{name}.png'), mask)
-        listed[video] = {'expressions': {'0': {'exp': 'the red disc moving to the right', 'obj_id': '1'}},
-                         'frames': names}
+        listed[video] = {
+            'expressions': {'0': {'exp': 'the red disc moving to the right', 'obj_id': '1'}},
+            'frames': names,
+        }
     file = raw / 'meta_expressions' / 'train' / 'meta_expressions.json'
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({'videos': listed}))
-    built = subprocess.run([sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
-                            f'--out={folder / "tfds"}'], capture_output=True, text=True)
+    built = subprocess.run(
+        [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}', f'--out={folder / "tfds"}'],
+        capture_output=True,
+        text=True,
+    )
     if built.returncode:
         raise ChildProcessError(f'datasets.build: {built.stderr.strip().rpartition(chr(10))[2]}')
     return folder / 'tfds'

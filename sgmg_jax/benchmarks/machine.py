@@ -1,4 +1,5 @@
 """The machine that a benchmark runs on: its devices, speed, memory and subprocesses."""
+
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import importlib.metadata
@@ -28,31 +29,38 @@ def devices(count: int | None = None) -> list:
     import jax
 
     from sgmg_jax import hosts
+
     hosts.initialize(False, None, None, None)
     found = jax.devices()
     if count is not None and count > len(found):
-        raise ValueError(f'--devices={count}: must be at most {len(found)}, the number of {found[0].platform} devices '
-                         'here.')
+        raise ValueError(
+            f'--devices={count}: must be at most {len(found)}, the number of {found[0].platform} devices here.'
+        )
     return found[:count]
 
 
 def cpu() -> 'jax.Device':
     """JAX's CPU device. Raises ValueError if JAX_PLATFORMS excludes it."""
     import jax
+
     try:
         return jax.devices('cpu')[0]
     except RuntimeError as error:
         platforms = os.environ.get('JAX_PLATFORMS', '')
-        raise ValueError(f'JAX_PLATFORMS={platforms}: must include cpu, whose backend counts operations. Set '
-                         f'JAX_PLATFORMS={platforms},cpu.') from error
+        raise ValueError(
+            f'JAX_PLATFORMS={platforms}: must include cpu, whose backend counts operations. Set '
+            f'JAX_PLATFORMS={platforms},cpu.'
+        ) from error
 
 
 def describe(packages: Sequence[str] = PACKAGES) -> str:
     """One line: processor, cores, device, versions."""
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in packages)
     device = devices()[0]
-    return (f'{_processor()}, {os.cpu_count()} cores; {device.platform} {device.device_kind}; '
-            f'Python {platform.python_version()}, {versions}')
+    return (
+        f'{_processor()}, {os.cpu_count()} cores; {device.platform} {device.device_kind}; '
+        f'Python {platform.python_version()}, {versions}'
+    )
 
 
 def seconds(run: Callable[[], object], runs: int) -> list[float]:
@@ -71,11 +79,12 @@ def matmul_rate(dtype: str, size: int = 8192) -> float:
     import jax.numpy as jnp
 
     from sgmg_jax import compilation
+
     # Random numbers: a matmul of ones is faster, because it draws less power.
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = compilation.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))
-    return 2 * size ** 3 / statistics.median(seconds(lambda: jax.block_until_ready(product(x, x)), 5))
+    return 2 * size**3 / statistics.median(seconds(lambda: jax.block_until_ready(product(x, x)), 5))
 
 
 def peak_memory() -> int:
@@ -88,6 +97,7 @@ def disable_compilation_cache() -> None:
     """For measurements that include compilation, in time or peak memory, or need the names of operations: a cached
     program may have those of earlier code."""
     import jax
+
     jax.config.update('jax_enable_compilation_cache', False)
 
 
@@ -99,13 +109,15 @@ class OutOfMemory(ValueError):
 def catch_out_of_memory() -> Iterator[None]:
     """Raises OutOfMemory if the block runs out of memory, on the device or on the host."""
     import jax
+
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        raise OutOfMemory('this does not fit the memory of the device. Use fewer or smaller clips, sentences or '
-                          'frames.') from error
+        raise OutOfMemory(
+            'this does not fit the memory of the device. Use fewer or smaller clips, sentences or frames.'
+        ) from error
 
 
 def output_lines(arguments: Sequence[str]) -> Iterator[str]:
@@ -128,6 +140,9 @@ def output_lines(arguments: Sequence[str]) -> Iterator[str]:
 
 def _processor() -> str:
     info = pathlib.Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in info.read_text().splitlines()
-             if line.startswith('model name')] if info.exists() else []
+    names = (
+        [line.split(':')[1].strip() for line in info.read_text().splitlines() if line.startswith('model name')]
+        if info.exists()
+        else []
+    )
     return names[0] if names else platform.processor() or platform.machine()

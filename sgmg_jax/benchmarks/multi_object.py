@@ -13,6 +13,7 @@ Random weights, RoBERTa-base. Each method ends with the mask logits of all sente
 median of several runs, and writes multi_object.json and multi_object.png to <out>. --memory prints instead the peak
 memory of c with one sentence and with ten, each in its own process.
 """
+
 import argparse
 from collections.abc import Callable, Sequence
 import functools
@@ -44,17 +45,21 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
     from sgmg_jax import compilation, systems, types
     from sgmg_jax.inference.segment import best_masks, groups
     from sgmg_jax.models import multi_instance, roberta, sgmg, video_swin
-    sizes = dict(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
-                 dtype=jnp.dtype(options.dtype))
+
+    sizes = dict(
+        backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'], dtype=jnp.dtype(options.dtype)
+    )
     models = sgmg.SgMg(**sizes), multi_instance.FastSgMg(**sizes)
     rng = np.random.default_rng(0)
     # Scales of norms are near 1; otherwise the sentences would hardly matter.
     parameters = jax.tree_util.tree_map_with_path(
         lambda path, x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32) + (path[-1].key == 'scale')),
-        systems.parameter_shapes(models[1]))
+        systems.parameter_shapes(models[1]),
+    )
     clip = jax.device_put(step.make_example(options, multiple=16).clip)
-    tokens = types.Text(rng.integers(3, 50000, (most, options.tokens)).astype(np.int32),
-                        np.ones((most, options.tokens), bool))
+    tokens = types.Text(
+        rng.integers(3, 50000, (most, options.tokens)).astype(np.int32), np.ones((most, options.tokens), bool)
+    )
     real_frames = clip.valid[:, :, 0, 0]
 
     def encode_video(parameters, clip):
@@ -75,8 +80,10 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
 
     def encoded_once(count):
         video = encode(parameters, clip)
-        return [jax.block_until_ready(segment(parameters, video, some(group.start, group.stop), real_frames))
-                for group in groups(range(count), options.together)]
+        return [
+            jax.block_until_ready(segment(parameters, video, some(group.start, group.stop), real_frames))
+            for group in groups(range(count), options.together)
+        ]
 
     def fast(count):
         video = encode(parameters, clip)
@@ -101,14 +108,19 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], f
             started = time.perf_counter()
             methods[method](count)
             seconds[method, count].append(time.perf_counter() - started)
-    rates = {method: {count: options.frames * count / statistics.median(seconds[method, count])
-                      for count in options.sentences} for method in methods}
+    rates = {
+        method: {
+            count: options.frames * count / statistics.median(seconds[method, count]) for count in options.sentences
+        }
+        for method in methods
+    }
     return rates, float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
 def plot(rates: dict[str, dict[int, float]], title: str) -> 'matplotlib.figure.Figure':
     """The plot of Figure 6: a line per method."""
     import matplotlib.figure
+
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout='constrained')
     axes = figure.subplots()
     for (method, of_counts), marker in zip(rates.items(), 'osD'):
@@ -123,25 +135,38 @@ def plot(rates: dict[str, dict[int, float]], title: str) -> 'matplotlib.figure.F
 def print_memory(arguments: Sequence[str]) -> None:
     """Prints the peak memory of method c with one sentence and with ten."""
     for count in (1, 10):
-        *_, where, peak = machine.output_lines(['-m', 'sgmg_jax.benchmarks.multi_object', *arguments,
-                                                f'--peak-of={count}'])
-        print(f'{count:>3} sentences, peak memory {float(peak) / 2 ** 30:.2f} GiB; {where.strip()}')
+        *_, where, peak = machine.output_lines(
+            ['-m', 'sgmg_jax.benchmarks.multi_object', *arguments, f'--peak-of={count}']
+        )
+        print(f'{count:>3} sentences, peak memory {float(peak) / 2**30:.2f} GiB; {where.strip()}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = commands.make_parser('python -m sgmg_jax.benchmarks.multi_object', __doc__, allow_abbrev=False)
     count = commands.whole(1, 1000)
-    parser.add_argument('--sentences', type=count, nargs='+', default=[1, 2, 4, 5, 10, 20], metavar='E',
-                        help='sentences per clip; several numbers are measured in turn '
-                        '(default: 1 2 4 5 10 20)')
-    parser.add_argument('--together', type=count, default=1, metavar='E',
-                        help='sentences per call of b (default: %(default)s)')
+    parser.add_argument(
+        '--sentences',
+        type=count,
+        nargs='+',
+        default=[1, 2, 4, 5, 10, 20],
+        metavar='E',
+        help='sentences per clip; several numbers are measured in turn (default: 1 2 4 5 10 20)',
+    )
+    parser.add_argument(
+        '--together', type=count, default=1, metavar='E', help='sentences per call of b (default: %(default)s)'
+    )
     step.add_sizes(parser)
-    parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=3, metavar='N',
-                        help='timed runs after one warm-up run (default: %(default)s)')
-    parser.add_argument('--out', type=pathlib.Path, default='runs/multi_object', metavar='FOLDER',
-                        help='default: %(default)s')
+    parser.add_argument(
+        '--runs',
+        type=commands.whole(1, 10**6),
+        default=3,
+        metavar='N',
+        help='timed runs after one warm-up run (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--out', type=pathlib.Path, default='runs/multi_object', metavar='FOLDER', help='default: %(default)s'
+    )
     parser.add_argument('--memory', action='store_true', help='measure peak memory instead')
     parser.add_argument('--peak-of', type=count, metavar='E', help='print the peak memory of c with E sentences')
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -156,13 +181,15 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
             prepare(options, options.peak_of)['c'](options.peak_of)
         print(machine.describe(), machine.peak_memory(), sep='\n')
         return
-    size = (f'Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, '
-            f'{options.dtype}')
+    size = (
+        f'Video-Swin {options.backbone}, {options.frames} frames of {options.height}x{options.width}, {options.dtype}'
+    )
     print(size)
     if options.memory:
         print_memory(arguments)  # before JAX starts here, which would take the memory of the accelerator
         return
     from sgmg_jax import compilation
+
     options.out.mkdir(parents=True, exist_ok=True)  # fails now rather than after the measurement
     compilation.keep_programs()
     print(machine.describe())
@@ -176,8 +203,19 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     print('\n'.join(f'{method}   {what}' for method, what in METHODS.items()))
     print(f'logits of a and b differ by at most {difference:.1e} of the largest')
     with files.replacing(options.out / 'multi_object.json') as partial:
-        partial.write_text(json.dumps({'machine': machine.describe(), 'size': size, 'together': options.together,
-                                       'rates': rates, 'difference': difference}, indent=1) + '\n')
+        partial.write_text(
+            json.dumps(
+                {
+                    'machine': machine.describe(),
+                    'size': size,
+                    'together': options.together,
+                    'rates': rates,
+                    'difference': difference,
+                },
+                indent=1,
+            )
+            + '\n'
+        )
     with files.replacing(options.out / 'multi_object.png') as partial:
         plot(rates, f'{machine.devices()[0].device_kind}, {size}').savefig(partial, format='png', dpi=150)
     print(f'written: {options.out}/multi_object.json, multi_object.png')

@@ -8,6 +8,7 @@ minus the busy time is idle, for example between launches (a CPU runs several op
 exceed the median). On a GPU the step is not captured as a CUDA graph here, because operations in a graph lose their
 names: it is slightly slower than in benchmarks.step.
 """
+
 import argparse
 import collections
 from collections.abc import Callable, Sequence
@@ -63,11 +64,12 @@ def operations(text: str) -> dict[str, str]:
 def device_seconds(run: Callable[[], object], runs: int) -> dict[str, float]:
     """{operation of the compiled program: seconds on the device}, the mean of several runs."""
     import jax
+
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(runs):
                 run()
-        file, = pathlib.Path(folder).rglob('*.xplane.pb')
+        (file,) = pathlib.Path(folder).rglob('*.xplane.pb')
         planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
         on_device = [plane for plane in planes if plane.name.startswith('/device:')]
         seconds: dict[str, float] = collections.defaultdict(float)
@@ -83,8 +85,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = step.make_parser('profile', __doc__)
     parser.add_argument('--mode', choices=['forward', 'train'], required=True, help='what to profile')
-    parser.add_argument('--top', type=commands.whole(0, 10 ** 6), default=15, metavar='N',
-                        help='number of operations to list (default: %(default)s)')
+    parser.add_argument(
+        '--top',
+        type=commands.whole(0, 10**6),
+        default=15,
+        metavar='N',
+        help='number of operations to list (default: %(default)s)',
+    )
     return commands.exit_with(_work, parser, argv)
 
 
@@ -98,8 +105,7 @@ def _work(options: argparse.Namespace) -> None:
         run()
     times = machine.seconds(run, options.runs)
     names = operations(compiled.as_text() or '')
-    seconds = {operation: spent for operation, spent in device_seconds(run, options.runs).items()
-               if operation in names}
+    seconds = {operation: spent for operation, spent in device_seconds(run, options.runs).items() if operation in names}
     parts: dict[str, list[float]] = collections.defaultdict(lambda: [0.0, 0.0])  # forward, backward
     busy = sum(seconds.values())
     for operation, spent in seconds.items():
@@ -111,7 +117,7 @@ def _work(options: argparse.Namespace) -> None:
     for part, (ahead, back) in sorted(parts.items(), key=lambda item: -sum(item[1])):
         print(f'{part:45}{1e3 * ahead:>9.2f} ms{1e3 * back:>9.2f} ms{(ahead + back) / busy:>8.1%}')
     print(f'{"the most expensive operations":93}share')
-    for operation, spent in sorted(seconds.items(), key=lambda item: -item[1])[:options.top]:
+    for operation, spent in sorted(seconds.items(), key=lambda item: -item[1])[: options.top]:
         print(f'{operation[:30]:32}{names[operation][-58:]:60}{spent / busy:>6.1%}')
 
 

@@ -15,6 +15,7 @@ divided by that of a large matmul in the same dtype; the rest is lost to memory 
 does the counting: JAX_PLATFORMS, if set, must include cpu (cuda,cpu). XLA counts the body of a loop once: on a CPU,
 where the windows of the backbone and the feed-forward layers run in loops, both would be too low, and are left out.
 """
+
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 import functools
@@ -43,26 +44,37 @@ MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
 BACKBONES = 'tiny', 'small', 'base', 'demo'
 SMALLEST = 129  # pixels, the shortest side of a frame of SgMg
 MOST_TOKENS = 512  # of RoBERTa-base
-OPTIMIZER = ConfigDict(dict(batch_size=8, learning_rate=1e-4, groups=(('video_encoder/.*', 5e-5),),
-                            freeze=('text_backbone/.*',), weight_decay=5e-4, clip_norm=0.1, warmup_steps=0,
-                            drop_steps=()))
+OPTIMIZER = ConfigDict(
+    dict(
+        batch_size=8,
+        learning_rate=1e-4,
+        groups=(('video_encoder/.*', 5e-5),),
+        freeze=('text_backbone/.*',),
+        weight_decay=5e-4,
+        clip_norm=0.1,
+        warmup_steps=0,
+        drop_steps=(),
+    )
+)
 
 
 def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 'types.Example':
     """A batch of random clips with one object each, padded to a multiple of so many pixels."""
     from sgmg_jax import types
+
     height, width = (-(-n // multiple) * multiple for n in (options.height, options.width))
     shape = (clips, options.frames, height, width)
     rng = np.random.default_rng(0)
     valid = np.zeros(shape, bool)
-    valid[:, :, :options.height, :options.width] = True
+    valid[:, :, : options.height, : options.width] = True
     frames = rng.standard_normal((*shape, 3), dtype=np.float32) * valid[..., None]
     masks = np.zeros(shape, bool)
     masks[:, :, 60:200, 100:300] = True
     box = np.array([200 / options.width, 130 / options.height, 200 / options.width, 140 / options.height])
     clip = types.Clip(frames, valid, np.full((clips, 2), (options.height, options.width), np.int32))
-    text = types.Text(rng.integers(3, 50000, (clips, options.tokens)).astype(np.int32),
-                      np.ones((clips, options.tokens), bool))
+    text = types.Text(
+        rng.integers(3, 50000, (clips, options.tokens)).astype(np.int32), np.ones((clips, options.tokens), bool)
+    )
     present = np.ones(shape[:2], bool)
     boxes = np.broadcast_to(box.astype(np.float32), (*shape[:2], 4))
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
@@ -86,21 +98,29 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     from sgmg_jax.ops import queries
     from sgmg_jax.training import optimizer as optimizers
     from sgmg_jax.training import step as steps
+
     devices = machine.devices(options.devices)
     if len(devices) % options.storage_shards:
-        raise ValueError(f'--storage_shards={options.storage_shards}: must divide {len(devices)}, the number of '
-                         'devices.')
+        raise ValueError(
+            f'--storage_shards={options.storage_shards}: must divide {len(devices)}, the number of devices.'
+        )
     system = systems.SYSTEMS[options.model]
-    model = system.module(backbone=video_swin.SIZES[options.backbone], text_encoder=roberta.SIZES['base'],
-                          remat=options.remat, dtype=jnp.dtype(options.dtype))
+    model = system.module(
+        backbone=video_swin.SIZES[options.backbone],
+        text_encoder=roberta.SIZES['base'],
+        remat=options.remat,
+        dtype=jnp.dtype(options.dtype),
+    )
     mesh = sharding.make_mesh(options.storage_shards, devices)
     clips = batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    trainable, frozen = ({name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
-                         for part in (shapes.trainable, shapes.frozen))
+    trainable, frozen = (
+        {name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
+        for part in (shapes.trainable, shapes.frozen)
+    )
     everywhere = NamedSharding(mesh, PartitionSpec())
 
     def forward(parameters: dict, example: 'types.Example') -> 'jax.Array':
@@ -113,14 +133,21 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
         if options.mode == 'forward':
             parameters = jax.device_put(optimizers.merge(trainable, frozen), everywhere)
             compiled = compilation.jit(forward).lower(parameters, example).compile()
-            return (compiled, lambda: jax.block_until_ready(compiled(parameters, example)),
-                    (forward, parameters, example))
+            return (
+                compiled,
+                lambda: jax.block_until_ready(compiled(parameters, example)),
+                (forward, parameters, example),
+            )
         train_step = steps.make_train_step(model, system, optimizer, 0)
         shardings = sharding.parameter_shardings(mesh, shapes)
         state = jax.device_put(
-            steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings)
-        compiled = compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere)).lower(
-            state, example).compile()
+            steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings
+        )
+        compiled = (
+            compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+            .lower(state, example)
+            .compile()
+        )
 
     def run() -> None:
         nonlocal state
@@ -142,6 +169,7 @@ def count_operations(step: Callable, *arguments: object) -> float:
     from jax.sharding import SingleDeviceSharding
 
     from sgmg_jax import compilation
+
     cpu = SingleDeviceSharding(machine.cpu())
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
     analysis: Any = compilation.jit(step).lower(*shapes).cost_analysis()
@@ -169,10 +197,18 @@ def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict
     devices = len(machine.devices(options.devices))
     operations = count_operations(*program) / devices if rate else None
     clips = batch * devices
-    return {'machine': machine.describe(), 'first': first, 'median': median, 'fastest': min(times),
-            'slowest': max(times), 'peak': machine.peak_memory(), 'clips': clips / median,
-            'frames': clips * options.frames / median, 'operations': operations,
-            'share': operations / median / rate if operations and rate else None}
+    return {
+        'machine': machine.describe(),
+        'first': first,
+        'median': median,
+        'fastest': min(times),
+        'slowest': max(times),
+        'peak': machine.peak_memory(),
+        'clips': clips / median,
+        'frames': clips * options.frames / median,
+        'operations': operations,
+        'share': operations / median / rate if operations and rate else None,
+    }
 
 
 def measure_in_subprocess(mode: str, arguments: Sequence[str]) -> Iterator[dict[str, Any] | None]:
@@ -188,10 +224,20 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--backbone', default='tiny', choices=BACKBONES)
     parser.add_argument('--frames', type=commands.whole(1, 1000), default=5, metavar='T', help='default: %(default)s')
     for name, default in (('height', 360), ('width', 640)):
-        parser.add_argument(f'--{name}', type=commands.whole(16, 8192), default=default, metavar='PIXELS',
-                            help='of a frame (default: %(default)s)')
-    parser.add_argument('--tokens', type=commands.whole(1, MOST_TOKENS), default=16, metavar='L',
-                        help='of a sentence (default: %(default)s)')
+        parser.add_argument(
+            f'--{name}',
+            type=commands.whole(16, 8192),
+            default=default,
+            metavar='PIXELS',
+            help='of a frame (default: %(default)s)',
+        )
+    parser.add_argument(
+        '--tokens',
+        type=commands.whole(1, MOST_TOKENS),
+        default=16,
+        metavar='L',
+        help='of a sentence (default: %(default)s)',
+    )
     parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
 
 
@@ -199,12 +245,15 @@ def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None
     """Raises ValueError if frames are too small for the model, or too many pixels for any device."""
     height, width = options.height, options.width
     if model != 'soc' and min(height, width) < SMALLEST:
-        raise ValueError(f'--height={height} --width={width}: frames of SgMg must have at least {SMALLEST} pixels per '
-                         'side.')
+        raise ValueError(
+            f'--height={height} --width={width}: frames of SgMg must have at least {SMALLEST} pixels per side.'
+        )
     pixels = clips * options.frames * height * width
     if pixels > configs.MOST_PIXELS:
-        raise ValueError(f'{clips} clip(s) of --frames={options.frames} --height={height} --width={width} have '
-                         f'{pixels:,} pixels, must be at most {configs.MOST_PIXELS:,}.')
+        raise ValueError(
+            f'{clips} clip(s) of --frames={options.frames} --height={height} --width={width} have '
+            f'{pixels:,} pixels, must be at most {configs.MOST_PIXELS:,}.'
+        )
 
 
 def only_batch(options: argparse.Namespace) -> int:
@@ -220,23 +269,43 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser = commands.make_parser(f'python -m sgmg_jax.benchmarks.{name}', description, allow_abbrev=False)
     parser.add_argument('--model', default='sgmg', choices=MODELS)
     add_sizes(parser)
-    parser.add_argument('--batch', type=commands.whole(1, 2 ** 20), nargs='+', default=[1], metavar='B',
-                        help='clips per device; benchmarks.step accepts several values (default: 1)')
-    count = commands.whole(1, 2 ** 16)
-    parser.add_argument('--storage_shards', '--fsdp', type=count, default=1, metavar='N',
-                        help='devices that share one copy of the parameters (default: %(default)s)')
+    parser.add_argument(
+        '--batch',
+        type=commands.whole(1, 2**20),
+        nargs='+',
+        default=[1],
+        metavar='B',
+        help='clips per device; benchmarks.step accepts several values (default: 1)',
+    )
+    count = commands.whole(1, 2**16)
+    parser.add_argument(
+        '--storage_shards',
+        '--fsdp',
+        type=count,
+        default=1,
+        metavar='N',
+        help='devices that share one copy of the parameters (default: %(default)s)',
+    )
     parser.add_argument('--devices', type=count, metavar='N', help='number of devices to use (default: all)')
-    parser.add_argument('--remat', action='store_true',
-                        help='recompute the blocks of backbone and transformer in the backward pass')
-    parser.add_argument('--runs', type=commands.whole(1, 10 ** 6), default=5, metavar='N',
-                        help='timed runs after one warm-up run (default: %(default)s)')
+    parser.add_argument(
+        '--remat', action='store_true', help='recompute the blocks of backbone and transformer in the backward pass'
+    )
+    parser.add_argument(
+        '--runs',
+        type=commands.whole(1, 10**6),
+        default=5,
+        metavar='N',
+        help='timed runs after one warm-up run (default: %(default)s)',
+    )
     return parser
 
 
 def describe(options: argparse.Namespace) -> str:
     """One line: model, backbone, size of a clip, dtype."""
-    return (f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
-            f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}')
+    return (
+        f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
+        f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}'
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -263,8 +332,10 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
                 break
         return
     print(describe(options))
-    print(f'{"":8}{"batch":>6}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}{"frames/s":>10}'
-          f'{"memory":>11}{"operations":>13}{"of peak":>9}')
+    print(
+        f'{"":8}{"batch":>6}{"median":>10}{"fastest":>10}{"slowest":>10}{"first":>10}{"clips/s":>9}{"frames/s":>10}'
+        f'{"memory":>11}{"operations":>13}{"of peak":>9}'
+    )
     where = None
     for mode in ('forward', 'train'):
         # In this order zip asks for a row after the last one, and so raises if the process failed.
@@ -273,11 +344,13 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
                 print(f'{mode:8}{batch:>6}  does not fit the memory of the device')
                 continue
             where, counted = row['machine'], row['operations'] is not None
-            print(f'{mode:8}{batch:>6}'
-                  + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
-                  + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2 ** 30:>7.2f} GiB'
-                  + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if counted else f'{"-":>13}{"-":>9}'),
-                  flush=True)
+            print(
+                f'{mode:8}{batch:>6}'
+                + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
+                + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2**30:>7.2f} GiB'
+                + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if counted else f'{"-":>13}{"-":>9}'),
+                flush=True,
+            )
     if where:
         print(where)
 

@@ -6,6 +6,7 @@
 
 `train.py` and `evaluate.py` also read these files directly: --config.init=ytvos_swin_t.pth
 """
+
 import argparse
 from collections.abc import Callable, Sequence
 import os
@@ -55,8 +56,9 @@ def to_official(options: argparse.Namespace) -> None:
 
 def parity(options: argparse.Namespace) -> int:
     """The former name of `python -m sgmg_jax.parity`."""
-    return commands.run_moved('sgmg_jax.convert parity', 'sgmg_jax.parity',
-                              [*options.paths, *['--debug'] * options.debug])
+    return commands.run_moved(
+        'sgmg_jax.convert parity', 'sgmg_jax.parity', [*options.paths, *['--debug'] * options.debug]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,8 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def add(name: str, run: Callable[[argparse.Namespace], int | None], help: str) -> argparse.ArgumentParser:
         command = subcommands.add_parser(name, help=help)
         # --debug also works after the command's name; a default here would override a --debug before it.
-        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of '
-                             'an error')
+        command.add_argument(
+            '--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of an error'
+        )
         command.set_defaults(run=run)
         return command
 
@@ -76,8 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument('paths', nargs='+', help='.pth, .bin or .safetensors: SgMg, SOC, Video Swin, Swin, RoBERTa')
     command.add_argument('--config', required=True, help='the experiment, as for train.py: configs/ytvos.py:base')
     command.add_argument('--out', required=True, help='.safetensors, or no suffix for an Orbax checkpoint')
-    command.add_argument('--skip', default='', help='parameters to leave out: a regular expression for whole names, '
-                         "such as 'class_heads_.*'")
+    command.add_argument(
+        '--skip',
+        default='',
+        help="parameters to leave out: a regular expression for whole names, such as 'class_heads_.*'",
+    )
     command = add('to-official', to_official, "ours to a state dict with the released SgMg's, or SOC's, names")
     command.add_argument('path', help='a --workdir, or what from-official wrote')
     command.add_argument('--out', required=True, help='.safetensors')

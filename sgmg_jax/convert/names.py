@@ -4,6 +4,7 @@ RULES is a table of official names and our paths; it is read in both directions.
 (out, in, ...) become (..., in, out), reshaped to our parameter; all other tensors are copied. An official tensor that
 holds several of our parameters is split. Nothing is computed, so converting to and fro changes no bit.
 """
+
 import collections
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import re
@@ -25,6 +26,7 @@ OURS_ALONE = {'decouple'}  # parts without released weights: Fast SgMg's
 
 class Rule(NamedTuple):
     """An official tensor and our parameters in it, in its order; {i} and {j} stand for numbers."""
+
     official: str
     ours: tuple[str, ...]
 
@@ -86,8 +88,12 @@ def _transformer() -> Iterator[Rule]:
     encoder, decoder = 'transformer.encoder.layers.{i}', 'transformer.decoder.layers.{i}'
     for official, side, attention in ((encoder, 'encoder', 'self_attn'), (decoder, 'decoder', 'cross_attn')):
         ours = f'transformer/{side}{{i}}'
-        for part, name in (('sampling_offsets', 'offsets'), ('attention_weights', 'weights'),
-                           ('value_proj', 'values'), ('output_proj', 'projection')):
+        for part, name in (
+            ('sampling_offsets', 'offsets'),
+            ('attention_weights', 'weights'),
+            ('value_proj', 'values'),
+            ('output_proj', 'projection'),
+        ):
             yield from _linear(f'{official}.{attention}.{part}', f'{ours}/attention/{name}')
         yield from _linear(f'{official}.linear1', f'{ours}/feed_forward/in')
         yield from _linear(f'{official}.linear2', f'{ours}/feed_forward/out')
@@ -108,8 +114,13 @@ def _sgmg() -> Iterator[Rule]:
         yield from _norm(f'{official}.layer_norm', f'{ours}/norm')
     yield from _attention('fusion_module.multihead_attn', 'word_attention/attention')
     for official, ours in (('input_fft', 'augment_before'), ('input_fft_post', 'augment_after')):
-        for part, name in (('laplace', 'laplace'), ('fc.0', 'strength_in'), ('fc.2', 'strength_out'),
-                           ('conv1', 'conv1'), ('conv2', 'conv2')):
+        for part, name in (
+            ('laplace', 'laplace'),
+            ('fc.0', 'strength_in'),
+            ('fc.2', 'strength_out'),
+            ('conv1', 'conv1'),
+            ('conv2', 'conv2'),
+        ):
             yield from _linear(f'{official}.{{i}}.{part}', f'{ours}_{{i}}/{name}')
     for stride in (4, 8):
         ours = f'mask_optimizer/stride{stride}'
@@ -134,12 +145,15 @@ def _soc() -> Iterator[Rule]:
     yield from _attention('voc.enc_self_attn.{i}.self_attn', 'object_cluster/encoder{i}_attention')
     yield from _norm('voc.enc_self_attn.{i}.norm', 'object_cluster/encoder{i}_attention_norm')
     for official, attention, ours in (
-            ('voc.transformer_cross_attention_layers.{i}', 'multihead_attn', 'object_cluster/decoder{i}_attention'),
-            ('voc.transformer_self_attention_layers.{i}', 'self_attn', 'object_cluster/decoder{i}_self_attention')):
+        ('voc.transformer_cross_attention_layers.{i}', 'multihead_attn', 'object_cluster/decoder{i}_attention'),
+        ('voc.transformer_self_attention_layers.{i}', 'self_attn', 'object_cluster/decoder{i}_self_attention'),
+    ):
         yield from _attention(f'{official}.{attention}', ours)
         yield from _norm(f'{official}.norm', f'{ours}_norm')
-    for official, ours in (('voc.enc_ffn.{i}', 'object_cluster/encoder{i}_feed_forward'),
-                           ('voc.transformer_ffn_layers.{i}', 'object_cluster/decoder{i}_feed_forward')):
+    for official, ours in (
+        ('voc.enc_ffn.{i}', 'object_cluster/encoder{i}_feed_forward'),
+        ('voc.transformer_ffn_layers.{i}', 'object_cluster/decoder{i}_feed_forward'),
+    ):
         yield from _linear(f'{official}.linear1', f'{ours}/in')
         yield from _linear(f'{official}.linear2', f'{ours}/out')
         yield from _norm(f'{official}.norm', f'{ours}/norm')
@@ -157,8 +171,9 @@ _OFFICIAL = [(_pattern(rule.official), rule) for rule in RULES]
 _OURS = [(_pattern(path), rule, part) for rule in RULES for part, path in enumerate(rule.ours)]
 
 
-def from_official(tensors: Mapping[str, Any], shapes: Mapping, skip: str = '', called: Mapping[str, str] | None = None
-                  ) -> dict:
+def from_official(
+    tensors: Mapping[str, Any], shapes: Mapping, skip: str = '', called: Mapping[str, str] | None = None
+) -> dict:
     """Converts official tensors to our parameters.
 
     Args:
@@ -199,34 +214,51 @@ def from_official(tensors: Mapping[str, Any], shapes: Mapping, skip: str = '', c
     missing = sorted(set(wanted) - named - skipped)
     if unknown or misfits or missing:
         theirs, ours = describe(tensors), describe(expected)
-        check(unknown, misfits, missing, [
-            f'this is a checkpoint with {theirs[field]}, the config says {value}'
-            for field, value in ours.items() if field in theirs and theirs[field] != value])
+        check(
+            unknown,
+            misfits,
+            missing,
+            [
+                f'this is a checkpoint with {theirs[field]}, the config says {value}'
+                for field, value in ours.items()
+                if field in theirs and theirs[field] != value
+            ],
+        )
     return traverse_util.unflatten_dict(found, sep='/')
 
 
 def check(unknown: Iterable[str], misfits: Iterable[str], missing: Iterable[str], reasons: Sequence[str] = ()) -> None:
     """Raises a ValueError with a table of the differences, if any, grouped by name without its numbers."""
     lines: list[str] = []
-    for title, names in (('has no place here', unknown), ('is of another size', misfits),
-                         ('is not in the checkpoint', missing)):
+    for title, names in (
+        ('has no place here', unknown),
+        ('is of another size', misfits),
+        ('is not in the checkpoint', missing),
+    ):
         groups: collections.defaultdict[str, list[str]] = collections.defaultdict(list)
         for name in names:
             name = files.printable(name[:200])
             groups[re.sub(r'\d+(?=[./_]|$)', '*', name.split(' ')[0])].append(name)
-        lines += [f'  {title:24}{len(group):4} x {group[0] if len(group) == 1 else pattern + ", such as " + group[0]}'
-                  for pattern, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:GROUPS]]
+        lines += [
+            f'  {title:24}{len(group):4} x {group[0] if len(group) == 1 else pattern + ", such as " + group[0]}'
+            for pattern, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:GROUPS]
+        ]
         if len(groups) > GROUPS:
             lines.append(f'  {title:24} and {len(groups) - GROUPS} more kinds')
     if lines:
-        raise ValueError('\n'.join([
-            'these weights do not fit the model.', *(f'Probably: {reason}.' for reason in reasons), *lines,
+        lines = [
+            'these weights do not fit the model.',
+            *(f'Probably: {reason}.' for reason in reasons),
+            *lines,
             'Give the config of the model that they belong to, or leave out parameters with a regular expression '
-            "(--skip, config.init_skip), such as 'class_heads_.*'."]))
+            "(--skip, config.init_skip), such as 'class_heads_.*'.",
+        ]
+        raise ValueError('\n'.join(lines))
 
 
 def describe(tensors: Mapping[str, Any]) -> dict[str, str]:
     """Describes a model by its official tensors (name -> anything with a shape): {field: words}."""
+
     def size(name: str, axis: int) -> int | None:
         shape = tensors[name].shape if name in tensors else ()
         return shape[axis] if axis < len(shape) else None
@@ -241,15 +273,21 @@ def describe(tensors: Mapping[str, Any]) -> dict[str, str]:
     if channels:
         names = {(96, 6): 'Video-Swin-T', (96, 18): 'Video-Swin-S', (128, 18): 'Video-Swin-B'}
         words['backbone'] = names.get(
-            (channels, blocks), f'a Video Swin of {channels} channels, {blocks} blocks in its third stage')
+            (channels, blocks), f'a Video Swin of {channels} channels, {blocks} blocks in its third stage'
+        )
     table, layers = ROBERTA + 'embeddings.word_embeddings.weight', count(_ROBERTA + r'encoder\.layer\.(\d+)\.')
     channels = size(table, 1)
     if channels:
         words['text'] = {(12, 768): 'RoBERTa-base', (24, 1024): 'RoBERTa-large'}.get(
-            (layers, channels), f'a RoBERTa of {layers} layers, {channels} channels')
+            (layers, channels), f'a RoBERTa of {layers} layers, {channels} channels'
+        )
         words['vocabulary'] = f'{size(table, 0)} tokens'
-    for name, axis, what in (('query_embed.weight', 0, 'queries'), ('query_embed.weight', 1, 'hidden channels'),
-                             ('transformer.level_embed', 0, 'levels'), ('class_embed.0.weight', 0, 'classes')):
+    for name, axis, what in (
+        ('query_embed.weight', 0, 'queries'),
+        ('query_embed.weight', 1, 'hidden channels'),
+        ('transformer.level_embed', 0, 'levels'),
+        ('class_embed.0.weight', 0, 'classes'),
+    ):
         if size(name, axis):
             words[what] = f'{size(name, axis)} {what}'
     for part in ('encoder', 'decoder'):
@@ -317,8 +355,10 @@ def to_official(parameters: Mapping) -> dict[str, np.ndarray]:
         else:
             unknown.append(path)
     if unknown:
-        raise ValueError(f'The release has no such parameters: '
-                         f'{", ".join(files.printable(path[:100]) for path in sorted(unknown)[:5])}.')
+        raise ValueError(
+            f'The release has no such parameters: '
+            f'{", ".join(files.printable(path[:100]) for path in sorted(unknown)[:5])}.'
+        )
     tensors: dict[str, np.ndarray] = {}
     for name, found in parts.items():
         pieces = [piece for piece in found if piece]

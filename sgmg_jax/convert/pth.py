@@ -4,6 +4,7 @@ A .pth has raw storages and a pickle that describes each tensor as a part of a s
 zip, before that one after the other. torch_pickle.py interprets the pickle, which may only use the names in the table
 below.
 """
+
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 import errno
@@ -23,13 +24,14 @@ from sgmg_jax import files
 from sgmg_jax.convert import torch_pickle
 from sgmg_jax.convert.torch_pickle import BARE, FETCH, KEYS, LARGEST, SAVE, Unfit, exactly, is_large, shown
 
-_LARGEST_DIRECTORY = 2 ** 24  # bytes of a zip's list of members
+_LARGEST_DIRECTORY = 2**24  # bytes of a zip's list of members
 _LEGACY = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # the magic number, pickled
 _LEGACY_VERSION = 1001
 _DEPTH = 4  # maximum nesting of dicts that may hold a model
 
-_NEWER = ('Load it with PyTorch and save it again: '
-          'torch.save(torch.load(old, map_location="cpu", weights_only=True), new).')
+_NEWER = (
+    'Load it with PyTorch and save it again: torch.save(torch.load(old, map_location="cpu", weights_only=True), new).'
+)
 
 
 class _Storage(NamedTuple):
@@ -70,16 +72,19 @@ def read(path: str | os.PathLike) -> object:
             if start.startswith(_LEGACY):
                 return _read_legacy(memory)
             if start[257:262] == b'ustar':
-                raise Unfit('is a tar, the format from long before PyTorch 1.6 (0.1.10), which cannot be read here. '
-                            f'{_NEWER}')
+                raise Unfit(
+                    f'is a tar, the format from long before PyTorch 1.6 (0.1.10), which cannot be read here. {_NEWER}'
+                )
             if not start.startswith(b'PK'):
                 raise Unfit(f'is no checkpoint of torch.save: it starts with {start[:8]!r}. {FETCH}')
             return _read_zip(_members(file, memory))
     except Unfit as error:
         raise ValueError(f'{path}: {error}') from error
     except (ValueError, TypeError, LookupError, OverflowError) as error:
-        raise ValueError(f'{path}: its pickle is damaged or was not written by torch.save '
-                         f'({type(error).__name__}: {error!s:.100}). {FETCH} {SAVE}') from error
+        raise ValueError(
+            f'{path}: its pickle is damaged or was not written by torch.save '
+            f'({type(error).__name__}: {error!s:.100}). {FETCH} {SAVE}'
+        ) from error
 
 
 def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -118,9 +123,11 @@ def state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return found
     names = list(whole) if isinstance(whole, dict) else []
     keys = [f'{key!r:.60}' for key in names[:10]] + ['...'] * (len(names) > 10)
-    raise ValueError(f'{path}: holds no state dict, neither itself nor as one of its entries, but a '
-                     f'{type(whole).__name__} with the keys [{", ".join(keys)}]. If the model is among them, load '
-                     f'it with PyTorch and {BARE}')
+    raise ValueError(
+        f'{path}: holds no state dict, neither itself nor as one of its entries, but a '
+        f'{type(whole).__name__} with the keys [{", ".join(keys)}]. If the model is among them, load '
+        f'it with PyTorch and {BARE}'
+    )
 
 
 class _File(io.FileIO):
@@ -151,15 +158,17 @@ def _members(file: io.FileIO, memory: np.ndarray) -> dict[str, np.ndarray]:
         if name in members:
             raise Unfit(f'member {name!r:.80} is there twice. {SAVE}')
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise Unfit(f'member {name!r:.80} is compressed or encrypted, which torch.save never does. Unpack the '
-                        'zip and pack it again without compression (zip -0 -r -D).')
+            raise Unfit(
+                f'member {name!r:.80} is compressed or encrypted, which torch.save never does. Unpack the '
+                'zip and pack it again without compression (zip -0 -r -D).'
+            )
         offset = info.header_offset
-        header = memory[max(offset, 0):][:30].tobytes()
+        header = memory[max(offset, 0) :][:30].tobytes()
         if offset < 0 or len(header) < 30 or not header.startswith(b'PK\3\4'):
             raise Unfit(f'member {name!r:.80} is not where the zip says. {FETCH}')
         # The local header has its own padding: torch.save uses it for alignment.
         offset += 30 + sum(struct.unpack('<HH', header[26:]))
-        members[name] = memory[offset:offset + info.file_size]
+        members[name] = memory[offset : offset + info.file_size]
         if len(members[name]) < info.file_size:
             raise Unfit(f'member {name!r:.80} reaches beyond the end of the file. {FETCH}')
         if summed and zlib.crc32(members[name].data) != info.CRC:  # All are 0 if torch.save left them out.
@@ -167,8 +176,10 @@ def _members(file: io.FileIO, memory: np.ndarray) -> dict[str, np.ndarray]:
 
     tops = sorted({name.split('/')[0] for name in members})
     if len(tops) != 1 or f'{tops[0]}/data.pkl' not in members:
-        raise Unfit(f'is a zip, but not of torch.save: that has one folder at its top with data.pkl in it, this '
-                    f'{tops[:5]!r:.200}. {FETCH}')
+        raise Unfit(
+            f'is a zip, but not of torch.save: that has one folder at its top with data.pkl in it, this '
+            f'{tops[:5]!r:.200}. {FETCH}'
+        )
     return {name.removeprefix(tops[0] + '/'): data for name, data in members.items()}
 
 
@@ -177,8 +188,10 @@ def _read_zip(members: Mapping[str, np.ndarray]) -> object:
     if order != b'little':
         raise Unfit(f'its byte order is {order!r}; only little is supported. {SAVE}')
     if len(members['data.pkl']) > LARGEST:
-        raise Unfit(f'its data.pkl has {len(members["data.pkl"])} bytes; at most {LARGEST} are read, because the '
-                    f'numbers should be in other members. {SAVE}')
+        raise Unfit(
+            f'its data.pkl has {len(members["data.pkl"])} bytes; at most {LARGEST} are read, because the '
+            f'numbers should be in other members. {SAVE}'
+        )
 
     def storage(kind: object, dtype: object, key: object, location: object, numel: object) -> _Storage:
         key, dtype = _checked_storage(kind, dtype, key)
@@ -186,8 +199,10 @@ def _read_zip(members: Mapping[str, np.ndarray]) -> object:
         if name not in members:
             raise Unfit(f'its {name!r:.80} is missing. {FETCH}')
         if exactly(numel, int) != len(members[name]) // dtype.itemsize:
-            raise Unfit(f'its {shown(name)} should hold {numel} numbers of {dtype.name}, but has '
-                        f'{len(members[name])} bytes. {FETCH}')
+            raise Unfit(
+                f'its {shown(name)} should hold {numel} numbers of {dtype.name}, but has '
+                f'{len(members[name])} bytes. {FETCH}'
+            )
         return _Storage(shown(name), members[name], dtype)
 
     return torch_pickle.run(io.BytesIO(members['data.pkl'].tobytes()), _NAMES, storage)
@@ -196,8 +211,9 @@ def _read_zip(members: Mapping[str, np.ndarray]) -> object:
 def _read_legacy(memory: np.ndarray) -> object:
     """Reads five pickles (magic number, version, facts about the system, the object, the keys of its storages), then
     for each storage the count of its numbers and their bytes."""
+
     def run(start: int, storage: Callable | None = None) -> tuple[Any, int]:
-        program = io.BytesIO(memory[start:start + LARGEST].tobytes())
+        program = io.BytesIO(memory[start : start + LARGEST].tobytes())
         return torch_pickle.run(program, _NAMES, storage), start + program.tell()
 
     version, start = run(len(_LEGACY))
@@ -211,8 +227,9 @@ def _read_legacy(memory: np.ndarray) -> object:
     kinds: dict[str, np.dtype] = {}
     sizes: dict[str, int] = {}
 
-    def learn(kind: object, dtype: object, key: object, location: object, numel: object, view: object = None
-              ) -> _Storage:
+    def learn(
+        kind: object, dtype: object, key: object, location: object, numel: object, view: object = None
+    ) -> _Storage:
         key, dtype = _checked_storage(kind, dtype, key)
         if kinds.setdefault(key, dtype) != dtype or sizes.setdefault(key, exactly(numel, int)) != numel:
             raise Unfit(f'its storage {shown(key)} is there with several types or sizes. {SAVE}')
@@ -225,21 +242,22 @@ def _read_legacy(memory: np.ndarray) -> object:
         raise Unfit(f'its list of storages is not that of its tensors. {FETCH}')
     data = {}
     for key in keys:
-        count = int.from_bytes(memory[start:start + 8].tobytes(), 'little')
-        data[key] = memory[start + 8:start + 8 + count * kinds[key].itemsize]
+        count = int.from_bytes(memory[start : start + 8].tobytes(), 'little')
+        data[key] = memory[start + 8 : start + 8 + count * kinds[key].itemsize]
         start += 8 + count * kinds[key].itemsize
         if count != sizes[key] or start > len(memory):
-            raise Unfit(f'its storage {shown(key)} should hold {sizes[key]} numbers of {kinds[key].name}, but has '
-                        f'{count}, of {len(data[key])} bytes. {FETCH}')
+            raise Unfit(
+                f'its storage {shown(key)} should hold {sizes[key]} numbers of {kinds[key].name}, but has '
+                f'{count}, of {len(data[key])} bytes. {FETCH}'
+            )
 
-    def storage(kind: object, dtype: np.dtype, key: str, location: object, numel: int, view: object = None
-                ) -> _Storage:
+    def storage(kind: object, dtype: np.dtype, key: str, location: object, numel: int, view: object = None) -> _Storage:
         if view is None:
             return _Storage(f'storage {shown(key)}', data[key], dtype)
         _, offset, size = exactly(view, tuple)
         if min(exactly(offset, int), exactly(size, int)) < 0 or offset + size > numel:
             raise Unfit(f'a view of its storage {shown(key)} reaches beyond it. {FETCH}')
-        part = data[key][offset * dtype.itemsize:(offset + size) * dtype.itemsize]
+        part = data[key][offset * dtype.itemsize : (offset + size) * dtype.itemsize]
         return _Storage(f'storage {shown(key)}', part, dtype)
 
     return run(at, storage)[0]
@@ -261,8 +279,10 @@ def _tensor(storage: object, offset: Any, size: Any, stride: Any, *options: obje
     if data is None:
         return np.zeros(0, dtype)
     if metadata:
-        raise Unfit(f'a tensor in {name} is lazily conjugated or negated. Call resolve_conj() and resolve_neg() on it '
-                    f'and {BARE}')
+        raise Unfit(
+            f'a tensor in {name} is lazily conjugated or negated. Call resolve_conj() and resolve_neg() on it '
+            f'and {BARE}'
+        )
     numbers = [offset, *exactly(size, tuple), *exactly(stride, tuple)]
     if min(exactly(n, int) for n in numbers) < 0 or len(size) != len(stride) or len(size) > 64:
         raise Unfit(f'a tensor in {name} has no possible offset, size and stride: {numbers!r:.200}. {SAVE}')
@@ -270,8 +290,10 @@ def _tensor(storage: object, offset: Any, size: Any, stride: Any, *options: obje
         return np.zeros(size, dtype)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     if last >= len(data) // dtype.itemsize:
-        raise Unfit(f'a tensor of size {size!r:.200} reaches to number {last!r:.40} of {name}, which has '
-                    f'{len(data) // dtype.itemsize}. {FETCH}')
+        raise Unfit(
+            f'a tensor of size {size!r:.200} reaches to number {last!r:.40} of {name}, which has '
+            f'{len(data) // dtype.itemsize}. {FETCH}'
+        )
     # NumPy checks the bounds again.
     return np.ndarray(size, dtype, data, offset * dtype.itemsize, tuple(step * dtype.itemsize for step in stride))
 
@@ -307,7 +329,20 @@ _NAMES: dict[str, object] = {
     '_codecs encode': _encode,
     'builtins set': _set,
     '__builtin__ set': _set,
-} | {f'torch {name}Storage': np.dtype(dtype) for name, dtype in {
-    'Double': '<f8', 'Float': '<f4', 'Half': '<f2', 'BFloat16': ml_dtypes.bfloat16, 'ComplexDouble': '<c16',
-    'ComplexFloat': '<c8', 'Long': '<i8', 'Int': '<i4', 'Short': '<i2', 'Char': 'i1', 'Byte': 'u1', 'Bool': '?',
-}.items()}
+} | {
+    f'torch {name}Storage': np.dtype(dtype)
+    for name, dtype in {
+        'Double': '<f8',
+        'Float': '<f4',
+        'Half': '<f2',
+        'BFloat16': ml_dtypes.bfloat16,
+        'ComplexDouble': '<c16',
+        'ComplexFloat': '<c8',
+        'Long': '<i8',
+        'Int': '<i4',
+        'Short': '<i2',
+        'Char': 'i1',
+        'Byte': 'u1',
+        'Bool': '?',
+    }.items()
+}

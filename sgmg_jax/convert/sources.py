@@ -1,4 +1,5 @@
 """Reads files with weights and recognises their model; renames their tensors to the names in names.py."""
+
 from collections.abc import Callable, Mapping
 import os
 import pathlib
@@ -14,13 +15,23 @@ from sgmg_jax import files
 from sgmg_jax.convert import names, pth
 from sgmg_jax.convert.names import ROBERTA, SOC_ROBERTA, SWIN
 
-LARGEST = 2 ** 28  # numbers in a tensor; the largest real one has 2 ** 26
-LARGEST_FILE = 2 ** 30  # numbers in all tensors of a file
-LARGEST_HEADER = 2 ** 22  # bytes; the models here have a hundred thousand
+LARGEST = 2**28  # numbers in a tensor; the largest real one has 2 ** 26
+LARGEST_FILE = 2**30  # numbers in all tensors of a file
+LARGEST_HEADER = 2**22  # bytes; the models here have a hundred thousand
 TIME_OFFSETS = 15  # 2 * 8 - 1: a 2-D bias table is repeated for every temporal offset
 CHECKSUM = 'crc32 '  # prefix of a tensor's name in the metadata that weights.save writes
-_TYPES = {'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'BF16': ml_dtypes.bfloat16, 'I64': '<i8', 'I32': '<i4',
-          'I16': '<i2', 'I8': 'i1', 'U8': 'u1', 'BOOL': '?'}
+_TYPES = {
+    'F64': '<f8',
+    'F32': '<f4',
+    'F16': '<f2',
+    'BF16': ml_dtypes.bfloat16,
+    'I64': '<i8',
+    'I32': '<i4',
+    'I16': '<i2',
+    'I8': 'i1',
+    'U8': 'u1',
+    'BOOL': '?',
+}
 
 # Known files that are not weights, by their first bytes.
 _OTHERS = {
@@ -42,8 +53,10 @@ _WRAPPERS = {'module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped
 _AVERAGE = re.compile(r'((?<![a-zA-Z])(ema|swa|avg|averaged?|shadow|polyak)|Ema|EMA|SWA)(?![a-z])')
 _COUNT = 'n_averaged'  # a tensor that PyTorch's AveragedModel adds
 # For each kind of model a name that only it has, after any prefix: SgMg or SOC, RoBERTa, Swin.
-_WHOLE, _WORDS, _PATCH = (re.compile(r'((?:.*?\.)??)' + name, re.DOTALL) for name in (
-    r'(?:voc\.)?query_embed\.weight', r'embeddings\.word_embeddings\.weight', r'patch_embed\.proj\.weight'))
+_WHOLE, _WORDS, _PATCH = (
+    re.compile(r'((?:.*?\.)??)' + name, re.DOTALL)
+    for name in (r'(?:voc\.)?query_embed\.weight', r'embeddings\.word_embeddings\.weight', r'patch_embed\.proj\.weight')
+)
 
 
 class Weights(NamedTuple):
@@ -53,6 +66,7 @@ class Weights(NamedTuple):
     our top-level modules that it must cover, None for all. called: official name -> name in the file. notes: for the
     user, on what was used and what was left out.
     """
+
     kind: str
     tensors: dict[str, Any]
     parts: tuple[str, ...] | None
@@ -62,6 +76,7 @@ class Weights(NamedTuple):
 
 class _Later(NamedTuple):
     """An array that is computed on use, after its shape was compared with the model's."""
+
     shape: tuple[int, ...]
     compute: Callable[[], np.ndarray]
 
@@ -106,30 +121,36 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     with open(path, 'rb') as file:
         size = int.from_bytes(file.read(8), 'little')
         if size > LARGEST_HEADER:
-            raise ValueError(f'its header claims {size:,} bytes; at most {LARGEST_HEADER:,} are read. Is it the right '
-                             'file?')
+            raise ValueError(
+                f'its header claims {size:,} bytes; at most {LARGEST_HEADER:,} are read. Is it the right file?'
+            )
         header = file.read(size)
     try:
         with safe_open(path, 'numpy') as whole:  # checks the header against the file; reads no tensor
             metadata = whole.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(f'not a whole safetensors file ({files.printable(str(error))[:200]}). Download or write it '
-                         'again.') from error
-    memory = np.asarray(np.memmap(path, np.uint8, 'r'))[8 + size:]
+        raise ValueError(
+            f'not a whole safetensors file ({files.printable(str(error))[:200]}). Download or write it again.'
+        ) from error
+    memory = np.asarray(np.memmap(path, np.uint8, 'r'))[8 + size :]
     tensors: dict[str, np.ndarray] = {}
     for name, entry in files.parse_json(header, path).items():  # refuses duplicate names
         if name == '__metadata__':
             continue
         if entry['dtype'] not in _TYPES:
-            raise ValueError(f'{_shown(name)} is of type {entry["dtype"]}; only {", ".join(_TYPES)} are read. '
-                             'Convert it to one of them.')
+            raise ValueError(
+                f'{_shown(name)} is of type {entry["dtype"]}; only {", ".join(_TYPES)} are read. '
+                'Convert it to one of them.'
+            )
         begin, end = entry['data_offsets']
         tensors[name] = memory[begin:end].view(_TYPES[entry['dtype']]).reshape(entry['shape'])
     _check_sizes(tensors)
     for name, x in tensors.items():
         if CHECKSUM + name in metadata and metadata[CHECKSUM + name] != f'{crc32(x):08x}':
-            raise ValueError(f'{_shown(name)} is damaged: its checksum is not the one that was written. Copy the file '
-                             'again, or write it again.')
+            raise ValueError(
+                f'{_shown(name)} is damaged: its checksum is not the one that was written. Copy the file '
+                'again, or write it again.'
+            )
     return tensors
 
 
@@ -167,24 +188,34 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Weights:
     """
     tensors = {name: np.asarray(x) for name, x in tensors.items()}
     _check_sizes(tensors)
-    bare = _renamed(tensors, {name: name for name in tensors}, lambda name: '.'.join(
-        part for part in name.split('.') if part not in _WRAPPERS))
+    bare = _renamed(
+        tensors,
+        {name: name for name in tensors},
+        lambda name: '.'.join(part for part in name.split('.') if part not in _WRAPPERS),
+    )
     for marker in (_WHOLE, _WORDS, _PATCH):
         places = {match[1]: there for name, there in bare.items() if (match := marker.fullmatch(name))}
         if places:
             break
     else:
-        raise ValueError(f'not the weights of a known model (SgMg, SOC, Video Swin, Swin, RoBERTa). It has '
-                         f'{len(tensors)} tensors: {", ".join(map(_shown, sorted(tensors)[:5]))} ...')
+        raise ValueError(
+            f'not the weights of a known model (SgMg, SOC, Video Swin, Swin, RoBERTa). It has '
+            f'{len(tensors)} tensors: {", ".join(map(_shown, sorted(tensors)[:5]))} ...'
+        )
     place, *notes = _choose(places, bare)
     others = tuple(other for other in places if other != place and other.startswith(place))
-    own = {name.removeprefix(place): there for name, there in bare.items()
-           if name.startswith(place) and not name.startswith(others) and name != place + _COUNT}
+    own = {
+        name.removeprefix(place): there
+        for name, there in bare.items()
+        if name.startswith(place) and not name.startswith(others) and name != place + _COUNT
+    }
     beside = {name: there for name, there in bare.items() if not name.startswith(tuple(places))}
     lost = next((there for name, there in beside.items() if names.targets(name)), None)
     if lost:
-        raise ValueError(f'{_shown(lost)} is of SgMg or SOC, but not in the same place as {_shown(places[place])}: the '
-                         'model is not whole, or its names have different prefixes.')
+        raise ValueError(
+            f'{_shown(lost)} is of SgMg or SOC, but not in the same place as {_shown(places[place])}: the '
+            'model is not whole, or its names have different prefixes.'
+        )
 
     parts: tuple[str, ...] | None = None
     change: Callable[[str, np.ndarray], Any] = lambda name, x: x
@@ -201,15 +232,18 @@ def recognise(tensors: Mapping[str, np.ndarray]) -> Weights:
         parts, rename, change = ('video_encoder',), _of_swin, lambda name, x: _one_frame_deep(name, x, image)
         beside = {name: there for name, there in beside.items() if 'cls_head.' not in name}
     if beside:
-        notes.append(f'{len(beside)} tensors outside the model are left out, such as '
-                     f'{_shown(next(iter(beside.values())))}')
+        notes.append(
+            f'{len(beside)} tensors outside the model are left out, such as {_shown(next(iter(beside.values())))}'
+        )
     called = _renamed(tensors, own, rename)
-    return Weights(kind, {name: change(name, tensors[there]) for name, there in called.items()}, parts, called,
-                   tuple(notes))
+    return Weights(
+        kind, {name: change(name, tensors[there]) for name, there in called.items()}, parts, called, tuple(notes)
+    )
 
 
-def _renamed(tensors: Mapping[str, np.ndarray], called: Mapping[str, str], rename: Callable[[str], str | None]
-             ) -> dict[str, str]:
+def _renamed(
+    tensors: Mapping[str, np.ndarray], called: Mapping[str, str], rename: Callable[[str], str | None]
+) -> dict[str, str]:
     """New name -> name in the file, where `rename` does not return None. Several names may become one if their tensors
     are equal."""
     found: dict[str, str] = {}
@@ -218,8 +252,10 @@ def _renamed(tensors: Mapping[str, np.ndarray], called: Mapping[str, str], renam
         if name is None:
             continue
         if not _same(tensors[found.setdefault(name, there)], tensors[there]):
-            raise ValueError(f'{_shown(there)} differs from {_shown(found[name])}. In a whole model these are one '
-                             'tensor with two names; this checkpoint has several models, another one, or is damaged.')
+            raise ValueError(
+                f'{_shown(there)} differs from {_shown(found[name])}. In a whole model these are one '
+                'tensor with two names; this checkpoint has several models, another one, or is damaged.'
+            )
     return found
 
 
@@ -233,21 +269,27 @@ def _same(x: np.ndarray, y: np.ndarray) -> bool:
 
 def _choose(places: Mapping[str, str], names: Mapping[str, str]) -> list[str]:
     """Chooses one of several models: the prefix of its names, and a note if another was left out."""
-    averages = {place: there for place, there in places.items()
-                if _AVERAGE.search(place) or f'{place}{_COUNT}' in names}
+    averages = {
+        place: there for place, there in places.items() if _AVERAGE.search(place) or f'{place}{_COUNT}' in names
+    }
     models = {place: there for place, there in places.items() if place not in averages}
     if len(models or averages) > 1:
-        raise ValueError(f'holds several models: '
-                         f'{", ".join(map(_shown, sorted((models or averages).values())[:5]))}. Save the state dict of '
-                         'one of them in a separate file.')
+        raise ValueError(
+            f'holds several models: '
+            f'{", ".join(map(_shown, sorted((models or averages).values())[:5]))}. Save the state dict of '
+            'one of them in a separate file.'
+        )
     place, there = next(iter((models or averages).items()))
     if not models:
         return [place, f'these are a moving average ({_shown(there)}); the file has no other weights']
     if not averages:
         return [place]
-    return [place, f'the model itself ({_shown(there)}) is used, as in the authors\' evaluation, and not its moving '
-                   f'average ({_shown(next(iter(averages.values())))}). To use that, save its state dict in a separate '
-                   'file']
+    return [
+        place,
+        f"the model itself ({_shown(there)}) is used, as in the authors' evaluation, and not its moving "
+        f'average ({_shown(next(iter(averages.values())))}). To use that, save its state dict in a separate '
+        'file',
+    ]
 
 
 def _of_whole(name: str, soc: bool) -> str | None:

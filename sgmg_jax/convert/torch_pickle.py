@@ -3,6 +3,7 @@
 A pickle is a program that can call anything by name, and Python's unpickler does. This interpreter looks names up in a
 given table and imports nothing.
 """
+
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 import io
@@ -15,14 +16,20 @@ from sgmg_jax import files
 T = TypeVar('T')
 # Real pickles have a few hundred bytes and about forty instructions per tensor. The result of a pickle takes up to
 # eighty times its size in memory.
-LARGEST = 8 * 2 ** 20
-_MOST_INSTRUCTIONS = 2 ** 21
-_EMPTY: dict[str, Callable] = {'NONE': type(None), 'NEWFALSE': bool, 'NEWTRUE': lambda: True,
-                               'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
+LARGEST = 8 * 2**20
+_MOST_INSTRUCTIONS = 2**21
+_EMPTY: dict[str, Callable] = {
+    'NONE': type(None),
+    'NEWFALSE': bool,
+    'NEWTRUE': lambda: True,
+    'EMPTY_DICT': dict,
+    'EMPTY_LIST': list,
+    'EMPTY_TUPLE': tuple,
+}
 KEYS = (str, int, float, bool, bytes, type(None))
 # Python hashes numbers by value, so an attacker can choose many with the same hash; it hashes text and bytes with a
 # secret. Old optimizer states have the addresses of parameters as keys, so some large numbers are allowed.
-_SMALL, _MOST_LARGE_KEYS = 2 ** 16, 2 ** 12
+_SMALL, _MOST_LARGE_KEYS = 2**16, 2**12
 
 FETCH = 'Copy or download it again.'
 BARE = 'save the bare state dict again, torch.save(model.state_dict(), path).'
@@ -76,8 +83,9 @@ def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | No
             case 'PROTO' if value == 2:
                 pass
             # Python 2 wrote text as BINSTRING or SHORT_BINSTRING.
-            case ('BINUNICODE' | 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINSTRING'
-                  | 'SHORT_BINSTRING'):
+            case (
+                'BINUNICODE' | 'BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINSTRING' | 'SHORT_BINSTRING'
+            ):
                 stack.append(value)
             case name if name in _EMPTY:
                 stack.append(_EMPTY[name]())
@@ -102,8 +110,10 @@ def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | No
             case 'GLOBAL':
                 global_ = exactly(value, str)
                 if global_ not in names:
-                    raise Unfit(f'its pickle asks for {shown(global_.replace(" ", "."))}, which tensors do not need '
-                                f'and which could run anything. Nothing was run. {SAVE}')
+                    raise Unfit(
+                        f'its pickle asks for {shown(global_.replace(" ", "."))}, which tensors do not need '
+                        f'and which could run anything. Nothing was run. {SAVE}'
+                    )
                 stack.append(names[global_])
             case 'BINPERSID' if storage:
                 stack.append(storage(*exactly(stack.pop(), tuple)))
@@ -121,9 +131,11 @@ def run(program: io.BytesIO, names: Mapping[str, object], storage: Callable | No
             case 'STOP':
                 return stack.pop()
             case name:
-                raise Unfit(f'its pickle has the instruction {name}{"" if value is None else f" {value!r:.80}"}, '
-                            'which torch.save does not write (it writes pickle protocol 2). Nothing was run. '
-                            f'{SAVE}')
+                raise Unfit(
+                    f'its pickle has the instruction {name}{"" if value is None else f" {value!r:.80}"}, '
+                    'which torch.save does not write (it writes pickle protocol 2). Nothing was run. '
+                    f'{SAVE}'
+                )
     raise ValueError('the pickle has no end')
 
 

@@ -1,4 +1,5 @@
 """Loads weights from any known file, saves them, and converts them to the released names."""
+
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
 import errno
@@ -30,8 +31,9 @@ _WHOLE = 'query_embedding'  # a parameter that only whole models have
 
 
 @no_type_check  # checks its own arguments
-def load(paths: str | os.PathLike | tuple | list, shapes: Mapping, skip: str = ''
-         ) -> tuple[dict[str, np.ndarray], list[str]]:
+def load(
+    paths: str | os.PathLike | tuple | list, shapes: Mapping, skip: str = ''
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Loads parameters from one or several files, each for its part of the model.
 
     Args:
@@ -68,15 +70,19 @@ def load(paths: str | os.PathLike | tuple | list, shapes: Mapping, skip: str = '
         notes = [*notes, *(f'converted from {name} to float32' for name in types)]
         found |= {name: x.astype(np.float32, copy=False) for name, x in part.items()}
         count, modules = sum(x.size for x in part.values()), sorted({name.split('/')[0] for name in part})
-        report += [f'{path} ({kind}): {len(part)} arrays, {count / 1e6:.2f} M parameters of '
-                   f'{", ".join(modules[:4])}{" ..." if len(modules) > 4 else ""}',
-                   *(f'{path}: {note}.' for note in notes)]
+        report += [
+            f'{path} ({kind}): {len(part)} arrays, {count / 1e6:.2f} M parameters of '
+            f'{", ".join(modules[:4])}{" ..." if len(modules) > 4 else ""}',
+            *(f'{path}: {note}.' for note in notes),
+        ]
     if skip and given and not skipped:
         report.append(f'skip = {skip!r} matches no whole name of a parameter, so nothing was left out.')
     pooler = {name for name in wanted if name.startswith(POOLER)} - skipped
     if any(name.startswith('text_backbone/') for name in found) and pooler - set(found):
-        report.append('the pooler of the text encoder is in none of them: it is initialised randomly (and stays so if '
-                      'config.optimizer.freeze covers it).')
+        report.append(
+            'the pooler of the text encoder is in none of them: it is initialised randomly (and stays so if '
+            'config.optimizer.freeze covers it).'
+        )
     return found, report
 
 
@@ -109,14 +115,20 @@ def _check_fit(there: Mapping[str, Any], shapes: Mapping, skip: str) -> None:
     """Checks that stored parameters of ours cover whole parts of the model; RoBERTa's pooler may be missing."""
     wanted = traverse_util.flatten_dict(shapes, sep='/')
     parts = {name.split('/')[0] for name in there}
-    wanted = {name: x for name, x in wanted.items()
-              if name.split('/')[0] in parts and name not in _skipped(skip, wanted)}
+    wanted = {
+        name: x for name, x in wanted.items() if name.split('/')[0] in parts and name not in _skipped(skip, wanted)
+    }
     if _WHOLE not in there and not any(name.startswith(POOLER) for name in there):
         wanted = _without_pooler(wanted)
-    names.check(sorted(set(there) - set(wanted)),
-                [f'{name} {tuple(x.shape)} for {tuple(wanted[name].shape)}' for name, x in there.items()
-                 if name in wanted and tuple(x.shape) != tuple(wanted[name].shape)],
-                sorted(set(wanted) - set(there)))
+    names.check(
+        sorted(set(there) - set(wanted)),
+        [
+            f'{name} {tuple(x.shape)} for {tuple(wanted[name].shape)}'
+            for name, x in there.items()
+            if name in wanted and tuple(x.shape) != tuple(wanted[name].shape)
+        ],
+        sorted(set(wanted) - set(there)),
+    )
 
 
 def _without_pooler(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,8 +151,10 @@ def read_ours(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise _nothing_there(path)
     with _stored(path) as (there, read):
         if not _is_ours(there):
-            raise ValueError(f'{path}: has no parameters with names of sgmg_jax. `python -m sgmg_jax.convert '
-                             'from-official` reads weights with the names of the releases.')
+            raise ValueError(
+                f'{path}: has no parameters with names of sgmg_jax. `python -m sgmg_jax.convert '
+                'from-official` reads weights with the names of the releases.'
+            )
         parameters = read()
     check_finite(parameters, path)
     return parameters
@@ -165,10 +179,18 @@ def _stored(path: pathlib.Path) -> Iterator[tuple[Mapping[str, Any], Callable[[]
 
 
 def _nothing_there(path: pathlib.Path) -> FileNotFoundError:
-    inside = [name for name in (files.listing(path)[1] if path.is_dir() else ())
-              if name.endswith(('.safetensors', '.bin', '.pth', '.pt', '.ckpt'))]
-    hint = f'It contains {files.printable(inside[0])}: give that.' if inside else (
-        'Give a .safetensors, a folder that `python -m sgmg_jax.convert` wrote, or the --workdir of a training run.')
+    inside = [
+        name
+        for name in (files.listing(path)[1] if path.is_dir() else ())
+        if name.endswith(('.safetensors', '.bin', '.pth', '.pt', '.ckpt'))
+    ]
+    hint = (
+        f'It contains {files.printable(inside[0])}: give that.'
+        if inside
+        else (
+            'Give a .safetensors, a folder that `python -m sgmg_jax.convert` wrote, or the --workdir of a training run.'
+        )
+    )
     return FileNotFoundError(f'{path}: no weights there. {hint}')
 
 
@@ -179,12 +201,16 @@ def _folder_shapes(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path) -
         shapes = _flat(checkpointer.metadata(path.absolute()).item_metadata.tree)
     for name, x in shapes.items():
         if not hasattr(x, 'shape'):
-            raise ValueError(f'{path}: {files.printable(name)} is not an array. Give a folder that '
-                             '`python -m sgmg_jax.convert` wrote.')
+            raise ValueError(
+                f'{path}: {files.printable(name)} is not an array. Give a folder that '
+                '`python -m sgmg_jax.convert` wrote.'
+            )
         stored = x.storage and x.storage.chunk_shape
         if max(math.prod(x.shape), math.prod(stored or ())) > sources.LARGEST:
-            raise ValueError(f'{path}: {files.printable(name)} has shape {x.shape}, chunks of {stored}: more numbers '
-                             'than in any of these models.')
+            raise ValueError(
+                f'{path}: {files.printable(name)} has shape {x.shape}, chunks of {stored}: more numbers '
+                'than in any of these models.'
+            )
     if sum(math.prod(x.shape) for x in shapes.values()) > sources.LARGEST_FILE:
         raise ValueError(f'{path}: has more numbers than any of these models.')
     return shapes
@@ -198,8 +224,10 @@ def _read_folder(checkpointer: ocp.StandardCheckpointer, path: pathlib.Path) -> 
         stored, found = files.read_json(sums), {name: sources.crc32(x) for name, x in parameters.items()}
         wrong = [name for name in parameters if not isinstance(stored, dict) or stored.get(name) != found[name]]
         if wrong:
-            raise ValueError(f'{path}: {files.printable(wrong[0])} is damaged: its checksum is not the one in '
-                             f'{CHECKSUMS}. Copy the folder again, or convert again.')
+            raise ValueError(
+                f'{path}: {files.printable(wrong[0])} is damaged: its checksum is not the one in '
+                f'{CHECKSUMS}. Copy the folder again, or convert again.'
+            )
     return parameters
 
 
@@ -210,13 +238,17 @@ def _readable(path: pathlib.Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = next(iter(str(error).splitlines()), '') or type(error).__name__
-        raise ValueError(f'{path}: is not a whole Orbax checkpoint ({files.printable(reason)[:200]}). Copy the folder '
-                         'again, or convert again.') from error
+        raise ValueError(
+            f'{path}: is not a whole Orbax checkpoint ({files.printable(reason)[:200]}). Copy the folder '
+            'again, or convert again.'
+        ) from error
 
 
 def _flat(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path, simple=True, separator='/'): x
-            for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator='/'): x
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def check_finite(parameters: Mapping[str, jax.Array | np.ndarray], where: str | os.PathLike) -> None:
@@ -232,14 +264,18 @@ def check_finite(parameters: Mapping[str, jax.Array | np.ndarray], where: str | 
     for path, x in parameters.items():
         x = np.asarray(x)
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            raise ValueError(f'{where}: {files.printable(path)} is of type {x.dtype}; weights are floating-point '
-                             'numbers. Write it again, as float32.')
+            raise ValueError(
+                f'{where}: {files.printable(path)} is of type {x.dtype}; weights are floating-point '
+                'numbers. Write it again, as float32.'
+            )
         with np.errstate(invalid='ignore'):
             low, high = (float(x.min()), float(x.max())) if x.size else (0, 0)  # NaN if x has one
         if not (-LARGEST_WEIGHT <= low and high <= LARGEST_WEIGHT):
             worst = high if low >= -LARGEST_WEIGHT else low
-            raise ValueError(f'{where}: {files.printable(path)} has a weight of {worst:g}. The file is damaged, or '
-                             'training diverged. Copy it again, or use an earlier checkpoint.')
+            raise ValueError(
+                f'{where}: {files.printable(path)} has a weight of {worst:g}. The file is damaged, or '
+                'training diverged. Copy it again, or use an earlier checkpoint.'
+            )
 
 
 def save(parameters: Mapping[str, np.ndarray], path: str | os.PathLike) -> None:
@@ -275,8 +311,11 @@ def _save_folder(parameters: Mapping[str, np.ndarray], sums: Mapping[str, int], 
             (partial / 'weights' / CHECKSUMS).write_text(json.dumps(sums))
             os.rename(partial / 'weights', path)
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, f'cannot write ({error.strerror or error}). Free some space, or check '
-                      'the path and its permissions', str(path)) from error
+        raise OSError(
+            error.errno or errno.EIO,
+            f'cannot write ({error.strerror or error}). Free some space, or check the path and its permissions',
+            str(path),
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -303,8 +342,10 @@ def released(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     absent = [name for name in (_WHOLE, 'text_backbone/positions/embedding') if name not in parameters]
     if absent:
-        raise ValueError(f'{absent[0]} is missing: these are not the parameters of a whole model, and the releases '
-                         'can load only whole models.')
+        raise ValueError(
+            f'{absent[0]} is missing: these are not the parameters of a whole model, and the releases '
+            'can load only whole models.'
+        )
     tensors = names.to_official(traverse_util.unflatten_dict(parameters, sep='/'))
     index = np.ascontiguousarray(video_swin.relative_position_index(), np.int64)
     for name in list(tensors):

@@ -5,6 +5,7 @@ are the released code's for Ref-YouTube-VOS and Ref-DAVIS17; the configs of othe
 
 Axis letters: T frames, E sentences, h w pixels.
 """
+
 import dataclasses
 import numbers
 import re
@@ -18,8 +19,7 @@ from sgmg_jax.data import clips
 
 # 'left', 'Right-hand', 'leftmost', 'rightwards', but neither 'bright' nor 'upright'. A word is a run of letters: '_'
 # and digits end it.
-SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?)?(?![^\W\d_]))',
-                   re.IGNORECASE)
+SIDES = re.compile(r'(?<![^\W\d_])(left|right)(?=(?:most|hand|handed|side|wards?)?(?![^\W\d_]))', re.IGNORECASE)
 SIDES_BETWEEN = 16, 8192  # pixels
 
 
@@ -64,6 +64,7 @@ class Augmentation:
     cropped_scales, cropped_max_size: like scales and max_size, for clips that were cropped.
     flip_probability: how often the clip is mirrored.
     """
+
     order: tuple[str, ...] = ('select', 'flip', 'photometric')
     scales: tuple[int, ...] = (288, 320, 352, 392, 416, 448, 480, 512)
     max_size: int = 640
@@ -102,8 +103,9 @@ def check_number(name: str, value: object, low: float | int, high: float | int, 
         raise ValueError(f'{name} = {value!r:.200}: must be a {"whole " * whole}number from {low} to {high}.')
 
 
-def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmentation,
-          frame_size: tuple[int, int]) -> clips.Sample:
+def apply(
+    sample: clips.Sample, rng: np.random.Generator, augmentation: Augmentation, frame_size: tuple[int, int]
+) -> clips.Sample:
     """Augments a sample and makes it fit `frame_size` = (H, W).
 
     A clip that is still too large, such as a tall video in a wide static shape, is scaled down once more; its aspect
@@ -114,8 +116,9 @@ def apply(sample: clips.Sample, rng: np.random.Generator, augmentation: Augmenta
     height, width = sample.frames.shape[1:3]
     ratio = min(frame_size[0] / height, frame_size[1] / width)
     if ratio < 1:
-        sample = resize_to(sample, max(1, min(frame_size[0], round(height * ratio))),
-                           max(1, min(frame_size[1], round(width * ratio))))
+        sample = resize_to(
+            sample, max(1, min(frame_size[0], round(height * ratio))), max(1, min(frame_size[1], round(width * ratio)))
+        )
     return check(sample)
 
 
@@ -132,15 +135,16 @@ def resize_to(sample: clips.Sample, height: int, width: int) -> clips.Sample:
         return sample
     how = cv2.INTER_AREA if height < old_height else cv2.INTER_LINEAR
     frames = np.stack([cv2.resize(frame, (width, height), interpolation=how) for frame in sample.frames])
-    masks = np.stack([cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-                      for mask in sample.masks]).astype(bool)
+    masks = np.stack(
+        [cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) for mask in sample.masks]
+    ).astype(bool)
     ratio = np.array([width / old_width, height / old_height] * 2, np.float32)
     return dataclasses.replace(sample, frames=frames, masks=masks, boxes=sample.boxes * ratio)
 
 
 def crop(sample: clips.Sample, top: int, left: int, height: int, width: int) -> clips.Sample:
     """Crops every frame to the same window; boxes are shifted and clipped to it."""
-    window = np.s_[:, top:top + height, left:left + width]
+    window = np.s_[:, top : top + height, left : left + width]
     boxes = np.clip(sample.boxes - np.array([left, top] * 2, np.float32), 0, np.array([width, height] * 2, np.float32))
     return dataclasses.replace(sample, frames=sample.frames[window], masks=sample.masks[window], boxes=boxes)
 
@@ -159,8 +163,13 @@ def mirror(sample: clips.Sample) -> clips.Sample:
     width = sample.frames.shape[2]
     x1, y1, x2, y2 = sample.boxes.T
     boxes = np.stack([width - x2, y1, width - x1, y2], -1) * sample.present[:, None]
-    return dataclasses.replace(sample, frames=sample.frames[:, :, ::-1], masks=sample.masks[:, :, ::-1], boxes=boxes,
-                               sentences=tuple(map(swap_sides, sample.sentences)))
+    return dataclasses.replace(
+        sample,
+        frames=sample.frames[:, :, ::-1],
+        masks=sample.masks[:, :, ::-1],
+        boxes=boxes,
+        sentences=tuple(map(swap_sides, sample.sentences)),
+    )
 
 
 def too_narrow(height: int, width: int) -> bool:
@@ -186,6 +195,7 @@ def swap_sides(sentence: str) -> str:
 
     The released code swaps them inside other words too, which turns 'bright' into 'bleft'.
     """
+
     def other(match: re.Match) -> str:
         word = match[0]
         swapped = 'right' if word.lower() == 'left' else 'left'
@@ -211,8 +221,9 @@ def _recolour(frame: UInt8[np.ndarray, 'h w 3'], rng: np.random.Generator) -> UI
     return frame
 
 
-def _warp(frame: UInt8[np.ndarray, 'h w 3'], mask: Bool[np.ndarray, 'h w'], rng: np.random.Generator
-          ) -> tuple[UInt8[np.ndarray, 'h w 3'], Bool[np.ndarray, 'h w']]:
+def _warp(
+    frame: UInt8[np.ndarray, 'h w 3'], mask: Bool[np.ndarray, 'h w'], rng: np.random.Generator
+) -> tuple[UInt8[np.ndarray, 'h w 3'], Bool[np.ndarray, 'h w']]:
     """Perspective (corners move inwards by about 0.08 of the sides), rotation by up to 20 degrees and a shift by up
     to a tenth of the sides; a quarter of the frames get motion blur in a random direction."""
     height, width = mask.shape
@@ -230,8 +241,9 @@ def _warp(frame: UInt8[np.ndarray, 'h w 3'], mask: Bool[np.ndarray, 'h w'], rng:
         size = int(rng.choice((9, 11)))
         kernel: np.ndarray = np.zeros((size, size), np.float32)
         kernel[size // 2] = 1 / size
-        kernel = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((size // 2, size // 2), rng.uniform(0, 360), 1),
-                                (size, size))
+        kernel = cv2.warpAffine(
+            kernel, cv2.getRotationMatrix2D((size // 2, size // 2), rng.uniform(0, 360), 1), (size, size)
+        )
         frame = cv2.filter2D(frame, -1, kernel / kernel.sum())
     return frame, mask
 

@@ -3,6 +3,7 @@
 Axis letters: T frames, H W pixels of the static shape, h w pixels of the unpadded clip, E sentences, L tokens,
 N rows of the index, R = E T masks, grouped by sentence.
 """
+
 from collections.abc import Sequence
 import dataclasses
 
@@ -18,11 +19,12 @@ from sgmg_jax.data import metadata
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
 MOST_STRETCH = 16  # long side over short side of a frame: a resized strip of pixels could take any amount of memory
-NORMALISED = ((np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / STD)  # [1 256 3]
+NORMALISED = (np.arange(256, dtype=np.float32)[None, :, None] / 255 - MEAN) / STD  # [1 256 3]
 
 
-def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences: int = 1,
-                   consecutive: bool = False) -> Int32[np.ndarray, 'N 3']:
+def training_index(
+    videos: Sequence[metadata.Video], num_frames: int, sentences: int = 1, consecutive: bool = False
+) -> Int32[np.ndarray, 'N 3']:
     """One row per clip of an epoch: the indices (video, expression, centre).
 
     As in the released code, the centres are every `num_frames`-th frame of a video, from the first. If only some
@@ -41,17 +43,24 @@ def training_index(videos: Sequence[metadata.Video], num_frames: int, sentences:
     index: list[tuple[int, int, int]] = []
     for number, video in enumerate(videos):
         if sentences > 1 and video.mask_places is not None:
-            raise ValueError(f'config.data.sentences = {sentences}: each frame of video {video.name} is annotated for '
-                             'one object only. Set it to 1.')
+            raise ValueError(
+                f'config.data.sentences = {sentences}: each frame of video {video.name} is annotated for '
+                'one object only. Set it to 1.'
+            )
         for position, expression in enumerate(video.expressions):
             if expression.object_id < 0 or not video.has_masks:
-                raise ValueError(f'video {video.name}, expression {expression.id}: has no ground truth to '
-                                 'train on. Train on a split that has it.')
+                raise ValueError(
+                    f'video {video.name}, expression {expression.id}: has no ground truth to '
+                    'train on. Train on a split that has it.'
+                )
             if 'crowd' in expression.tags:
                 continue
             length = len(video.frame_names)
-            centres = list(range(0, length, num_frames)) if video.mask_places is None else (
-                video.annotated_frames(expression.object_id))
+            centres = (
+                list(range(0, length, num_frames))
+                if video.mask_places is None
+                else (video.annotated_frames(expression.object_id))
+            )
             if consecutive and video.mask_places is None:
                 centres = [max(0, min(first, length - num_frames)) for first in centres]
             if sentences == 1 or position == 0:
@@ -70,6 +79,7 @@ class Sample:
     sentences: E, as written.
     annotated: index of the only frame that has masks, boxes and present (A2D-Sentences); then R = E. None: all have.
     """
+
     frames: UInt8[np.ndarray, 'T h w 3']
     masks: Bool[np.ndarray, 'R h w']
     boxes: Float32[np.ndarray, 'R 4']
@@ -78,8 +88,9 @@ class Sample:
     annotated: int | None = None
 
 
-def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames: int,
-                  reverse_probability: float | int = 0.3) -> Int32[np.ndarray, ' T']:
+def sample_frames(
+    rng: np.random.Generator, length: int, centre: int, num_frames: int, reverse_probability: float | int = 0.3
+) -> Int32[np.ndarray, ' T']:
     """Frame indices of a training clip, drawn as in the released code.
 
     The centre, one frame one to three before it and one as far after it (clamped to the video, so a frame may
@@ -101,7 +112,7 @@ def sample_frames(rng: np.random.Generator, length: int, centre: int, num_frames
     missing = num_frames - len(chosen)
     more: np.ndarray
     if missing > 0:
-        outside = np.r_[0:min(chosen), max(chosen):length]
+        outside = np.r_[0 : min(chosen), max(chosen) : length]
         if len(outside) > missing:
             more = rng.choice(outside, missing, replace=False)
         elif length >= missing:
@@ -119,8 +130,9 @@ def consecutive_frames(first: int, length: int, num_frames: int) -> Int[np.ndarr
     return np.minimum(np.arange(first, first + num_frames), length - 1)
 
 
-def annotated_window(frame: int, length: int, num_frames: int, middle: bool = False
-                     ) -> tuple[Int[np.ndarray, ' T'], int]:
+def annotated_window(
+    frame: int, length: int, num_frames: int, middle: bool = False
+) -> tuple[Int[np.ndarray, ' T'], int]:
     """Frame indices around an annotated frame, and its position among them.
 
     The protocol of A2D-Sentences and JHMDB-Sentences: half of the frames lie before it; beyond the ends of the video
@@ -136,10 +148,17 @@ def visible(sample: Sample) -> Sample:
     """The sample without the sentences whose object is in no frame."""
     count = len(sample.sentences)
     seen = np.array([here.any() for here in np.split(sample.present, count)])
-    masks, boxes, present = (x.reshape(count, -1, *x.shape[1:])[seen].reshape(-1, *x.shape[1:])
-                             for x in (sample.masks, sample.boxes, sample.present))
-    return dataclasses.replace(sample, masks=masks, boxes=boxes, present=present,
-                               sentences=tuple(s for s, there in zip(sample.sentences, seen) if there))
+    masks, boxes, present = (
+        x.reshape(count, -1, *x.shape[1:])[seen].reshape(-1, *x.shape[1:])
+        for x in (sample.masks, sample.boxes, sample.present)
+    )
+    return dataclasses.replace(
+        sample,
+        masks=masks,
+        boxes=boxes,
+        present=present,
+        sentences=tuple(s for s, there in zip(sample.sentences, seen) if there),
+    )
 
 
 def boxes_of_masks(masks: Bool[np.ndarray, 'R h w']) -> tuple[Float32[np.ndarray, 'R 4'], Bool[np.ndarray, ' R']]:
@@ -159,8 +178,10 @@ def boxes_of_masks(masks: Bool[np.ndarray, 'R h w']) -> tuple[Float32[np.ndarray
 def check_size(height: int, width: int) -> None:
     """Raises ValueError for empty frames, and if the long side is more than MOST_STRETCH times the short one."""
     if min(height, width) < 1 or max(height, width) > MOST_STRETCH * min(height, width):
-        raise ValueError(f'frames of {width}x{height} pixels: the long side must be at most {MOST_STRETCH} times the '
-                         'short one. Crop them.')
+        raise ValueError(
+            f'frames of {width}x{height} pixels: the long side must be at most {MOST_STRETCH} times the '
+            'short one. Crop them.'
+        )
 
 
 def resized_size(height: int, width: int, short_side: int, max_side: int | None = None) -> tuple[int, int]:
@@ -188,8 +209,9 @@ def normalise(frames: UInt8[np.ndarray, 'T h w 3']) -> Float32[np.ndarray, 'T h 
     return cv2.LUT(frames.reshape(-1, *frames.shape[2:]), NORMALISED).reshape(frames.shape)
 
 
-def prepare_clip(frames: UInt8[np.ndarray, 'T H W 3'], short_side: int, max_side: int | None = None
-                 ) -> tuple[Float32[np.ndarray, 'T h w 3'], tuple[int, int]]:
+def prepare_clip(
+    frames: UInt8[np.ndarray, 'T H W 3'], short_side: int, max_side: int | None = None
+) -> tuple[Float32[np.ndarray, 'T h w 3'], tuple[int, int]]:
     """Frames for evaluation, by the protocol of the data sets.
 
     Args:
@@ -227,15 +249,22 @@ def to_example(sample: Sample, text: types.Text, frame_size: tuple[int, int]) ->
     own_boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], -1) / [width, height, width, height]
     rows = len(sample.masks)
     shape = count, rows // given
-    masks, boxes, present = (np.zeros((shape[0] * shape[1], *of_row), kind) for of_row, kind in (
-        (frame_size, bool), ((4,), np.float32), ((), bool)))
+    masks, boxes, present = (
+        np.zeros((shape[0] * shape[1], *of_row), kind)
+        for of_row, kind in ((frame_size, bool), ((4,), np.float32), ((), bool))
+    )
     masks[:rows, :height, :width] = sample.masks
     boxes[:rows] = own_boxes * sample.present[:, None]
     present[:rows] = sample.present
     masks, boxes, present = (x.reshape(*shape, *x.shape[1:]) for x in (masks, boxes, present))
     size = np.array([height, width], np.int32)
     return types.Example(
-        clip=types.Clip(frames=frames[None], valid=valid[None], size=size[None],
-                        annotated=None if sample.annotated is None else np.array([sample.annotated], np.int32)),
+        clip=types.Clip(
+            frames=frames[None],
+            valid=valid[None],
+            size=size[None],
+            annotated=None if sample.annotated is None else np.array([sample.annotated], np.int32),
+        ),
         text=text,
-        targets=types.Targets(masks, boxes, present, size=np.tile(size, (count, 1)), asked=np.arange(count) < given))
+        targets=types.Targets(masks, boxes, present, size=np.tile(size, (count, 1)), asked=np.arange(count) < given),
+    )

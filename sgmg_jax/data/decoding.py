@@ -2,6 +2,7 @@
 
 Axis letters: H W pixels.
 """
+
 from collections.abc import Sequence
 
 import cv2
@@ -11,8 +12,9 @@ import numpy as np
 from sgmg_jax import pictures
 
 
-def decode_picture(data: bytes, size: tuple[int, int] | None = None,
-                   formats: Sequence[str] = (pictures.JPEG, pictures.PNG)) -> UInt8[np.ndarray, 'H W 3']:
+def decode_picture(
+    data: bytes, size: tuple[int, int] | None = None, formats: Sequence[str] = (pictures.JPEG, pictures.PNG)
+) -> UInt8[np.ndarray, 'H W 3']:
     """RGB of a JPEG or PNG as stored: a camera's orientation tag is ignored, because masks have none.
 
     Args:
@@ -25,8 +27,11 @@ def decode_picture(data: bytes, size: tuple[int, int] | None = None,
         stored = _size_of(data, formats)
         if size is not None and stored != tuple(size):
             raise pictures.BrokenPicture(f'is {stored[1]}x{stored[0]} pixels, not {size[1]}x{size[0]}')
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) \
-            if _has_end(data) else None
+        image = (
+            cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+            if _has_end(data)
+            else None
+        )
     except cv2.error as error:
         raise pictures.BrokenPicture(f'is broken or truncated ({error})') from error
     if image is None or image.shape[:2] != stored:

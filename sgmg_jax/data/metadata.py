@@ -1,4 +1,5 @@
 """What is known of a data set's videos without reading their frames: metadata.json beside the records."""
+
 from collections.abc import Mapping
 import dataclasses
 import re
@@ -19,6 +20,7 @@ class Expression:
     id: its key in the data set's expressions file, and the name of its folder in a submission.
     object_id: the value of its object in the masks; -1 where the data set hides it.
     """
+
     id: str
     text: str
     object_id: int
@@ -32,6 +34,7 @@ class Video:
     mask_places: the frame index and object id of each mask, if each mask shows one object in one frame
       (A2D-Sentences, RefCOCO). None: every frame has one map of all objects.
     """
+
     name: str
     frame_names: tuple[str, ...]
     height: int
@@ -52,11 +55,15 @@ class Video:
 def check_frame_size(height: object, width: object, where: str) -> None:
     """Raises ValueError, beginning with `where`, if frames of this size (in pixels) cannot be used."""
     if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        raise ValueError(f'{where}: height and width must be whole numbers from 1, are {reprlib.repr(height)} and '
-                         f'{reprlib.repr(width)}.')
+        raise ValueError(
+            f'{where}: height and width must be whole numbers from 1, are {reprlib.repr(height)} and '
+            f'{reprlib.repr(width)}.'
+        )
     if height * width > pictures.MOST_PIXELS or max(height, width) > MOST_ASPECT * min(height, width):
-        raise ValueError(f'{where}: {width}x{height} pixels; a frame has at most {pictures.MOST_PIXELS:,}, its long '
-                         f'side is at most {MOST_ASPECT} times the short one. Leave it out, or crop it.')
+        raise ValueError(
+            f'{where}: {width}x{height} pixels; a frame has at most {pictures.MOST_PIXELS:,}, its long '
+            f'side is at most {MOST_ASPECT} times the short one. Leave it out, or crop it.'
+        )
 
 
 def check_sentence(text: object, where: str) -> str:
@@ -71,8 +78,10 @@ def check_sentence(text: object, where: str) -> str:
     if not text.strip():
         raise ValueError(f'{where} is an empty sentence. Write one, or remove it.')
     if len(text) > LONGEST_SENTENCE or any('\ud800' <= letter <= '\udfff' for letter in text):
-        raise ValueError(f'{where} must have at most {LONGEST_SENTENCE:,} characters, all of Unicode, is '
-                         f'{reprlib.repr(text)}. Correct it.')
+        raise ValueError(
+            f'{where} must have at most {LONGEST_SENTENCE:,} characters, all of Unicode, is '
+            f'{reprlib.repr(text)}. Correct it.'
+        )
     return text
 
 
@@ -91,8 +100,11 @@ def read_video(entry: object, where: str) -> Video:
         ValueError: beginning with `where`: a field is missing, of the wrong type or out of range, a name is not a
             valid file name, a name or id occurs twice.
     """
-    entry = _check_fields(entry, {'video': str, 'frame_names': list, 'height': int, 'width': int,
-                                  'expressions': list, 'has_masks': bool}, where)
+    entry = _check_fields(
+        entry,
+        {'video': str, 'frame_names': list, 'height': int, 'width': int, 'expressions': list, 'has_masks': bool},
+        where,
+    )
     name = files.check_name(entry['video'], f'{where}: field "video"')
     where = f'{where}, video {name}'
     check_frame_size(entry['height'], entry['width'], where)
@@ -102,19 +114,23 @@ def read_video(entry: object, where: str) -> Video:
     places = entry.get('mask_places')
     if places is not None:
         if not isinstance(places, list) or not all(
-                isinstance(place, list) and len(place) == 2 and all(type(number) is int for number in place)
-                and 0 <= place[0] < len(names) and 0 < place[1] < 2 ** 31 for place in places):
+            isinstance(place, list)
+            and len(place) == 2
+            and all(type(number) is int for number in place)
+            and 0 <= place[0] < len(names)
+            and 0 < place[1] < 2**31
+            for place in places
+        ):
             raise ValueError(f'{where}: field "mask_places" must be a list of [frame index, object id].')
         places = tuple(map(tuple, places))
         if len(set(places)) < len(places):
             raise ValueError(f'{where}: field "mask_places" has a place twice.')
     expressions = []
     for value in entry['expressions']:
-        value = _check_fields(value, {'id': str, 'text': str, 'object_id': int, 'tags': str},
-                              f'{where}: an expression')
+        value = _check_fields(value, {'id': str, 'text': str, 'object_id': int, 'tags': str}, f'{where}: an expression')
         key = files.check_name(value['id'], f'{where}: an expression: field "id"')
         text = check_sentence(value['text'], f'{where}, expression {key}: field "text"')
-        if value['object_id'] != -1 and not 0 < value['object_id'] < (VOID if places is None else 2 ** 31):
+        if value['object_id'] != -1 and not 0 < value['object_id'] < (VOID if places is None else 2**31):
             raise ValueError(f'{where}, expression {key}: field "object_id" is {reprlib.repr(value["object_id"])}.')
         expressions.append(Expression(key, text, value['object_id'], tuple(value['tags'].split())))
     if not expressions or len({expression.id for expression in expressions}) < len(expressions):
@@ -127,6 +143,7 @@ def _check_fields(entry: object, kinds: Mapping[str, type], where: str) -> dict[
     fields = entry if isinstance(entry, dict) else {}
     for field, kind in kinds.items():
         if type(fields.get(field)) is not kind:
-            raise ValueError(f'{where}: field "{field}" is missing or of the wrong type, is '
-                             f'{reprlib.repr(fields.get(field))}.')
+            raise ValueError(
+                f'{where}: field "{field}" is missing or of the wrong type, is {reprlib.repr(fields.get(field))}.'
+            )
     return fields

@@ -3,6 +3,7 @@
 Batch k holds the same clips, augmented the same way, for any number of processes, worker processes and earlier
 interruptions: the loader has no state to save.
 """
+
 from collections.abc import Iterator, Sequence
 import copy
 import ctypes
@@ -27,12 +28,25 @@ MAX_DRAWS = 100  # clips tried for one place in a batch before an error is raise
 
 
 @typing.no_type_check  # checks its own arguments
-def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, num_frames: int,
-                  frame_size: tuple[int, int], text_length: int, batch_size: int,
-                  augmentation: augment.Augmentation, seed: int, sentences: int = 1, start_step: int = 0,
-                  process_index: int = 0, process_count: int = 1, num_workers: int = 0,
-                  reverse_probability: float | int = 0.3, consecutive: bool = False,
-                  on_bad_clip: str = 'raise') -> Iterator[types.Example]:
+def train_batches(
+    source: records.Records,
+    tokenizer: tokenizers.Tokenizer,
+    *,
+    num_frames: int,
+    frame_size: tuple[int, int],
+    text_length: int,
+    batch_size: int,
+    augmentation: augment.Augmentation,
+    seed: int,
+    sentences: int = 1,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    reverse_probability: float | int = 0.3,
+    consecutive: bool = False,
+    on_bad_clip: str = 'raise',
+) -> Iterator[types.Example]:
     """Endless batches of augmented clips; every epoch is shuffled anew.
 
     An epoch has `len(clips.training_index(source.videos, num_frames, sentences, consecutive))` clips. If no frame of
@@ -70,10 +84,15 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
         ChildProcessError: while iterating, if a loader process has died.
     """
     for name, value, low, high in (
-            ('num_frames', num_frames, 1, 1000), ('text_length', text_length, 3, 2 ** 14),
-            ('batch_size', batch_size, 1, 2 ** 20), ('sentences', sentences, 1, 1000),
-            ('seed', seed, 0, 2 ** 32 - 1), ('start_step', start_step, 0, 10 ** 9),
-            ('num_workers', num_workers, 0, 1000), ('process_count', process_count, 1, 2 ** 20)):
+        ('num_frames', num_frames, 1, 1000),
+        ('text_length', text_length, 3, 2**14),
+        ('batch_size', batch_size, 1, 2**20),
+        ('sentences', sentences, 1, 1000),
+        ('seed', seed, 0, 2**32 - 1),
+        ('start_step', start_step, 0, 10**9),
+        ('num_workers', num_workers, 0, 1000),
+        ('process_count', process_count, 1, 2**20),
+    ):
         augment.check_number(name, value, low, high)
     augment.check_number('process_index', process_index, 0, process_count - 1)
     augment.check_number('reverse_probability', reverse_probability, 0, 1, whole=False)
@@ -82,33 +101,53 @@ def train_batches(source: records.Records, tokenizer: tokenizers.Tokenizer, *, n
     for side in frame_size:
         augment.check_number('frame_size', side, *augment.SIDES_BETWEEN)
     if batch_size % process_count:
-        raise ValueError(f'batch_size={batch_size}: must be a multiple of the {process_count} processes. '
-                         'Change batch_size in the config.')
+        raise ValueError(
+            f'batch_size={batch_size}: must be a multiple of the {process_count} processes. '
+            'Change batch_size in the config.'
+        )
     if on_bad_clip not in ('raise', 'skip'):
         raise ValueError(f"on_bad_clip={on_bad_clip!r}: must be 'raise' or 'skip'.")
     source = usable(source, tokenizer, text_length, augmentation, on_bad_clip)
     index = clips.training_index(source.videos, num_frames, sentences, consecutive)
     if not len(index):
         raise ValueError(f'{source.directory}: split {source.split!r} has no clips to train on.')
-    load = LoadClip(source, index, tokenizer, num_frames, tuple(frame_size), text_length, sentences, augmentation,
-                    reverse_probability, consecutive, on_bad_clip)
+    load = LoadClip(
+        source,
+        index,
+        tokenizer,
+        num_frames,
+        tuple(frame_size),
+        text_length,
+        sentences,
+        augmentation,
+        reverse_probability,
+        consecutive,
+        on_bad_clip,
+    )
     # The random numbers of a clip depend on its place in the endless sequence, so this comes before the slicing.
     clips_of_all_steps = grain.MapDataset.range(len(index)).seed(seed).shuffle().repeat().random_map(load)
     # The parts are consecutive in the global arrays, too. So a clip keeps its place in the batch, and with it its
     # dropout, for any number of processes.
     parts = clips_of_all_steps.batch(batch_size // process_count, drop_remainder=True, batch_fn=_collate)
-    batches = parts[start_step * process_count + process_index::process_count].to_iter_dataset(
-        grain.ReadOptions(num_threads=2, prefetch_buffer_size=2))
+    batches = parts[start_step * process_count + process_index :: process_count].to_iter_dataset(
+        grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
+    )
     if num_workers:
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2),
-            worker_init_fn=_die_with_parent)
+            worker_init_fn=_die_with_parent,
+        )
         return _from_workers(batches, num_workers)
     return iter(batches)
 
 
-def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length: int,
-           augmentation: augment.Augmentation, on_bad_clip: str) -> records.Records:
+def usable(
+    source: records.Records,
+    tokenizer: tokenizers.Tokenizer,
+    text_length: int,
+    augmentation: augment.Augmentation,
+    on_bad_clip: str,
+) -> records.Records:
     """The records without videos and sentences that can never become a clip: frames of an impossible size, masks of
     frames that do not exist, sentences that are empty, too long or not text.
 
@@ -139,8 +178,8 @@ def usable(source: records.Records, tokenizer: tokenizers.Tokenizer, text_length
     videos = []
     for video in source.videos:
         good = is_good(_check_video, f'video {video.name}', video) and tuple(
-            e for e in video.expressions
-            if is_good(check_sentence, f'video {video.name}, expression {e.id}', e.text))
+            e for e in video.expressions if is_good(check_sentence, f'video {video.name}, expression {e.id}', e.text)
+        )
         videos.append(dataclasses.replace(video, expressions=good or ()))
     source = copy.copy(source)
     source.videos = tuple(videos)
@@ -154,8 +193,9 @@ def _check_video(video: metadata.Video) -> None:
         raise ValueError(f'has a mask of frame {wrong[0]} of {len(video.frame_names)}. Build the records again.')
 
 
-def choose_sentences(expressions: Sequence[metadata.Expression], rng: np.random.Generator,
-                     most: int) -> list[metadata.Expression]:
+def choose_sentences(
+    expressions: Sequence[metadata.Expression], rng: np.random.Generator, most: int
+) -> list[metadata.Expression]:
     """Draws which of a video's sentences to process together; at most `most`, in random order.
 
     With equal probability: one sentence per object (as in Ref-DAVIS17's groups), a random number of sentences, or all
@@ -166,7 +206,7 @@ def choose_sentences(expressions: Sequence[metadata.Expression], rng: np.random.
     if how == 0:
         drawn = list({expression.object_id: expression for expression in drawn}.values())
     elif how == 1:
-        drawn = drawn[:rng.integers(1, len(drawn) + 1)]
+        drawn = drawn[: rng.integers(1, len(drawn) + 1)]
     return drawn[:most]
 
 
@@ -175,8 +215,13 @@ def _collate(examples: Sequence[types.Example]) -> types.Example:
     return jax.tree.map(lambda *parts: np.concatenate(parts), *examples)
 
 
-def load_sample(record: records.Record, expressions: Sequence[metadata.Expression], indices: Int[np.ndarray, ' T'],
-                centre: int, position: int | None = None) -> clips.Sample:
+def load_sample(
+    record: records.Record,
+    expressions: Sequence[metadata.Expression],
+    indices: Int[np.ndarray, ' T'],
+    centre: int,
+    position: int | None = None,
+) -> clips.Sample:
     """Decodes the frames at `indices`, which include the centre, and the masks of the expressions' objects in them.
 
     If only the centre is annotated, `position` is its place in `indices` (default: the first match).
@@ -190,13 +235,15 @@ def load_sample(record: records.Record, expressions: Sequence[metadata.Expressio
         if len(record.video.frame_names) > 1:
             annotated = int(np.flatnonzero(indices == centre)[0]) if position is None else position
     boxes, present = clips.boxes_of_masks(masks)
-    return clips.Sample(record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions),
-                        annotated)
+    return clips.Sample(
+        record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions), annotated
+    )
 
 
 @dataclasses.dataclass
 class LoadClip(grain.transforms.RandomMap):
     """Turns a row of the training index into the arrays of one augmented clip (B = 1)."""
+
     source: records.Records
     index: Int32[np.ndarray, 'N 3']
     tokenizer: tokenizers.Tokenizer
@@ -216,7 +263,7 @@ class LoadClip(grain.transforms.RandomMap):
         for _ in range(MAX_DRAWS):
             number, position, centre = self.index[row].tolist()
             video = self.source.videos[number]
-            expressions = video.expressions[position:position + 1]
+            expressions = video.expressions[position : position + 1]
             if self.sentences > 1:
                 expressions = choose_sentences(video.expressions, rng, self.sentences)
             try:
@@ -236,10 +283,12 @@ class LoadClip(grain.transforms.RandomMap):
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
             f'used; the last was video {video.name}, expression {expressions[0].id}, object '
             f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
-            'masks show the object, that crops are not too small and pictures not too narrow.')
+            'masks show the object, that crops are not too small and pictures not too narrow.'
+        )
 
-    def _load(self, number: int, expressions: Sequence[metadata.Expression], centre: int,
-              rng: np.random.Generator) -> types.Example | None:
+    def _load(
+        self, number: int, expressions: Sequence[metadata.Expression], centre: int, rng: np.random.Generator
+    ) -> types.Example | None:
         """A clip around a frame; None if it shows no object, or is a picture too narrow for `pseudo_clip`."""
         video = self.source.videos[number]
         copies = len(video.frame_names) == 1 < self.num_frames  # of a picture of RefCOCO
@@ -257,8 +306,9 @@ class LoadClip(grain.transforms.RandomMap):
         example = clips.to_example(sample, tokens, self.frame_size)
         return dataclasses.replace(example, origin=np.array([[number, centre]], np.int32))
 
-    def _choose_frames(self, rng: np.random.Generator, video: metadata.Video, centre: int
-                       ) -> tuple[Int[np.ndarray, ' T'], int | None]:
+    def _choose_frames(
+        self, rng: np.random.Generator, video: metadata.Video, centre: int
+    ) -> tuple[Int[np.ndarray, ' T'], int | None]:
         """Frame indices and the position of the centre among them; None: its first occurrence."""
         length = len(video.frame_names)
         if length == 1:
@@ -283,7 +333,8 @@ def _from_workers(batches: grain.IterDataset, count: int) -> Iterator[types.Exam
         name = f' ({signal.Signals(-code).name})' if code < 0 else ''
         raise ChildProcessError(
             f'config.data.workers = {count}: a loader process died with exit code {code}{name}. '
-            f'{processes.advice(count)} Re-run the same command to resume from the latest checkpoint.') from error
+            f'{processes.advice(count)} Re-run the same command to resume from the latest checkpoint.'
+        ) from error
     finally:
         iterator.close()
 

@@ -5,6 +5,7 @@ frames of a long video decodes five.
 
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Sequence
 import dataclasses
 import os
@@ -24,8 +25,8 @@ from sgmg_jax.data import decoding
 from sgmg_jax.data.metadata import Video, read_video
 from sgmg_jax.video import BrokenFilm, open_film
 
-LARGEST_RECORD = 2 ** 30  # bytes of a video's frames; a protobuf message has at most twice as many
-_LARGEST_METADATA = 2 ** 26  # bytes; RefCOCO's has a fifth of it
+LARGEST_RECORD = 2**30  # bytes of a video's frames; a protobuf message has at most twice as many
+_LARGEST_METADATA = 2**26  # bytes; RefCOCO's has a fifth of it
 Indices = Sequence[int] | Int[np.ndarray, ' T']
 
 
@@ -33,6 +34,7 @@ Indices = Sequence[int] | Int[np.ndarray, ' T']
 class Record:
     """A video with its frames (encoded as JPEG or PNG, or the film that contains them) and its masks (PNG; none where
     they are hidden)."""
+
     video: Video
     frames: tuple[bytes, ...]
     masks: tuple[bytes, ...]
@@ -82,8 +84,10 @@ class Record:
                 for number, frame in enumerate(container.decode(stream)):
                     if number in wanted:
                         if (frame.height, frame.width) != (self.video.height, self.video.width):
-                            raise BrokenFilm(f'its frames are {frame.width}x{frame.height} pixels, not '
-                                             f'{self.video.width}x{self.video.height}')
+                            raise BrokenFilm(
+                                f'its frames are {frame.width}x{frame.height} pixels, not '
+                                f'{self.video.width}x{self.video.height}'
+                            )
                         found[number] = frame.to_ndarray(format='rgb24')
                     if len(found) == len(wanted):
                         break
@@ -110,12 +114,15 @@ class Record:
             raise ValueError(self._broken(index, f'mask is broken ({error})')) from error
 
     def _broken(self, index: int, what: str) -> str:
-        return (f'video {self.video.name}, frame {self.video.frame_names[index]}: the {what}. '
-                'Build the records again from intact files.')
+        return (
+            f'video {self.video.name}, frame {self.video.frame_names[index]}: the {what}. '
+            'Build the records again from intact files.'
+        )
 
 
 class _Piece(NamedTuple):
     """Consecutive records of a file, in array_record's terms."""
+
     filename: str
     skip: int
     take: int
@@ -174,20 +181,29 @@ class Records(Sequence):
             example = source[place]
             self._check(video, example)
         except ValueError as error:
-            raise ValueError(f'{self.directory}: split {self.split}, video {video.name}: its record cannot be read '
-                             f'({error}). Check the disk; build the data set again.') from error
+            raise ValueError(
+                f'{self.directory}: split {self.split}, video {video.name}: its record cannot be read '
+                f'({error}). Check the disk; build the data set again.'
+            ) from error
         film = example.get('film')
-        return Record(video, tuple(example.get('frames', ())), tuple(example.get('masks', ())),
-                      None if film is None else bytes(film[0]))
+        return Record(
+            video,
+            tuple(example.get('frames', ())),
+            tuple(example.get('masks', ())),
+            None if film is None else bytes(film[0]),
+        )
 
     @staticmethod
     def _check(video: Video, example: dict) -> None:
         if example['video'] != video.name.encode():
-            raise ValueError(f'it is of video {example["video"].decode(errors="replace")!r:.200}, but metadata.json '
-                             f'says {video.name}')
+            raise ValueError(
+                f'it is of video {example["video"].decode(errors="replace")!r:.200}, but metadata.json '
+                f'says {video.name}'
+            )
         masks = len(video.frame_names) if video.mask_places is None else len(video.mask_places)
         wanted = {'masks': masks if video.has_masks else 0} | (
-            {'film': 1} if 'film' in example else {'frames': len(video.frame_names)})
+            {'film': 1} if 'film' in example else {'frames': len(video.frame_names)}
+        )
         for field, count in wanted.items():
             if len(example.get(field, ())) != count:
                 raise ValueError(f'it has {len(example.get(field, ()))} {field}, metadata.json says {count}')
@@ -225,24 +241,31 @@ def describe(directory: str | os.PathLike) -> tuple[str, dict[str, int]]:
 def _open_split(folder: pathlib.Path, split: str) -> tuple[list[Video], Sequence]:
     name, lengths = _read_info(folder)
     listed = _read_metadata(folder)
-    known = tfds.core.SplitDict([tfds.core.SplitInfo(name=each, shard_lengths=numbers, num_bytes=0)
-                                 for each, numbers in lengths.items()])
+    known = tfds.core.SplitDict(
+        [tfds.core.SplitInfo(name=each, shard_lengths=numbers, num_bytes=0) for each, numbers in lengths.items()]
+    )
     try:
-        parts = [(part.splitname, range(sum(lengths[part.splitname]))[part.from_:part.to])
-                 for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(known)]
+        parts = [
+            (part.splitname, range(sum(lengths[part.splitname]))[part.from_ : part.to])
+            for part in tfds.core.ReadInstruction.from_spec(split).to_absolute(known)
+        ]
         if not all(numbers for _, numbers in parts):
             raise ValueError('an empty slice')
     except (ValueError, KeyError, AssertionError, NotImplementedError) as error:
         sizes = ', '.join(f'{each} ({sum(numbers)} videos)' for each, numbers in lengths.items())
         first = next(iter(lengths))
-        raise ValueError(f'{folder}: no split {split!r} there; it has {sizes}. Name one of these or a slice '
-                         f'of it, such as {first!r} or {first + "[:4]"!r}.') from error
+        raise ValueError(
+            f'{folder}: no split {split!r} there; it has {sizes}. Name one of these or a slice '
+            f'of it, such as {first!r} or {first + "[:4]"!r}.'
+        ) from error
     videos, pieces = [], []
     for part, numbers in parts:
         entries, count = listed.get(part), sum(lengths[part])
         if not isinstance(entries, list) or len(entries) != count:
-            raise ValueError(f'{folder}: split {part!r} has {count} records, metadata.json lists '
-                             f'{len(entries) if isinstance(entries, list) else 0} videos. Build the data set again.')
+            raise ValueError(
+                f'{folder}: split {part!r} has {count} records, metadata.json lists '
+                f'{len(entries) if isinstance(entries, list) else 0} videos. Build the data set again.'
+            )
         where = f'{folder / "metadata.json"}: split {part}'
         try:
             of_part = [read_video(entries[number], f'{where}, number {number}') for number in numbers]
@@ -267,8 +290,9 @@ def _pieces(folder: pathlib.Path, name: str, split: str, lengths: list[int], num
             count = reader.num_records()
             reader.close()
         except FileNotFoundError as error:
-            raise FileNotFoundError(f'{file}: missing, though dataset_info.json counts it. Build the data set again.'
-                                    ) from error
+            raise FileNotFoundError(
+                f'{file}: missing, though dataset_info.json counts it. Build the data set again.'
+            ) from error
         except RuntimeError:
             count = length  # Reading a damaged record raises.
         if count != length:
@@ -296,8 +320,11 @@ def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
         elif entry.get('filepathTemplate') != '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}':
             wrong.append('splits.filepathTemplate')
         # Protobuf's JSON writes 64-bit integers as strings.
-        elif not (isinstance(numbers, list) and numbers and all(
-                isinstance(number, str) and re.fullmatch('[0-9]{1,9}', number) for number in numbers)):
+        elif not (
+            isinstance(numbers, list)
+            and numbers
+            and all(isinstance(number, str) and re.fullmatch('[0-9]{1,9}', number) for number in numbers)
+        ):
             wrong.append('splits.shardLengths')
         else:
             lengths[split] = list(map(int, numbers))
@@ -307,23 +334,32 @@ def _read_info(folder: pathlib.Path) -> tuple[str, dict[str, list[int]]]:
     if info.get('fileFormat') != 'array_record':
         wrong.append('fileFormat')
     if wrong or not lengths:
-        raise ValueError(f'{file}: field {(wrong or ["splits"])[0]!r} is missing or wrong. Build the data set again '
-                         'with `python -m datasets.build`.')
+        raise ValueError(
+            f'{file}: field {(wrong or ["splits"])[0]!r} is missing or wrong. Build the data set again '
+            'with `python -m datasets.build`.'
+        )
     return name, lengths
 
 
 def _read_metadata(folder: pathlib.Path) -> dict:
     """The videos listed in metadata.json, by split; checks that this repository's builders wrote the records."""
     if not (folder / 'metadata.json').exists():
-        raise FileNotFoundError(f'{folder}: holds no metadata.json, so another builder wrote it. '
-                                'Build the data set with `python -m datasets.build`.')
+        raise FileNotFoundError(
+            f'{folder}: holds no metadata.json, so another builder wrote it. '
+            'Build the data set with `python -m datasets.build`.'
+        )
     features = files.read_json(folder / 'features.json', _LARGEST_METADATA)
     for key in ('featuresDict', 'features'):
         features = features.get(key) if isinstance(features, dict) else None
-    if not isinstance(features, dict) or not {'video', 'masks', 'expressions'} <= features.keys() or (
-            not {'frames', 'film'} & features.keys()):
-        raise ValueError(f'{folder / "features.json"}: does not have the features of a video, so another builder '
-                         'wrote the records. Build the data set again with `python -m datasets.build`.')
+    if (
+        not isinstance(features, dict)
+        or not {'video', 'masks', 'expressions'} <= features.keys()
+        or (not {'frames', 'film'} & features.keys())
+    ):
+        raise ValueError(
+            f'{folder / "features.json"}: does not have the features of a video, so another builder '
+            'wrote the records. Build the data set again with `python -m datasets.build`.'
+        )
     metadata = files.read_json(folder / 'metadata.json', _LARGEST_METADATA)
     listed = metadata.get('videos') if isinstance(metadata, dict) else None
     if not isinstance(listed, dict):
@@ -333,16 +369,21 @@ def _read_metadata(folder: pathlib.Path) -> dict:
 
 def _records_folder(directory: pathlib.Path) -> pathlib.Path:
     if not directory.is_dir():
-        raise FileNotFoundError(f'{directory}: no such folder. Build records with `python -m '
-                                'datasets.build`, or correct the path.')
-    found = [path.parent for level in ('', '*/', '*/*/', '*/*/*/')
-             for path in sorted(directory.glob(level + 'dataset_info.json'))
-             if not path.parent.name.startswith('incomplete.')]  # An interrupted build.
+        raise FileNotFoundError(
+            f'{directory}: no such folder. Build records with `python -m datasets.build`, or correct the path.'
+        )
+    found = [
+        path.parent
+        for level in ('', '*/', '*/*/', '*/*/*/')
+        for path in sorted(directory.glob(level + 'dataset_info.json'))
+        if not path.parent.name.startswith('incomplete.')
+    ]  # An interrupted build.
     if not found:
         there = files.printable(', '.join(sorted(path.name for path in directory.iterdir()))) or 'nothing'
-        raise FileNotFoundError(f'{directory}: holds no built data set (no dataset_info.json); it has '
-                                f'{there}. Build one with `python -m datasets.build`.')
+        raise FileNotFoundError(
+            f'{directory}: holds no built data set (no dataset_info.json); it has '
+            f'{there}. Build one with `python -m datasets.build`.'
+        )
     if len(found) > 1:
-        raise ValueError(f'{directory}: holds several data sets, name one of them: '
-                         f'{", ".join(map(str, found))}.')
+        raise ValueError(f'{directory}: holds several data sets, name one of them: {", ".join(map(str, found))}.')
     return found[0]

@@ -1,4 +1,5 @@
 """Former name of `sgmg_jax.synthetic`; the next version removes it."""
+
 import importlib
 import sys
 

@@ -4,6 +4,7 @@
 
 Exit status: 0 the copy is complete, 1 something is missing or wrong, 2 no data set was found.
 """
+
 import argparse
 from collections.abc import Callable, Collection, Sequence
 import dataclasses
@@ -19,7 +20,7 @@ from sgmg_jax.doctor import common, places
 from sgmg_jax.doctor.archives import look_into, unpack
 from sgmg_jax.doctor.common import Finding, quote
 
-HELP = '''\
+HELP = """\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
 converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
 datasets.build wrote. Parts are recognised by their content, up to four levels below FOLDER and beside it, so
@@ -37,17 +38,22 @@ begins with
 examples:
     python -m sgmg_jax.doctor ~/data/refer_youtube_vos
     python -m sgmg_jax.doctor ~/data --pixels --json=report.json
-'''
+"""
 BUILD_NAMES = {'refcoco': 'refcoco', 'refcoco+': 'refcoco_plus', 'refcocog': 'refcocog'}
 # The next commands for the records of a data set: config, workdir, split to train on (if any), split to evaluate.
-USES = {'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'), 'ref_davis': ('davis', 'ytvos', '', 'valid'),
-        'a2d_sentences': ('a2d', 'a2d', 'train', 'test'), 'jhmdb_sentences': ('jhmdb', 'a2d', '', 'test'),
-        **{name: ('refcoco', 'refcoco', 'train', 'val') for name in BUILD_NAMES.values()}}
+USES = {
+    'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'),
+    'ref_davis': ('davis', 'ytvos', '', 'valid'),
+    'a2d_sentences': ('a2d', 'a2d', 'train', 'test'),
+    'jhmdb_sentences': ('jhmdb', 'a2d', '', 'test'),
+    **{name: ('refcoco', 'refcoco', 'train', 'val') for name in BUILD_NAMES.values()},
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
     """The findings of one data set, and the next commands."""
+
     name: str
     title: str
     root: str
@@ -74,15 +80,27 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
     inside = places.survey(folder)
     around = places.survey(folder.parent, folder, max_folders=2000) if len(folder.parts) > 2 else None
     packed, findings = _look_into_archives(inside.archives, folder)
-    findings += [Finding('wrong', 'is a dead link', str(link), 'Fix the link, or put the file in its place.')
-                 for link in inside.dead]
-    findings += [Finding('wrong', f'cannot be read ({why})', str(closed), 'Fix its permissions.')
-                 for closed, why in inside.closed]
-    findings += [Finding('note', 'is junk of macOS and can be removed', str(junk), f'rm -r {quote(junk)}')
-                 for junk in inside.junk]
+    findings += [
+        Finding('wrong', 'is a dead link', str(link), 'Fix the link, or put the file in its place.')
+        for link in inside.dead
+    ]
+    findings += [
+        Finding('wrong', f'cannot be read ({why})', str(closed), 'Fix its permissions.')
+        for closed, why in inside.closed
+    ]
+    findings += [
+        Finding('note', 'is junk of macOS and can be removed', str(junk), f'rm -r {quote(junk)}')
+        for junk in inside.junk
+    ]
     if inside.cut:
-        findings.append(Finding('note', f'only its first {places.MAX_FOLDERS:,} folders were searched', str(folder),
-                                'Name the folder of one data set.'))
+        findings.append(
+            Finding(
+                'note',
+                f'only its first {places.MAX_FOLDERS:,} folders were searched',
+                str(folder),
+                'Name the folder of one data set.',
+            )
+        )
     reports = [Report('folder', 'The folder', str(folder), tuple(findings))] if findings else []
     for name, (title, known_places, check) in _data_sets().items():
         parts = [part for part in inside.parts if part.name == name]
@@ -93,16 +111,23 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
             parts = [part for part in places.survey(root).parts if part.name == name]
         elif around:
             there = {part.place for part in parts}
-            parts += [part for part in around.parts if part.name == name and part.place not in there
-                      and part.root in (None, folder.parent)]
+            parts += [
+                part
+                for part in around.parts
+                if part.name == name and part.place not in there and part.root in (None, folder.parent)
+            ]
         found, misplaced = places.place_parts(parts, root)
         for place in known_places:  # A part that exists but was not recognised is broken, not missing.
             path = root / place
             if not {place, path} & {*found, *found.values()} and (
-                    path.is_file() or path.is_dir() and any(common.listing(path))):
+                path.is_file() or path.is_dir() and any(common.listing(path))
+            ):
                 found[place] = path
-        archives = {place: unpack(archive, root.parent if prefix == f'{root.name}/' else root)
-                    for archive, other, place, prefix in packed if other == name}
+        archives = {
+            place: unpack(archive, root.parent if prefix == f'{root.name}/' else root)
+            for archive, other, place, prefix in packed
+            if other == name
+        }
         checked = [*misplaced, *check(common.Copy(root, found, archives))]
         checked += _read_as_builder(name, root, found, pixels, not all(map(_harmless, checked)))
         reports.append(Report(name, title, str(root), tuple(checked), _build_commands(name, root, found)))
@@ -127,8 +152,9 @@ def _harmless(finding: Finding) -> bool:
     return finding.level in ('ok', 'note') or finding.mend.startswith(common.PART)
 
 
-def _read_as_builder(name: str, root: pathlib.Path, found: Collection[str], pixels: bool, faulty: bool
-                     ) -> list[Finding]:
+def _read_as_builder(
+    name: str, root: pathlib.Path, found: Collection[str], pixels: bool, faulty: bool
+) -> list[Finding]:
     """Runs the readers of the builder; the findings are what it would refuse.
 
     Args:
@@ -138,11 +164,18 @@ def _read_as_builder(name: str, root: pathlib.Path, found: Collection[str], pixe
     from sgmg_jax.data import metadata
     from sgmg_jax.raw import a2d, davis, jhmdb, refcoco, youtube
 
-    readers = {'ref_youtube_vos': youtube.splits, 'ref_davis': davis.splits, 'a2d_sentences': a2d.splits,
-               'jhmdb_sentences': jhmdb.splits}
+    readers = {
+        'ref_youtube_vos': youtube.splits,
+        'ref_davis': davis.splits,
+        'a2d_sentences': a2d.splits,
+        'jhmdb_sentences': jhmdb.splits,
+    }
     findings = []
-    for splits in [readers[name]] if name in readers else [
-            functools.partial(refcoco.splits, name=each) for each in BUILD_NAMES if each in found]:
+    for splits in (
+        [readers[name]]
+        if name in readers
+        else [functools.partial(refcoco.splits, name=each) for each in BUILD_NAMES if each in found]
+    ):
         with common.warnings():
             try:
                 read = splits(root)
@@ -164,10 +197,14 @@ def _read_as_builder(name: str, root: pathlib.Path, found: Collection[str], pixe
                 if not names and not failed:
                     failed = ['none has an annotated object']
                 if failed:
-                    findings.append(Finding(
-                        'wrong', f'{len(failed):,} of {len(videos):,} of {split} cannot be read '
-                        f'({common.some(failed)})', str(root), f'{common.AGAIN} Or leave them out by '
-                        '--skip-bad-videos.'))
+                    findings.append(
+                        Finding(
+                            'wrong',
+                            f'{len(failed):,} of {len(videos):,} of {split} cannot be read ({common.some(failed)})',
+                            str(root),
+                            f'{common.AGAIN} Or leave them out by --skip-bad-videos.',
+                        )
+                    )
     return findings
 
 
@@ -176,8 +213,9 @@ def _in(root: pathlib.Path, error: Exception) -> str:
     return commands.message(error).replace(f'{root}/', '').replace(f'{root}: ', '')
 
 
-def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path
-                        ) -> tuple[list[tuple[pathlib.Path, str, str, str]], list[Finding]]:
+def _look_into_archives(
+    archives: list[pathlib.Path], folder: pathlib.Path
+) -> tuple[list[tuple[pathlib.Path, str, str, str]], list[Finding]]:
     """The parts that are still packed: (archive, data set, place, path in front of it); and findings."""
     packed, findings = [], []
     for archive in archives[:50]:
@@ -186,15 +224,22 @@ def _look_into_archives(archives: list[pathlib.Path], folder: pathlib.Path
         if fault:
             findings.append(Finding('note', f'is a broken archive ({fault})', str(archive), 'Download it again.'))
         if inner:
-            findings.append(Finding('note', f'is an archive of archives ({common.some(inner)})', str(archive),
-                                    unpack(archive, folder) + ', then run this again.'))
+            findings.append(
+                Finding(
+                    'note',
+                    f'is an archive of archives ({common.some(inner)})',
+                    str(archive),
+                    unpack(archive, folder) + ', then run this again.',
+                )
+            )
     return packed, findings
 
 
 def _build_commands(name: str, root: pathlib.Path, found: Collection[str]) -> tuple[str, ...]:
     names = [BUILD_NAMES[place] for place in BUILD_NAMES if place in found] if name == 'refcoco' else [name]
-    return tuple(f'python -m datasets.build {each} --raw={quote(root)} --out=data/tfds'
-                 for each in names or ['refcoco'])
+    return tuple(
+        f'python -m datasets.build {each} --raw={quote(root)} --out=data/tfds' for each in names or ['refcoco']
+    )
 
 
 def _check_records(folder: pathlib.Path, pixels: bool) -> Report:
@@ -205,11 +250,23 @@ def _check_records(folder: pathlib.Path, pixels: bool) -> Report:
     splits: dict[str, int] = {}
     name, again = folder.parent.name, 'Build the data set again with --overwrite.'
     if folder.name.startswith('incomplete.'):
-        findings.append(Finding('note', 'is left over from an interrupted build; it is never read', str(folder),
-                                'The next build removes it.'))
+        findings.append(
+            Finding(
+                'note',
+                'is left over from an interrupted build; it is never read',
+                str(folder),
+                'The next build removes it.',
+            )
+        )
     elif not (folder / 'metadata.json').exists():
-        findings.append(Finding('missing', 'is not there', str(folder / 'metadata.json'),
-                                'Another builder wrote the records; build them with `python -m datasets.build`.'))
+        findings.append(
+            Finding(
+                'missing',
+                'is not there',
+                str(folder / 'metadata.json'),
+                'Another builder wrote the records; build them with `python -m datasets.build`.',
+            )
+        )
     else:
         name, splits = common.read(records.describe, folder, findings, mend=again) or (name, {})
     for split in splits:
@@ -225,10 +282,12 @@ def _check_records(folder: pathlib.Path, pixels: bool) -> Report:
             what = f'split {split}: {len(source):,} videos, {sentences:,} sentences'
             findings.append(Finding('ok', what, str(folder)))
     config, workdir, train, valid = USES.get(name, ('', '', '', ''))
-    found = [f'python {script}.py --config=configs/{config}.py --workdir=runs/{workdir} '
-             f'--config.{field}.records="{(str(folder),)}"'
-             for script, field, split in (('train', 'data', train), ('evaluate', 'evaluation', valid))
-             if split in splits]
+    found = [
+        f'python {script}.py --config=configs/{config}.py --workdir=runs/{workdir} '
+        f'--config.{field}.records="{(str(folder),)}"'
+        for script, field, split in (('train', 'data', train), ('evaluate', 'evaluation', valid))
+        if split in splits
+    ]
     return Report('records', f'Records of {name}', str(folder), tuple(findings), tuple(found))
 
 
@@ -237,8 +296,14 @@ def format_report(report: Report) -> str:
     lines, mend = [f'{report.title} in {report.root}'], ''
     for finding in report.findings:
         where = '' if finding.where == report.root else f'{_below(finding.where, report.root)}: '
-        lines += textwrap.wrap(where + finding.what, 110, initial_indent=f'  {finding.level:<8} ',
-                               subsequent_indent=' ' * 11, break_long_words=False, break_on_hyphens=False)
+        lines += textwrap.wrap(
+            where + finding.what,
+            110,
+            initial_indent=f'  {finding.level:<8} ',
+            subsequent_indent=' ' * 11,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
         if finding.mend and finding.mend != mend:  # once for consecutive findings with the same remedy
             lines.append(f'           -> {finding.mend}')
         mend = finding.mend
@@ -246,14 +311,17 @@ def format_report(report: Report) -> str:
         verb = 'run' if report.name == 'records' else 'build'
         faults = [finding for finding in report.findings if finding.level in ('missing', 'wrong')]
         part = all(map(_harmless, faults))
-        head = f'{verb} it' if not faults else (
-            f'{verb} this part of it' if part else f'first fix what is missing or wrong, then {verb} it')
+        head = (
+            f'{verb} it'
+            if not faults
+            else (f'{verb} this part of it' if part else f'first fix what is missing or wrong, then {verb} it')
+        )
         lines += [f'{head}: {command}' for command in report.commands]
     return files.printable('\n'.join(lines))
 
 
 def _below(where: str, root: str) -> str:
-    return where[len(root) + 1:] if where.startswith(root + '/') else where
+    return where[len(root) + 1 :] if where.startswith(root + '/') else where
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -270,17 +338,24 @@ def _report(options: argparse.Namespace) -> int:
     sets = [report for report in reports if report.name != 'folder']
     status = 2 if not sets else int(not all(report.good for report in reports))
     if options.json:
-        content = {'folder': str(options.folder), 'status': status, 'data_sets': [
-            dataclasses.asdict(report) | {'good': report.good} for report in reports]}
+        content = {
+            'folder': str(options.folder),
+            'status': status,
+            'data_sets': [dataclasses.asdict(report) | {'good': report.good} for report in reports],
+        }
         with files.replacing(options.json) as partial:
             partial.write_text(json.dumps(content, indent=1) + '\n')
     if reports:
         print('\n\n'.join(map(format_report, reports)))
     if not sets:
         there = common.some(sum(common.listing(os.path.expanduser(options.folder)), []), 10) or 'nothing'
-        print(files.printable(f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has '
-                              f'{there}. See --help for the known data sets, or name a folder closer to the files.'),
-              file=sys.stderr)
+        print(
+            files.printable(
+                f'{options.folder}: no data set is recognised up to {places.LEVELS} levels below; it has '
+                f'{there}. See --help for the known data sets, or name a folder closer to the files.'
+            ),
+            file=sys.stderr,
+        )
     return status
 
 

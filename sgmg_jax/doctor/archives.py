@@ -1,4 +1,5 @@
 """Looks into archives of data sets without unpacking them."""
+
 import gzip
 import io
 import os
@@ -10,23 +11,30 @@ import zipfile
 from sgmg_jax.doctor import common
 from sgmg_jax.doctor.common import quote
 
-ARCHIVE_HEAD = 2 ** 26  # unpacked bytes of a tar that are read
+ARCHIVE_HEAD = 2**26  # unpacked bytes of a tar that are read
 # Parts inside archives: a pattern of a member's path, the data set and the place ('\1' from the path).
-MEMBERS = tuple((re.compile(pattern), name, place) for pattern, name, place in (
-    (r'(train|valid|test)/(JPEGImages|Annotations)/[0-9a-f]{10}/', 'ref_youtube_vos', r'\1/\2'),
-    (r'meta_expressions/(train|valid|test)/meta_expressions\.json$', 'ref_youtube_vos',
-     r'meta_expressions/\1/meta_expressions.json'),
-    (r'(DAVIS/(?:JPEGImages|Annotations_unsupervised|Annotations)/480p)/', 'ref_davis', r'\1'),
-    (r'DAVIS/ImageSets/2017/(train|val)\.txt$', 'ref_davis', r'DAVIS/ImageSets/2017/\1.txt'),
-    (r'(davis_text_annotations/Davis17_annot[12](?:_full_video)?\.txt)$', 'ref_davis', r'\1'),
-    (r'(Release/videoset\.csv)$', 'a2d_sentences', r'\1'),
-    (r'(Release/(?:CLIPS320|clips320H))/', 'a2d_sentences', r'\1'),
-    (r'(text_annotations/a2d_(?:annotation|missed_videos)\.txt)$', 'a2d_sentences', r'\1'),
-    (r'(text_annotations/a2d_annotation_with_instances)/', 'a2d_sentences', r'\1'),
-    (r'(Rename_Images|puppet_mask)/', 'jhmdb_sentences', r'\1'),
-    (r'(jhmdb_sentences_samples_metadata\.json)$', 'jhmdb_sentences', r'\1'),
-    (r'train2014/COCO_train2014_', 'refcoco', 'train2014'),
-    (r'(refcoco[+g]?)/(?:refs\(\w+\)\.p|instances\.json)$', 'refcoco', r'\1')))
+MEMBERS = tuple(
+    (re.compile(pattern), name, place)
+    for pattern, name, place in (
+        (r'(train|valid|test)/(JPEGImages|Annotations)/[0-9a-f]{10}/', 'ref_youtube_vos', r'\1/\2'),
+        (
+            r'meta_expressions/(train|valid|test)/meta_expressions\.json$',
+            'ref_youtube_vos',
+            r'meta_expressions/\1/meta_expressions.json',
+        ),
+        (r'(DAVIS/(?:JPEGImages|Annotations_unsupervised|Annotations)/480p)/', 'ref_davis', r'\1'),
+        (r'DAVIS/ImageSets/2017/(train|val)\.txt$', 'ref_davis', r'DAVIS/ImageSets/2017/\1.txt'),
+        (r'(davis_text_annotations/Davis17_annot[12](?:_full_video)?\.txt)$', 'ref_davis', r'\1'),
+        (r'(Release/videoset\.csv)$', 'a2d_sentences', r'\1'),
+        (r'(Release/(?:CLIPS320|clips320H))/', 'a2d_sentences', r'\1'),
+        (r'(text_annotations/a2d_(?:annotation|missed_videos)\.txt)$', 'a2d_sentences', r'\1'),
+        (r'(text_annotations/a2d_annotation_with_instances)/', 'a2d_sentences', r'\1'),
+        (r'(Rename_Images|puppet_mask)/', 'jhmdb_sentences', r'\1'),
+        (r'(jhmdb_sentences_samples_metadata\.json)$', 'jhmdb_sentences', r'\1'),
+        (r'train2014/COCO_train2014_', 'refcoco', 'train2014'),
+        (r'(refcoco[+g]?)/(?:refs\(\w+\)\.p|instances\.json)$', 'refcoco', r'\1'),
+    )
+)
 
 
 def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[str], str]:
@@ -53,7 +61,7 @@ def look_into(archive: pathlib.Path) -> tuple[set[tuple[str, str, str]], list[st
         for pattern, name, place in MEMBERS:
             match = pattern.search(member)
             if match and (match.start() == 0 or member[match.start() - 1] == '/'):
-                holds.add((name, match.expand(place), member[:match.start()]))
+                holds.add((name, match.expand(place), member[: match.start()]))
     return holds, [member for member in members if member.endswith('.zip') and '__MACOSX' not in member], ''
 
 

@@ -1,4 +1,5 @@
 """Shared by the checks of all data sets: findings, listings of folders, headers of images."""
+
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import contextlib
@@ -25,7 +26,8 @@ FAULTS = {
     'dead links': 'Fix the links, or put the files in their place.',
     'files of zero bytes': 'Was the disk full? ' + AGAIN,
     'folders, pipes or devices in place of files': 'Put the files in their place.',
-    'links that lead out of the data set': 'Copy the files here, or link the whole folder that contains them.'}
+    'links that lead out of the data set': 'Copy the files here, or link the whole folder that contains them.',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Finding:
     level: 'ok', 'missing', 'wrong' (these two keep a data set from being complete) or 'note'.
     what: the fact, with counts and examples. where: the file or folder. mend: what to do, often a command.
     """
+
     level: str
     what: str
     where: str
@@ -48,6 +51,7 @@ class Copy:
     root: the folder for its builder's --raw. found: the actual path of each part, by its place (the expected path
     relative to the root). archives: the commands that unpack parts which are still packed, by place.
     """
+
     root: pathlib.Path
     found: Mapping[str, pathlib.Path]
     archives: Mapping[str, str]
@@ -82,8 +86,13 @@ def quote(path: str | os.PathLike) -> str:
     text = str(path)
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + ''.join(chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f'\\x{byte:02x}'
-                          for byte in os.fsencode(text)) + "'"
+    return (
+        "$'"
+        + ''.join(
+            chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f'\\x{byte:02x}' for byte in os.fsencode(text)
+        )
+        + "'"
+    )
 
 
 def faults(folder: str | os.PathLike, root: str | os.PathLike) -> dict[str, str] | None:
@@ -121,8 +130,9 @@ def some(names: Sequence, limit: int = 3) -> str:
     return ', '.join(map(str, names[:limit])) + more
 
 
-def counted(what: str, where: str | os.PathLike, found: int, known: int | None, about: bool = False,
-            mend: str = '') -> Finding:
+def counted(
+    what: str, where: str | os.PathLike, found: int, known: int | None, about: bool = False, mend: str = ''
+) -> Finding:
     """Compares a count with the known one. `about`: the known count is unreliable, so a difference is only a note."""
     if known is None:
         return Finding('ok', f'{what}: found {found:,}', str(where))
@@ -133,8 +143,9 @@ def counted(what: str, where: str | os.PathLike, found: int, known: int | None, 
     return Finding('missing' if found < known else 'wrong', text, str(where), mend)
 
 
-def read(reader: Callable[..., T], file: pathlib.Path, findings: list[Finding], *arguments: object, mend: str = AGAIN
-         ) -> T | None:
+def read(
+    reader: Callable[..., T], file: pathlib.Path, findings: list[Finding], *arguments: object, mend: str = AGAIN
+) -> T | None:
     """`reader(file, *arguments)`; if that raises OSError or ValueError, None and a finding."""
     try:
         return reader(file, *arguments)
@@ -158,8 +169,10 @@ class Problems:
         self._examples[level, what, str(where), mend].append(example)
 
     def findings(self) -> list[Finding]:
-        return [Finding(level, f'{what}: {len(examples):,} ({some(examples)})', where, mend)
-                for (level, what, where, mend), examples in self._examples.items()]
+        return [
+            Finding(level, f'{what}: {len(examples):,} ({some(examples)})', where, mend)
+            for (level, what, where, mend), examples in self._examples.items()
+        ]
 
 
 def begins_with(file: pathlib.Path, *heads: bytes, at: int = 0) -> bool:
@@ -200,8 +213,14 @@ def progress(items: Iterable[T], what: str, unit: str = 'video') -> Iterable[T]:
     return tqdm.tqdm(items, desc=what, unit=unit, delay=1)
 
 
-def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequence[str], problems: Problems,
-                where: str | os.PathLike, prefix: str = '') -> list[str]:
+def check_files(
+    there: Mapping[str, str],
+    wanted: Sequence[str],
+    endings: Sequence[str],
+    problems: Problems,
+    where: str | os.PathLike,
+    prefix: str = '',
+) -> list[str]:
     """The good files among the wanted ones; adds a problem for each of the others.
 
     Args:
@@ -220,19 +239,34 @@ def check_files(there: Mapping[str, str], wanted: Sequence[str], endings: Sequen
         elif len(found) == 1:
             problems.add('wrong', there[found[0]], where, FAULTS[there[found[0]]], prefix + found[0])
         elif found:
-            problems.add('wrong', 'several files of one frame, with different endings', where, 'Remove all but one.',
-                         prefix + ' '.join(found))
+            problems.add(
+                'wrong',
+                'several files of one frame, with different endings',
+                where,
+                'Remove all but one.',
+                prefix + ' '.join(found),
+            )
         elif by_stem[stem]:
             other = by_stem[stem][0]
-            problems.add('wrong', f'files end in {os.path.splitext(other)[1]}, not in {endings[0]}', where,
-                         'Take the files of the release; do not convert or rename them.', prefix + other)
+            problems.add(
+                'wrong',
+                f'files end in {os.path.splitext(other)[1]}, not in {endings[0]}',
+                where,
+                'Take the files of the release; do not convert or rename them.',
+                prefix + other,
+            )
         else:
             problems.add('missing', 'files that are listed and not there', where, AGAIN, prefix + stem + endings[0])
     return good
 
 
-def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.Path],
-                 masks: Sequence[pathlib.Path] | None, root: pathlib.Path, kind: str = pictures.JPEG) -> list[Finding]:
+def check_frames(
+    videos: Mapping[str, Sequence[str]],
+    frames: Sequence[pathlib.Path],
+    masks: Sequence[pathlib.Path] | None,
+    root: pathlib.Path,
+    kind: str = pictures.JPEG,
+) -> list[Finding]:
     """Checks that each listed frame and its mask exist, and the headers of the first and the last.
 
     Args:
@@ -264,18 +298,33 @@ def check_frames(videos: Mapping[str, Sequence[str]], frames: Sequence[pathlib.P
                     header = pictures.read_header(folder / video / name)
                     check_frame_size(header.height, header.width, 'the frame')
                 except (OSError, ValueError) as error:
-                    problems.add('wrong', f'broken images ({reason(error, folder / video / name)})', folder, AGAIN,
-                                 example)
+                    problems.add(
+                        'wrong', f'broken images ({reason(error, folder / video / name)})', folder, AGAIN, example
+                    )
                     continue
                 if header.format != of_kind:
-                    problems.add('wrong', f'files that are {header.format}, not {of_kind}', folder,
-                                 'Take the files of the release as they are.', example)
+                    problems.add(
+                        'wrong',
+                        f'files that are {header.format}, not {of_kind}',
+                        folder,
+                        'Take the files of the release as they are.',
+                        example,
+                    )
                 if folders is masks and header.mode not in ('P', 'L', '1'):
-                    problems.add('wrong', f'masks of colour mode {header.mode}; a mask holds object ids (mode P or L)',
-                                 folder, 'Take the masks of the release as they are.', example)
+                    problems.add(
+                        'wrong',
+                        f'masks of colour mode {header.mode}; a mask holds object ids (mode P or L)',
+                        folder,
+                        'Take the masks of the release as they are.',
+                        example,
+                    )
                 size = size or (header.width, header.height)
                 if (header.width, header.height) != size:
-                    problems.add('wrong', 'images that differ in size from the first of their video', folder,
-                                 'Take frames and masks of one release, at one size.',
-                                 f'{example} is {header.width}x{header.height}, not {size[0]}x{size[1]}')
+                    problems.add(
+                        'wrong',
+                        'images that differ in size from the first of their video',
+                        folder,
+                        'Take frames and masks of one release, at one size.',
+                        f'{example} is {header.width}x{header.height}, not {size[0]}x{size[1]}',
+                    )
     return problems.findings()

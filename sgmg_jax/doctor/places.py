@@ -4,6 +4,7 @@ A part is a characteristic folder or file ("the frames of Ref-YouTube-VOS's vali
 relative to the root of its data set ('valid/JPEGImages'). Releases differ, so a part may have several places; if it
 lies at one of them, that is its place.
 """
+
 import codecs
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
@@ -18,33 +19,45 @@ from sgmg_jax.doctor.common import Finding, quote
 
 LEVELS = 4  # of folders that are searched
 MAX_FOLDERS = 20_000
-LARGEST_LIST = 2 ** 26  # bytes of a file of sentences
+LARGEST_LIST = 2**26  # bytes of a file of sentences
 YOUTUBE_SPLITS = {'train': 3471, 'valid': 202, 'test': 305}  # videos; the valid file also lists those of test
 DAVIS_VALID = frozenset(
     'bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump '
     'drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading '
-    'mbike-trick motocross-jump paragliding-launch parkour pigs scooter-black shooting soapbox'.split())
+    'mbike-trick motocross-jump paragliding-launch parkour pigs scooter-black shooting soapbox'.split()
+)
 DAVIS_TRAIN = frozenset(
     'bear bmx-bumps boat boxing-fisheye breakdance-flare bus car-turn cat-girl classic-car color-run crossing '
     'dance-jump dancing disc-jockey dog-agility dog-gooses dogs-scale drift-turn drone elephant flamingo hike hockey '
     'horsejump-low kid-football kite-walk koala lady-running lindy-hop longboard lucia mallard-fly mallard-water '
     'miami-surf motocross-bumps motorbike night-race paragliding planes-water rallye rhino rollerblade schoolgirls '
     'scooter-board scooter-gray sheep skate-park snowboard soccerball stroller stunt surf swing tennis tractor-sand '
-    'train tuk-tuk upside-down varanus-cage walking'.split())
-DAVIS_FRAMES = ('DAVIS/JPEGImages/480p', *(f'{split}/JPEGImages{level}' for split in ('train', 'valid')
-                                           for level in ('/480p', '')))
-DAVIS_MASKS = ('DAVIS/Annotations_unsupervised/480p', 'DAVIS/Annotations/480p',
-               *(f'{split}/{folder}' for split in ('train', 'valid')
-                 for folder in ('Annotations_unsupervised/480p', 'Annotations/480p', 'Annotations')))
+    'train tuk-tuk upside-down varanus-cage walking'.split()
+)
+DAVIS_FRAMES = (
+    'DAVIS/JPEGImages/480p',
+    *(f'{split}/JPEGImages{level}' for split in ('train', 'valid') for level in ('/480p', '')),
+)
+DAVIS_MASKS = (
+    'DAVIS/Annotations_unsupervised/480p',
+    'DAVIS/Annotations/480p',
+    *(
+        f'{split}/{folder}'
+        for split in ('train', 'valid')
+        for folder in ('Annotations_unsupervised/480p', 'Annotations/480p', 'Annotations')
+    ),
+)
 JHMDB_ACTIONS = frozenset(
     'brush_hair catch clap climb_stairs golf jump kick_ball pick pour pullup push run shoot_ball shoot_bow shoot_gun '
-    'sit stand swing_baseball throw walk wave'.split())
+    'sit stand swing_baseball throw walk wave'.split()
+)
 REFCOCO = ('refcoco', 'refcoco+', 'refcocog')
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
     """A part of a data set: the data set's name, the part's place and its actual path."""
+
     name: str
     place: str
     path: pathlib.Path
@@ -60,6 +73,7 @@ class Part:
 class Survey:
     """The contents of a folder. junk: of macOS. dead: dead links. closed: folders that cannot be read, and why.
     cut: the search stopped early."""
+
     parts: list[Part]
     archives: list[pathlib.Path]
     junk: list[pathlib.Path]
@@ -85,17 +99,25 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
             found.closed.append((path, common.reason(error, path)))
             continue
         folders.append((path, names, others))
-        expression_files += [path / name for name in others if name.endswith('.json')
-                             and name.startswith('meta_expressions')]
-        found.archives += [path / name for name in others if name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz'))
-                           and os.path.isfile(path / name)]
-        found.dead += [path / name for name in others[:1000]  # The check of a part finds those among its many files.
-                       if os.path.islink(path / name) and not os.path.exists(path / name)]
+        expression_files += [
+            path / name for name in others if name.endswith('.json') and name.startswith('meta_expressions')
+        ]
+        found.archives += [
+            path / name
+            for name in others
+            if name.lower().endswith(('.zip', '.tar', '.tgz', '.tar.gz')) and os.path.isfile(path / name)
+        ]
+        found.dead += [
+            path / name
+            for name in others[:1000]  # The check of a part finds those among its many files.
+            if os.path.islink(path / name) and not os.path.exists(path / name)
+        ]
         if (path / '__MACOSX').is_dir():
             found.junk.append(path / '__MACOSX')
         if depth < LEVELS and not any(_folder_parts(path, names, others, {})):
-            queue += [(path / name, depth + 1) for name in names
-                      if path / name != leave_out and not name.startswith('.')]
+            queue += [
+                (path / name, depth + 1) for name in names if path / name != leave_out and not name.startswith('.')
+            ]
     known: dict[str, set[str]] = defaultdict(set)
     for file in expression_files:
         for part, videos in _expressions_part(file):
@@ -116,8 +138,16 @@ def find_root(parts: list[Part], folder: pathlib.Path) -> pathlib.Path:
     for part in parts:
         root = part.root
         # An archive was unpacked one level too deep: train/train, not a data set named train.
-        while root and root.name in ('train', 'valid', 'test', 'meta_expressions', 'Release', 'text_annotations',
-                                     'davis_text_annotations', 'images'):
+        while root and root.name in (
+            'train',
+            'valid',
+            'test',
+            'meta_expressions',
+            'Release',
+            'text_annotations',
+            'davis_text_annotations',
+            'images',
+        ):
             root = root.parent
         if root and (folder in (root, *root.parents) or root in folder.parents[:LEVELS]):
             votes[root] += 1
@@ -139,13 +169,29 @@ def place_parts(parts: list[Part], root: pathlib.Path) -> tuple[dict[str, pathli
         paths = [part.path for part in candidates]
         found[place] = right if right in paths else paths[0]
         if found[place] != right:
-            findings.append(Finding('wrong', f'lies in the wrong place; it belongs at {right}', str(found[place]),
-                                    move(found[place], right)))
-        findings += [Finding('note', f'another copy of {place}, which is ignored', str(part.path))
-                     for part in candidates if part.path != found[place] and (not part.root or copies[part.root] < 2)]
-    findings += [Finding('note', f'another copy of {number} parts, which is not examined', str(other),
-                         f'python -m sgmg_jax.doctor {quote(other)}')
-                 for other, number in copies.items() if number > 1]
+            findings.append(
+                Finding(
+                    'wrong',
+                    f'lies in the wrong place; it belongs at {right}',
+                    str(found[place]),
+                    move(found[place], right),
+                )
+            )
+        findings += [
+            Finding('note', f'another copy of {place}, which is ignored', str(part.path))
+            for part in candidates
+            if part.path != found[place] and (not part.root or copies[part.root] < 2)
+        ]
+    findings += [
+        Finding(
+            'note',
+            f'another copy of {number} parts, which is not examined',
+            str(other),
+            f'python -m sgmg_jax.doctor {quote(other)}',
+        )
+        for other, number in copies.items()
+        if number > 1
+    ]
     return found, findings
 
 
@@ -153,7 +199,7 @@ def move(source: pathlib.Path, target: pathlib.Path) -> str:
     """The command that moves `source` to `target`, even if it lies inside `target`."""
     if target in source.parents:
         aside = target.with_name(target.name + '.moved')
-        inner = ' '.join(quote(path) for path in (source, *source.parents)[1:source.parents.index(target) + 2])
+        inner = ' '.join(quote(path) for path in (source, *source.parents)[1 : source.parents.index(target) + 2])
         return f'mv {quote(source)} {quote(aside)} && rmdir {inner} && mv {quote(aside)} {quote(target)}'
     first = ''
     if target.is_dir():
@@ -165,11 +211,12 @@ def move(source: pathlib.Path, target: pathlib.Path) -> str:
 
 def _ends(path: pathlib.Path, place: str) -> bool:
     parts = pathlib.PurePosixPath(place).parts
-    return path.parts[-len(parts):] == parts
+    return path.parts[-len(parts) :] == parts
 
 
-def _folder_parts(path: pathlib.Path, folders: list[str], others: list[str],
-                  known: Mapping[str, set[str]]) -> Iterator[Part]:
+def _folder_parts(
+    path: pathlib.Path, folders: list[str], others: list[str], known: Mapping[str, set[str]]
+) -> Iterator[Part]:
     """The part that a folder is, judged by the folders and files in it."""
     if 'dataset_info.json' in others:
         yield Part('records', '.', path)
@@ -199,7 +246,8 @@ def _folder_parts(path: pathlib.Path, folders: list[str], others: list[str],
                 return
     for video in folders[:3]:
         if re.fullmatch('.{11}', video) and any(
-                name.lower().endswith('.h5') for name in common.listing(path / video)[1]):
+            name.lower().endswith('.h5') for name in common.listing(path / video)[1]
+        ):
             yield Part('a2d_sentences', 'text_annotations/a2d_annotation_with_instances', path)
             return
 
@@ -295,7 +343,8 @@ def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
     first = next(iter(videos))
     expressions = videos[first].get('expressions') if isinstance(videos[first], dict) else None
     hidden = not isinstance(expressions, dict) or not any(
-        isinstance(expression, dict) and 'obj_id' in expression for expression in expressions.values())
+        isinstance(expression, dict) and 'obj_id' in expression for expression in expressions.values()
+    )
     split = file.parent.name if file.parent.name in YOUTUBE_SPLITS else ''
     if (DAVIS_VALID | DAVIS_TRAIN).intersection(videos):
         split = 'valid' if DAVIS_VALID.intersection(videos) else 'train'
@@ -308,5 +357,4 @@ def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
             split = 'train' if split in ('', 'test') or len(videos) > 507 else split
         elif len(videos) in (305, 507, 202):
             split = 'test' if len(videos) == 305 else 'valid'
-        yield (Part('ref_youtube_vos', f'meta_expressions/{split or "valid"}/meta_expressions.json', file),
-               set(videos))
+        yield (Part('ref_youtube_vos', f'meta_expressions/{split or "valid"}/meta_expressions.json', file), set(videos))

@@ -9,6 +9,7 @@ semi-supervised: without the first and last frame; void is background; predictio
 
 Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction.
 """
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import os
 import pathlib
@@ -39,8 +40,9 @@ def scored_frames(num_frames: int, task: str) -> slice:
 
 
 @typing.no_type_check  # checks its own arguments
-def score_sequence(truth: UInt8[np.ndarray, 'T H W'], predictions: Sequence[UInt8[np.ndarray, 'n H W']],
-                   task: str = 'unsupervised') -> list[list[dict[str, Any]]]:
+def score_sequence(
+    truth: UInt8[np.ndarray, 'T H W'], predictions: Sequence[UInt8[np.ndarray, 'n H W']], task: str = 'unsupervised'
+) -> list[list[dict[str, Any]]]:
     """J and F of each object of a sequence, for each of several predictions.
 
     Args:
@@ -58,8 +60,10 @@ def score_sequence(truth: UInt8[np.ndarray, 'T H W'], predictions: Sequence[UInt
     truth = truth[scored_frames(len(truth), task)]
     limit = MAX_PREDICTED if task == 'unsupervised' else count
     if not len(truth):
-        raise ValueError(f'a sequence of task {task!r} must have a frame to score: at least '
-                         f'{1 if task == "unsupervised" else 3} frames')
+        raise ValueError(
+            f'a sequence of task {task!r} must have a frame to score: at least '
+            f'{1 if task == "unsupervised" else 3} frames'
+        )
     for prediction in predictions:
         if prediction.shape != truth.shape or prediction.dtype != np.uint8:
             raise ValueError(f'predictions must be uint8 {truth.shape}, got {prediction.dtype} {prediction.shape}')
@@ -110,28 +114,38 @@ def find_truth(root: str | os.PathLike, split: str, task: str = 'unsupervised') 
         found = next(iter(deeper.values()), None)
     if found is None:
         looked = ', '.join(str(folder) for folder in _places(root, split, task))
-        raise FileNotFoundError(f'{root}: no index PNGs <sequence>/<frame>.png; looked in {looked}. Give the folder '
-                                'that holds one of these, or built records.')
+        raise FileNotFoundError(
+            f'{root}: no index PNGs <sequence>/<frame>.png; looked in {looked}. Give the folder '
+            'that holds one of these, or built records.'
+        )
     folder, names, missing = found
     if missing:
-        raise FileNotFoundError(f'{folder}: has no <frame>.png of {len(missing)} sequences that ImageSets/2017 lists, '
-                                f'such as {missing[0]}. Complete the folder, or shorten the list.')
+        raise FileNotFoundError(
+            f'{folder}: has no <frame>.png of {len(missing)} sequences that ImageSets/2017 lists, '
+            f'such as {missing[0]}. Complete the folder, or shorten the list.'
+        )
     return folder, names
 
 
 def _truth_below(root: pathlib.Path, split: str, task: str) -> tuple[pathlib.Path, list[str], list[str]] | None:
     """The folder of index PNGs, its sequences, and the missing ones among these; None without any PNG."""
-    lists = [part / 'ImageSets' / folder / f'{"val" if split == "valid" else split}.txt'
-             for part in _parts(root, split) for folder in ('2017', '2017/class')]
+    lists = [
+        part / 'ImageSets' / folder / f'{"val" if split == "valid" else split}.txt'
+        for part in _parts(root, split)
+        for folder in ('2017', '2017/class')
+    ]
     listed = next((_sequences(file) for file in lists if file.exists()), None)
     others = [f'{file.parent}/{name}' for file in lists for name in _listing(file.parent)[1] if name.endswith('.txt')]
     if listed is None and others:
-        raise ValueError(f'{root}: has no list of the sequences of split {split!r}, {lists[0].name}, only '
-                         f'{", ".join(others[:4])}. Name one of these splits, or add the list.')
+        raise ValueError(
+            f'{root}: has no list of the sequences of split {split!r}, {lists[0].name}, only '
+            f'{", ".join(others[:4])}. Name one of these splits, or add the list.'
+        )
     best = None
     for folder in _places(root, split, task):
-        there = {name for name in _listing(folder)[0] if any(
-            file.endswith('.png') for file in _listing(folder / name)[1])}
+        there = {
+            name for name in _listing(folder)[0] if any(file.endswith('.png') for file in _listing(folder / name)[1])
+        }
         missing = [name for name in listed or () if name not in there]
         if there and (best is None or len(missing) < len(best[2])):
             best = folder, listed or sorted(there), missing
@@ -183,21 +197,30 @@ def find_predictions(names: Sequence[str], sequences: Iterable[str]) -> dict[str
     if of_annotators:
         annotators, above = zip(*(reversed(folder[:-1].rpartition('/')[::2]) for folder in of_annotators))
         if annotators != ANNOTATORS or len(set(above)) > 1:
-            raise ValueError(f'annotators are {", ".join(of_annotators[:8])}: there must be anno_0 to anno_3, side by '
-                             'side and once each; to score only one, give its folder')
+            raise ValueError(
+                f'annotators are {", ".join(of_annotators[:8])}: there must be anno_0 to anno_3, side by '
+                'side and once each; to score only one, give its folder'
+            )
         return dict(zip(annotators, of_annotators))
     if len(folders) != 1:
         kind = f'several folders ({", ".join(folder or "." for folder in folders[:3])})' if folders else 'no folder'
-        raise ValueError(f'{kind} with <sequence>/<frame>.png of this split: give the one folder that has them, or '
-                         'the one that has anno_0 to anno_3')
+        raise ValueError(
+            f'{kind} with <sequence>/<frame>.png of this split: give the one folder that has them, or '
+            'the one that has anno_0 to anno_3'
+        )
     return {'results': folders[0]}
 
 
 def _prediction_folders(names: Sequence[str], sequences: set[str]) -> Iterator[str]:
     for path in names:
         *above, name = path.split('/')
-        if (name.endswith('.png') and not name.startswith('.') and not any(map(files.is_junk, above))
-                and above and above[-1] in sequences):
+        if (
+            name.endswith('.png')
+            and not name.startswith('.')
+            and not any(map(files.is_junk, above))
+            and above
+            and above[-1] in sequences
+        ):
             yield ''.join(f'{part}/' for part in above[:-1])
 
 
@@ -216,17 +239,22 @@ def summarise(scores: Mapping[str, Mapping[str, list[dict]]]) -> dict[str, Any]:
     """
     annotators = {}
     for annotator, of_sequences in scores.items():
-        summary = scoring.summarise(score | {'video': sequence, 'expression': str(number), 'tags': ()}
-                                    for sequence, objects in of_sequences.items()
-                                    for number, score in enumerate(objects, 1))
+        summary = scoring.summarise(
+            score | {'video': sequence, 'expression': str(number), 'tags': ()}
+            for sequence, objects in of_sequences.items()
+            for number, score in enumerate(objects, 1)
+        )
         del summary['tags']
         for means in (summary, *summary['videos'].values()):
             means['objects'] = means.pop('expressions')
         annotators[annotator] = summary
     first = next(iter(annotators.values()))
     # All annotators have the same counts.
-    average = {key: value if isinstance(value, int) else _average([a[key] for a in annotators.values()])
-               for key, value in first.items() if key != 'videos'}
+    average = {
+        key: value if isinstance(value, int) else _average([a[key] for a in annotators.values()])
+        for key, value in first.items()
+        if key != 'videos'
+    }
     return average | {'annotators': annotators}
 
 

@@ -3,6 +3,7 @@
 Ground truth and results are in COCO's format. pycocotools computes mAP. As in MTTR and its successors, the other scores
 use only the best result of each image. An "image" is one sentence about one frame, with one annotation.
 """
+
 import collections
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -24,9 +25,9 @@ from sgmg_jax.evaluation import segmentations
 THRESHOLDS = 0.5, 0.6, 0.7, 0.8, 0.9
 STATISTICS = 'mAP', 'AP50', 'AP75', 'AP_S', 'AP_M', 'AP_L'  # in pycocotools' order
 EPSILON = 1e-6
-AREAS = (0, 32 ** 2), (32 ** 2, 96 ** 2), (96 ** 2, math.inf)  # pixels of small, medium and large objects
+AREAS = (0, 32**2), (32**2, 96**2), (96**2, math.inf)  # pixels of small, medium and large objects
 LONGEST_ID = 500  # characters; NumPy pads every id to the longest
-LONGEST_RUNS = 2 ** 22  # characters of compressed runs, or numbers of uncompressed ones
+LONGEST_RUNS = 2**22  # characters of compressed runs, or numbers of uncompressed ones
 IMAGE_ID = re.compile(r'v_(?P<video>.+)_f_(?P<frame>\d+)(?:_i_(?P<sentence>.+))?')
 
 
@@ -39,8 +40,10 @@ def image_id(protocol: str, video: str, frame_name: str, expression_id: str) -> 
     number = expression_id if protocol == 'refcoco' else frame_name
     if not (number.isdecimal() and len(number) < 16):
         what = 'expression' if protocol == 'refcoco' else 'frame'
-        raise ValueError(f'video {video}: the name of {what} {number!r:.40} must be a whole number for {protocol}. Set '
-                         'config.evaluation.protocol to the protocol of the data set.')
+        raise ValueError(
+            f'video {video}: the name of {what} {number!r:.40} must be a whole number for {protocol}. Set '
+            'config.evaluation.protocol to the protocol of the data set.'
+        )
     if protocol == 'refcoco':
         return int(expression_id)
     name = f'v_{video}_f_{int(frame_name)}'
@@ -57,8 +60,11 @@ def check_truth(truth: Any) -> None:
         if not isinstance(truth, dict) or not isinstance(truth.get(field), list) or not truth[field]:
             hint = '; results are a list: are ground truth and predictions swapped?' * isinstance(truth, list)
             raise ValueError(f'{field!r} must be a list that is not empty, so this is not COCO ground truth{hint}')
-        needed = {'images': ('id', 'height', 'width'), 'categories': ('id',),
-                  'annotations': ('id', 'image_id', 'category_id', 'segmentation', 'area')}[field]
+        needed = {
+            'images': ('id', 'height', 'width'),
+            'categories': ('id',),
+            'annotations': ('id', 'image_id', 'category_id', 'segmentation', 'area'),
+        }[field]
         for number, entry in enumerate(truth[field]):
             if not isinstance(entry, dict):
                 raise ValueError(f'{field}[{number}] must be an object with {", ".join(needed)}, is {_shown(entry)}')
@@ -66,19 +72,31 @@ def check_truth(truth: Any) -> None:
                 if key not in entry:
                     raise ValueError(f'{field}[{number}] has no {key!r}')
     for number, image in enumerate(truth['images']):
-        _check(_is_image_id(image['id']), image['id'], f'images[{number}].id',
-               f'a printable string of at most {LONGEST_ID} characters, or a whole number')
+        _check(
+            _is_image_id(image['id']),
+            image['id'],
+            f'images[{number}].id',
+            f'a printable string of at most {LONGEST_ID} characters, or a whole number',
+        )
         segmentations.check_size(image['height'], image['width'], f'images[{number}]')
-        _check(isinstance(image.get('file_name', ''), str), image.get('file_name'), f'images[{number}].file_name',
-               'a string')
+        _check(
+            isinstance(image.get('file_name', ''), str),
+            image.get('file_name'),
+            f'images[{number}].file_name',
+            'a string',
+        )
     if len({type(image['id']) for image in truth['images']}) > 1:
         raise ValueError("images: some 'id' are strings and some are numbers; they must be one or the other")
     for number, category in enumerate(truth['categories']):
         _check(_is_number(category['id'], 0), category['id'], f'categories[{number}].id', 'a whole number')
     for number, entry in enumerate(truth['annotations']):
         _check(_is_number(entry['id'], 1), entry['id'], f'annotations[{number}].id', 'a whole number from 1')
-        _check(_is_image_id(entry['image_id']), entry['image_id'], f'annotations[{number}].image_id',
-               "one of the images' ids")
+        _check(
+            _is_image_id(entry['image_id']),
+            entry['image_id'],
+            f'annotations[{number}].image_id',
+            "one of the images' ids",
+        )
     images = _once(truth, 'images', 'id')
     categories = _once(truth, 'categories', 'id')
     differing = images.keys() ^ _once(truth, 'annotations', 'image_id').keys()
@@ -88,12 +106,20 @@ def check_truth(truth: Any) -> None:
     for number, entry in enumerate(truth['annotations']):
         where, image = f'annotations[{number}]', images[entry['image_id']]
         category, crowd = entry['category_id'], entry.get('iscrowd', 0)
-        _check(_is_number(category, 0) and category in categories, category, f'{where}.category_id',
-               f'one of the categories, such as {next(iter(categories))}')
+        _check(
+            _is_number(category, 0) and category in categories,
+            category,
+            f'{where}.category_id',
+            f'one of the categories, such as {next(iter(categories))}',
+        )
         _check(_is_number(crowd, 0) and crowd < 2, crowd, f'{where}.iscrowd', '0 or 1')
         ignored = entry.get('ignore', crowd)
-        _check(_is_number(ignored, 0) and ignored in (0, crowd), ignored, f'{where}.ignore',
-               '0 or equal to "iscrowd", which pycocotools uses instead')
+        _check(
+            _is_number(ignored, 0) and ignored in (0, crowd),
+            ignored,
+            f'{where}.ignore',
+            '0 or equal to "iscrowd", which pycocotools uses instead',
+        )
         _check_segmentation(entry['segmentation'], image, where)
         _check_area(entry, image, where)
 
@@ -118,7 +144,7 @@ def _shown(value: object) -> str:
 
 def _is_number(value: object, least: int) -> bool:
     """Whether it is a whole number that NumPy and floats hold exactly; True and 1.0 are not."""
-    return type(value) is int and least <= value < 2 ** 53
+    return type(value) is int and least <= value < 2**53
 
 
 def _is_image_id(value: object) -> bool:
@@ -128,21 +154,28 @@ def _is_image_id(value: object) -> bool:
 def _check_segmentation(segmentation: object, image: Mapping[str, Any], where: str) -> None:
     counts = segmentation.get('counts') if isinstance(segmentation, dict) else None
     if isinstance(counts, str | list) and len(counts) > LONGEST_RUNS:
-        raise ValueError(f'{where} has runs of {len(counts):,} characters or numbers, must have at most '
-                         f'{LONGEST_RUNS:,}')
-    segmentations.check_segmentation(segmentation, image['height'], image['width'],
-                                     f'{where} has a damaged segmentation')
+        raise ValueError(
+            f'{where} has runs of {len(counts):,} characters or numbers, must have at most {LONGEST_RUNS:,}'
+        )
+    segmentations.check_segmentation(
+        segmentation, image['height'], image['width'], f'{where} has a damaged segmentation'
+    )
     if isinstance(segmentation, list) and not segmentations.enclosing(segmentation):
-        raise ValueError(f'{where} needs a polygon of at least three points to segment anything, has '
-                         f'{_shown(segmentation)}')
+        raise ValueError(
+            f'{where} needs a polygon of at least three points to segment anything, has {_shown(segmentation)}'
+        )
 
 
 def _check_area(annotation: Mapping[str, Any], image: Mapping[str, Any], where: str) -> None:
     """The area decides whether an object is small, medium or large, or ignored."""
     area, pixels = annotation['area'], image['height'] * image['width']
     # The area of polygons may differ from that of the pixels drawn.
-    _check(type(area) in (int, float) and 0 <= area <= pixels + 1, area, f'{where}.area',
-           f'a number of pixels, at most the {pixels} of its image')
+    _check(
+        type(area) in (int, float) and 0 <= area <= pixels + 1,
+        area,
+        f'{where}.area',
+        f'a number of pixels, at most the {pixels} of its image',
+    )
     if isinstance(annotation['segmentation'], dict) and not annotation.get('iscrowd'):
         covered = int(rle.area(_compressed(annotation['segmentation'], image)))
         if any((least <= area <= most) != (least <= covered <= most) for least, most in AREAS):
@@ -158,12 +191,19 @@ def check_results(truth: Mapping[str, Any], results: object) -> dict[tuple[str, 
             compressed RLE; other fields are ignored. Score only results without problems: a damaged RLE makes
             pycocotools read out of bounds.
     """
-    others = [f'entry {number}: {_shown(result)}' for number, result in enumerate(results)
-              if not isinstance(result, dict)] if isinstance(results, list) else [_shown(results)]
+    others = (
+        [f'entry {number}: {_shown(result)}' for number, result in enumerate(results) if not isinstance(result, dict)]
+        if isinstance(results, list)
+        else [_shown(results)]
+    )
     if others or not isinstance(results, list):
         hint = '; this looks like ground truth: are the two swapped?' * isinstance(results, dict)
-        return {('not COCO results', f'write a list of {{"image_id", "category_id", "segmentation", "score"}}{hint}'):
-                others}
+        return {
+            (
+                'not COCO results',
+                f'write a list of {{"image_id", "category_id", "segmentation", "score"}}{hint}',
+            ): others
+        }
     found: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
     sizes = {image['id']: [image['height'], image['width']] for image in truth['images']}
     categories = {category['id'] for category in truth['categories']}
@@ -172,35 +212,43 @@ def check_results(truth: Mapping[str, Any], results: object) -> dict[tuple[str, 
         image, score, category = (result.get(key) for key in ('image_id', 'score', 'category_id'))
         where = f'result {number}, image_id {_shown(image)}'
         if not _is_image_id(image) or image not in sizes:
-            found['unknown image_id', "use the image ids of the ground truth (strings are not numbers), and the right "
-                  'split'].append(where)
+            found[
+                'unknown image_id',
+                'use the image ids of the ground truth (strings are not numbers), and the right split',
+            ].append(where)
             continue
         seen.add(image)
         if not _is_number(category, 0) or category not in categories:
-            found['unknown category_id', f'write any category of the ground truth, such as {min(categories)}: '
-                  'pycocotools drops all others'].append(f'{where}: {_shown(category)}')
+            found[
+                'unknown category_id',
+                f'write any category of the ground truth, such as {min(categories)}: pycocotools drops all others',
+            ].append(f'{where}: {_shown(category)}')
         scored = type(score) in (int, float) and abs(score) <= sys.float_info.max
         if not scored:
             found['no score', 'a score is a finite number'].append(f'{where}: {_shown(score)}')
         segmentation = result.get('segmentation')
         if not isinstance(segmentation, dict) or {'size', 'counts'} - segmentation.keys():
-            found['no RLE', 'a segmentation is {"size": [H, W], "counts": ..}, as pycocotools.mask.encode returns it'
-                  ].append(where)
+            found[
+                'no RLE', 'a segmentation is {"size": [H, W], "counts": ..}, as pycocotools.mask.encode returns it'
+            ].append(where)
             continue
         size, runs = segmentation['size'], segmentation['counts']
         if size != sizes[image] or {type(side) for side in size} != {int}:
             found['wrong size', 'resize the logits to the size of the frame before thresholding'].append(
-                f'{where}: H x W is {_shown(size)}, that of its image {sizes[image]}')
+                f'{where}: H x W is {_shown(size)}, that of its image {sizes[image]}'
+            )
         elif not isinstance(runs, str) or len(runs) > LONGEST_RUNS or not segmentations.is_whole(runs, *size):
             found['damaged RLE', 'counts are the compressed string that pycocotools.mask.encode returns'].append(where)
         elif scored:
             counts[image, score, runs] += 1
     if counts and min(counts.values()) > 1 and not found:
         found['everything twice', 'write each result once: pycocotools counts the second as a false positive'].append(
-            f'each of the {len(counts):,} distinct results occurs at least {min(counts.values())} times')
+            f'each of the {len(counts):,} distinct results occurs at least {min(counts.values())} times'
+        )
     for image in sorted(sizes.keys() - seen):
-        found['image without result', 'predict every sentence in every annotated frame; a mask may be empty'
-              ].append(f'image_id {image!r}')
+        found['image without result', 'predict every sentence in every annotated frame; a mask may be empty'].append(
+            f'image_id {image!r}'
+        )
     return dict(found)
 
 
@@ -218,8 +266,10 @@ def evaluate(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> 
         ValueError: an image has no result.
     """
     # Without other fields: a 'bbox' or 'caption' in the first result makes pycocotools score something else.
-    results = [{key: result[key] for key in ('image_id', 'category_id', 'segmentation')}
-               | {'score': float(result['score'])} for result in results]
+    results = [
+        {key: result[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': float(result['score'])}
+        for result in results
+    ]
     of_image: dict[str | int, list[Mapping]] = collections.defaultdict(list)
     for result in results:
         of_image[result['image_id']].append(result)
@@ -230,8 +280,10 @@ def evaluate(truth: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> 
     best = {image: sorted(of_this, key=lambda result: result['score'])[-1] for image, of_this in of_image.items()}
     coco = _coco(truth)
     annotations = {annotation['image_id']: annotation for annotation in coco.dataset['annotations']}
-    rows = [(image, *_overlap(annotations[image['id']]['segmentation'], best[image['id']]['segmentation']))
-            for image in truth['images']]
+    rows = [
+        (image, *_overlap(annotations[image['id']]['segmentation'], best[image['id']]['segmentation']))
+        for image in truth['images']
+    ]
     ious = np.array([iou for *_, iou in rows])
     summary = _average_precision(coco, results)
     summary |= {f'P@{threshold}': 100 * float(np.mean(ious > threshold)) for threshold in THRESHOLDS}
@@ -245,11 +297,17 @@ def _coco(truth: Mapping[str, Any]) -> COCO:
     coco = COCO()
     # Only the fields it needs, copied: pycocotools writes into annotations, and deep-copies fields it does not know.
     coco.dataset = {
-        'images': list(images.values()), 'categories': [{'id': category['id']} for category in truth['categories']],
-        'annotations': [{key: entry[key] for key in ('id', 'image_id', 'category_id', 'area')}
-                        | {'iscrowd': entry.get('iscrowd', 0),
-                           'segmentation': _compressed(entry['segmentation'], images[entry['image_id']])}
-                        for entry in truth['annotations']]}
+        'images': list(images.values()),
+        'categories': [{'id': category['id']} for category in truth['categories']],
+        'annotations': [
+            {key: entry[key] for key in ('id', 'image_id', 'category_id', 'area')}
+            | {
+                'iscrowd': entry.get('iscrowd', 0),
+                'segmentation': _compressed(entry['segmentation'], images[entry['image_id']]),
+            }
+            for entry in truth['annotations']
+        ],
+    }
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
     return coco
@@ -281,8 +339,10 @@ def _overlap(truth: Mapping[str, Any], prediction: Mapping[str, Any]) -> tuple[i
 
 def _ious(rows: list[tuple]) -> dict[str, Any]:
     union = sum(row[2] for row in rows)
-    return {'overall_IoU': 100 * sum(row[1] for row in rows) / union if union else None,
-            'mean_IoU': 100 * float(np.mean([row[3] for row in rows]))}
+    return {
+        'overall_IoU': 100 * sum(row[1] for row in rows) / union if union else None,
+        'mean_IoU': 100 * float(np.mean([row[3] for row in rows])),
+    }
 
 
 def _videos(rows: list[tuple]) -> dict[str, dict]:
@@ -292,8 +352,16 @@ def _videos(rows: list[tuple]) -> dict[str, dict]:
         named = IMAGE_ID.fullmatch(str(image['id']))
         video = named['video'] if named else str(image.get('file_name', image['id']))
         videos[video][(named['sentence'] or '0') if named else str(image['id'])].append(row)
-    return {video: _ious([row for of_sentence in sentences.values() for row in of_sentence]) | {
-                'scores': {sentence: {'mean_IoU': _ious(of_sentence)['mean_IoU'],
-                                      'images': {str(row[0]['id']): 100 * row[3] for row in of_sentence}}
-                           for sentence, of_sentence in sentences.items()}}
-            for video, sentences in sorted(videos.items())}
+    return {
+        video: _ious([row for of_sentence in sentences.values() for row in of_sentence])
+        | {
+            'scores': {
+                sentence: {
+                    'mean_IoU': _ious(of_sentence)['mean_IoU'],
+                    'images': {str(row[0]['id']): 100 * row[3] for row in of_sentence},
+                }
+                for sentence, of_sentence in sentences.items()
+            }
+        }
+        for video, sentences in sorted(videos.items())
+    }

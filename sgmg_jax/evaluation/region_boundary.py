@@ -6,6 +6,7 @@ follow the released davis2017-evaluation, including its quirks, so that numbers 
 
 Axis letters: T frames, H W pixels, N objects of the truth, P objects of the prediction, n pixels of a contour.
 """
+
 from collections.abc import Sequence
 import functools
 import typing
@@ -53,6 +54,7 @@ class Contours(typing.NamedTuple):
     pixels: for each object, the indices of its contour in the flattened frame.
     near: for each object, 1 within the tolerance of its contour; None without a contour.
     """
+
     pixels: Sequence[Int64[np.ndarray, ' n']]
     near: Sequence[UInt8[np.ndarray, ' H*W'] | None]
 
@@ -70,8 +72,9 @@ def contours(index_map: UInt8[np.ndarray, 'H W'], count: int) -> Contours:
     return Contours(pixels, [_near(places, index_map.shape) for places in pixels])
 
 
-def pairwise_region_similarity(truth: UInt8[np.ndarray, 'H W'], prediction: UInt8[np.ndarray, 'H W'], num_objects: int,
-                               num_predicted: int) -> Float64[np.ndarray, 'P N']:
+def pairwise_region_similarity(
+    truth: UInt8[np.ndarray, 'H W'], prediction: UInt8[np.ndarray, 'H W'], num_objects: int, num_predicted: int
+) -> Float64[np.ndarray, 'P N']:
     """J of every object of `prediction` with every object of `truth`.
 
     Args:
@@ -87,8 +90,12 @@ def pairwise_region_similarity(truth: UInt8[np.ndarray, 'H W'], prediction: UInt
 
 def pairwise_boundary_accuracy(truth: Contours, prediction: Contours) -> Float64[np.ndarray, 'P N']:
     """F of every object of `prediction` with every object of `truth`."""
-    return np.array([[_contour_accuracy(*of_truth, *of_prediction) for of_truth in zip(*truth)]
-                     for of_prediction in zip(*prediction)]).reshape(len(prediction.pixels), len(truth.pixels))
+    return np.array(
+        [
+            [_contour_accuracy(*of_truth, *of_prediction) for of_truth in zip(*truth)]
+            for of_prediction in zip(*prediction)
+        ]
+    ).reshape(len(prediction.pixels), len(truth.pixels))
 
 
 @typing.no_type_check  # checks its own arguments
@@ -112,7 +119,7 @@ def statistics(values: Sequence[float] | Float[np.ndarray, ' T']) -> tuple[float
     # The released tool stores these edges as uint8. They wrap in videos of more than 256 frames, so that decay is
     # taken over other frames, or is nan. This is a bug that published numbers contain.
     edges %= 256
-    first, last = values[edges[0]:edges[1] + 1], values[edges[3]:edges[4] + 1]
+    first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
     return _nanmean(values), float(np.mean(values > 0.5)), _nanmean(first) - _nanmean(last)
 
 
@@ -128,11 +135,11 @@ def _per_frame(measure, truth, prediction, void):
         masks['void'] = void = np.asarray(void)
     for name, mask in masks.items():
         if mask.dtype != bool:
-            raise ValueError(f'{name} must be bool, got {mask.dtype}; compare an index map with the id of the '
-                             'object first')
+            raise ValueError(
+                f'{name} must be bool, got {mask.dtype}; compare an index map with the id of the object first'
+            )
         if mask.shape != truth.shape or mask.ndim not in (2, 3):
-            raise ValueError(f'masks must share one shape [H W] or [T H W]: truth {truth.shape}, '
-                             f'{name} {mask.shape}')
+            raise ValueError(f'masks must share one shape [H W] or [T H W]: truth {truth.shape}, {name} {mask.shape}')
     if truth.ndim == 2:
         return measure(truth, prediction, void)
     voids = [None] * len(truth) if void is None else void
@@ -166,7 +173,7 @@ def _near(places: np.ndarray, shape: tuple[int, int]) -> np.ndarray | None:
     box = np.zeros((min(y.max() + margin + 1, shape[0]) - top, min(x.max() + margin + 1, shape[1]) - left), np.uint8)
     box[y - top, x - left] = 1
     near = np.zeros(shape, np.uint8)
-    near[top:top + box.shape[0], left:left + box.shape[1]] = cv2.dilate(box, disk)
+    near[top : top + box.shape[0], left : left + box.shape[1]] = cv2.dilate(box, disk)
     return near.ravel()
 
 
@@ -193,7 +200,7 @@ def _frame_disk(shape: tuple[int, int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=32)
 def _disk(radius: int) -> np.ndarray:
-    y, x = np.mgrid[-radius:radius + 1, -radius:radius + 1]
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     return (x * x + y * y <= radius * radius).astype(np.uint8)
 
 

@@ -6,6 +6,7 @@ index map) are ignored.
 
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Iterable, Mapping, Sequence
 import math
 import typing
@@ -21,8 +22,11 @@ VOID = 255
 
 
 @typing.no_type_check  # checks its own arguments
-def score_expression(truth: Bool[np.ndarray, 'T H W'] | UInt8[np.ndarray, 'T H W'], object_id: int | None,
-                     prediction: Bool[np.ndarray, 'T H W']) -> dict[str, Any]:
+def score_expression(
+    truth: Bool[np.ndarray, 'T H W'] | UInt8[np.ndarray, 'T H W'],
+    object_id: int | None,
+    prediction: Bool[np.ndarray, 'T H W'],
+) -> dict[str, Any]:
     """J and F of one expression over the frames of its video.
 
     Args:
@@ -53,8 +57,10 @@ def score_expression(truth: Bool[np.ndarray, 'T H W'] | UInt8[np.ndarray, 'T H W
     if truth.ndim != 3:
         raise ValueError(f'truth must be [T H W], got shape {truth.shape}')
 
-    return with_statistics(region_boundary.region_similarity(truth, prediction, void),
-                           region_boundary.boundary_accuracy(truth, prediction, void))
+    return with_statistics(
+        region_boundary.region_similarity(truth, prediction, void),
+        region_boundary.boundary_accuracy(truth, prediction, void),
+    )
 
 
 def with_statistics(region: Float64[np.ndarray, ' T'], boundary: Float64[np.ndarray, ' T']) -> dict[str, Any]:
@@ -99,10 +105,15 @@ def summarise(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     summary = _means(scores)
     summary['tags'] = {tag: _means(tags[tag]) for tag in sorted(tags)}
     summary['videos'] = {
-        video: _means(list(of_video.values())) | {
-            'scores': {expression: {'J': 100 * score['J_mean'], 'F': 100 * score['F_mean']}
-                       for expression, score in of_video.items()}}
-        for video, of_video in sorted(videos.items())}
+        video: _means(list(of_video.values()))
+        | {
+            'scores': {
+                expression: {'J': 100 * score['J_mean'], 'F': 100 * score['F_mean']}
+                for expression, score in of_video.items()
+            }
+        }
+        for video, of_video in sorted(videos.items())
+    }
     return summary
 
 
@@ -125,8 +136,20 @@ def _means(scores: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """A printable table: a row for all expressions, then one per tag."""
-    columns = ('J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance',
-               'J&F_variance', 'expressions', 'frames')
+    columns = (
+        'J&F',
+        'J',
+        'F',
+        'J_recall',
+        'F_recall',
+        'J_decay',
+        'F_decay',
+        'J_variance',
+        'F_variance',
+        'J&F_variance',
+        'expressions',
+        'frames',
+    )
     return format_table({'all': summary} | summary['tags'], columns)
 
 
@@ -134,8 +157,16 @@ def format_table(rows_of_means: Mapping[str, Mapping[str, Any]], columns: Sequen
     """A printable table: a row per entry with the given columns; '-' where a number is None."""
     rows = [('', *columns)]
     for name, means in rows_of_means.items():
-        cells = ['-' if means[key] is None else means[key] if isinstance(means[key], int)
-                 else f'{means[key]:.4f}' if key.endswith('variance') else f'{means[key]:.2f}' for key in columns]
+        cells = [
+            '-'
+            if means[key] is None
+            else means[key]
+            if isinstance(means[key], int)
+            else f'{means[key]:.4f}'
+            if key.endswith('variance')
+            else f'{means[key]:.2f}'
+            for key in columns
+        ]
         rows.append((files.one_line(name, 80), *map(str, cells)))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = []

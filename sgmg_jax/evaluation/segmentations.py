@@ -5,6 +5,7 @@ early at a run of 0 pixels.
 
 Axis letters: H W pixels.
 """
+
 from collections.abc import Mapping
 import re
 import reprlib
@@ -15,10 +16,10 @@ from jaxtyping import UInt8
 import numpy as np
 from pycocotools import mask as coco_mask
 
-MOST_PIXELS = 2 ** 25  # per image
+MOST_PIXELS = 2**25  # per image
 MOST_POLYGONS = 1000  # per object
-LONGEST_OUTLINE = 2 ** 20  # pixels, of all polygons of an object
-LONGEST_CODE = 2 ** 23  # characters of compressed runs
+LONGEST_OUTLINE = 2**20  # pixels, of all polygons of an object
+LONGEST_CODE = 2**23  # characters of compressed runs
 
 # Compressed runs are numbers of up to six digits in base 32: '0' to 'O' end a number, 'P' to 'o' continue it. What
 # cannot be: other characters, a longer number, and one that is cut off, after which pycocotools would read on.
@@ -27,11 +28,16 @@ _NOT_NUMBERS = re.compile(r'[^0-o]|[P-o]{7}|[P-o]\Z')
 
 def check_size(height: object, width: object, where: str) -> None:
     """Raises ValueError, beginning with `where`, if height and width are not the size of an image in pixels."""
-    if type(height) is not int or type(width) is not int or not (
-            0 < height and 0 < width and height * width <= MOST_PIXELS):
-        raise ValueError(f'{where}: "height" and "width" must be whole numbers from 1, with a product of at most '
-                         f'{MOST_PIXELS:,} pixels, are {reprlib.repr(height)} and {reprlib.repr(width)}. Copy the file '
-                         'again from its source.')
+    if (
+        type(height) is not int
+        or type(width) is not int
+        or not (0 < height and 0 < width and height * width <= MOST_PIXELS)
+    ):
+        raise ValueError(
+            f'{where}: "height" and "width" must be whole numbers from 1, with a product of at most '
+            f'{MOST_PIXELS:,} pixels, are {reprlib.repr(height)} and {reprlib.repr(width)}. Copy the file '
+            'again from its source.'
+        )
 
 
 def check_segmentation(segmentation: object, height: int, width: int, where: str) -> None:
@@ -51,8 +57,9 @@ def check_segmentation(segmentation: object, height: int, width: int, where: str
     else:
         fault = _fault_of_polygons(segmentation, height, width)
     if fault:
-        raise ValueError(f'{where}: {fault}, is {reprlib.repr(segmentation):.200}. Copy the file again from its '
-                         'source.')
+        raise ValueError(
+            f'{where}: {fault}, is {reprlib.repr(segmentation):.200}. Copy the file again from its source.'
+        )
 
 
 def compressed(segmentation: list | Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
@@ -100,9 +107,18 @@ def is_whole(counts: object, height: int, width: int) -> bool:
 
 def _fault_of_runs(segmentation: Mapping[str, Any], height: int, width: int) -> str:
     size, counts = segmentation.get('size'), segmentation.get('counts')
-    whole = is_whole(counts, height, width) if isinstance(counts, str) else (
-        isinstance(counts, list) and len(counts) > 0 and all(type(count) is int for count in counts)
-        and counts[0] >= 0 and all(count > 0 for count in counts[1:]) and sum(counts) == height * width)
+    whole = (
+        is_whole(counts, height, width)
+        if isinstance(counts, str)
+        else (
+            isinstance(counts, list)
+            and len(counts) > 0
+            and all(type(count) is int for count in counts)
+            and counts[0] >= 0
+            and all(count > 0 for count in counts[1:])
+            and sum(counts) == height * width
+        )
+    )
     if whole and isinstance(size, list) and size == [height, width] and all(type(side) is int for side in size):
         return ''
     return f'run lengths must have "size" [{height}, {width}] and, in "counts", runs that cover exactly these pixels'
@@ -111,10 +127,15 @@ def _fault_of_runs(segmentation: Mapping[str, Any], height: int, width: int) -> 
 def _fault_of_polygons(polygons: object, height: int, width: int) -> str:
     reach = 2 * max(height, width)
     if not isinstance(polygons, list) or not all(
-            isinstance(polygon, list) and len(polygon) % 2 == 0 and all(
-                type(value) in (int, float) and abs(value) <= reach for value in polygon) for polygon in polygons):
-        return (f'a polygon must be numbers [x0, y0, x1, y1, ...] in pixels of a {width}x{height} image, and a '
-                'segmentation a list of polygons, or runs')
+        isinstance(polygon, list)
+        and len(polygon) % 2 == 0
+        and all(type(value) in (int, float) and abs(value) <= reach for value in polygon)
+        for polygon in polygons
+    ):
+        return (
+            f'a polygon must be numbers [x0, y0, x1, y1, ...] in pixels of a {width}x{height} image, and a '
+            'segmentation a list of polygons, or runs'
+        )
     if len(polygons) > MOST_POLYGONS:
         return f'an object must have at most {MOST_POLYGONS:,} polygons'
     length = 0.0

@@ -12,6 +12,7 @@ For another benchmark with the same model give its config and the same --workdir
 --score_another_object scores each mask against another object of its video, a sanity check: a model that uses the
 sentence should score low.
 """
+
 from collections.abc import Sequence
 import sys
 
@@ -22,16 +23,19 @@ from sgmg_jax import commands
 
 def define_flags(values: flags.FlagValues) -> None:
     """The flags that only this script has."""
-    flags.DEFINE_string('checkpoint', 'best', "'best' validation score (the latest if none has a score), 'latest' or a "
-                                              'step.', values)
-    flags.DEFINE_bool('score_another_object', False, 'Sanity check: score each mask against another object of its '
-                                                     'video.', values)
+    flags.DEFINE_string(
+        'checkpoint', 'best', "'best' validation score (the latest if none has a score), 'latest' or a step.", values
+    )
+    flags.DEFINE_bool(
+        'score_another_object', False, 'Sanity check: score each mask against another object of its video.', values
+    )
 
 
 def evaluate(values: flags.FlagValues) -> None:
     """Evaluates and prints the table of scores if there is ground truth."""
     from sgmg_jax import hosts, score
     from sgmg_jax.inference import evaluate
+
     hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
     summary = evaluate.evaluate(values.config, values.workdir, values.checkpoint, values.score_another_object)
     if summary:
@@ -40,8 +44,13 @@ def evaluate(values: flags.FlagValues) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return commands.run_experiment(evaluate, __doc__, 'The --workdir of train.py.', define_flags,
-                                   argv=None if argv is None else ['evaluate', *argv])
+    return commands.run_experiment(
+        evaluate,
+        __doc__,
+        'The --workdir of train.py.',
+        define_flags,
+        argv=None if argv is None else ['evaluate', *argv],
+    )
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels, E sentences.
 """
+
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
@@ -30,8 +31,13 @@ COLUMNS = 5  # frames per row
 ANOTHER_OBJECT = '_shuffled'  # of the folder with these scores; its name from before the option had its present one
 
 
-def evaluate(config: ConfigDict, workdir: str | os.PathLike, checkpoint: str | int = 'best',
-             score_another_object: bool = False, progress: bool = True) -> dict | None:
+def evaluate(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    checkpoint: str | int = 'best',
+    score_another_object: bool = False,
+    progress: bool = True,
+) -> dict | None:
     """Evaluates a checkpoint of the run in `workdir`, or the weights of config.init if it holds no run, on
     config.evaluation.split with config.evaluation.protocol.
 
@@ -90,9 +96,11 @@ def choose_predictor(config: ConfigDict, workdir: pathlib.Path, checkpoint: str 
         return predict.Predictor.from_workdir(workdir, checkpoint, config)  # raises what is missing
     begun_with = configs.paths(configs.read(workdir).init)
     if configs.paths(config.init) not in ((), begun_with):
-        raise ValueError(f'config.init = {configs.paths(config.init)}: {workdir} holds a run that started from '
-                         f'{begun_with or "new parameters"}, and evaluation there uses its checkpoints. Leave out '
-                         '--config.init, or evaluate these weights in a new --workdir.')
+        raise ValueError(
+            f'config.init = {configs.paths(config.init)}: {workdir} holds a run that started from '
+            f'{begun_with or "new parameters"}, and evaluation there uses its checkpoints. Leave out '
+            '--config.init, or evaluate these weights in a new --workdir.'
+        )
     return predict.Predictor.from_workdir(workdir, checkpoint, config)
 
 
@@ -101,18 +109,32 @@ def identity_of(config: ConfigDict, predictor: predict.Predictor, split: records
     content = configs.to_json(config)
     return {
         'weights': [predictor.origin, fingerprint(predictor.parameters or {})],
-        'tokenizer': zlib.crc32(predictor.tokenizer.to_str().encode()), 'text_length': config.data.text_length,
-        'model': content['model'], 'evaluation': content['evaluation'],
-        'records': [[str(path), path.stat().st_size, path.stat().st_mtime_ns]
-                    for folder in split.directory.split(', ') for path in sorted(pathlib.Path(folder).iterdir())],
-        'split': split.split, 'videos': len(split),
+        'tokenizer': zlib.crc32(predictor.tokenizer.to_str().encode()),
+        'text_length': config.data.text_length,
+        'model': content['model'],
+        'evaluation': content['evaluation'],
+        'records': [
+            [str(path), path.stat().st_size, path.stat().st_mtime_ns]
+            for folder in split.directory.split(', ')
+            for path in sorted(pathlib.Path(folder).iterdir())
+        ],
+        'split': split.split,
+        'videos': len(split),
         # JAX defines the attributes of its config at run time.
         'precision': jax.config.jax_default_matmul_precision,  # type: ignore[attr-defined]
-        'devices': jax.default_backend(), 'jax': jax.__version__}
+        'devices': jax.default_backend(),
+        'jax': jax.__version__,
+    }
 
 
-def finish(predictor: predict.Predictor, split: records.Records, benchmark: str, partial: pathlib.Path,
-           target: pathlib.Path, progress: bool) -> dict | None:
+def finish(
+    predictor: predict.Predictor,
+    split: records.Records,
+    benchmark: str,
+    partial: pathlib.Path,
+    target: pathlib.Path,
+    progress: bool,
+) -> dict | None:
     """The last part of `evaluate`, once every video is predicted: joins, scores and draws the predictions."""
     protocol = protocols.choose(benchmark)
     submission = protocol.finish(partial / 'files', split.videos)
@@ -142,8 +164,13 @@ def open_split(config: ConfigDict, split: str) -> tuple[records.Records, protoco
     name = pathlib.Path(opened.directory).parent.name
     usual = protocols.USUAL.get(name, config.evaluation.protocol)
     if usual != config.evaluation.protocol:
-        logging.warning('config.evaluation.protocol = %r, but %s uses the protocol %r: the benchmark will not accept '
-                        'the files, and the scores are not comparable', config.evaluation.protocol, name, usual)
+        logging.warning(
+            'config.evaluation.protocol = %r, but %s uses the protocol %r: the benchmark will not accept '
+            'the files, and the scores are not comparable',
+            config.evaluation.protocol,
+            name,
+            usual,
+        )
     return opened, protocol
 
 
@@ -181,8 +208,11 @@ def begin(partial: pathlib.Path, target: pathlib.Path, identity: Mapping[str, An
         return
     if isinstance(before, dict):
         differing = [name for name in identity if before.get(name) != json.loads(json.dumps(identity[name]))]
-        logging.warning('the interrupted evaluation in %s had a different %s; starting from scratch', partial,
-                        ' and '.join(differing))
+        logging.warning(
+            'the interrupted evaluation in %s had a different %s; starting from scratch',
+            partial,
+            ' and '.join(differing),
+        )
     shutil.rmtree(partial, ignore_errors=True)
     for folder in ('files', 'done'):
         (partial / folder).mkdir(parents=True)
@@ -206,8 +236,13 @@ def publish(partial: pathlib.Path, target: pathlib.Path) -> None:
     shutil.rmtree(partial)
 
 
-def write_predictions(predictor: predict.Predictor, split: records.Records, protocol: protocols.Protocol,
-                      partial: pathlib.Path, progress: bool = True) -> None:
+def write_predictions(
+    predictor: predict.Predictor,
+    split: records.Records,
+    protocol: protocols.Protocol,
+    partial: pathlib.Path,
+    progress: bool = True,
+) -> None:
     """Writes the predictions of every unfinished video to partial/files; partial/done lists the finished ones."""
     finished = {int(path.name) for path in (partial / 'done').iterdir() if path.name.isdecimal()}
     for i in tqdm.tqdm(hosts.share(split), desc='predicting', unit='video', disable=not progress):
@@ -216,9 +251,16 @@ def write_predictions(predictor: predict.Predictor, split: records.Records, prot
             (partial / 'done' / str(i)).touch()
 
 
-def score_videos(predictor: predict.Predictor, split: records.Records, benchmark: str, count: int | None = None, *,
-                 another_object: bool = False, progress: bool = True, stopped: Callable[[], bool] = lambda: False
-                 ) -> dict | None:
+def score_videos(
+    predictor: predict.Predictor,
+    split: records.Records,
+    benchmark: str,
+    count: int | None = None,
+    *,
+    another_object: bool = False,
+    progress: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
+) -> dict | None:
     """Scores the first `count` videos (default: all) of a split with ground truth, in memory.
 
     Args:
@@ -236,8 +278,10 @@ def score_videos(predictor: predict.Predictor, split: records.Records, benchmark
         ValueError: for `another_object` with a benchmark that annotates only some frames.
     """
     if benchmark in protocols.ANNOTATED and another_object:
-        raise ValueError(f'config.evaluation.protocol = {benchmark!r}: --score_another_object needs a protocol that '
-                         "scores J and F, 'ytvos' or 'davis'.")
+        raise ValueError(
+            f'config.evaluation.protocol = {benchmark!r}: --score_another_object needs a protocol that '
+            "scores J and F, 'ytvos' or 'davis'."
+        )
     split = split.first(count or len(split))
 
     def of_video(i: int) -> list[dict]:
@@ -251,13 +295,15 @@ def score_videos(predictor: predict.Predictor, split: records.Records, benchmark
     for turn in tqdm.tqdm(turns, desc='validation', unit='video', leave=False, disable=not progress):
         if stopped():
             return None
-        found |= {i: of_video(i) for i in mine[turn:turn + 1]}
+        found |= {i: of_video(i) for i in mine[turn : turn + 1]}
     rows = [row for of_one in hosts.gather(found) for row in of_one]
     if benchmark in protocols.ANNOTATED:
         return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)
     if another_object and not rows:
-        raise ValueError(f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
-                         '--score_another_object has no other object to score against. Choose another split.')
+        raise ValueError(
+            f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
+            '--score_another_object has no other object to score against. Choose another split.'
+        )
     return scoring.summarise(rows)
 
 
@@ -271,8 +317,11 @@ def _score_expressions(predictor: predict.Predictor, record: records.Record, rng
     truth = record.decode_masks()
     assert truth is not None  # `score_videos` is called for splits with ground truth.
     masks = predictor(record.decode_frames(), [e.text for e in expressions])
-    return [scoring.score_expression(truth, e.object_id, mask)
-            | {'video': record.video.name, 'expression': e.id, 'tags': e.tags} for e, mask in zip(expressions, masks)]
+    return [
+        scoring.score_expression(truth, e.object_id, mask)
+        | {'video': record.video.name, 'expression': e.id, 'tags': e.tags}
+        for e, mask in zip(expressions, masks)
+    ]
 
 
 def swap_objects(expressions: Sequence[metadata.Expression], rng: random.Random) -> list[metadata.Expression]:

@@ -2,6 +2,7 @@
 
 Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries.
 """
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
@@ -36,13 +37,23 @@ Ask = Callable[[Sequence[str]], Iterator[Float[np.ndarray, 'n H W']]]
 class Predictor:
     """A trained model that segments videos.
 
-        predictor = Predictor.from_workdir('runs/demo')
-        masks = predictor(frames, ['the red star', 'the circle moving left'])
+    predictor = Predictor.from_workdir('runs/demo')
+    masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 
-    def __init__(self, model: nn.Module, parameters: Mapping | None, tokenizer: tokenizers.Tokenizer, *,
-                 short_side: int, max_side: int | None, clip_frames: int, text_length: int, sentences: int = 1,
-                 origin: str = '') -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        parameters: Mapping | None,
+        tokenizer: tokenizers.Tokenizer,
+        *,
+        short_side: int,
+        max_side: int | None,
+        clip_frames: int,
+        text_length: int,
+        sentences: int = 1,
+        origin: str = '',
+    ) -> None:
         """Args:
             model: a module of systems.SYSTEMS.
             parameters: its parameters, nested.
@@ -67,15 +78,17 @@ class Predictor:
         self._conventions = model.conventions
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
         self._segment, self._segment_all = (
-            compilation.jit(functools.partial(ask, model)) for ask in (segment.best_masks, segment.every_mask))
+            compilation.jit(functools.partial(ask, model)) for ask in (segment.best_masks, segment.every_mask)
+        )
         # A program of its own: videos of equal padded size may differ in their original size.
         self._original_size = compilation.jit(segment.original_size, static_argnums=(1, 2))
         self._binary_at = compilation.jit(masks.binary_at, static_argnums=(1, 2, 3))
 
     @classmethod
     @no_type_check  # checks its own arguments
-    def from_workdir(cls, workdir: str | os.PathLike, checkpoint: str | int = 'best',
-                     config: ConfigDict | None = None) -> 'Predictor':
+    def from_workdir(
+        cls, workdir: str | os.PathLike, checkpoint: str | int = 'best', config: ConfigDict | None = None
+    ) -> 'Predictor':
         """The model that `train.py --workdir` trained.
 
         Args:
@@ -110,24 +123,44 @@ class Predictor:
             logging.info('weights: %s', line)
         missing = sorted(set(shapes) - set(found))
         if missing:
-            raise ValueError(f'config.init = {configs.paths(config.init)}: lacks {len(missing)} parameters, first '
-                             f'{missing[0]}. Give the weights of a whole model, or train first.')
+            raise ValueError(
+                f'config.init = {configs.paths(config.init)}: lacks {len(missing)} parameters, first '
+                f'{missing[0]}. Give the weights of a whole model, or train first.'
+            )
         if config.data.tokenizer is None:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
         parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
-        return cls.from_config(config, model, traverse_util.unflatten_dict(parameters, sep='/'),
-                               text.load_tokenizer(config.data.tokenizer), '; '.join(report))
+        return cls.from_config(
+            config,
+            model,
+            traverse_util.unflatten_dict(parameters, sep='/'),
+            text.load_tokenizer(config.data.tokenizer),
+            '; '.join(report),
+        )
 
     @classmethod
-    def from_config(cls, config: ConfigDict, model: nn.Module, parameters: Mapping | None,
-                    tokenizer: tokenizers.Tokenizer, origin: str = '') -> 'Predictor':
+    def from_config(
+        cls,
+        config: ConfigDict,
+        model: nn.Module,
+        parameters: Mapping | None,
+        tokenizer: tokenizers.Tokenizer,
+        origin: str = '',
+    ) -> 'Predictor':
         """A predictor with the sizes of config.evaluation. parameters: None if they are set later."""
-        return cls(model, parameters, tokenizer, text_length=config.data.text_length, origin=origin,
-                   **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')})
+        return cls(
+            model,
+            parameters,
+            tokenizer,
+            text_length=config.data.text_length,
+            origin=origin,
+            **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')},
+        )
 
     @no_type_check  # checks its own arguments
-    def __call__(self, frames: UInt8[np.ndarray, 'T H W 3'] | Sequence[UInt8[np.ndarray, 'H W 3']],
-                 sentences: Sequence[str]) -> Bool[np.ndarray, 'E T H W']:
+    def __call__(
+        self, frames: UInt8[np.ndarray, 'T H W 3'] | Sequence[UInt8[np.ndarray, 'H W 3']], sentences: Sequence[str]
+    ) -> Bool[np.ndarray, 'E T H W']:
         """Masks of all sentences in all frames.
 
         Args:
@@ -143,9 +176,9 @@ class Predictor:
         frames = check_frames(frames)
         text.encode(self.tokenizer, sentences, self._text_length)  # check all sentences first
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
-        for start, ask in self.windows(lambda window: frames[window.start:window.stop], len(frames)):
+        for start, ask in self.windows(lambda window: frames[window.start : window.stop], len(frames)):
             for of_sentence, logits in zip(found, ask(sentences)):
-                of_sentence[start:start + len(logits)] = logits > 0
+                of_sentence[start : start + len(logits)] = logits > 0
         return found
 
     def windows(self, read: Callable[[range], Frames], length: int) -> Iterator[tuple[int, Ask]]:
@@ -171,12 +204,13 @@ class Predictor:
             for group in segment.groups(sentences, self._sentences):
                 every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
                 for logits, _ in zip(every, group):
-                    yield self._resized(logits, clip, frames)[:len(frames)]
+                    yield self._resized(logits, clip, frames)[: len(frames)]
 
         return ask
 
-    def _encode_clip(self, frames: Frames, annotated: np.ndarray | None = None
-                     ) -> tuple[types.Clip, features.VideoFeatures]:
+    def _encode_clip(
+        self, frames: Frames, annotated: np.ndarray | None = None
+    ) -> tuple[types.Clip, features.VideoFeatures]:
         clip = segment.pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
         clip = dataclasses.replace(clip, annotated=annotated)
         return clip, self._encode(self.parameters, clip)
@@ -192,12 +226,15 @@ class Predictor:
         resized = np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
         # NaN > 0 is false: the mask would silently be empty.
         if not np.isfinite(resized).all():
-            raise FloatingPointError(f'the mask logits are not finite; the weights ({self.origin}) are damaged, or too '
-                                     'large for config.model.dtype.')
+            raise FloatingPointError(
+                f'the mask logits are not finite; the weights ({self.origin}) are damaged, or too '
+                'large for config.model.dtype.'
+            )
         return resized
 
-    def annotated(self, read: Callable[[np.ndarray], Frames], length: int, index: int
-                  ) -> Callable[[str], tuple[Float[np.ndarray, ' Q'], Bool[np.ndarray, 'Q H W']]]:
+    def annotated(
+        self, read: Callable[[np.ndarray], Frames], length: int, index: int
+    ) -> Callable[[str], tuple[Float[np.ndarray, ' Q'], Bool[np.ndarray, 'Q H W']]]:
         """Segments one frame, with the clip_frames around it as context for the backbone (A2D-Sentences, JHMDB).
 
         Args:
@@ -208,8 +245,9 @@ class Predictor:
         Returns:
             function(sentence) -> scores in [0, 1] and masks of every query.
         """
-        indices, position = clips.annotated_window(index, length, self._clip_frames,
-                                                   self._conventions.annotated_in_the_middle)
+        indices, position = clips.annotated_window(
+            index, length, self._clip_frames, self._conventions.annotated_in_the_middle
+        )
         frames = read(indices)
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
@@ -233,8 +271,10 @@ def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
         ValueError: for frames of another dtype, number of axes or channels, of several sizes, or without pixels.
     """
     if isinstance(frames, str | os.PathLike):
-        raise TypeError(f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as '
-                        'sgmg_jax.video.read_frames(path).')
+        raise TypeError(
+            f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as '
+            'sgmg_jax.video.read_frames(path).'
+        )
     wanted = 'must be uint8 [T H W 3], RGB'
     if isinstance(frames, list | tuple):
         shapes = sorted({np.shape(frame) for frame in frames if isinstance(frame, np.ndarray)})

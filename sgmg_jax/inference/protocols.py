@@ -4,6 +4,7 @@ A protocol writes the predictions of each video into a folder, then turns the fo
 
 Axis letters: N objects, n frames of a window, T frames, H W pixels, Q queries.
 """
+
 from collections.abc import Callable, Sequence
 import functools
 import json
@@ -40,6 +41,7 @@ class Protocol(NamedTuple):
     annotated: whether only annotated frames are predicted.
     check: function(video): raises ValueError for a video that does not fit.
     """
+
     write: Callable[[Predictor, records.Record, pathlib.Path], None]
     finish: Callable[[pathlib.Path, Sequence[metadata.Video]], pathlib.Path]
     read: Callable[[pathlib.Path, metadata.Video, metadata.Expression, int], Mask]
@@ -52,7 +54,7 @@ def write_expressions(predictor: Predictor, record: records.Record, folder: path
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for expression, logits in zip(video.expressions, ask([e.text for e in video.expressions])):
-            names = video.frame_names[start:start + len(logits)]
+            names = video.frame_names[start : start + len(logits)]
             submission.write_masks(folder, video.name, expression.id, names, logits > 0)
 
 
@@ -65,8 +67,9 @@ def write_objects(predictor: Predictor, record: records.Record, folder: pathlib.
         for annotator, expressions in enumerate(groups):
             logits = np.stack(list(ask([expression.text for expression in expressions])))
             maps = masks.merge_objects(logits, [expression.object_id for expression in expressions])
-            submission.write_maps(folder / davis.ANNOTATORS[annotator], video.name,
-                                   video.frame_names[start:start + len(maps)], maps)
+            submission.write_maps(
+                folder / davis.ANNOTATORS[annotator], video.name, video.frame_names[start : start + len(maps)], maps
+            )
 
 
 def annotator_groups(video: metadata.Video) -> list[list[metadata.Expression]]:
@@ -79,14 +82,18 @@ def annotator_groups(video: metadata.Video) -> list[list[metadata.Expression]]:
     groups: list[list[metadata.Expression]] = []
     objects: list[list[int]] = [[]]
     if all(e.id.isdecimal() for e in video.expressions):
-        groups = [sorted((e for e in video.expressions if _annotator(e) == annotator),
-                         key=lambda e: e.object_id) for annotator in range(ANNOTATORS)]
+        groups = [
+            sorted((e for e in video.expressions if _annotator(e) == annotator), key=lambda e: e.object_id)
+            for annotator in range(ANNOTATORS)
+        ]
         objects = [[e.object_id for e in group] for group in groups]
     wanted = sorted(set(objects[0]))
     if not wanted or not 0 < wanted[0] <= wanted[-1] <= davis.MAX_PREDICTED or any(ids != wanted for ids in objects):
-        raise ValueError(f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects do not '
-                         f'fit Ref-DAVIS17: one for each object by each of {ANNOTATORS} annotators, objects from 1 to '
-                         f"{davis.MAX_PREDICTED}. For other data use config.evaluation.protocol = 'ytvos'.")
+        raise ValueError(
+            f'video {video.name}: has {len(video.expressions)} expressions, whose ids and objects do not '
+            f'fit Ref-DAVIS17: one for each object by each of {ANNOTATORS} annotators, objects from 1 to '
+            f"{davis.MAX_PREDICTED}. For other data use config.evaluation.protocol = 'ytvos'."
+        )
     return groups
 
 
@@ -107,17 +114,24 @@ def predict_annotated(predictor: Predictor, record: records.Record, benchmark: s
                 scores, found = ask(expression.text)
                 codes = rle.encode(np.asfortranarray(found.transpose(1, 2, 0), np.uint8))
                 results += [
-                    {'image_id': identity, 'category_id': 1, 'score': float(score),
-                     'segmentation': {'size': code['size'], 'counts': code['counts'].decode('ascii')}}
-                    for score, code in zip(scores, codes)]
+                    {
+                        'image_id': identity,
+                        'category_id': 1,
+                        'score': float(score),
+                        'segmentation': {'size': code['size'], 'counts': code['counts'].decode('ascii')},
+                    }
+                    for score, code in zip(scores, codes)
+                ]
     return results
 
 
 def _check_whole(video: metadata.Video) -> None:
     """Raises ValueError for a video with masks of single frames."""
     if video.mask_places is not None:
-        raise ValueError(f'video {video.name}: has masks of single frames, which J and F cannot score. Set '
-                         f'config.evaluation.protocol to that of the data set, {" or ".join(map(repr, ANNOTATED))}.')
+        raise ValueError(
+            f'video {video.name}: has masks of single frames, which J and F cannot score. Set '
+            f'config.evaluation.protocol to that of the data set, {" or ".join(map(repr, ANNOTATED))}.'
+        )
 
 
 def _check_davis(video: metadata.Video) -> None:
@@ -127,12 +141,17 @@ def _check_davis(video: metadata.Video) -> None:
 
 def _check_annotated(video: metadata.Video, benchmark: str) -> None:
     """Raises ValueError if two images of the video have the same id, or if an image has none."""
-    ids = [image_id(benchmark, video.name, video.frame_names[frame], expression.id)
-           for expression in video.expressions for frame in video.annotated_frames(expression.object_id)]
+    ids = [
+        image_id(benchmark, video.name, video.frame_names[frame], expression.id)
+        for expression in video.expressions
+        for frame in video.annotated_frames(expression.object_id)
+    ]
     if len(set(ids)) < len(ids):
         twice = next(name for number, name in enumerate(ids) if name in ids[:number])
-        raise ValueError(f'video {video.name}: several images of a sentence and a frame have the image_id {twice!r} of '
-                         f'{benchmark}. Use the config.evaluation.protocol of the data set.')
+        raise ValueError(
+            f'video {video.name}: several images of a sentence and a frame have the image_id {twice!r} of '
+            f'{benchmark}. Use the config.evaluation.protocol of the data set.'
+        )
 
 
 def _write_results(predictor: Predictor, record: records.Record, folder: pathlib.Path, benchmark: str) -> None:
@@ -152,8 +171,9 @@ def _path(folder: str | os.PathLike, *names: str, suffix: str) -> pathlib.Path:
     return pathlib.Path(folder, *names[:-1], f'{names[-1]}{suffix}')
 
 
-def _read_result(folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int,
-                 benchmark: str) -> Mask:
+def _read_result(
+    folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int, benchmark: str
+) -> Mask:
     """The mask of the best query, the last one on ties."""
     wanted = image_id(benchmark, video.name, video.frame_names[frame], expression.id)
     results = [row for row in files.read_json(_results(folder, video)) if row['image_id'] == wanted]
@@ -175,8 +195,7 @@ def _read_expression(folder: pathlib.Path, video: metadata.Video, expression: me
 
 
 def _read_object(folder: pathlib.Path, video: metadata.Video, expression: metadata.Expression, frame: int) -> Mask:
-    path = _path(folder, davis.ANNOTATORS[_annotator(expression)], video.name, video.frame_names[frame],
-                 suffix='.png')
+    path = _path(folder, davis.ANNOTATORS[_annotator(expression)], video.name, video.frame_names[frame], suffix='.png')
     return pictures.read_pixels(path, [pictures.PNG], (video.height, video.width), ['P']) == expression.object_id
 
 
@@ -199,14 +218,28 @@ def _zip_objects(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> path
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
 # The protocol of each data set.
-USUAL = {'ref_youtube_vos': 'ytvos', 'ref_davis': 'davis', 'a2d_sentences': 'a2d', 'jhmdb_sentences': 'jhmdb',
-         'refcoco': 'refcoco', 'refcoco_plus': 'refcoco', 'refcocog': 'refcoco'}
+USUAL = {
+    'ref_youtube_vos': 'ytvos',
+    'ref_davis': 'davis',
+    'a2d_sentences': 'a2d',
+    'jhmdb_sentences': 'jhmdb',
+    'refcoco': 'refcoco',
+    'refcoco_plus': 'refcoco',
+    'refcocog': 'refcoco',
+}
 PROTOCOLS = {
     'ytvos': Protocol(write_expressions, _zip_expressions, _read_expression, check=_check_whole),
     'davis': Protocol(write_objects, _zip_objects, _read_object, check=_check_davis),
-    **{name: Protocol(functools.partial(_write_results, benchmark=name), _join_results,
-                      functools.partial(_read_result, benchmark=name), True,
-                      functools.partial(_check_annotated, benchmark=name)) for name in ANNOTATED},
+    **{
+        name: Protocol(
+            functools.partial(_write_results, benchmark=name),
+            _join_results,
+            functools.partial(_read_result, benchmark=name),
+            True,
+            functools.partial(_check_annotated, benchmark=name),
+        )
+        for name in ANNOTATED
+    },
 }
 
 

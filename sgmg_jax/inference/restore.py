@@ -1,4 +1,5 @@
 """The model that a training run left in its workdir: its config and the parameters of a checkpoint."""
+
 import contextlib
 import os
 from typing import no_type_check
@@ -28,17 +29,26 @@ def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> Config
         return trained
     configs.check(config)
     fields = sorted({*trained.model, *config.model} - FREE)
-    different = [f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
-                 for field in fields if trained.model.get(field) != config.model.get(field)]
+    different = [
+        f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
+        for field in fields
+        if trained.model.get(field) != config.model.get(field)
+    ]
     if different:
-        raise ValueError(f'{workdir}: holds checkpoints of another model: {"; ".join(different)}. '
-                         'Give the config it was trained with.')
+        raise ValueError(
+            f'{workdir}: holds checkpoints of another model: {"; ".join(different)}. '
+            'Give the config it was trained with.'
+        )
     return config
 
 
 @no_type_check  # checks its own arguments
-def restore_parameters(model: nn.Module, workdir: str | os.PathLike, checkpoint: str | int = 'best',
-                       tokenizer: tokenizers.Tokenizer | None = None) -> tuple[int, dict]:
+def restore_parameters(
+    model: nn.Module,
+    workdir: str | os.PathLike,
+    checkpoint: str | int = 'best',
+    tokenizer: tokenizers.Tokenizer | None = None,
+) -> tuple[int, dict]:
     """Step and nested parameters of a checkpoint of the run in `workdir`. If `tokenizer` is given, it must be the one
     that the checkpoint was trained with. Raises as `Predictor.from_workdir` does."""
     with contextlib.closing(checkpoints.Checkpoints(workdir, read_only=True)) as saved:
@@ -58,6 +68,8 @@ def check_vocabulary(tokenizer: tokenizers.Tokenizer, text_encoder: roberta.Size
     """Raises ValueError for a tokenizer with tokens that the text encoder does not have."""
     highest = max(tokenizer.get_vocab().values())
     if highest >= text_encoder.vocabulary:
-        raise ValueError(f'the tokenizer has a token {highest}, but config.model.text_encoder has '
-                         f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or the '
-                         'text encoder that belongs to the tokenizer.')
+        raise ValueError(
+            f'the tokenizer has a token {highest}, but config.model.text_encoder has '
+            f'{text_encoder.vocabulary} tokens. Give the tokenizer that belongs to the weights, or the '
+            'text encoder that belongs to the tokenizer.'
+        )

@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels, h w a feature map, e sentences processed together, Q queries.
 """
+
 from collections.abc import Mapping, Sequence
 
 from flax import linen as nn
@@ -15,8 +16,9 @@ from sgmg_jax.models import features
 from sgmg_jax.ops import queries, resize
 
 
-def pad_clip(frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
-             ) -> types.Clip:
+def pad_clip(
+    frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
+) -> types.Clip:
     """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
 
     Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs;
@@ -27,8 +29,7 @@ def pad_clip(frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conven
     pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, *[conventions.pixels] * 2))]
     valid = np.ones((length, height, width), bool)
     widths = [(0, pad) for pad in pads]
-    return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None],
-                      np.array([size], np.int32))
+    return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None], np.array([size], np.int32))
 
 
 def groups(sentences: Sequence, most: int) -> list[Sequence]:
@@ -38,8 +39,13 @@ def groups(sentences: Sequence, most: int) -> list[Sequence]:
     return [sentences[start:end] for start, end in zip(ends, ends[1:])]
 
 
-def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text,
-               real_frames: Bool[types.ArrayLike, '1 T']) -> Float[Array, 'e T H W']:
+def best_masks(
+    model: nn.Module,
+    parameters: Mapping,
+    video: features.VideoFeatures,
+    tokens: types.Text,
+    real_frames: Bool[types.ArrayLike, '1 T'],
+) -> Float[Array, 'e T H W']:
     """Mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
 
     Args:
@@ -49,6 +55,7 @@ def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatu
         tokens: e sentences, processed together.
         real_frames: False for padding in time.
     """
+
     def call(module):
         words = module.encode_text(tokens)
         proposals = module.segment(video, words)
@@ -60,9 +67,11 @@ def best_masks(model: nn.Module, parameters: Mapping, video: features.VideoFeatu
     return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]
 
 
-def every_mask(model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text
-                 ) -> tuple[Float[Array, ' Q'], Float[Array, 'Q H W']]:
+def every_mask(
+    model: nn.Module, parameters: Mapping, video: features.VideoFeatures, tokens: types.Text
+) -> tuple[Float[Array, ' Q'], Float[Array, 'Q H W']]:
     """For one sentence and frame: scores and mask logits of every query, at the padded size; SOC's at stride 4."""
+
     def call(module):
         proposals = module.segment(video, module.encode_text(tokens))
         every = jnp.moveaxis(proposals.mask_logits[-1], 2, 0)  # Q N T h w P
@@ -71,8 +80,9 @@ def every_mask(model: nn.Module, parameters: Mapping, video: features.VideoFeatu
     return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]  # as in `best_masks`
 
 
-def original_size(logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
-                   ) -> Float[types.ArrayLike, 'T H W']:
+def original_size(
+    logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
+) -> Float[types.ArrayLike, 'T H W']:
     """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
     and are resized directly, as in the release."""
-    return resize.bilinear(logits[:, :crop[0], :crop[1], None], size)[..., 0]
+    return resize.bilinear(logits[:, : crop[0], : crop[1], None], size)[..., 0]

@@ -2,6 +2,7 @@
 
 Axis letters: D decoder layers, N sentences, T frames, Q queries, H W pixels, M objects of a sentence's clip.
 """
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -23,8 +24,11 @@ def half_resolution(masks: Bool[ArrayLike, '*batch H W']) -> Bool[ArrayLike, '*b
 
 def totals_of(targets: Targets) -> terms.Totals:
     """SgMg's totals of a whole batch; `frames` are those that show the object."""
-    return terms.Totals(frames=jnp.maximum(targets.present.sum(where=targets.asked[:, None]), 1),
-                        sentences=jnp.maximum(targets.asked.sum(), 1), size=targets.size.max(axis=0))
+    return terms.Totals(
+        frames=jnp.maximum(targets.present.sum(where=targets.asked[:, None]), 1),
+        sentences=jnp.maximum(targets.asked.sum(), 1),
+        size=targets.size.max(axis=0),
+    )
 
 
 def matching_cost(proposals: Proposals, targets: Targets, totals: terms.Totals | None = None) -> Float[Array, 'D N Q']:
@@ -47,14 +51,19 @@ def matching_cost(proposals: Proposals, targets: Targets, totals: terms.Totals |
     mask_cost = terms.mean_focal(logits, masks, counted)
     # Minus the Dice coefficient, without the loss's 1.
     dice_cost = terms.dice(logits, masks, counted) - 1
-    return (WEIGHTS['class'] * class_costs + WEIGHTS['box'] * box_cost - WEIGHTS['giou'] * giou
-            + WEIGHTS['mask'] * mask_cost + WEIGHTS['dice'] * dice_cost)
+    return (
+        WEIGHTS['class'] * class_costs
+        + WEIGHTS['box'] * box_cost
+        - WEIGHTS['giou'] * giou
+        + WEIGHTS['mask'] * mask_cost
+        + WEIGHTS['dice'] * dice_cost
+    )
 
 
 def class_cost(probability: Float[ArrayLike, 'D N T Q'], seen: Bool[ArrayLike, 'N T']) -> Float[Array, 'D N Q']:
     """Focal cost of classifying a query as the object: a mean over the frames that show it, 0 if none does."""
     positive = terms.ALPHA * (1 - probability) ** 2 * -jnp.log(probability + 1e-8)
-    negative = (1 - terms.ALPHA) * probability ** 2 * -jnp.log(1 - probability + 1e-8)
+    negative = (1 - terms.ALPHA) * probability**2 * -jnp.log(1 - probability + 1e-8)
     weights = seen.astype(jnp.float32)
     return jnp.einsum('dntq,nt->dnq', positive - negative, weights) / jnp.maximum(weights.sum(1), 1)[:, None]
 

@@ -2,6 +2,7 @@
 
 Axis letters: D decoder layers, N sentences, T frames, Q queries, h w half-resolution masks.
 """
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -13,9 +14,14 @@ from sgmg_jax.types import ArrayLike, Predictions, Proposals, Targets
 WEIGHTS = matching.WEIGHTS | {'mask_low': 2.0, 'dice_low': 5.0}
 
 
-def loss_terms(proposals: Proposals, query: Int[ArrayLike, 'D N'], predictions: Predictions,
-               low_masks: Float[ArrayLike, 'D N T h w'], targets: Targets,
-               totals: terms.Totals | None = None) -> dict[str, Float[Array, ' D']]:
+def loss_terms(
+    proposals: Proposals,
+    query: Int[ArrayLike, 'D N'],
+    predictions: Predictions,
+    low_masks: Float[ArrayLike, 'D N T h w'],
+    targets: Targets,
+    totals: terms.Totals | None = None,
+) -> dict[str, Float[Array, ' D']]:
     """Every term of every layer, unweighted (SgMg, section 3.5).
 
     Args:
@@ -54,8 +60,11 @@ def loss_terms(proposals: Proposals, query: Int[ArrayLike, 'D N'], predictions: 
     }
 
 
-def loss(model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions], targets: Targets,
-         totals: terms.Totals | None = None) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def loss(
+    model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions],
+    targets: Targets,
+    totals: terms.Totals | None = None,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The total loss of SgMg's outputs and its terms for the log, as terms.weighted returns them; `totals` as in
     loss_terms."""
     proposals, query, predictions = model_outputs

@@ -6,6 +6,7 @@ referred object, as the release's data sets do.
 Axis letters: D decoder layers, N sentences, T frames, Q queries, M trajectories of a sentence's clip, H W pixels of the
 padded frames, h w of mask logits, K classes.
 """
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -31,6 +32,7 @@ class Trajectories:
     label: its class.
     counted: pixels that the mask terms count.
     """
+
     masks: Bool[ArrayLike, 'N M T H W']
     boxes: Float[ArrayLike, 'N M T 4']
     real: Bool[ArrayLike, 'N M']
@@ -47,8 +49,15 @@ def of_targets(targets: Targets) -> Trajectories:
     per device.
     """
     first = jnp.zeros(len(targets.asked), jnp.int32)
-    return Trajectories(targets.masks[:, None], targets.boxes[:, None], targets.asked[:, None], first, targets.present,
-                        first, terms.inside(targets.size, targets.masks.shape[-2:]))
+    return Trajectories(
+        targets.masks[:, None],
+        targets.boxes[:, None],
+        targets.asked[:, None],
+        first,
+        targets.present,
+        first,
+        terms.inside(targets.size, targets.masks.shape[-2:]),
+    )
 
 
 def totals_of(targets: Targets) -> terms.Totals:
@@ -61,8 +70,12 @@ def _totals(trajectories):
     return terms.Totals(frames=jnp.maximum(real.sum() * frames, 1), sentences=jnp.maximum(real.any(-1).sum(), 1))
 
 
-def costs(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
-          masks: Float[ArrayLike, 'D N T Q h w'], trajectories: Trajectories) -> dict[str, Float[Array, 'D N Q _M']]:
+def costs(
+    scores: Float[ArrayLike, 'D N T Q K'],
+    boxes: Float[ArrayLike, 'D N T Q 4'],
+    masks: Float[ArrayLike, 'D N T Q h w'],
+    trajectories: Trajectories,
+) -> dict[str, Float[Array, 'D N Q _M']]:
     """Unweighted terms of the cost of matching a query to a trajectory; the class has M = 1.
 
     Scores and masks are logits. Terms are means over all frames, with a box of zeros where the object is absent; only
@@ -78,39 +91,53 @@ def costs(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T 
     def dice(masks):
         """[N Q T h w] -> [N Q M]"""
         logits = resize.bilinear(masks[..., None].astype(jnp.float32), size)[..., 0]
-        return 1 - terms.dice(logits[:, :, None], trajectories.masks[:, None],
-                              trajectories.counted[:, None, None, None], terms.FRAME).mean(-1)
+        return 1 - terms.dice(
+            logits[:, :, None], trajectories.masks[:, None], trajectories.counted[:, None, None, None], terms.FRAME
+        ).mean(-1)
 
-    return {'class': matching.class_cost(probability, seen)[..., None],
-            'box': terms.l1(boxes, targets).mean(-1),
-            'giou': -box_ops.generalised_iou(box_ops.to_corners(boxes), box_ops.to_corners(targets)).mean(-1),
-            'dice': -jax.lax.map(dice, masks)}  # layer by layer: all queries at full resolution need much memory
+    return {
+        'class': matching.class_cost(probability, seen)[..., None],
+        'box': terms.l1(boxes, targets).mean(-1),
+        'giou': -box_ops.generalised_iou(box_ops.to_corners(boxes), box_ops.to_corners(targets)).mean(-1),
+        'dice': -jax.lax.map(dice, masks),
+    }  # layer by layer: all queries at full resolution need much memory
 
 
-def match_trajectories(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
-                       masks: Float[ArrayLike, 'D N T Q h w'], trajectories: Trajectories
-                       ) -> tuple[Int[Array, 'D N M'], Float[Array, 'D N Q M']]:
+def match_trajectories(
+    scores: Float[ArrayLike, 'D N T Q K'],
+    boxes: Float[ArrayLike, 'D N T Q 4'],
+    masks: Float[ArrayLike, 'D N T Q h w'],
+    trajectories: Trajectories,
+) -> tuple[Int[Array, 'D N M'], Float[Array, 'D N Q M']]:
     """The query of each trajectory, such that a clip's total cost is minimal; and the cost of all pairs.
 
     Raises:
       ValueError: if there are more trajectories than queries.
     """
-    cost = jax.lax.stop_gradient(sum((COST[name] * x for name, x in costs(scores, boxes, masks, trajectories).items()),
-                                     start=jnp.zeros(())))
+    cost = jax.lax.stop_gradient(
+        sum((COST[name] * x for name, x in costs(scores, boxes, masks, trajectories).items()), start=jnp.zeros(()))
+    )
     return matching.assign(cost, trajectories.real), cost
 
 
 def match(proposals: Proposals, targets: Targets, totals: terms.Totals | None = None) -> Int[Array, 'D N']:
     """The query of each sentence's object. `totals` is ignored: a clip's cost depends on its own pixels only."""
-    query, _ = match_trajectories(proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0],
-                                  of_targets(targets))
+    query, _ = match_trajectories(
+        proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0], of_targets(targets)
+    )
     return query[..., 0]
 
 
-def loss_terms(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D N T Q 4'],
-               masks: Float[ArrayLike, 'D N T Q h w'], alignment: Float[ArrayLike, 'D N Q'],
-               query: Int[ArrayLike, 'D N M'], trajectories: Trajectories, *,
-               totals: terms.Totals | None = None) -> dict[str, Float[Array, ' D']]:
+def loss_terms(
+    scores: Float[ArrayLike, 'D N T Q K'],
+    boxes: Float[ArrayLike, 'D N T Q 4'],
+    masks: Float[ArrayLike, 'D N T Q h w'],
+    alignment: Float[ArrayLike, 'D N Q'],
+    query: Int[ArrayLike, 'D N M'],
+    trajectories: Trajectories,
+    *,
+    totals: terms.Totals | None = None,
+) -> dict[str, Float[Array, ' D']]:
     """Every term of every layer, unweighted.
 
     Args:
@@ -136,8 +163,11 @@ def loss_terms(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D
 
     referred = jnp.take_along_axis(query, trajectories.referred[None, :, None], axis=2)  # D N 1
     chosen = jnp.equal(jnp.arange(scores.shape[3]), referred)  # D N Q
-    positive = chosen[:, :, None, :, None] & trajectories.visible[:, :, None, None] & (
-        jnp.arange(scores.shape[4]) == trajectories.label[:, None, None, None])
+    positive = (
+        chosen[:, :, None, :, None]
+        & trajectories.visible[:, :, None, None]
+        & (jnp.arange(scores.shape[4]) == trajectories.label[:, None, None, None])
+    )
     of_class = jnp.where(asked[:, None, None, None], terms.focal(scores, positive), 0)
     of_contrast = -(jax.nn.log_softmax(alignment) * chosen).sum(-1)
     boxes, targets = of_matches(boxes), trajectories.boxes
@@ -153,9 +183,12 @@ def loss_terms(scores: Float[ArrayLike, 'D N T Q K'], boxes: Float[ArrayLike, 'D
     }
 
 
-def loss(model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions | None], targets: Targets,
-         weights: str = 'released',
-         totals: terms.Totals | None = None) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def loss(
+    model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions | None],
+    targets: Targets,
+    weights: str = 'released',
+    totals: terms.Totals | None = None,
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The total loss of SOC's outputs and its terms for the log, as terms.weighted returns them.
 
     weights: config.loss.weights, a key of WEIGHTS; totals: as in loss_terms.
@@ -167,8 +200,15 @@ def loss(model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions | No
         raise ValueError(f'config.loss.weights = {weights!r}: must be one of {", ".join(WEIGHTS)}.')
     proposals, query, _ = model_outputs
     assert proposals.alignment is not None  # as SOC returns it
-    named = loss_terms(proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0], proposals.alignment,
-                       query[..., None], of_targets(targets), totals=totals)
+    named = loss_terms(
+        proposals.scores[..., None],
+        proposals.boxes,
+        proposals.mask_logits[..., 0],
+        proposals.alignment,
+        query[..., None],
+        of_targets(targets),
+        totals=totals,
+    )
     return terms.weighted(named, WEIGHTS[weights])
 
 

@@ -1,4 +1,5 @@
 """One function per loss term. Axis letters: T frames, H W pixels; leading axes are sentences, layers or queries."""
+
 from collections.abc import Mapping
 
 import jax
@@ -22,20 +23,22 @@ class Totals:
     sentences: number of real sentences, at least 1.
     size: height and width of the largest clip; None if the loss does not depend on it.
     """
+
     frames: Int[ArrayLike, '']
     sentences: Int[ArrayLike, '']
     size: Int[ArrayLike, '2'] | None = None
 
 
-def focal(logits: Float[ArrayLike, '*#batch'], targets: Shaped[ArrayLike, '*#batch'],
-          alpha: float = ALPHA) -> Float[Array, '...']:
+def focal(
+    logits: Float[ArrayLike, '*#batch'], targets: Shaped[ArrayLike, '*#batch'], alpha: float = ALPHA
+) -> Float[Array, '...']:
     """Elementwise focal loss with gamma 2 (Lin et al., 2017); targets are 0 or 1."""
     targets = jnp.asarray(targets, logits.dtype)
     probability = jax.nn.sigmoid(logits)
     miss = probability + targets - 2 * probability * targets  # 1 - p of the true class
     cross_entropy = jax.nn.softplus(logits) - logits * targets
     weight = alpha * targets + (1 - alpha) * (1 - targets)
-    return weight * cross_entropy * miss ** 2
+    return weight * cross_entropy * miss**2
 
 
 def counted_pixels(targets: Targets, totals: Totals) -> Bool[Array, 'H W']:
@@ -54,15 +57,23 @@ def inside(size: Int[ArrayLike, '*batch 2'], shape: tuple[int, ...]) -> Bool[Arr
     return (rows[:, None] < size[..., :1, None]) & (columns < size[..., 1:, None])
 
 
-def mean_focal(logits: Float[ArrayLike, '*#batch T H W'], masks: Bool[ArrayLike, '*#batch T H W'],
-               counted: Bool[ArrayLike, '... H W'], axes: tuple[int, ...] = CLIP) -> Float[Array, '...']:
+def mean_focal(
+    logits: Float[ArrayLike, '*#batch T H W'],
+    masks: Bool[ArrayLike, '*#batch T H W'],
+    counted: Bool[ArrayLike, '... H W'],
+    axes: tuple[int, ...] = CLIP,
+) -> Float[Array, '...']:
     """Mean focal loss over the counted pixels of each CLIP, or of each FRAME."""
     frames = logits.shape[-3] if axes == CLIP else 1
     return (focal(logits, masks) * counted).sum(axes) / (frames * counted.sum(FRAME))
 
 
-def dice(logits: Float[ArrayLike, '*#batch T H W'], masks: Bool[ArrayLike, '*#batch T H W'],
-         counted: Bool[ArrayLike, '... H W'], axes: tuple[int, ...] = CLIP) -> Float[Array, '...']:
+def dice(
+    logits: Float[ArrayLike, '*#batch T H W'],
+    masks: Bool[ArrayLike, '*#batch T H W'],
+    counted: Bool[ArrayLike, '... H W'],
+    axes: tuple[int, ...] = CLIP,
+) -> Float[Array, '...']:
     """1 - soft Dice coefficient over the counted pixels of each CLIP, or of each FRAME."""
     probability = jax.nn.sigmoid(logits) * counted
     targets = masks.astype(logits.dtype)
@@ -75,11 +86,11 @@ def l1(boxes: Float[ArrayLike, '*#batch 4'], targets: Float[ArrayLike, '*#batch 
     return jnp.abs(boxes - targets).sum(-1)
 
 
-def weighted(named: Mapping[str, Float[Array, ' D']],
-             weights: Mapping[str, float]) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
+def weighted(
+    named: Mapping[str, Float[Array, ' D']], weights: Mapping[str, float]
+) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The weighted sum of all terms of all layers; for the log, the terms unweighted: 'loss_<term>' of the last layer,
     'loss_<term>_<i>' of layer i."""
     logged = {f'loss_{name}': values[-1] for name, values in named.items()}
-    logged.update({f'loss_{name}_{i}': value for name, values in named.items()
-                   for i, value in enumerate(values[:-1])})
+    logged.update({f'loss_{name}_{i}': value for name, values in named.items() for i, value in enumerate(values[:-1])})
     return sum((weights[name] * values.sum() for name, values in named.items()), start=jnp.zeros(())), logged

@@ -1,4 +1,5 @@
 """Applies positionwise layers to one chunk of positions at a time."""
+
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,12 @@ from jaxtyping import Array, Float
 
 from sgmg_jax.types import ArrayLike
 
-LARGEST = 2 ** 21  # elements of a hidden layer that are held at once on a CPU
+LARGEST = 2**21  # elements of a hidden layer that are held at once on a CPU
 
 
-def by_chunks(layers: Callable[[Any, Array], Array], module: nn.Module, x: Float[ArrayLike, 'B *shape C'],
-              hidden: int) -> Float[Array, 'B *shape _']:
+def by_chunks(
+    layers: Callable[[Any, Array], Array], module: nn.Module, x: Float[ArrayLike, 'B *shape C'], hidden: int
+) -> Float[Array, 'B *shape _']:
     """layers(module, x), for layers that process each position [C] independently.
 
     On a CPU, if the hidden layer has more than LARGEST elements, the positions of every item are processed in chunks,
@@ -34,8 +36,12 @@ def by_chunks(layers: Callable[[Any, Array], Array], module: nn.Module, x: Float
         return layers(module, x).reshape(batch, *shape, -1)
     size = -(-positions // count)
     x = jnp.pad(x, [(0, 0), (0, -positions % size), (0, 0)]).reshape(batch, -1, size, channels)
-    scan = nn.scan(nn.remat(lambda module, carry, x: (carry, layers(module, x)), prevent_cse=False),
-                   variable_broadcast='params', split_rngs={'params': False, 'dropout': True},
-                   in_axes=1, out_axes=1)
+    scan = nn.scan(
+        nn.remat(lambda module, carry, x: (carry, layers(module, x)), prevent_cse=False),
+        variable_broadcast='params',
+        split_rngs={'params': False, 'dropout': True},
+        in_axes=1,
+        out_axes=1,
+    )
     _, x = scan(module, None, x)
     return x.reshape(batch, -1, x.shape[-1])[:, :positions].reshape(batch, *shape, -1)

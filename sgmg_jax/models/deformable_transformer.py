@@ -3,6 +3,7 @@
 Axis letters: N frames (of all clips; in the decoder, of all sentences), S positions of all levels, V levels,
 h w a feature map, Q queries, C channels, D decoder layers. Validity masks are True = real.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ NORM_EPSILON = 1e-5
 @pytree
 class Memory:
     """The encoded positions of all levels, concatenated, and which of them are valid."""
+
     features: Float[ArrayLike, 'N S C']
     valid: Bool[ArrayLike, 'N S']
 
@@ -44,6 +46,7 @@ class DeformableTransformer(nn.Module):
       remat: keep only the layers' inputs for the backward pass.
       dtype: of the activations.
     """
+
     hidden: int = 256
     levels: int = 4
     mlp: int = 2048
@@ -59,20 +62,32 @@ class DeformableTransformer(nn.Module):
     def setup(self) -> None:
         def layers(layer, name, count, static):
             layer = nn.remat(layer, static_argnums=static) if self.remat else layer
-            return [layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
-                    for i in range(count)]
+            return [
+                layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
+                for i in range(count)
+            ]
 
         self.level_embedding = self.param('level_embedding', nn.initializers.normal(1.0), (self.levels, self.hidden))
         self.encoder = layers(EncoderLayer, 'encoder', self.encoder_layers, static=(4, 6))  # sizes, train
         self.reference_points = nn.Dense(2, kernel_init=xavier)
         self.decoder = layers(DecoderLayer, 'decoder', self.decoder_layers, static=(5, 6))
-        self.box_heads = [MLP((self.hidden, self.hidden, 4), last_kernel=nn.initializers.zeros,
-                              last_bias=_box_bias if i == 0 else nn.initializers.zeros, name=f'box_head{i}')
-                          for i in range(self.decoder_layers)]
+        self.box_heads = [
+            MLP(
+                (self.hidden, self.hidden, 4),
+                last_kernel=nn.initializers.zeros,
+                last_bias=_box_bias if i == 0 else nn.initializers.zeros,
+                name=f'box_head{i}',
+            )
+            for i in range(self.decoder_layers)
+        ]
 
-    def encode(self, levels: Sequence[Float[ArrayLike, 'N _h _w C']], valid: Sequence[Bool[ArrayLike, 'N _h _w']],
-               positions: Sequence[Float[ArrayLike, 'N _h _w C']],
-               train: bool = False) -> list[Float[Array, 'N _h _w C']]:
+    def encode(
+        self,
+        levels: Sequence[Float[ArrayLike, 'N _h _w C']],
+        valid: Sequence[Bool[ArrayLike, 'N _h _w']],
+        positions: Sequence[Float[ArrayLike, 'N _h _w C']],
+        train: bool = False,
+    ) -> list[Float[Array, 'N _h _w C']]:
         """The memory: the encoded levels. Every position attends to a few others of all levels of its frame.
 
         Args:
@@ -88,11 +103,16 @@ class DeformableTransformer(nn.Module):
         for layer in self.encoder:
             memory = layer(memory, position, references, sizes, memory_valid, train)
         ends = deformable_attention.level_starts(sizes)
-        return [memory[:, ends[i]:ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
+        return [memory[:, ends[i] : ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
 
-    def decode(self, memory: Sequence[Float[ArrayLike, 'N _h _w C']], valid: Sequence[Bool[ArrayLike, 'N _h _w']],
-               content: Float[ArrayLike, 'N Q C'], query_embedding: Float[ArrayLike, 'Q C'], train: bool = False
-               ) -> tuple[Float[Array, 'D N Q C'], Float[Array, 'D N Q 4'], Float[Array, 'D N Q 2']]:
+    def decode(
+        self,
+        memory: Sequence[Float[ArrayLike, 'N _h _w C']],
+        valid: Sequence[Bool[ArrayLike, 'N _h _w']],
+        content: Float[ArrayLike, 'N Q C'],
+        query_embedding: Float[ArrayLike, 'Q C'],
+        train: bool = False,
+    ) -> tuple[Float[Array, 'D N Q C'], Float[Array, 'D N Q 4'], Float[Array, 'D N Q 2']]:
         """The queries attend to the memory of their frame.
 
         Args:
@@ -130,15 +150,20 @@ class DeformableTransformer(nn.Module):
         """The point (x, y) at which each query starts."""
         return jax.nn.sigmoid(self.reference_points(query_embedding.astype(jnp.float32)))
 
-    def box(self, layer: int, states: Float[ArrayLike, 'N Q C'],
-            reference: Float[ArrayLike, '... Q 2'] | Float[ArrayLike, '... Q 4']) -> Float[Array, 'N Q 4']:
+    def box(
+        self,
+        layer: int,
+        states: Float[ArrayLike, 'N Q C'],
+        reference: Float[ArrayLike, '... Q 2'] | Float[ArrayLike, '... Q 4'],
+    ) -> Float[Array, 'N Q 4']:
         """Boxes (cx, cy, w, h) that a decoder layer's head predicts for queries that start from a point or a box."""
         offset, start = self.box_heads[layer](states.astype(jnp.float32)), _logit(reference)
-        return jax.nn.sigmoid(offset.at[..., :start.shape[-1]].add(start))
+        return jax.nn.sigmoid(offset.at[..., : start.shape[-1]].add(start))
 
 
 class EncoderLayer(nn.Module):
     """Self-attention between positions, then a feed-forward; norms come last."""
+
     hidden: int
     mlp: int
     heads: int
@@ -147,18 +172,26 @@ class EncoderLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'N S C'], position: Float[ArrayLike, 'N S C'],
-                 references: Float[ArrayLike, 'N S V 2'], sizes: Sequence[Sequence[int]],
-                 valid: Bool[ArrayLike, 'N S'], train: bool) -> Float[Array, 'N S C']:
+    def __call__(
+        self,
+        x: Float[ArrayLike, 'N S C'],
+        position: Float[ArrayLike, 'N S C'],
+        references: Float[ArrayLike, 'N S V 2'],
+        sizes: Sequence[Sequence[int]],
+        valid: Bool[ArrayLike, 'N S'],
+        train: bool,
+    ) -> Float[Array, 'N S C']:
         dropout = Dropout(self.dropout)
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
-            x + position, references, x, sizes, valid)
+            x + position, references, x, sizes, valid
+        )
         x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
         return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
 
 
 class DecoderLayer(nn.Module):
     """Self-attention between queries, attention to the memory, then a feed-forward; norms come last."""
+
     hidden: int
     mlp: int
     heads: int
@@ -167,23 +200,37 @@ class DecoderLayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'N Q C'], position: Float[ArrayLike, 'N Q C'],
-                 references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
-                 memory: Memory, sizes: Sequence[Sequence[int]], train: bool) -> Float[Array, 'N Q C']:
+    def __call__(
+        self,
+        x: Float[ArrayLike, 'N Q C'],
+        position: Float[ArrayLike, 'N Q C'],
+        references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
+        memory: Memory,
+        sizes: Sequence[Sequence[int]],
+        train: bool,
+    ) -> Float[Array, 'N Q C']:
         dropout = Dropout(self.dropout)
         y = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
-            broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name='self_attention')(
-                x + position, x + position, x)
+            self.heads,
+            dtype=self.dtype,
+            kernel_init=xavier,
+            dropout_rate=self.dropout,
+            broadcast_dropout=False,
+            deterministic=not train,
+            force_fp32_for_softmax=True,
+            name='self_attention',
+        )(x + position, x + position, x)
         x = _norm(self.dtype, 'self_attention_norm')(x + dropout(y, train))
         y = DeformableAttention(self.heads, self.points, self.dtype, name='attention')(
-            x + position, references, memory.features, sizes, memory.valid)
+            x + position, references, memory.features, sizes, memory.valid
+        )
         x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
         return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
 
 
 class FeedForward(nn.Module):
     """Two layers with a ReLU between, residual, norm last."""
+
     mlp: int
     dropout: float
     dtype: Any
@@ -201,15 +248,20 @@ class FeedForward(nn.Module):
 
 class DeformableAttention(nn.Module):
     """Every query samples a few points near its reference in every level."""
+
     heads: int
     points: int
     dtype: Any
 
     @nn.compact
-    def __call__(self, query: Float[ArrayLike, 'N Q C'],
-                 references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
-                 memory: Float[ArrayLike, 'N S C'], sizes: Sequence[Sequence[int]],
-                 valid: Bool[ArrayLike, 'N S']) -> Float[Array, 'N Q C']:
+    def __call__(
+        self,
+        query: Float[ArrayLike, 'N Q C'],
+        references: Float[ArrayLike, 'N Q V 2'] | Float[ArrayLike, 'N Q V 4'],
+        memory: Float[ArrayLike, 'N S C'],
+        sizes: Sequence[Sequence[int]],
+        valid: Bool[ArrayLike, 'N S'],
+    ) -> Float[Array, 'N Q C']:
         """references: points or boxes, as fractions of the padded map; sizes: (h, w) of each level."""
         frames, queries, channels = query.shape
         shape = (frames, queries, self.heads, len(sizes), self.points)
@@ -219,23 +271,23 @@ class DeformableAttention(nn.Module):
         values = values.reshape(frames, -1, self.heads, channels // self.heads)
 
         bias = deformable_attention.grid_bias(self.heads, len(sizes), self.points).reshape(-1)
-        offsets = nn.Dense(bias.size, kernel_init=nn.initializers.zeros, bias_init=lambda *_: bias,
-                           name='offsets')(query.astype(jnp.float32)).reshape(*shape, 2)
+        offsets = nn.Dense(bias.size, kernel_init=nn.initializers.zeros, bias_init=lambda *_: bias, name='offsets')(
+            query.astype(jnp.float32)
+        ).reshape(*shape, 2)
         references = references[:, :, None, :, None].astype(jnp.float32)
         if references.shape[-1] == 2:
             offsets = offsets / jnp.array([(w, h) for h, w in sizes], jnp.float32)[:, None]
         else:
             offsets = offsets / self.points * references[..., 2:] * 0.5
-        weights = nn.Dense(bias.size // 2, kernel_init=nn.initializers.zeros, dtype=self.dtype,
-                           name='weights')(query)
+        weights = nn.Dense(bias.size // 2, kernel_init=nn.initializers.zeros, dtype=self.dtype, name='weights')(query)
         weights = weights.reshape(*shape[:3], -1).astype(jnp.float32)
         weights = jax.nn.softmax(weights, axis=-1).reshape(shape)
         locations = references[..., :2] + offsets
         self.sow('intermediates', 'samples', (locations, weights))
         out = batch_local(lambda *arrays: deformable_attention.sample(arrays[0], sizes, *arrays[1:]))(
-            values, locations, weights)
-        return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(
-            out.reshape(query.shape))
+            values, locations, weights
+        )
+        return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(out.reshape(query.shape))
 
 
 class MLP(nn.Module):
@@ -247,6 +299,7 @@ class MLP(nn.Module):
       last_kernel, last_bias: initializers of the last layer; None for `kernel` and `bias`.
       dtype: of the activations.
     """
+
     widths: tuple[int, ...]
     kernel: Initializer | None = None
     bias: Initializer | None = None
@@ -258,8 +311,14 @@ class MLP(nn.Module):
     def __call__(self, x: Float[ArrayLike, '*batch C']) -> Float[Array, '*batch {self.widths[-1]}']:
         for i, width in enumerate(self.widths[:-1]):
             x = nn.relu(dense(width, x.shape[-1], self.kernel, self.bias, dtype=self.dtype, name=f'layer{i}')(x))
-        return dense(self.widths[-1], x.shape[-1], self.last_kernel or self.kernel, self.last_bias or self.bias,
-                     dtype=self.dtype, name=f'layer{len(self.widths) - 1}')(x)
+        return dense(
+            self.widths[-1],
+            x.shape[-1],
+            self.last_kernel or self.kernel,
+            self.last_bias or self.bias,
+            dtype=self.dtype,
+            name=f'layer{len(self.widths) - 1}',
+        )(x)
 
 
 def _norm(dtype, name):

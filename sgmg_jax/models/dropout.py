@@ -1,4 +1,5 @@
 """Dropout with half the random bits."""
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ class Dropout(nn.Module):
     On a CPU the random bits of the transformer's feed-forward layers cost as much as their matrix products.
     The rate is exact to 1e-5. Needs the random stream 'dropout' in training.
     """
+
     rate: float
 
     @nn.compact
@@ -23,4 +25,4 @@ class Dropout(nn.Module):
         *lead, channels = x.shape
         words = jax.random.bits(self.make_rng('dropout'), (*lead, -(-channels // 2)), jnp.uint32)
         bits = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(*lead, -1)[..., :channels]
-        return jnp.where(bits < round(keep * 2 ** 16), x / keep, 0)
+        return jnp.where(bits < round(keep * 2**16), x / keep, 0)

@@ -3,6 +3,7 @@
 Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels,
 h w a feature map, C channels, L tokens.
 """
+
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ class Conventions(NamedTuple):
       not the first copy.
     cut_before_resizing: masks of annotated frames are thresholded before they are resized to the frame, not after.
     """
+
     frames: int
     pixels: int
     annotated_in_the_middle: bool = False
@@ -41,6 +43,7 @@ class VideoFeatures:
     stride4, stride8: the backbone's first two maps, for the masks.
     size: height and width of the unpadded frames.
     """
+
     levels: tuple[Float[ArrayLike, 'B T _h _w C'], ...]
     valid: tuple[Bool[ArrayLike, 'B T _h _w'], ...]
     stride4: Float[ArrayLike, 'B T h4 w4 C4']
@@ -48,8 +51,13 @@ class VideoFeatures:
     size: Int[ArrayLike, 'B 2']
 
     @classmethod
-    def of(cls, levels: Sequence[Float[ArrayLike, 'B T _h _w C']], valid: Bool[ArrayLike, 'B T H W'],
-           maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], size: Int[ArrayLike, 'B 2']) -> 'VideoFeatures':
+    def of(
+        cls,
+        levels: Sequence[Float[ArrayLike, 'B T _h _w C']],
+        valid: Bool[ArrayLike, 'B T H W'],
+        maps: Sequence[Float[ArrayLike, 'B T _h _w _C']],
+        size: Int[ArrayLike, 'B 2'],
+    ) -> 'VideoFeatures':
         """valid: of the frames; maps: the backbone's."""
         return cls(tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), maps[0], maps[1], size)
 
@@ -57,6 +65,7 @@ class VideoFeatures:
 @pytree
 class TextFeatures:
     """Features of words, with their `valid` mask, and of the sentence."""
+
     words: Float[ArrayLike, 'N L C']
     valid: Bool[ArrayLike, 'N L']
     sentence: Float[ArrayLike, 'N C']
@@ -71,6 +80,7 @@ class TextProjection(nn.Module):
       dtype: of the activations.
       start: initializers of kernel and bias; None for PyTorch's default.
     """
+
     hidden: int
     dropout: float
     dtype: Any
@@ -93,19 +103,22 @@ def projection_layers(hidden: int, levels: int, dtype: Any) -> tuple[list[nn.Con
     if levels not in (3, 4):
         raise ValueError(f'levels = {levels}: must be 3 (strides 8, 16, 32) or 4 (and 64).')
     convolutions = [nn.Conv(hidden, (1, 1), kernel_init=xavier, dtype=dtype) for _ in range(3)] + [
-        nn.Conv(hidden, (3, 3), strides=2, padding=1, kernel_init=xavier, dtype=dtype) for _ in range(levels - 3)]
+        nn.Conv(hidden, (3, 3), strides=2, padding=1, kernel_init=xavier, dtype=dtype) for _ in range(levels - 3)
+    ]
     return convolutions, [nn.GroupNorm(32, epsilon=1e-5, dtype=dtype) for _ in range(levels)]
 
 
-def project(maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], convolutions: Sequence[nn.Conv],
-            norms: Sequence[nn.GroupNorm]) -> list[Float[Array, 'B*T _h _w C']]:
+def project(
+    maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], convolutions: Sequence[nn.Conv], norms: Sequence[nn.GroupNorm]
+) -> list[Float[Array, 'B*T _h _w C']]:
     """The backbone's four maps -> levels; both the stride-32 and the stride-64 level come from its last map."""
     sources = [*maps[1:], *[maps[3]] * (len(norms) - 3)]
     return [norm(convolve(fold(x))) for x, convolve, norm in zip(sources, convolutions, norms)]
 
 
-def backbone_maps(encoder: nn.Module, clip: types.Clip, train: bool
-                  ) -> tuple[list[Float[Array, 'B T _h _w _C']], Bool[ArrayLike, 'B T H W']]:
+def backbone_maps(
+    encoder: nn.Module, clip: types.Clip, train: bool
+) -> tuple[list[Float[Array, 'B T _h _w _C']], Bool[ArrayLike, 'B T H W']]:
     """The four maps of models.video_swin.VideoSwin, and the `valid` mask of their frames.
 
     Of a clip with an annotated frame, only that frame is kept: the others give the backbone context. T is then 1.
@@ -120,20 +133,22 @@ def backbone_maps(encoder: nn.Module, clip: types.Clip, train: bool
 def words_of_clips(text: TextFeatures, clips: int) -> Words:
     """The words of this many clips' sentences, with sine positions."""
     channels = text.words.shape[-1]
-    features, valid, where = (x.reshape(clips, -1, *x.shape[1:]) for x in (
-        text.words, text.valid, positions.sine_1d(text.valid, channels)))
+    features, valid, where = (
+        x.reshape(clips, -1, *x.shape[1:]) for x in (text.words, text.valid, positions.sine_1d(text.valid, channels))
+    )
     return Words(features, where, valid)
 
 
-def four_steps(module: Any, clip: types.Clip, text: types.Text,
-               select: Callable[[types.Proposals], Int[Array, 'K N']], train: bool
-               ) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+def four_steps(
+    module: Any, clip: types.Clip, text: types.Text, select: Callable[[types.Proposals], Int[Array, 'K N']], train: bool
+) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
     """SgMg.__call__ for any module with its four methods."""
     video = module.encode_video(clip, train)
     proposals = module.segment(video, module.encode_text(text, train), train)
     query = select(proposals)
-    scores, boxes, mask_logits = (queries.take_query(x, query) for x in (
-        proposals.scores, proposals.boxes, proposals.mask_logits))
+    scores, boxes, mask_logits = (
+        queries.take_query(x, query) for x in (proposals.scores, proposals.boxes, proposals.mask_logits)
+    )
     return proposals, query, types.Predictions(scores, boxes, module.optimize(mask_logits, video))
 
 

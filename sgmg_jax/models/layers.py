@@ -4,6 +4,7 @@ another: kernels and biases are uniform within ±1/sqrt(fan in).
 Biases must not start at zero. Padded pixels are zero, and each LayerNorm multiplies the gradient of a zero vector by
 1/sqrt(epsilon), about 300. After several LayerNorms that gradient drowns out all others.
 """
+
 from collections.abc import Callable, Sequence
 import math
 from typing import Any
@@ -18,8 +19,13 @@ xavier = nn.initializers.xavier_uniform()  # where the release sets it
 rare = nn.initializers.constant(-4.59511985)  # of class logits, -log(99): one query in a hundred is the object
 
 
-def dense(features: int, inputs: int, kernel_init: Initializer | None = None, bias_init: Initializer | None = None,
-          **options: Any) -> nn.Dense:
+def dense(
+    features: int,
+    inputs: int,
+    kernel_init: Initializer | None = None,
+    bias_init: Initializer | None = None,
+    **options: Any,
+) -> nn.Dense:
     """nn.Dense with `inputs` input channels; initializers override the default."""
     start = uniform(inputs)
     return nn.Dense(features, kernel_init=kernel_init or start, bias_init=bias_init or start, **options)

@@ -2,6 +2,7 @@
 
 Axis letters: N frames, h w the stride-4 map, C channels.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +18,17 @@ GROUPS = 8
 
 class FeaturePyramid(nn.Module):
     """Attributes:
-      channels: of the result.
-      dtype: of the activations.
+    channels: of the result.
+    dtype: of the activations.
     """
+
     channels: int = 8
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, memory: Sequence[Float[ArrayLike, 'N _h _w C']],
-                 stride4: Float[ArrayLike, 'N h w C4']) -> Float[Array, 'N h w {self.channels}']:
+    def __call__(
+        self, memory: Sequence[Float[ArrayLike, 'N _h _w C']], stride4: Float[ArrayLike, 'N h w C4']
+    ) -> Float[Array, 'N h w {self.channels}']:
         """memory: encoded levels of strides 8, 16, 32; stride4: the backbone's first map."""
         maps = [stride4, *memory]
         finer, x = maps[:-1], maps[-1]

@@ -3,6 +3,7 @@ the backbone's features, first at stride 8, then at stride 4.
 
 Axis letters: N frames (of all clips), K masks per frame, h w a feature map, C channels, P = 16.
 """
+
 from typing import Any
 
 from flax import linen as nn
@@ -16,22 +17,29 @@ from sgmg_jax.types import ArrayLike
 
 class MaskOptimizer(nn.Module):
     """Refines patch mask logits with the backbone's first two maps."""
+
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, patch_masks: Float[ArrayLike, 'N K h8 w8 P'], stride8: Float[ArrayLike, 'N h8 w8 C8'],
-                 stride4: Float[ArrayLike, 'N h4 w4 C4']) -> Float[Array, 'N K h4 w4 P']:
+    def __call__(
+        self,
+        patch_masks: Float[ArrayLike, 'N K h8 w8 P'],
+        stride8: Float[ArrayLike, 'N h8 w8 C8'],
+        stride4: Float[ArrayLike, 'N h4 w4 C4'],
+    ) -> Float[Array, 'N K h4 w4 P']:
         masks = Refinement(dtype=self.dtype, name='stride8')(patch_masks.astype(self.dtype), stride8)
         return Refinement(dtype=self.dtype, name='stride4')(resize.bilinear(masks, stride4.shape[1:3]), stride4)
 
 
 class Refinement(nn.Module):
     """masks + conv(relu(conv(relu([masks, features])))), 3x3 each."""
+
     dtype: Any
 
     @nn.compact
-    def __call__(self, masks: Float[ArrayLike, 'N K h w P'],
-                 features: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N K h w P']:
+    def __call__(
+        self, masks: Float[ArrayLike, 'N K h w P'], features: Float[ArrayLike, 'N h w C']
+    ) -> Float[Array, 'N K h w P']:
         """The first convolution is split into a part over the masks and a part over the features; the latter is
         the same for every mask and computed once."""
         channels = masks.shape[-1]

@@ -11,6 +11,7 @@ self-attention only between queries of one sentence, and how sentences are sampl
 
 Axis letters: as in sgmg.py.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,7 @@ class FastSgMg(SgMg):
         the results is added to the queries' content; 'queries', each query attends to the memory, with its sentence;
         'none', only the sentence feature, as in SgMg.
     """
+
     decoupling: str = 'residual'
 
     def setup(self) -> None:
@@ -48,26 +50,34 @@ class FastSgMg(SgMg):
             raise ValueError(f'decoupling = {self.decoupling!r}: must be one of {", ".join(DECOUPLINGS)}.')
         self.decouple = Decoupling(self.decoupling, self.heads, self.dtype)
 
-    def segment(self, video: features.VideoFeatures, text: features.TextFeatures,
-                train: bool = False) -> types.Proposals:
+    def segment(
+        self, video: features.VideoFeatures, text: features.TextFeatures, train: bool = False
+    ) -> types.Proposals:
         """As SgMg.segment; sentences with no valid tokens are ignored."""
         words = features.words_of_clips(text, len(video.size))
         shared = self.fuse(video, words, train)
-        memory, content = self.decouple(shared, video.valid, words, self.query_content(text, shared),
-                                        self.query_embedding)
+        memory, content = self.decouple(
+            shared, video.valid, words, self.query_content(text, shared), self.query_embedding
+        )
         return self.propose(memory, features.repeat_for_sentences(video, text), content, train)
 
 
 class Decoupling(nn.Module):
     """See FastSgMg.decoupling."""
+
     form: str
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, memory: Sequence[Float[ArrayLike, 'B T _h _w C']], valid: Sequence[Bool[ArrayLike, 'B T _h _w']],
-                 words: Words, content: Float[ArrayLike, 'N T Q C'], query_embedding: Float[ArrayLike, 'Q C']
-                 ) -> tuple[list[Float[ArrayLike, 'N T _h _w C']], Float[ArrayLike, 'N T Q C']]:
+    def __call__(
+        self,
+        memory: Sequence[Float[ArrayLike, 'B T _h _w C']],
+        valid: Sequence[Bool[ArrayLike, 'B T _h _w']],
+        words: Words,
+        content: Float[ArrayLike, 'N T Q C'],
+        query_embedding: Float[ArrayLike, 'Q C'],
+    ) -> tuple[list[Float[ArrayLike, 'N T _h _w C']], Float[ArrayLike, 'N T Q C']]:
         """The shared memory's levels and the queries' content -> each sentence's own."""
         clips, sentences = words.valid.shape[:2]
         if self.form in ('residual', 'product'):
@@ -79,19 +89,25 @@ class Decoupling(nn.Module):
 
         if self.form != 'none':
             attention = nn.MultiHeadDotProductAttention(
-                self.heads, dtype=self.dtype, kernel_init=xavier, force_fp32_for_softmax=True,
-                name='attention')
-            flat, flat_valid = (jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in maps], axis=2)
-                                for maps in (memory, valid))  # B T S C
+                self.heads, dtype=self.dtype, kernel_init=xavier, force_fp32_for_softmax=True, name='attention'
+            )
+            flat, flat_valid = (
+                jnp.concatenate([x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in maps], axis=2)
+                for maps in (memory, valid)
+            )  # B T S C
             frames = flat.shape[1]
             if self.form == 'words':
-                askers = jnp.broadcast_to((words.features + words.positions)[:, None],
-                                          (clips, frames, *words.features.shape[1:]))  # B T E L C
+                askers = jnp.broadcast_to(
+                    (words.features + words.positions)[:, None], (clips, frames, *words.features.shape[1:])
+                )  # B T E L C
             else:
                 askers = jnp.add(content, query_embedding)
                 askers = askers.reshape(clips, sentences, *content.shape[1:]).swapaxes(1, 2)  # B T E Q C
-            read = attention(askers.reshape(clips, frames, -1, askers.shape[-1]), flat,
-                             mask=flat_valid[:, :, None, None]).reshape(askers.shape).swapaxes(1, 2)
+            read = (
+                attention(askers.reshape(clips, frames, -1, askers.shape[-1]), flat, mask=flat_valid[:, :, None, None])
+                .reshape(askers.shape)
+                .swapaxes(1, 2)
+            )
             if self.form == 'words':
                 real = words.valid[:, :, None, :, None]  # B E 1 L 1
                 read = (read * real).sum(3, keepdims=True) / real.sum(3, keepdims=True).clip(1)

@@ -2,6 +2,7 @@
 
 Axis letters: N sentences, T frames, h w a feature map, L tokens, C channels.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from sgmg_jax.types import ArrayLike
 class MultimodalFusion(nn.Module):
     """Each modality attends to the other's unfused features and is multiplied by the result. The weights are shared
     by all levels. The released code adds sine positions to the keys; the paper does not mention them."""
+
     heads: int
     dtype: Any = jnp.float32
 
@@ -25,8 +27,12 @@ class MultimodalFusion(nn.Module):
         self.to_vision = WordFusion(self.heads, self.dtype)
         self.to_language = LanguageFusion(self.heads, self.dtype)
 
-    def __call__(self, levels: Sequence[Float[ArrayLike, 'N T _h _w C']], valid: Sequence[Bool[ArrayLike, 'N T _h _w']],
-                 words: Words) -> tuple[list[Float[Array, 'N T _h _w C']], Float[Array, 'N C']]:
+    def __call__(
+        self,
+        levels: Sequence[Float[ArrayLike, 'N T _h _w C']],
+        valid: Sequence[Bool[ArrayLike, 'N T _h _w']],
+        words: Words,
+    ) -> tuple[list[Float[Array, 'N T _h _w C']], Float[Array, 'N C']]:
         """The fused levels; and the guidance, the sentence's meaning in this video: the mean of its words after they
         have attended to the stride-32 level.
 
@@ -39,17 +45,24 @@ class MultimodalFusion(nn.Module):
 
 class LanguageFusion(nn.Module):
     """Every word attends to the pixels of all frames and is multiplied by the result."""
+
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'N T h w C'], valid: Bool[ArrayLike, 'N T h w'],
-                 words: Words) -> Float[Array, 'N L C']:
+    def __call__(
+        self, x: Float[ArrayLike, 'N T h w C'], valid: Bool[ArrayLike, 'N T h w'], words: Words
+    ) -> Float[Array, 'N L C']:
         """words: of N clips with one sentence each."""
         clips, channels = x.shape[0], x.shape[-1]
         keys = (x + positions.sine_2d(valid, channels)).reshape(clips, -1, channels)
         attention = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=xavier, out_kernel_init=uniform(channels),
-            force_fp32_for_softmax=True, name='attention')
+            self.heads,
+            dtype=self.dtype,
+            kernel_init=xavier,
+            out_kernel_init=uniform(channels),
+            force_fp32_for_softmax=True,
+            name='attention',
+        )
         features = words.features[:, 0]
         return features * attention(features, keys, x.reshape(keys.shape), mask=valid.reshape(clips, 1, 1, -1))

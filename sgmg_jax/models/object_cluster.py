@@ -4,6 +4,7 @@ queries that start from the sentence aggregate from them one object over time.
 Axis letters: N sentences, D decoder layers, each processed independently, T frames, Q queries per frame, V video
 queries, C channels, W frames per window, G windows, S queries per window, M heads.
 """
+
 from typing import Any
 
 from flax import linen as nn
@@ -18,11 +19,12 @@ from sgmg_jax.types import ArrayLike
 
 class ObjectCluster(nn.Module):
     """Attributes:
-      queries: video queries.
-      encoder_layers, decoder_layers, heads, mlp, dropout: of the two stacks.
-      window: frames that attend to each other in the encoder; 0, as released, for the whole clip.
-      dtype: of the activations.
+    queries: video queries.
+    encoder_layers, decoder_layers, heads, mlp, dropout: of the two stacks.
+    window: frames that attend to each other in the encoder; 0, as released, for the whole clip.
+    dtype: of the activations.
     """
+
     queries: int = 20
     encoder_layers: int = 3
     decoder_layers: int = 3
@@ -33,8 +35,13 @@ class ObjectCluster(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frame_queries: Float[ArrayLike, 'D N T Q C'], real_frames: Bool[ArrayLike, 'N T'],
-                 sentence: Float[ArrayLike, 'N C'], train: bool = False) -> Float[Array, 'D N V C']:
+    def __call__(
+        self,
+        frame_queries: Float[ArrayLike, 'D N T Q C'],
+        real_frames: Bool[ArrayLike, 'N T'],
+        sentence: Float[ArrayLike, 'N C'],
+        train: bool = False,
+    ) -> Float[Array, 'D N V C']:
         """The video queries. real_frames: False for frames that pad a clip in time."""
         depth, count, _, each, channels = frame_queries.shape
 
@@ -54,8 +61,9 @@ class ObjectCluster(nn.Module):
         x = nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name='norm')(x)
         return jnp.moveaxis(x, 1, 0)
 
-    def encode(self, x: Float[ArrayLike, 'N D T Q C'], real_frames: Bool[ArrayLike, 'N T'],
-               train: bool) -> Float[Array, 'N D T Q C']:
+    def encode(
+        self, x: Float[ArrayLike, 'N D T Q C'], real_frames: Bool[ArrayLike, 'N T'], train: bool
+    ) -> Float[Array, 'N D T Q C']:
         """Self-attention between all queries of a window of frames, without positions."""
         count, depth, frames, each, channels = x.shape
         window = self.window or frames
@@ -77,9 +85,15 @@ class ObjectCluster(nn.Module):
     def _attend(self, name, content, position, keys, values, *, train, mask=None):
         """Attention, residual and norm."""
         y = nn.MultiHeadDotProductAttention(
-            self.heads, dtype=self.dtype, kernel_init=xavier, dropout_rate=self.dropout,
-            broadcast_dropout=False, deterministic=not train, force_fp32_for_softmax=True, name=name)(
-                content + position, keys, values, mask=mask)
+            self.heads,
+            dtype=self.dtype,
+            kernel_init=xavier,
+            dropout_rate=self.dropout,
+            broadcast_dropout=False,
+            deterministic=not train,
+            force_fp32_for_softmax=True,
+            name=name,
+        )(content + position, keys, values, mask=mask)
         y = content + Dropout(self.dropout)(y, train)
         return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name=f'{name}_norm')(y)
 

@@ -4,6 +4,7 @@ cell of the mask features into a patch of 4x4 half-resolution mask logits. SOC's
 Axis letters: N sentences, T frames, Q queries, h w the map of mask features, C channels, D decoder layers, P logits
 per cell.
 """
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,20 +26,25 @@ def mask_features(memory: Sequence[Float[ArrayLike, 'N _h _w C']]) -> Float[Arra
 
 class PatchKernels(nn.Module):
     """Attributes:
-      relative_coordinates: the convolutions also see each cell's offset from the query's point.
-      layers: channels of the convolutions; the last has P.
-      stride: of the features, in pixels.
-      dtype: of the activations.
+    relative_coordinates: the convolutions also see each cell's offset from the query's point.
+    layers: channels of the convolutions; the last has P.
+    stride: of the features, in pixels.
+    dtype: of the activations.
     """
+
     relative_coordinates: bool = True
     layers: tuple[int, ...] = (dynamic_conv.P, dynamic_conv.P)
     stride: int = dynamic_conv.STRIDE
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, states: Float[ArrayLike, 'D N T Q C'], references: Float[ArrayLike, 'D N T Q 2'],
-                 features: Float[ArrayLike, 'N T h w F'],
-                 image_size: Int[ArrayLike, 'N 2']) -> Float[Array, 'D N T Q h w {self.layers[-1]}']:
+    def __call__(
+        self,
+        states: Float[ArrayLike, 'D N T Q C'],
+        references: Float[ArrayLike, 'D N T Q 2'],
+        features: Float[ArrayLike, 'N T h w F'],
+        image_size: Int[ArrayLike, 'N 2'],
+    ) -> Float[Array, 'D N T Q h w {self.layers[-1]}']:
         """Mask logits of every decoder layer from the same features, by one shared controller.
 
         Args:
@@ -48,13 +54,19 @@ class PatchKernels(nn.Module):
           image_size: height and width of the unpadded frame.
         """
         channels, numbers = states.shape[-1], dynamic_conv.kernel_size(features.shape[-1], self.layers)
-        kernels = MLP((channels, channels, numbers), kernel=xavier,
-                      bias=nn.initializers.zeros, dtype=self.dtype, name='controller')(states)
+        kernels = MLP(
+            (channels, channels, numbers),
+            kernel=xavier,
+            bias=nn.initializers.zeros,
+            dtype=self.dtype,
+            name='controller',
+        )(states)
         masks = []
         for layer_kernels, points in zip(kernels, references):
             coordinates = None
             if self.relative_coordinates:
                 coordinates = dynamic_conv.relative_coordinates(
-                    points, image_size, features.shape[2:4], self.stride).astype(self.dtype)
+                    points, image_size, features.shape[2:4], self.stride
+                ).astype(self.dtype)
             masks.append(dynamic_conv.patch_convolution(features, coordinates, layer_kernels, self.layers))
         return jnp.stack(masks)

@@ -4,6 +4,7 @@ Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip b
 C channels, Q queries, L tokens, D decoder layers, K the last of them, whose chosen query is optimised, P = 16
 positions of a patch.
 """
+
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class SgMg(nn.Module):
       remat: keep only the inputs of the backbone's and transformer's blocks for the backward pass.
       dtype: of the activations; parameters, spectra and sampling locations stay float32.
     """
+
     conventions = features.Conventions(frames=video_swin.WINDOW[0], pixels=16)
     backbone: video_swin.Size = video_swin.SIZES['tiny']
     text_encoder: roberta.Size = roberta.SIZES['base']
@@ -72,17 +74,31 @@ class SgMg(nn.Module):
         self.word_attention = WordFusion(self.heads, dtype)
         self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
 
-        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
-                                          (self.queries, self.hidden))
+        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0), (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
-            self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
-            self.dropout, self.box_refinement, self.remat, dtype)
+            self.hidden,
+            self.levels,
+            self.mlp,
+            self.heads,
+            self.points,
+            self.encoder_layers,
+            self.decoder_layers,
+            self.dropout,
+            self.box_refinement,
+            self.remat,
+            dtype,
+        )
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.patch_kernels = PatchKernels(self.relative_coordinates, dtype=dtype)
         self.mask_optimizer = MaskOptimizer(dtype)
 
-    def __call__(self, clip: types.Clip, text: types.Text, select: Callable[[types.Proposals], Int[Array, 'K N']],
-                 train: bool = False) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+    def __call__(
+        self,
+        clip: types.Clip,
+        text: types.Text,
+        select: Callable[[types.Proposals], Int[Array, 'K N']],
+        train: bool = False,
+    ) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
         """From clips and sentences to proposals, and the masks of the selected ones.
 
         Args:
@@ -103,18 +119,22 @@ class SgMg(nn.Module):
         maps, valid = features.backbone_maps(self.video_encoder, clip, train)
         projected = features.project(maps, self.projections, self.projection_norms)
         filters = spectrum_filters([x.shape[1:3] for x in projected])
-        levels = [unfold(augment(x, gaussian), frames=valid.shape[1])
-                  for x, augment, gaussian in zip(projected, self.augment_before, filters)]
+        levels = [
+            unfold(augment(x, gaussian), frames=valid.shape[1])
+            for x, augment, gaussian in zip(projected, self.augment_before, filters)
+        ]
         return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
     def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
         """Word and sentence features, projected to the hidden size (section 3.1)."""
         words, sentence = self.text_backbone(text, train)
-        return features.TextFeatures(self.word_projection(words, train), text.valid,
-                                     self.sentence_projection(sentence, train))
+        return features.TextFeatures(
+            self.word_projection(words, train), text.valid, self.sentence_projection(sentence, train)
+        )
 
-    def segment(self, video: features.VideoFeatures, text: features.TextFeatures,
-                train: bool = False) -> types.Proposals:
+    def segment(
+        self, video: features.VideoFeatures, text: features.TextFeatures, train: bool = False
+    ) -> types.Proposals:
         """Proposals of every decoder layer (sections 3.2, 3.3)."""
         video = features.repeat_for_sentences(video, text)
         memory = self.fuse(video, features.words_of_clips(text, len(video.size)), train)
@@ -125,20 +145,26 @@ class SgMg(nn.Module):
         frames = video.valid[0].shape[1]
         fused = [self.word_attention(x, words) for x in video.levels]
         filters = spectrum_filters([x.shape[2:4] for x in fused])
-        fused = [augment(fold(x), gaussian)
-                 for x, augment, gaussian in zip(fused, self.augment_after, filters)]
+        fused = [augment(fold(x), gaussian) for x, augment, gaussian in zip(fused, self.augment_after, filters)]
         valid = [fold(v) for v in video.valid]
         memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
         return [unfold(x, frames) for x in memory]
 
-    def query_content(self, text: features.TextFeatures,
-                      memory: Sequence[Float[ArrayLike, '_ T _h _w C']]) -> Float[Array, 'N T Q C']:
+    def query_content(
+        self, text: features.TextFeatures, memory: Sequence[Float[ArrayLike, '_ T _h _w C']]
+    ) -> Float[Array, 'N T Q C']:
         """The queries' initial content: the sentence feature."""
-        return jnp.broadcast_to(text.sentence[:, None, None],
-                                (len(text.sentence), memory[0].shape[1], *self.query_embedding.shape))
+        return jnp.broadcast_to(
+            text.sentence[:, None, None], (len(text.sentence), memory[0].shape[1], *self.query_embedding.shape)
+        )
 
-    def propose(self, memory: Sequence[Float[ArrayLike, 'N T _h _w C']], video: features.VideoFeatures,
-                content: Float[ArrayLike, 'N T Q C'], train: bool) -> types.Proposals:
+    def propose(
+        self,
+        memory: Sequence[Float[ArrayLike, 'N T _h _w C']],
+        video: features.VideoFeatures,
+        content: Float[ArrayLike, 'N T Q C'],
+        train: bool,
+    ) -> types.Proposals:
         """Proposals of every decoder layer: each sentence's queries attend to its memory and generate their conditional
         patch kernels (section 3.3).
 
@@ -150,14 +176,16 @@ class SgMg(nn.Module):
         """
         sentences, frames = content.shape[:2]
         states, boxes, points = self.transformer.decode(
-            [fold(x) for x in memory], [fold(v) for v in video.valid], fold(content), self.query_embedding, train)
+            [fold(x) for x in memory], [fold(v) for v in video.valid], fold(content), self.query_embedding, train
+        )
         states, boxes, points = (x.reshape(-1, sentences, frames, *x.shape[2:]) for x in (states, boxes, points))
         scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
         finest = unfold(mask_features([fold(x) for x in memory]), frames)
         return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
 
-    def optimize(self, patch_masks: Float[ArrayLike, 'K N T h w P'],
-                 video: features.VideoFeatures) -> Float[Array, 'K N T 8*h 8*w']:
+    def optimize(
+        self, patch_masks: Float[ArrayLike, 'K N T h w P'], video: features.VideoFeatures
+    ) -> Float[Array, 'K N T 8*h 8*w']:
         """Refined mask logits at full resolution (section 3.4)."""
         layers, sentences, frames, *patches = patch_masks.shape
         clips = len(video.size)
@@ -175,6 +203,8 @@ class SgMg(nn.Module):
             smallest = (smallest - 1) // 2 + 1
         if smallest < SMALLEST_LEVEL:
             least = {3: 65, 4: 129}[self.levels]
-            raise ValueError(f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
-                             f'each side must be at least {least}. Use larger frames'
-                             f'{" or levels = 3" if self.levels == 4 else ""}.')
+            raise ValueError(
+                f'frames of {size[0]}x{size[1]} pixels are too small for levels = {self.levels}: '
+                f'each side must be at least {least}. Use larger frames'
+                f'{" or levels = 3" if self.levels == 4 else ""}.'
+            )

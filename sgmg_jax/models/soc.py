@@ -3,6 +3,7 @@
 Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels, h w the stride-4
 map, C channels, Q queries, L tokens, D decoder layers, K the last of them, whose query is selected.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -44,6 +45,7 @@ class SOC(nn.Module):
       contrast_scale: divisor of the similarity of video queries and guidance in the contrastive loss: 'channels', their
         number, as in the released code, or 'root', its square root, as in the paper.
     """
+
     backbone: video_swin.Size = video_swin.SIZES['tiny']
     text_encoder: roberta.Size = roberta.SIZES['base']
     hidden: int = 256
@@ -72,22 +74,39 @@ class SOC(nn.Module):
             if getattr(self, field) not in choices:
                 raise ValueError(f'{field} = {getattr(self, field)!r}: must be one of {", ".join(choices)}.')
         if self.hidden % 128:
-            raise ValueError(f'hidden = {self.hidden}: must be a multiple of 128 for SOC, as its feature pyramid '
-                             'normalises hidden / 16 channels in 8 groups.')
+            raise ValueError(
+                f'hidden = {self.hidden}: must be a multiple of 128 for SOC, as its feature pyramid '
+                'normalises hidden / 16 channels in 8 groups.'
+            )
         dtype = self.dtype
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
         self.text_projection = features.TextProjection(self.hidden, self.dropout, dtype, start=None)
         self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
         self.fusion = MultimodalFusion(self.heads, dtype)
-        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0),
-                                          (self.queries, self.hidden))
+        self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0), (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
-            self.hidden, self.levels, self.mlp, self.heads, self.points, self.encoder_layers, self.decoder_layers,
-            self.dropout, remat=self.remat, dtype=dtype)
+            self.hidden,
+            self.levels,
+            self.mlp,
+            self.heads,
+            self.points,
+            self.encoder_layers,
+            self.decoder_layers,
+            self.dropout,
+            remat=self.remat,
+            dtype=dtype,
+        )
         self.object_cluster = ObjectCluster(  # its queries are added to those of the frames
-            self.queries, self.cluster_encoder_layers, self.cluster_decoder_layers, self.heads,
-            self.cluster_mlp, self.cluster_window, self.dropout, dtype)
+            self.queries,
+            self.cluster_encoder_layers,
+            self.cluster_decoder_layers,
+            self.heads,
+            self.cluster_mlp,
+            self.cluster_window,
+            self.dropout,
+            dtype,
+        )
         self.class_heads = [dense(self.classes, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.feature_pyramid = FeaturePyramid(MASK_CHANNELS, dtype)
         self.patch_kernels = PatchKernels(layers=MASK_LAYERS, stride=MASK_STRIDE, dtype=dtype)
@@ -99,38 +118,49 @@ class SOC(nn.Module):
         frames = 1 if self.cluster_window else video_swin.WINDOW[0]
         return features.Conventions(frames, 1, annotated_in_the_middle=True, cut_before_resizing=True)
 
-    def __call__(self, clip: types.Clip, text: types.Text, select: Callable[[types.Proposals], Int[Array, 'K N']],
-                 train: bool = False) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
+    def __call__(
+        self,
+        clip: types.Clip,
+        text: types.Text,
+        select: Callable[[types.Proposals], Int[Array, 'K N']],
+        train: bool = False,
+    ) -> tuple[types.Proposals, Int[Array, 'K N'], types.Predictions]:
         """As SgMg.__call__, for frames of any size; masks are at stride 4."""
         return features.four_steps(self, clip, text, select, train)
 
     def encode_video(self, clip: types.Clip, train: bool = False) -> features.VideoFeatures:
         """Everything that does not depend on the sentence."""
         maps, valid = features.backbone_maps(self.video_encoder, clip, train)
-        levels = [unfold(x, frames=valid.shape[1])
-                  for x in features.project(maps, self.projections, self.projection_norms)]
+        levels = [
+            unfold(x, frames=valid.shape[1]) for x in features.project(maps, self.projections, self.projection_norms)
+        ]
         return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
     def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
         """Word and sentence features; both go through the same projection."""
         words, sentence = self.text_backbone(text, train)
-        return features.TextFeatures(self.text_projection(words, train), text.valid,
-                                     self.text_projection(sentence, train))
+        return features.TextFeatures(
+            self.text_projection(words, train), text.valid, self.text_projection(sentence, train)
+        )
 
-    def segment(self, video: features.VideoFeatures, text: features.TextFeatures,
-                train: bool = False) -> types.Proposals:
+    def segment(
+        self, video: features.VideoFeatures, text: features.TextFeatures, train: bool = False
+    ) -> types.Proposals:
         """Proposals of every decoder layer in training, of `inference_layer` otherwise."""
         if train and self.classes > 1:
-            raise ValueError(f'classes = {self.classes}: can be evaluated, but not trained, as records have no object '
-                             'classes. Set config.model.classes = 1.')
+            raise ValueError(
+                f'classes = {self.classes}: can be evaluated, but not trained, as records have no object '
+                'classes. Set config.model.classes = 1.'
+            )
         video = features.repeat_for_sentences(video, text)
         sentences, frames = video.valid[0].shape[:2]
         words = features.words_of_clips(text, sentences)
         fused, guidance = self.fusion(video.levels, video.valid, words)
 
         valid = [fold(x) for x in video.valid]
-        memory = self.transformer.encode([fold(x) for x in fused], valid,
-                                         [positions.sine_2d(x, self.hidden) for x in valid], train)
+        memory = self.transformer.encode(
+            [fold(x) for x in fused], valid, [positions.sine_2d(x, self.hidden) for x in valid], train
+        )
         content = jnp.zeros((sentences * frames, *self.query_embedding.shape))  # queries differ only in their embedding
         states, boxes, points = self.transformer.decode(memory, valid, content, self.query_embedding, train)
         starts = [self.transformer.first_reference(self.query_embedding), *jax.lax.stop_gradient(boxes[:-1])]
@@ -145,23 +175,26 @@ class SOC(nn.Module):
         layers = range(self.decoder_layers)
         if not train and not self.is_initializing():
             layers = layers[:1] if self.inference_layer == 'first' else layers[-1:]
-        states = states[layers.start:layers.stop] + cluster[:, :, None]
+        states = states[layers.start : layers.stop] + cluster[:, :, None]
         scores = jnp.stack([self.class_heads[i](x) for i, x in zip(layers, states.astype(jnp.float32))])
         boxes = jnp.stack([self.transformer.box(i, x, starts[i]) for i, x in zip(layers, map(fold, states))])
         pixels = unfold(self.feature_pyramid(memory[:3], fold(video.stride4)), frames)
-        masks = self.patch_kernels(states, points[layers.start:layers.stop], pixels, video.size)
-        return types.Proposals(scores.max(-1), by_sentence(boxes), masks,
-                               alignment(cluster, guidance, self.contrast_scale))
+        masks = self.patch_kernels(states, points[layers.start : layers.stop], pixels, video.size)
+        return types.Proposals(
+            scores.max(-1), by_sentence(boxes), masks, alignment(cluster, guidance, self.contrast_scale)
+        )
 
-    def optimize(self, mask_logits: Float[ArrayLike, 'K N T h w 1'],
-                 video: features.VideoFeatures) -> Float[ArrayLike, 'K N T h w']:
+    def optimize(
+        self, mask_logits: Float[ArrayLike, 'K N T h w 1'], video: features.VideoFeatures
+    ) -> Float[ArrayLike, 'K N T h w']:
         """The mask logits themselves: nothing is refined."""
         return mask_logits[..., 0].astype(jnp.float32)
 
 
-def alignment(video_queries: Float[ArrayLike, 'D N Q C'], guidance: Float[ArrayLike, 'N C'],
-              scale: str) -> Float[Array, 'D N Q']:
+def alignment(
+    video_queries: Float[ArrayLike, 'D N Q C'], guidance: Float[ArrayLike, 'N C'], scale: str
+) -> Float[Array, 'D N Q']:
     """Similarity of each video query and the guidance; for `scale` see SOC.contrast_scale."""
     similarity = jnp.einsum('dnqc,nc->dnq', video_queries.astype(jnp.float32), guidance.astype(jnp.float32))
     channels = guidance.shape[-1]
-    return similarity / (channels if scale == 'channels' else channels ** 0.5)
+    return similarity / (channels if scale == 'channels' else channels**0.5)

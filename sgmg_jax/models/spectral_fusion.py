@@ -4,6 +4,7 @@ Per level: spectrum augmentation, attention of every pixel to the words, spectru
 Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences per clip, L tokens, C channels, p pixels per
 clip, m heads.
 """
+
 from collections.abc import Sequence
 import math
 from typing import Any
@@ -34,17 +35,21 @@ class SpectrumAugmentation(nn.Module):
 
     The filter's strength is one number per frame, predicted from the map.
     """
+
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'N h w C'],
-                 gaussian: Float[ArrayLike, 'h w']) -> Float[Array, 'N h w C']:
+    def __call__(self, x: Float[ArrayLike, 'N h w C'], gaussian: Float[ArrayLike, 'h w']) -> Float[Array, 'N h w C']:
         channels = x.shape[-1]
         strength = layers.conv(channels, (3, 3), channels, padding='VALID', dtype=self.dtype, name='laplace')(x)
-        strength = nn.relu(layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(
-            strength.mean(axis=(1, 2))))
+        strength = nn.relu(
+            layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(
+                strength.mean(axis=(1, 2))
+            )
+        )
         strength = jax.nn.sigmoid(
-            layers.dense(1, channels, use_bias=False, dtype=self.dtype, name='strength_out')(strength))
+            layers.dense(1, channels, use_bias=False, dtype=self.dtype, name='strength_out')(strength)
+        )
 
         parts = batch_local(spectrum.to_spectrum)(x)
         parts = parts * (1 - strength[:, None, None].astype(jnp.float32) * gaussian[..., None])
@@ -59,6 +64,7 @@ class Words:
 
     A sentence with no valid words is padding along E.
     """
+
     features: Float[ArrayLike, 'B E L C']
     positions: Float[ArrayLike, 'B E L C']
     valid: Bool[ArrayLike, 'B E L']
@@ -70,6 +76,7 @@ class WordFusion(nn.Module):
     With several sentences, their results are summed first (multi-instance fusion, section 3.5, eq. 4 and the product
     of eq. 5).
     """
+
     heads: int
     dtype: Any = jnp.float32
 
@@ -80,18 +87,21 @@ class WordFusion(nn.Module):
 
 class WordAttention(nn.Module):
     """Every pixel attends to the words of each sentence of its clip separately."""
+
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'B T h w C'], words: Words, together: bool = False
-                 ) -> Float[Array, 'B E T h w C'] | Float[Array, 'B T h w C']:
+    def __call__(
+        self, x: Float[ArrayLike, 'B T h w C'], words: Words, together: bool = False
+    ) -> Float[Array, 'B E T h w C'] | Float[Array, 'B T h w C']:
         """together: sum the results over the sentences."""
         channels = x.shape[-1]
 
         def project(x, name):
-            return nn.DenseGeneral((self.heads, channels // self.heads), dtype=self.dtype, kernel_init=xavier,
-                                   name=name)(x)
+            return nn.DenseGeneral(
+                (self.heads, channels // self.heads), dtype=self.dtype, kernel_init=xavier, name=name
+            )(x)
 
         pixels = project(x.reshape(x.shape[0], -1, channels), 'query') / math.sqrt(channels // self.heads)
         keys, values = project(words.features + words.positions, 'key'), project(words.features, 'value')
@@ -100,8 +110,7 @@ class WordAttention(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
         out = nn.DenseGeneral(channels, axis=(-2, -1), dtype=self.dtype, kernel_init=xavier, name='out')
         if not together:
-            return out(jnp.einsum('bempl,belmc->bepmc', weights, values)).reshape(
-                *words.valid.shape[:2], *x.shape[1:])
+            return out(jnp.einsum('bempl,belmc->bepmc', weights, values)).reshape(*words.valid.shape[:2], *x.shape[1:])
         real = words.valid.any(-1).astype(self.dtype)
         count = real.sum(1)[:, None, None, None]
         # The mean is projected, then scaled by the count, so that the sum includes the bias once per sentence.

@@ -3,6 +3,7 @@
 Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, G windows per clip,
 N tokens per window.
 """
+
 import dataclasses
 import itertools
 from typing import Any
@@ -27,6 +28,7 @@ SEPARATION = -100.0  # added to the logits of token pairs that share a window on
 @dataclasses.dataclass(frozen=True)
 class Size:
     """Widths and depths: channels of the first stage (doubled at each next one), blocks and heads of each stage."""
+
     channels: int
     depths: tuple[int, ...]
     heads: tuple[int, ...]
@@ -49,14 +51,19 @@ class VideoSwin(nn.Module):
       remat: keep only the blocks' inputs for the backward pass.
       dtype: of the activations.
     """
+
     size: Size
     drop_path: float = 0.2
     remat: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, frames: Float[ArrayLike, 'B T H W 3'], real_frames: Bool[ArrayLike, 'B T'] | None = None,
-                 train: bool = False) -> list[Float[Array, 'B T _h _w _C']]:
+    def __call__(
+        self,
+        frames: Float[ArrayLike, 'B T H W 3'],
+        real_frames: Bool[ArrayLike, 'B T'] | None = None,
+        train: bool = False,
+    ) -> list[Float[Array, 'B T _h _w _C']]:
         """real_frames: False for frames that pad the clip in time.
 
         These do not affect the real ones if the clip is padded to the next multiple of 8 frames, or to at most 8.
@@ -66,15 +73,27 @@ class VideoSwin(nn.Module):
         size = self.size
         rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
         x = _pad_to_multiple(frames.astype(self.dtype), (1, PATCH, PATCH))
-        x = layers.conv(size.channels, (PATCH, PATCH), x.shape[-1], strides=PATCH, padding='VALID',
-                        dtype=self.dtype, name='patch_embedding')(x)
+        x = layers.conv(
+            size.channels,
+            (PATCH, PATCH),
+            x.shape[-1],
+            strides=PATCH,
+            padding='VALID',
+            dtype=self.dtype,
+            name='patch_embedding',
+        )(x)
         x = _layer_norm(self.dtype, 'patch_norm')(x)
         block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         maps = []
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
             for i in range(depth):
-                x = block(heads=heads, shifted=i % 2 == 1, drop_path=float(next(rates)), dtype=self.dtype,
-                          name=f'stage{stage}_block{i}')(x, real_frames, train)
+                x = block(
+                    heads=heads,
+                    shifted=i % 2 == 1,
+                    drop_path=float(next(rates)),
+                    dtype=self.dtype,
+                    name=f'stage{stage}_block{i}',
+                )(x, real_frames, train)
             maps.append(x)
             if stage < len(size.depths) - 1:
                 x = PatchMerging(dtype=self.dtype, name=f'merging{stage}')(x)
@@ -83,6 +102,7 @@ class VideoSwin(nn.Module):
 
 class PatchMerging(nn.Module):
     """Halves the resolution (rounded up) and doubles the channels."""
+
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -96,14 +116,16 @@ class PatchMerging(nn.Module):
 
 class Block(nn.Module):
     """Attention in 3-D windows, then an MLP; every second block shifts its windows by half their size."""
+
     heads: int
     shifted: bool
     drop_path: float
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'B T h w C'], real_frames: Bool[ArrayLike, 'B T'] | None,
-                 train: bool) -> Float[Array, 'B T h w C']:
+    def __call__(
+        self, x: Float[ArrayLike, 'B T h w C'], real_frames: Bool[ArrayLike, 'B T'] | None, train: bool
+    ) -> Float[Array, 'B T h w C']:
         shape, channels = x.shape[1:4], x.shape[-1]
         # Along axes where the map is no larger than the window, the window is the map and is not shifted.
         window = tuple(min(n, w) for n, w in zip(shape, WINDOW))
@@ -120,10 +142,9 @@ class Block(nn.Module):
         padded = y.shape[1:4]
         regions = _regions(padded, window, shift) if any(shift) else None
         y = jnp.roll(y, [-s for s in shift], axis=(1, 2, 3))
-        y = WindowAttention(self.heads, dtype=self.dtype, name='attention')(
-            _partition(y, window), regions, absent_keys)
+        y = WindowAttention(self.heads, dtype=self.dtype, name='attention')(_partition(y, window), regions, absent_keys)
         y = _unpartition(y, padded, window)
-        y = jnp.roll(y, shift, axis=(1, 2, 3))[:, :shape[0], :shape[1], :shape[2]]
+        y = jnp.roll(y, shift, axis=(1, 2, 3))[:, : shape[0], : shape[1], : shape[2]]
         x = x + drop_path(y)
 
         return x + drop_path(by_chunks(Block._mlp, self, x, 4 * channels))
@@ -137,25 +158,29 @@ class Block(nn.Module):
 
 class WindowAttention(nn.Module):
     """Self-attention within windows with a relative position bias."""
+
     heads: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[ArrayLike, 'B G N C'], regions: Int[ArrayLike, 'G N'] | None = None,
-                 absent_keys: Bool[ArrayLike, 'B N'] | None = None) -> Float[Array, 'B G N C']:
+    def __call__(
+        self,
+        x: Float[ArrayLike, 'B G N C'],
+        regions: Int[ArrayLike, 'G N'] | None = None,
+        absent_keys: Bool[ArrayLike, 'B N'] | None = None,
+    ) -> Float[Array, 'B G N C']:
         """regions: tokens attend only within their region; absent_keys: tokens that are never attended to."""
         *lead, tokens, channels = x.shape
         width = channels // self.heads
         qkv = layers.dense(3 * channels, channels, dtype=self.dtype, name='qkv')(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*lead, tokens, 3, self.heads, width), -3, 0)
         rows = np.prod([2 * w - 1 for w in WINDOW])
-        table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02),
-                           (rows, self.heads))
+        table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02), (rows, self.heads))
         bias = jnp.moveaxis(table[relative_position_index()[:tokens, :tokens]], -1, 0)
 
         def attend(q, k, v, regions, absent_keys, bias):
             """One window of every clip: q, k, v [B N M C]; regions [N]."""
-            logits = jnp.einsum('bnmc,bkmc->bmnk', q * width ** -0.5, k).astype(jnp.float32) + bias
+            logits = jnp.einsum('bnmc,bkmc->bmnk', q * width**-0.5, k).astype(jnp.float32) + bias
             if regions is not None:
                 logits = logits + jnp.where(regions[:, None] != regions, SEPARATION, 0.0)
             if absent_keys is not None:
@@ -174,7 +199,8 @@ class WindowAttention(nn.Module):
         else:
             out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
         return layers.dense(channels, channels, dtype=self.dtype, name='projection')(
-            out.reshape(*lead, tokens, channels))
+            out.reshape(*lead, tokens, channels)
+        )
 
 
 def _layer_norm(dtype, name):

@@ -1,4 +1,5 @@
 """Boxes: centre and size (cx, cy, w, h) or corners (x1, y1, x2, y2), as fractions of the frame."""
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -16,6 +17,7 @@ def generalised_iou(a: Float[ArrayLike, '*#batch 4'], b: Float[ArrayLike, '*#bat
 
     1e-6 keeps both quotients finite, as in the released SgMg: two empty boxes at the same point give 1.
     """
+
     def area(low, high):
         return jnp.prod(jnp.maximum(high - low, 0), axis=-1)
 

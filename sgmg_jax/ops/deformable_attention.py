@@ -3,6 +3,7 @@
 Axis letters: N frames, S positions of all levels, concatenated, s those of one level, Q queries, M heads,
 V levels, K points per level, C channels per head.
 """
+
 from collections.abc import Iterator, Sequence
 import functools
 import math
@@ -28,9 +29,12 @@ def level_starts(sizes: Sequence[Sequence[int]]) -> list[int]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def sample(values: Float[ArrayLike, 'N S M C'], sizes: Sequence[Sequence[int]],
-           locations: Float[ArrayLike, 'N Q M V K 2'],
-           weights: Float[ArrayLike, 'N Q M V K']) -> Float[Array, 'N Q M C']:
+def sample(
+    values: Float[ArrayLike, 'N S M C'],
+    sizes: Sequence[Sequence[int]],
+    locations: Float[ArrayLike, 'N Q M V K 2'],
+    weights: Float[ArrayLike, 'N Q M V K'],
+) -> Float[Array, 'N Q M C']:
     """Weighted sum of bilinear samples; zero outside the map.
 
     sizes: (h, w) of each level; locations: (x, y), where [0, 1] spans the map's outer edges.
@@ -41,12 +45,14 @@ def sample(values: Float[ArrayLike, 'N S M C'], sizes: Sequence[Sequence[int]],
     """
     out = jnp.zeros((), values.dtype)
     for cells, size, points in _levels(values, sizes, locations, weights):
+
         def add_point(total, point, cells=cells, size=size):
             x, y, weight = point
             shares = [share * weight for share in _shares(x, y)]
             corners = _take_corners(cells, size, x, y)
-            return total + sum(corner * share[..., None].astype(corner.dtype)
-                               for corner, share in zip(corners, shares)), None
+            return total + sum(
+                corner * share[..., None].astype(corner.dtype) for corner, share in zip(corners, shares)
+            ), None
 
         start = jnp.zeros((*points[0].shape[1:], cells.shape[-1]), values.dtype)
         out = out + jax.lax.scan(add_point, start, points)[0]
@@ -69,8 +75,11 @@ def _backward(sizes, saved, cotangent):
     to_values = jnp.swapaxes(jnp.concatenate(value_gradients, axis=2), 1, 2).astype(values.dtype)
     # V times K N M Q (2) -> N Q M V K (2)
     to_locations, to_weights = (jnp.stack(g) for g in zip(*point_gradients))
-    return (to_values, jnp.transpose(to_locations, (2, 4, 3, 0, 1, 5)).astype(locations.dtype),
-            jnp.transpose(to_weights, (2, 4, 3, 0, 1)).astype(weights.dtype))
+    return (
+        to_values,
+        jnp.transpose(to_locations, (2, 4, 3, 0, 1, 5)).astype(locations.dtype),
+        jnp.transpose(to_weights, (2, 4, 3, 0, 1)).astype(weights.dtype),
+    )
 
 
 sample.defvjp(_forward, _backward)
@@ -83,8 +92,11 @@ def _levels(values, sizes, locations, weights) -> Iterator[tuple]:
     weights = jnp.transpose(weights, (3, 4, 0, 2, 1))
     starts = level_starts(sizes)
     for i, (h, w) in enumerate(sizes):
-        yield (values[:, :, starts[i]:starts[i + 1]], (h, w),
-               (locations[i, 0] * w - 0.5, locations[i, 1] * h - 0.5, weights[i]))
+        yield (
+            values[:, :, starts[i] : starts[i + 1]],
+            (h, w),
+            (locations[i, 0] * w - 0.5, locations[i, 1] * h - 0.5, weights[i]),
+        )
 
 
 def _shares(x, y):
@@ -106,6 +118,7 @@ def _take_corners(cells, size, x, y):
 
 def _point_gradients(cotangent, cells, size, points):
     """Gradients of the points' locations, in fractions of the map [K N M Q 2], and of their weights [K N M Q]."""
+
     def one_point(_, point):
         x, y, weight = point
         slopes = [(corner * cotangent).astype(jnp.float32).sum(-1) for corner in _take_corners(cells, size, x, y)]
@@ -123,8 +136,10 @@ def _spread_densely(cotangent, size, points):
     h, w = size
     matrix = jnp.zeros(())
     for x, y, weight in zip(*points):
-        columns, rows = (jnp.maximum(1 - jnp.abs(position[:, :, None] - jnp.arange(n)[:, None]), 0)
-                         for position, n in ((x, w), (y, h)))  # N M w Q, N M h Q
+        columns, rows = (
+            jnp.maximum(1 - jnp.abs(position[:, :, None] - jnp.arange(n)[:, None]), 0)
+            for position, n in ((x, w), (y, h))
+        )  # N M w Q, N M h Q
         rows = rows * weight[:, :, None]
         matrix = matrix + rows[:, :, :, None] * columns[:, :, None]
     matrix = matrix.reshape(*matrix.shape[:2], h * w, -1)
@@ -142,16 +157,18 @@ def _spread_sparsely(cotangent, size, points):
 
     def add_point(table, point):
         x, y, weight = point
-        updates = jnp.concatenate([cotangent * (share * weight)[..., None].astype(cotangent.dtype)
-                                   for share in _shares(x, y)], axis=-1)
+        updates = jnp.concatenate(
+            [cotangent * (share * weight)[..., None].astype(cotangent.dtype) for share in _shares(x, y)], axis=-1
+        )
         row, column = jnp.floor(y) + 1, jnp.floor(x) + 1
         inside = (row >= 0) & (row <= h) & (column >= 0) & (column <= w)
         return add(table, jnp.where(inside, row * (w + 1) + column, (h + 1) * (w + 1)).astype(jnp.int32), updates), None
 
     table = jax.lax.scan(add_point, jnp.zeros((n, m, (h + 1) * (w + 1), 4 * c), cotangent.dtype), points)[0]
     corners = jnp.split(table.reshape(n, m, h + 1, w + 1, 4 * c), 4, axis=-1)
-    return sum(corner[:, :, 1 - dy:1 - dy + h, 1 - dx:1 - dx + w]
-               for corner, (dy, dx) in zip(corners, CORNERS)).reshape(n, m, h * w, c)
+    return sum(
+        corner[:, :, 1 - dy : 1 - dy + h, 1 - dx : 1 - dx + w] for corner, (dy, dx) in zip(corners, CORNERS)
+    ).reshape(n, m, h * w, c)
 
 
 def grid_bias(heads: int, levels: int, points: int) -> Float[Array, '{heads} {levels} {points} 2']:
@@ -160,5 +177,4 @@ def grid_bias(heads: int, levels: int, points: int) -> Float[Array, '{heads} {le
     angles = [2 * math.pi * m / heads for m in range(heads)]
     directions = jnp.array([[math.cos(a), math.sin(a)] for a in angles])
     directions = directions / jnp.max(jnp.abs(directions), axis=-1, keepdims=True)
-    return jnp.broadcast_to(
-        directions[:, None, None] * jnp.arange(1, points + 1)[:, None], (heads, levels, points, 2))
+    return jnp.broadcast_to(directions[:, None, None] * jnp.arange(1, points + 1)[:, None], (heads, levels, points, 2))

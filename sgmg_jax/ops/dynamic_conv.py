@@ -3,6 +3,7 @@
 Axis letters: N sentences, T frames, Q queries, h w a feature map, C channels, P the 16
 positions of a 4x4 patch (row by row).
 """
+
 from collections.abc import Sequence
 
 import jax
@@ -18,14 +19,17 @@ STRIDE = 8  # of the mask features, in pixels
 
 
 def kernel_size(channels: int, layers: Sequence[int]) -> int:
-    """Number of weights and biases of pointwise layers with these widths, whose input is `channels` and 2 coordinates.
-    """
+    """Number of weights and biases of pointwise layers of these widths, whose input is `channels` and 2 coordinates."""
     widths = [channels + 2, *layers]
     return sum(inputs * outputs + outputs for inputs, outputs in zip(widths, layers))
 
 
-def relative_coordinates(points: Float[ArrayLike, 'N T Q 2'], image_size: Int[ArrayLike, 'N 2'],
-                         feature_size: Sequence[int], stride: int = STRIDE) -> Float[Array, 'N T Q h w 2']:
+def relative_coordinates(
+    points: Float[ArrayLike, 'N T Q 2'],
+    image_size: Int[ArrayLike, 'N 2'],
+    feature_size: Sequence[int],
+    stride: int = STRIDE,
+) -> Float[Array, 'N T Q h w 2']:
     """Offset (x, y) in pixels from every cell's centre to the query's reference point.
 
     points: (x, y) in [0, 1]; image_size: (height, width) without padding; feature_size: (h, w).
@@ -37,9 +41,12 @@ def relative_coordinates(points: Float[ArrayLike, 'N T Q 2'], image_size: Int[Ar
     return points[:, :, :, None, None] - cells
 
 
-def patch_convolution(features: Float[ArrayLike, 'N T h w C'], coordinates: Float[ArrayLike, 'N T Q h w 2'] | None,
-                      kernels: Float[ArrayLike, 'N T Q _'],
-                      layers: Sequence[int] = (P, P)) -> Float[Array, 'N T Q h w {layers[-1]}']:
+def patch_convolution(
+    features: Float[ArrayLike, 'N T h w C'],
+    coordinates: Float[ArrayLike, 'N T Q h w 2'] | None,
+    kernels: Float[ArrayLike, 'N T Q _'],
+    layers: Sequence[int] = (P, P),
+) -> Float[Array, 'N T Q h w {layers[-1]}']:
     """Pointwise layers with these widths and a ReLU between.
 
     kernels: kernel_size(C, layers) numbers per query: the layers' weights [out in], concatenated, then their biases.
@@ -54,7 +61,7 @@ def patch_convolution(features: Float[ArrayLike, 'N T h w C'], coordinates: Floa
     sizes = [inputs * outputs for inputs, outputs in zip(widths, layers)] + list(layers)
     parts = jnp.split(kernels, np.cumsum(sizes)[:-1], axis=-1)
     weights = [w.reshape(*w.shape[:-1], outputs, -1) for w, outputs in zip(parts, layers)]
-    biases = [b[:, :, :, None, None] for b in parts[len(layers):]]
+    biases = [b[:, :, :, None, None] for b in parts[len(layers) :]]
 
     x = jnp.einsum('bthwc,btqpc->btqhwp', features, weights[0][..., :channels]) + biases[0]
     if coordinates is not None:

@@ -2,6 +2,7 @@
 
 Axis letters: N objects, T frames, h w mask logits, H W pixels; `...` are queries or frames.
 """
+
 from collections.abc import Sequence
 
 from jaxtyping import Bool, Float, UInt8
@@ -26,9 +27,10 @@ def merge_objects(logits: Float[np.ndarray, 'N T H W'], object_ids: Sequence[int
     return np.where(probabilities.max(axis=0) > BACKGROUND, winner, 0).astype(np.uint8)
 
 
-def binary_at(logits: Float[ArrayLike, '*batch h w'], grid: Sequence[int], crop: Sequence[int],
-              size: Sequence[int]) -> Bool[ArrayLike, '*batch H W']:
+def binary_at(
+    logits: Float[ArrayLike, '*batch h w'], grid: Sequence[int], crop: Sequence[int], size: Sequence[int]
+) -> Bool[ArrayLike, '*batch H W']:
     """Logits resized to `grid`, thresholded at 0, cropped to `crop` and resized to `size` = (H, W) by nearest
     neighbour, as the released SOC does for annotated frames (facts of SOC, 12)."""
     masks = resize.bilinear(logits[..., None], grid)[..., 0] > 0
-    return resize.nearest(masks[..., :crop[0], :crop[1]], size)
+    return resize.nearest(masks[..., : crop[0], : crop[1]], size)

@@ -2,6 +2,7 @@
 
 Axis letters: h w a feature map, L tokens, C channels. Validity masks are True = real.
 """
+
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 import numpy as np

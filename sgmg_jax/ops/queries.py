@@ -2,6 +2,7 @@
 
 Axis letters: D decoder layers, K the last of them, N sentences, T frames, Q queries.
 """
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -20,6 +21,6 @@ def best_query(proposals: Proposals, real_frames: Bool[ArrayLike, 'N T'] | None 
 
 def take_query(x: Float[ArrayLike, 'D N T Q *rest'], query: Int[ArrayLike, 'K N']) -> Float[Array, 'K N T *rest']:
     """The chosen query of each of the last K layers."""
-    x = x[x.shape[0] - query.shape[0]:]
+    x = x[x.shape[0] - query.shape[0] :]
     index = query.reshape(*query.shape, *[1] * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=3)[:, :, :, 0]

@@ -2,6 +2,7 @@
 
 Axis letters: h w a feature map, H W its new size, C channels.
 """
+
 from collections.abc import Sequence
 
 import jax
@@ -23,15 +24,17 @@ def bicubic(x: Float[ArrayLike, '*batch h w C'], size: Sequence[int]) -> Float[A
     return _resize(x, size, ResizeMethod.CUBIC_PYTORCH)
 
 
-def nearest(x: Shaped[ArrayLike, '...'], size: Sequence[int],
-            axes: tuple[int, int] = (-2, -1)) -> Shaped[ArrayLike, '...']:
+def nearest(
+    x: Shaped[ArrayLike, '...'], size: Sequence[int], axes: tuple[int, int] = (-2, -1)
+) -> Shaped[ArrayLike, '...']:
     """Resizes two axes of x to size (H, W); output i is input floor(i * in / out).
 
     The product is in float32, as in PyTorch: at some sizes its floor is one below the exact one.
     """
     rows, columns = (
         np.minimum(np.floor(np.arange(out, dtype=np.float32) * np.float32(full / out)), full - 1).astype(np.int32)
-        for full, out in zip((x.shape[axis] for axis in axes), size))
+        for full, out in zip((x.shape[axis] for axis in axes), size)
+    )
     return x.take(rows, axis=axes[0]).take(columns, axis=axes[1])
 
 

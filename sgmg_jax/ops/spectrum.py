@@ -2,6 +2,7 @@
 
 Axis letters: N frames, h w a feature map, C channels.
 """
+
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def gaussian(size: Sequence[int], sigma: float = SIGMA) -> Float[np.ndarray, 'h 
     Gaussian passes the low ones. On small maps it attenuates low frequencies as well.
     """
     y, x = (np.arange(n) - n // 2 for n in size)
-    return np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * sigma ** 2)).astype(np.float32)
+    return np.exp(-(y[:, None] ** 2 + x[None, :] ** 2) / (2 * sigma**2)).astype(np.float32)
 
 
 def to_spectrum(x: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N h w 2*C']:

@@ -5,6 +5,7 @@
 
 Prints every array's largest error and its tolerance. The exit status is 1 if any array differs.
 """
+
 import argparse
 from collections.abc import Sequence
 import sys

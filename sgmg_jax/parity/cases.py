@@ -4,6 +4,7 @@ Weights are generated from the official tensors' names and a seed.
 
 Axis letters: B clips, T frames, H W pixels, h w a feature map, C channels, Q queries, D decoder layers.
 """
+
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
@@ -44,19 +45,51 @@ SOC_SPREADS: Spreads = {**SPREADS, r'controller.*\.layers\.2\..*': (0.2, True)}
 
 # The release's settings: the names of ours that they correspond to; and the values of those that our model hard-codes.
 ANY = ...  # has no effect here
-BACKBONES = {'video_swin_t_p4w7': 'tiny', 'video_swin_s_p4w7': 'small', 'video_swin_b_p4w7': 'base',
-             'video-swin-t': 'tiny', 'video-swin-s': 'small', 'video-swin-b': 'base'}
+BACKBONES = {
+    'video_swin_t_p4w7': 'tiny',
+    'video_swin_s_p4w7': 'small',
+    'video_swin_b_p4w7': 'base',
+    'video-swin-t': 'tiny',
+    'video-swin-s': 'small',
+    'video-swin-b': 'base',
+}
 Settings = tuple[Mapping[str, str], Mapping[str, Any]]
-SWIN: Settings = {'embed_dim': 'channels', 'depths': 'depths', 'num_heads': 'heads'}, {
-    'patch_size': [1, 4, 4], 'window_size': [8, 7, 7], 'mlp_ratio': 4, 'qkv_bias': True, 'qk_scale': None,
-    'patch_norm': True, 'drop_rate': ANY, 'attn_drop_rate': ANY, 'drop_path_rate': ANY, 'use_checkpoint': ANY}
-ROBERTA: Settings = {
-    'vocab_size': 'vocabulary', 'hidden_size': 'channels', 'num_hidden_layers': 'layers',
-    'num_attention_heads': 'heads', 'intermediate_size': 'mlp', 'max_position_embeddings': 'positions',
-    'layer_norm_eps': 'epsilon'}, {
-    'type_vocab_size': 1, 'pad_token_id': roberta.PADDING_ID, 'hidden_act': 'gelu', 'bos_token_id': ANY,
-    'eos_token_id': ANY, 'hidden_dropout_prob': ANY, 'attention_probs_dropout_prob': ANY}
-LARGEST = 2 ** 30  # bytes of all arrays of a case
+SWIN: Settings = (
+    {'embed_dim': 'channels', 'depths': 'depths', 'num_heads': 'heads'},
+    {
+        'patch_size': [1, 4, 4],
+        'window_size': [8, 7, 7],
+        'mlp_ratio': 4,
+        'qkv_bias': True,
+        'qk_scale': None,
+        'patch_norm': True,
+        'drop_rate': ANY,
+        'attn_drop_rate': ANY,
+        'drop_path_rate': ANY,
+        'use_checkpoint': ANY,
+    },
+)
+ROBERTA: Settings = (
+    {
+        'vocab_size': 'vocabulary',
+        'hidden_size': 'channels',
+        'num_hidden_layers': 'layers',
+        'num_attention_heads': 'heads',
+        'intermediate_size': 'mlp',
+        'max_position_embeddings': 'positions',
+        'layer_norm_eps': 'epsilon',
+    },
+    {
+        'type_vocab_size': 1,
+        'pad_token_id': roberta.PADDING_ID,
+        'hidden_act': 'gelu',
+        'bos_token_id': ANY,
+        'eos_token_id': ANY,
+        'hidden_dropout_prob': ANY,
+        'attention_probs_dropout_prob': ANY,
+    },
+)
+LARGEST = 2**30  # bytes of all arrays of a case
 HEADS = sgmg.SgMg.heads  # cannot be derived from a component's arrays
 
 
@@ -105,9 +138,20 @@ def _read_arrays(path):
         with np.load(path) as arrays:
             return dict(arrays)
     # All that zipfile, zlib and NumPy raise.
-    except (ValueError, LookupError, EOFError, MemoryError, NotImplementedError, RuntimeError, TypeError, SyntaxError,
-            zipfile.BadZipFile, zlib.error, struct.error) as error:
-        raise ValueError(f'{path}: is not a case\'s npz, or damaged ({str(error)[:200]}). Copy it again.') from error
+    except (
+        ValueError,
+        LookupError,
+        EOFError,
+        MemoryError,
+        NotImplementedError,
+        RuntimeError,
+        TypeError,
+        SyntaxError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+    ) as error:
+        raise ValueError(f"{path}: is not a case's npz, or damaged ({str(error)[:200]}). Copy it again.") from error
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -118,8 +162,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     return content
 
 
-def settings(config: Mapping[str, Any], field: str, renamed: Mapping[str, str],
-             fixed: Mapping[str, Any]) -> dict[str, Any]:
+def settings(
+    config: Mapping[str, Any], field: str, renamed: Mapping[str, str], fixed: Mapping[str, Any]
+) -> dict[str, Any]:
     """The release's settings -> ours.
 
     Raises:
@@ -148,12 +193,15 @@ def encoders(meaning: Meaning) -> tuple[tuple[video_swin.Size, roberta.Size], di
     backbone = meaning.get('backbone', named and f'video_swin_{named[1]}_p4w7')
     if backbone not in BACKBONES and len(swin) < len(SWIN[0]):
         raise ValueError(f'backbone = {backbone!r}: must be one of {", ".join(BACKBONES)}')
-    return (dataclasses.replace(video_swin.SIZES[BACKBONES.get(backbone, 'tiny')], **swin),
-            dataclasses.replace(roberta.SIZES['base'], **text)), overrides
+    return (
+        dataclasses.replace(video_swin.SIZES[BACKBONES.get(backbone, 'tiny')], **swin),
+        dataclasses.replace(roberta.SIZES['base'], **text),
+    ), overrides
 
 
-def component(at: str, module: nn.Module, meaning: Meaning, *inputs: Any,
-              method: Callable | None = None) -> tuple[dict[str, Any], Callable]:
+def component(
+    at: str, module: nn.Module, meaning: Meaning, *inputs: Any, method: Callable | None = None
+) -> tuple[dict[str, Any], Callable]:
     """One module alone, called with `inputs` (or its `method`); `at` is its path in the whole model.
 
     Returns:
@@ -181,17 +229,27 @@ def parameters(shapes: Mapping[str, Any], meaning: Meaning) -> dict[str, Any]:
     soc = 'object_cluster' in shapes
     listed = weights.get('names')
     if isinstance(listed, (dict, list)):  # otherwise it is a sentence, and all names are used
+
         def named(x: dict | list) -> set[tuple]:
-            return {(convert.canonical_name(name), *(x[name] if isinstance(x, dict) else ())) for name in x
-                    if not name.endswith('relative_position_index')}
+            return {
+                (convert.canonical_name(name), *(x[name] if isinstance(x, dict) else ()))
+                for name in x
+                if not name.endswith('relative_position_index')
+            }
 
         theirs, ours = named(listed), named(sizes if isinstance(listed, dict) else list(sizes))
         if theirs != ours:
-            raise ValueError(f'weights.names: only in the JSON {sorted(theirs - ours)[:5]}, '
-                             f'only in our model {sorted(ours - theirs)[:5]}')
-    return convert.from_official({
-        name: fill(convert.soc_name(name) if soc else name, shape, seed, SOC_SPREADS if soc else SPREADS)
-        for name, shape in sizes.items()}, shapes)
+            raise ValueError(
+                f'weights.names: only in the JSON {sorted(theirs - ours)[:5]}, '
+                f'only in our model {sorted(ours - theirs)[:5]}'
+            )
+    return convert.from_official(
+        {
+            name: fill(convert.soc_name(name) if soc else name, shape, seed, SOC_SPREADS if soc else SPREADS)
+            for name, shape in sizes.items()
+        },
+        shapes,
+    )
 
 
 @contextlib.contextmanager
@@ -212,19 +270,22 @@ def recorded(*names: str) -> Iterator[dict[str, Any]]:
         yield calls
 
 
-def with_gradients(function: Callable, cotangent: Any, parameters: Mapping[str, Any],
-                   *inputs: Any) -> tuple[Any, Any, Results, list]:
+def with_gradients(
+    function: Callable, cotangent: Any, parameters: Mapping[str, Any], *inputs: Any
+) -> tuple[Any, Any, Results, list]:
     """Calls function(parameters, *inputs) -> (output, more) and differentiates (output * cotangent).sum().
 
     Returns:
       output, more, the parameters' gradients as {'grad/<official name>': ...}, the inputs' gradients.
     """
+
     def pull(cotangent, *arguments):
         output, pull_back, more = jax.vjp(function, *arguments, has_aux=True)
         return output, more, pull_back(cotangent)
 
     output, more, (to_parameters, *to_inputs) = jax.device_get(
-        compilation.jit(pull)(cotangent, *jax.tree.map(jnp.asarray, (parameters, *inputs))))
+        compilation.jit(pull)(cotangent, *jax.tree.map(jnp.asarray, (parameters, *inputs)))
+    )
     return output, more, named('grad', convert.to_official(to_parameters)), to_inputs
 
 
@@ -247,14 +308,20 @@ def count(names: Collection[str], numbered: str) -> int:
     return next(i for i in range(len(names) + 1) if numbered.format(i) not in names)
 
 
-def decoded(memory: Sequence[Float[ArrayLike, '_B _h _w C']], decoded: Sequence[Shaped[ArrayLike, '...']],
-            start: Float[ArrayLike, 'Q 2']) -> Results:
+def decoded(
+    memory: Sequence[Float[ArrayLike, '_B _h _w C']],
+    decoded: Sequence[Shaped[ArrayLike, '...']],
+    start: Float[ArrayLike, 'Q 2'],
+) -> Results:
     """The deformable transformer's outputs by the release's names; `start` are the queries' first references, as
     logits."""
     states, boxes, _ = decoded
-    return {'hs': states, 'inter_references': boxes,
-            'init_reference': np.broadcast_to(jax.nn.sigmoid(start), (states.shape[1], *start.shape)),
-            **{f'memory{i}': first(x) for i, x in enumerate(memory[:3])}}
+    return {
+        'hs': states,
+        'inter_references': boxes,
+        'init_reference': np.broadcast_to(jax.nn.sigmoid(start), (states.shape[1], *start.shape)),
+        **{f'memory{i}': first(x) for i, x in enumerate(memory[:3])},
+    }
 
 
 def text(arrays: Arrays) -> types.Text:
@@ -268,8 +335,8 @@ def clip(arrays: Arrays, multiple: int) -> types.Clip:
     frames = np.zeros((len(videos), len(videos[0]), height, width, 3), np.float32)
     valid = np.zeros(frames.shape[:4], bool)
     for i, video in enumerate(videos):
-        frames[i, :, :video.shape[1], :video.shape[2]] = video
-        valid[i, :, :video.shape[1], :video.shape[2]] = True
+        frames[i, :, : video.shape[1], : video.shape[2]] = video
+        valid[i, :, : video.shape[1], : video.shape[2]] = True
     return types.Clip(frames, valid, arrays['in/sizes'], arrays.get('in/valid_indices', arrays.get('in/valid_frame')))
 
 
@@ -278,8 +345,12 @@ def stages(calls: Mapping[str, Any], clip: types.Clip, arrays: Mapping[str, np.n
     (levels, masks, where, *_), memory = calls['transformer/encode']
     _, found = calls['transformer/decode']
     _, of_text = calls['encode_text']
-    ours = {'text_word': of_text.words, 'text_mask': ~of_text.valid, 'text_sentence': of_text.sentence,
-            **decoded(memory, found, calls['transformer/reference_points'][1])}
+    ours = {
+        'text_word': of_text.words,
+        'text_mask': ~of_text.valid,
+        'text_sentence': of_text.sentence,
+        **decoded(memory, found, calls['transformer/reference_points'][1]),
+    }
     for i, (x, valid, position) in enumerate(zip(levels, masks, where)):
         ours |= {f'src{i}': first(x), f'srcmask{i}': ~valid, f'srcpos{i}': first(position)}
     for i, x in enumerate(calls['video_encoder'][1]):
@@ -294,5 +365,5 @@ def stages(calls: Mapping[str, Any], clip: types.Clip, arrays: Mapping[str, np.n
 def gradients(tensors: Mapping[str, np.ndarray]) -> Results:
     """Gradients by official name -> {'grad/..': ..., 'norm/..': ..., 'out/grad_total_norm': ...}."""
     norms = {name: np.sqrt(np.square(x, dtype=np.float64).sum()) for name, x in tensors.items()}
-    total = np.sqrt(sum(norm ** 2 for name, norm in norms.items() if name == convert.canonical_name(name)))
+    total = np.sqrt(sum(norm**2 for name, norm in norms.items() if name == convert.canonical_name(name)))
     return named('grad', tensors) | named('norm', norms) | {'out/grad_total_norm': total}

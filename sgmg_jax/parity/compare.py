@@ -5,6 +5,7 @@ NAME_gradnorms.json may hold the norm of every parameter's gradient, NAME_stages
 case NAME. Weights are not stored: they are generated from the official tensors' names and a seed. Arrays are
 compared under the release's names, in its layouts: sgmg.py has SgMg's, soc.py SOC's.
 """
+
 from collections.abc import Callable, Collection, Iterable, Iterator
 import fnmatch
 import os
@@ -28,6 +29,7 @@ SUMS = 1e-9  # for the sums in a fill check, which are float64
 
 class Row(NamedTuple):
     """One compared array; errors are the largest over its entries."""
+
     case: str
     name: str
     ok: bool
@@ -41,8 +43,18 @@ class Row(NamedTuple):
     def __str__(self):
         numbers = [f'{x:10.2e}' if x == x else f'{"-":>10}' for x in (self.error, self.relative, self.tolerance)]
         floors = f'{self.floors:8.2g}' if self.floors == self.floors else f'{"-":>8}'
-        return files.printable(' '.join([f'{self.case + "  " + self.name:<92}', f'{tuple(self.shape)!s:<22}', *numbers,
-                                         floors, '  ok' if self.ok else '  FAILED', self.remark]).rstrip())
+        return files.printable(
+            ' '.join(
+                [
+                    f'{self.case + "  " + self.name:<92}',
+                    f'{tuple(self.shape)!s:<22}',
+                    *numbers,
+                    floors,
+                    '  ok' if self.ok else '  FAILED',
+                    self.remark,
+                ]
+            ).rstrip()
+        )
 
 
 def run(paths: Iterable[str | os.PathLike]) -> bool:
@@ -80,8 +92,10 @@ def run(paths: Iterable[str | os.PathLike]) -> bool:
 
 def _summary(name, rows, seconds):
     parts = [f'{name}: {len(rows)} arrays, {sum(not row.ok for row in rows)} failed']
-    for unit, errors in (('of the tolerance', [row.error / row.tolerance for row in rows if row.tolerance]),
-                         ("times the release's noise", [row.floors for row in rows])):
+    for unit, errors in (
+        ('of the tolerance', [row.error / row.tolerance for row in rows if row.tolerance]),
+        ("times the release's noise", [row.floors for row in rows]),
+    ):
         errors = [x for x in errors if x == x]
         parts += [f'errors up to {max(errors):.2g} {unit}'] if errors else []
     return '; '.join([*parts, f'{seconds:.0f} s'])
@@ -106,8 +120,9 @@ def _find(paths: Iterable[str | os.PathLike]) -> list[pathlib.Path]:
     return list(dict.fromkeys(found))
 
 
-def _comparison(name: str, arrays: Collection[str] = (),
-                meaning: cases.Meaning | None = None) -> Callable[..., cases.Results] | None:
+def _comparison(
+    name: str, arrays: Collection[str] = (), meaning: cases.Meaning | None = None
+) -> Callable[..., cases.Results] | None:
     """Both systems have cases of some kinds, with the same names."""
     is_soc = 'in/pred_cls' in arrays or 'VOC' in (meaning or {}).get('config_overrides', ())
     first, second = (soc, sgmg) if is_soc else (sgmg, soc)
@@ -126,8 +141,9 @@ def _compare(base, members):
         arrays, meaning = read[base]
         compare = _comparison(meaning['case'], arrays, meaning)
         if compare is None:
-            raise ValueError(f'case = {meaning["case"]!r}: '
-                             f'known kinds are {", ".join(sgmg.COMPARISONS | soc.COMPARISONS)}')
+            raise ValueError(
+                f'case = {meaning["case"]!r}: known kinds are {", ".join(sgmg.COMPARISONS | soc.COMPARISONS)}'
+            )
         everything = {name: x for stages, _ in reversed(read.values()) for name, x in stages.items()}
         ours = compare(everything, meaning)
         return [row for path in members for row in _rows(path, *read[path], ours)]
@@ -169,10 +185,15 @@ def _rows(path: pathlib.Path, arrays: cases.Arrays, meaning: cases.Meaning, ours
             scale, floor = _largest(x), noise.get(name.removeprefix('out/'), np.nan)
             error = _largest(np.asarray(ours[name], np.float64) - x)
             tolerance = _tolerance(name, x.dtype, scale, floor, gradients.get(name.partition('/')[0], 0.0))
-            floor = max(floor, 2 ** -24 * scale)  # float32's resolution
-            yield row._replace(ok=bool(error <= tolerance), error=error, tolerance=tolerance,
-                               relative=error / scale if scale else np.nan, floors=error / floor if floor else np.nan,
-                               remark='' if error == error else 'not a number')
+            floor = max(floor, 2**-24 * scale)  # float32's resolution
+            yield row._replace(
+                ok=bool(error <= tolerance),
+                error=error,
+                tolerance=tolerance,
+                relative=error / scale if scale else np.nan,
+                floors=error / floor if floor else np.nan,
+                remark='' if error == error else 'not a number',
+            )
 
 
 def _largest(x):
@@ -198,15 +219,17 @@ def _check_fill(path):
     manifests = [x for x in manifests if set(check['tensors']) <= set(x)]
     seed = re.search(r'fill seed (\d+)', check['what'])
     if len(manifests) != 1 or not seed:
-        raise ValueError(f'{len(manifests)} files manifest_*_{last}.json in its folder have the shapes of its tensors: '
-                         'exactly 1 must; and its field what must contain "fill seed" and a number')
+        raise ValueError(
+            f'{len(manifests)} files manifest_*_{last}.json in its folder have the shapes of its tensors: '
+            'exactly 1 must; and its field what must contain "fill seed" and a number'
+        )
     spreads = cases.SOC_SPREADS if any(name.startswith('voc.') for name in check['tensors']) else cases.SPREADS
     rows = []
     for name, (values, *sums) in check['tensors'].items():
         shape, _ = manifests[0][name]
         x = cases.fill(name, shape, int(seed[1]), spreads)
         scale = np.abs(x).sum(dtype=np.float64)
-        ours = np.array([*x.ravel()[:len(values)], x.sum(dtype=np.float64) / scale, 1])
+        ours = np.array([*x.ravel()[: len(values)], x.sum(dtype=np.float64) / scale, 1])
         error = _largest(ours - [*values, *(total / scale for total in sums)])
         rows.append(Row(path.stem, name, error <= SUMS, tuple(shape), error, tolerance=SUMS))
     return rows

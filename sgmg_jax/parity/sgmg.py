@@ -5,6 +5,7 @@ A comparison takes a case's arrays and its JSON and returns every `out/`, `grad/
 Axis letters: B clips, T frames, h w a feature map, C channels, Q queries, D decoder layers,
 K selected queries or layers.
 """
+
 from collections.abc import Callable
 import functools
 import re
@@ -22,18 +23,31 @@ from sgmg_jax.ops import dynamic_conv, positions, queries, resize
 from sgmg_jax.parity import cases
 from sgmg_jax.parity.cases import Arrays, Meaning, Results
 
-MODEL: cases.Settings = {
-    'hidden_dim': 'hidden', 'mask_dim': 'hidden', 'dim_feedforward': 'mlp', 'enc_layers': 'encoder_layers',
-    'dec_layers': 'decoder_layers', 'num_queries': 'queries', 'num_feature_levels': 'levels', 'nheads': 'heads',
-    'enc_n_points': 'points', 'dec_n_points': 'points', 'with_box_refine': 'box_refinement',
-    'rel_coord': 'relative_coordinates'}, {'dropout': cases.ANY}
+MODEL: cases.Settings = (
+    {
+        'hidden_dim': 'hidden',
+        'mask_dim': 'hidden',
+        'dim_feedforward': 'mlp',
+        'enc_layers': 'encoder_layers',
+        'dec_layers': 'decoder_layers',
+        'num_queries': 'queries',
+        'num_feature_levels': 'levels',
+        'nheads': 'heads',
+        'enc_n_points': 'points',
+        'dec_n_points': 'points',
+        'with_box_refine': 'box_refinement',
+        'rel_coord': 'relative_coordinates',
+    },
+    {'dropout': cases.ANY},
+)
 
 
 def _whole_model(meaning):
     """The case's model and its parameters."""
     encoders, overrides = cases.encoders(meaning)
-    model = sgmg.SgMg(*encoders, dropout=0.0, text_dropout=0.0, drop_path=0.0,
-                      **cases.settings(overrides, 'config_overrides', *MODEL))
+    model = sgmg.SgMg(
+        *encoders, dropout=0.0, text_dropout=0.0, drop_path=0.0, **cases.settings(overrides, 'config_overrides', *MODEL)
+    )
     return model, cases.parameters(systems.parameter_shapes(model), meaning)
 
 
@@ -51,15 +65,19 @@ def compare_resize(arrays: Arrays, _: Meaning) -> Results:
 
 def compare_positions(arrays: Arrays, _: Meaning) -> Results:
     maps, words = (jnp.asarray(~arrays[f'in/{name}']) for name in ('mask2d', 'mask1d'))
-    return {'out/pos2d': cases.first(positions.sine_2d(maps, arrays['out/pos2d'].shape[1])),
-            'out/pos1d': np.swapaxes(positions.sine_1d(words, arrays['out/pos1d'].shape[1]), 1, 2)}
+    return {
+        'out/pos2d': cases.first(positions.sine_2d(maps, arrays['out/pos2d'].shape[1])),
+        'out/pos1d': np.swapaxes(positions.sine_1d(words, arrays['out/pos1d'].shape[1]), 1, 2),
+    }
 
 
 def compare_patch_kernels(arrays: Arrays, _: Meaning) -> Results:
     features = cases.last(arrays['in/mask_features'])
     b, t, h, w, _ = features.shape
-    kernels, points = (arrays[f'in/{name}'].reshape(b, t, -1, arrays[f'in/{name}'].shape[-1])
-                       for name in ('params', 'reference_points'))
+    kernels, points = (
+        arrays[f'in/{name}'].reshape(b, t, -1, arrays[f'in/{name}'].shape[-1])
+        for name in ('params', 'reference_points')
+    )
 
     def masks(_, features, kernels):
         coordinates = dynamic_conv.relative_coordinates(points, arrays['in/sizes'], (h, w))
@@ -107,8 +125,11 @@ def compare_spectrum(arrays: Arrays, meaning: Meaning) -> Results:
             for i, (x, gaussian) in enumerate(zip(levels, filters)):
                 with cases.recorded('strength_out') as calls:
                     augmented.append(module.apply({'params': parameters[f'{at}_{i}']}, x, gaussian))
-                named |= {f'out/filter_{side}{i}': gaussian[None, None], f'out/{side}{i}': augmented[i],
-                          f'out/coef_{side}{i}': jax.nn.sigmoid(calls['strength_out'][1])}
+                named |= {
+                    f'out/filter_{side}{i}': gaussian[None, None],
+                    f'out/{side}{i}': augmented[i],
+                    f'out/coef_{side}{i}': jax.nn.sigmoid(calls['strength_out'][1]),
+                }
             levels = augmented
         return levels, named
 
@@ -127,14 +148,22 @@ def compare_word_attention(arrays: Arrays, meaning: Meaning) -> Results:
     def one_sentence(words):
         return spectral_fusion.Words(*(x[:, None] for x in (words, where, valid)))
 
-    parameters, apply = cases.component('word_attention', spectral_fusion.WordFusion(cases.HEADS), meaning, pixels,
-                                        one_sentence(words))
+    parameters, apply = cases.component(
+        'word_attention', spectral_fusion.WordFusion(cases.HEADS), meaning, pixels, one_sentence(words)
+    )
     out, _, gradients, (to_pixels, to_words) = cases.with_gradients(
         lambda p, pixels, words: (apply(p, pixels, one_sentence(words)), None),
-        arrays['in/cot'].swapaxes(0, 1).reshape(pixels.shape), parameters, pixels, words)
+        arrays['in/cot'].swapaxes(0, 1).reshape(pixels.shape),
+        parameters,
+        pixels,
+        words,
+    )
     return gradients | {
-        'out/out': out.reshape(len(out), -1, out.shape[-1]).swapaxes(0, 1), 'out/text_pos': where.swapaxes(0, 1),
-        'grad/visual': to_pixels.transpose(1, 2, 3, 0, 4), 'grad/text': to_words.swapaxes(0, 1)}
+        'out/out': out.reshape(len(out), -1, out.shape[-1]).swapaxes(0, 1),
+        'out/text_pos': where.swapaxes(0, 1),
+        'grad/visual': to_pixels.transpose(1, 2, 3, 0, 4),
+        'grad/text': to_words.swapaxes(0, 1),
+    }
 
 
 def compare_deformable_attention(arrays: Arrays, meaning: Meaning) -> Results:
@@ -151,9 +180,13 @@ def compare_deformable_attention(arrays: Arrays, meaning: Meaning) -> Results:
         return out, made['intermediates']['samples'][0]
 
     out, (locations, weights), gradients, to_inputs = cases.with_gradients(
-        attend, arrays['in/cot'], parameters, *inputs)
-    return gradients | cases.named('grad', dict(zip(names, to_inputs))) | {
-        'out/out': out, 'out/sampling_locations': locations, 'out/attention_weights': weights}
+        attend, arrays['in/cot'], parameters, *inputs
+    )
+    return (
+        gradients
+        | cases.named('grad', dict(zip(names, to_inputs)))
+        | {'out/out': out, 'out/sampling_locations': locations, 'out/attention_weights': weights}
+    )
 
 
 def compare_transformer(arrays: Arrays, meaning: Meaning) -> Results:
@@ -163,10 +196,14 @@ def compare_transformer(arrays: Arrays, meaning: Meaning) -> Results:
     embedding = arrays['in/query_embed']
     first = 'transformer.encoder.layers.0.'
     module = deformable_transformer.DeformableTransformer(
-        embedding.shape[1], len(levels), mlp=names[first + 'linear1.bias'][0], heads=cases.HEADS,
+        embedding.shape[1],
+        len(levels),
+        mlp=names[first + 'linear1.bias'][0],
+        heads=cases.HEADS,
         points=names[first + 'self_attn.attention_weights.bias'][0] // cases.HEADS // len(levels),
         encoder_layers=cases.count(names, 'transformer.encoder.layers.{}.norm1.bias'),
-        decoder_layers=cases.count(names, 'transformer.decoder.layers.{}.norm1.bias'))
+        decoder_layers=cases.count(names, 'transformer.decoder.layers.{}.norm1.bias'),
+    )
     where = [positions.sine_2d(x, embedding.shape[1]) for x in valid]
     content = arrays['in/tgt'].reshape(-1, *embedding.shape)
     inputs = levels, valid, where, content
@@ -190,17 +227,22 @@ def compare_transformer(arrays: Arrays, meaning: Meaning) -> Results:
 def compare_mask_optimizer(arrays: Arrays, meaning: Meaning) -> Results:
     names = 'pred_masks', 'feat8', 'feat4'
     masks, *features = (cases.last(arrays[f'in/{name}']) for name in names)
-    parameters, apply = cases.component('mask_optimizer', mask_optimizer.MaskOptimizer(), meaning, masks[:, None],
-                                        *features)
+    parameters, apply = cases.component(
+        'mask_optimizer', mask_optimizer.MaskOptimizer(), meaning, masks[:, None], *features
+    )
 
     def refine(parameters, masks, *features):
         out = apply(parameters, masks[:, None], *features)[:, 0]
         return out, dynamic_conv.pixel_shuffle(out)[:, None]
 
     out, shuffled, gradients, to_inputs = cases.with_gradients(
-        refine, cases.last(arrays['in/cot']), parameters, masks, *features)
-    return gradients | cases.named('grad', dict(zip(names, map(cases.first, to_inputs)))) | {
-        'out/out': cases.first(out), 'out/shuffled': shuffled}
+        refine, cases.last(arrays['in/cot']), parameters, masks, *features
+    )
+    return (
+        gradients
+        | cases.named('grad', dict(zip(names, map(cases.first, to_inputs))))
+        | {'out/out': cases.first(out), 'out/shuffled': shuffled}
+    )
 
 
 def compare_criterion(arrays: Arrays, _: Meaning) -> Results:
@@ -219,15 +261,21 @@ def compare_criterion(arrays: Arrays, _: Meaning) -> Results:
 
     names = 'pred_logits', 'pred_boxes', 'masks_low_all', 'masks_full'
     _, (named, ours), _, gradients = cases.with_gradients(
-        total, np.float32(1), {}, *(arrays[f'in/{name}'] for name in names))
-    named = {f'loss_{name}' + ('' if i == len(values) - 1 else f'_{i}'): value
-             for name, values in named.items() for i, value in enumerate(values)}
+        total, np.float32(1), {}, *(arrays[f'in/{name}'] for name in names)
+    )
+    named = {
+        f'loss_{name}' + ('' if i == len(values) - 1 else f'_{i}'): value
+        for name, values in named.items()
+        for i, value in enumerate(values)
+    }
     return cases.named('out', ours) | _losses(named) | cases.named('grad', dict(zip(names, gradients)))
 
 
 def _losses(named):
-    return {'out/loss/' + name.replace('loss_class', 'loss_ce').replace('loss_box', 'loss_bbox'): value
-            for name, value in named.items()}
+    return {
+        'out/loss/' + name.replace('loss_class', 'loss_ce').replace('loss_box', 'loss_bbox'): value
+        for name, value in named.items()
+    }
 
 
 def _targets(arrays, size):
@@ -236,14 +284,20 @@ def _targets(arrays, size):
     masks = np.zeros((count, len(arrays['in/tgt0_masks']), *size), bool)
     for i in range(count):
         mask = arrays[f'in/tgt{i}_masks']
-        masks[i, :, :mask.shape[1], :mask.shape[2]] = mask
+        masks[i, :, : mask.shape[1], : mask.shape[2]] = mask
     boxes, present = (np.stack([arrays[f'in/tgt{i}_{name}'] for i in range(count)]) for name in ('boxes', 'valid'))
     sizes = np.array([arrays[f'in/tgt{i}_masks'].shape[1:] for i in range(count)])
     return types.Targets(masks, boxes, present == 1, sizes, np.ones(count, bool))
 
 
-RECORDED = ('video_encoder', 'encode_text', 'transformer/encode', 'transformer/decode', 'transformer/reference_points',
-            'mask_optimizer')
+RECORDED = (
+    'video_encoder',
+    'encode_text',
+    'transformer/encode',
+    'transformer/decode',
+    'transformer/reference_points',
+    'mask_optimizer',
+)
 
 
 def compare_evaluation(arrays: Arrays, meaning: Meaning, every_query: bool = False) -> Results:
@@ -260,8 +314,8 @@ def compare_evaluation(arrays: Arrays, meaning: Meaning, every_query: bool = Fal
         video = module.encode_video(clip)
         proposals = module.segment(video, module.encode_text(text))
         chosen = [pick(x) for x in (proposals.scores, proposals.boxes, proposals.mask_logits)]
-        return proposals, queries.best_query(proposals), types.Predictions(
-            *chosen[:2], module.optimize(chosen[2], video))
+        predictions = types.Predictions(*chosen[:2], module.optimize(chosen[2], video))
+        return proposals, queries.best_query(proposals), predictions
 
     @compilation.jit
     def forward(parameters, clip, text):
@@ -287,22 +341,38 @@ def compare_training(arrays: Arrays, meaning: Meaning) -> Results:
 
     def total(parameters, frozen, clip, text, targets):
         with cases.recorded(*RECORDED) as calls:
-            outputs = model.apply({'params': parameters | frozen}, clip, text,
-                                  lambda proposals: matching.match(proposals, targets), train=True)
+            outputs = model.apply(
+                {'params': parameters | frozen},
+                clip,
+                text,
+                lambda proposals: matching.match(proposals, targets),
+                train=True,
+            )
         proposals, query, chosen = outputs
         value, named = losses.loss(outputs, targets)
         low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.mask_logits, query)[-1])
-        ours = {'total': value, 'matched_query': query, 'cost': matching.matching_cost(proposals, targets),
-                'pred_masks': chosen.masks[-1], 'pred_masks_low': low}
+        ours = {
+            'total': value,
+            'matched_query': query,
+            'cost': matching.matching_cost(proposals, targets),
+            'pred_masks': chosen.masks[-1],
+            'pred_masks_low': low,
+        }
         for i, (scores, boxes) in enumerate(zip(proposals.scores, proposals.boxes)):
             layer = f'aux{i}_' if i < len(proposals.scores) - 1 else ''
             ours |= {f'{layer}pred_logits': scores[..., None], f'{layer}pred_boxes': boxes}
         return value, (ours, named, calls)
 
-    gradients, (ours, named, calls) = jax.device_get(compilation.jit(jax.grad(total, has_aux=True))(
-        parameters, frozen, clip, cases.text(arrays), _targets(arrays, clip.frames.shape[2:4])))
-    return (cases.named('out', ours | _stages(calls, clip, arrays)) | _losses(named)
-            | cases.gradients(convert.to_official(gradients)))
+    gradients, (ours, named, calls) = jax.device_get(
+        compilation.jit(jax.grad(total, has_aux=True))(
+            parameters, frozen, clip, cases.text(arrays), _targets(arrays, clip.frames.shape[2:4])
+        )
+    )
+    return (
+        cases.named('out', ours | _stages(calls, clip, arrays))
+        | _losses(named)
+        | cases.gradients(convert.to_official(gradients))
+    )
 
 
 def _stages(calls, clip, arrays):

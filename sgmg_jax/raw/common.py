@@ -2,6 +2,7 @@
 
 Axis letters: H W pixels.
 """
+
 from collections.abc import Callable, Sequence
 import io
 import os
@@ -24,8 +25,9 @@ Splits = dict[str, tuple[Sequence, Callable[..., Parts | None]]]
 
 def warn(text: str, *values: object) -> None:
     """Logs a warning with its values made printable."""
-    logging.warning(text, *(files.printable(str(value)) if isinstance(value, str | pathlib.Path) else value
-                            for value in values))
+    logging.warning(
+        text, *(files.printable(str(value)) if isinstance(value, str | pathlib.Path) else value for value in values)
+    )
 
 
 def there(path: pathlib.Path) -> bool:
@@ -53,8 +55,9 @@ def find_files(folder: pathlib.Path, names: Sequence[str], *endings: str) -> lis
     return [folder / (there[name][0] if name in there else name + endings[0]) for name in names]
 
 
-def read_frames(paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, read: Callable[[bytes], tuple[int, int]],
-                missing: str) -> tuple[list[bytes], int, int]:
+def read_frames(
+    paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, read: Callable[[bytes], tuple[int, int]], missing: str
+) -> tuple[list[bytes], int, int]:
     """The bytes of a video's frames, and their common height and width.
 
     Args:
@@ -80,8 +83,10 @@ def read_frames(paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, re
             raise ValueError(f'{path}: broken {kind} ({error}). Unpack this frame again.') from error
         (height, width), first = sizes[-1], sizes[0]
         if (height, width) != first:
-            raise ValueError(f'{path}: is {width}x{height} pixels, but {paths[0].name} of the same video is '
-                             f'{first[1]}x{first[0]}. Frames of one video have one size; unpack them again.')
+            raise ValueError(
+                f'{path}: is {width}x{height} pixels, but {paths[0].name} of the same video is '
+                f'{first[1]}x{first[0]}. Frames of one video have one size; unpack them again.'
+            )
         total = add_bytes(total, found[-1], path.parent)
     height, width = sizes[0]
     metadata.check_frame_size(height, width, f'{paths[0]}')

@@ -8,6 +8,7 @@
 
 Both give the same records.
 """
+
 import dataclasses
 import functools
 import pathlib
@@ -30,14 +31,15 @@ REPORTED = {
     'refcocog': {'train': 80512, 'val': 4896, 'test': 9602},
 }
 REFS = {'refcoco': 'refs(unc).p', 'refcoco+': 'refs(unc).p', 'refcocog': 'refs(umd).p'}
-LARGEST_JSON = 2 ** 28  # bytes; the largest, a converted split of RefCOCO, has a third of it
-MOST_SENTENCES = 2 ** 20  # per split; a small pickle can hold any number, because its lists may share parts
+LARGEST_JSON = 2**28  # bytes; the largest, a converted split of RefCOCO, has a third of it
+MOST_SENTENCES = 2**20  # per split; a small pickle can hold any number, because its lists may share parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
     """id: its number in the split, from 1. object_id: k for the k-th of the picture's objects.
     crowd: whether the object is a group that COCO does not separate (iscrowd)."""
+
     id: str
     text: str
     object_id: int
@@ -50,6 +52,7 @@ class Picture:
 
     segmentations: COCO's, per object: polygons [x0 y0 x1 y1 ...] in pixels, or a run-length encoding.
     """
+
     file_name: str
     height: int
     width: int
@@ -75,13 +78,18 @@ def splits(root: pathlib.Path, name: str) -> common.Splits:
     found = find_pictures(root)
     pictures = read_splits(root, name, REFS[name], tuple(REPORTED[name]))
     for split, of_split in pictures.items():
-        logging.info('%s %s: %d pictures, %d sentences (reported: %d).', name, split, len(of_split),
-                     sum(len(picture.sentences) for picture in of_split), REPORTED[name][split])
+        logging.info(
+            '%s %s: %d pictures, %d sentences (reported: %d).',
+            name,
+            split,
+            len(of_split),
+            sum(len(picture.sentences) for picture in of_split),
+            REPORTED[name][split],
+        )
     return {split: (of_split, functools.partial(read_record, root, found)) for split, of_split in pictures.items()}
 
 
-def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
-                ) -> common.Parts:
+def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture) -> common.Parts:
     """Reads a picture as a video of one frame; `found` is the result of `find_pictures`.
 
     Raises:
@@ -90,9 +98,21 @@ def read_record(root: pathlib.Path, found: tuple[pathlib.Path, dict[str, list[st
     data = read_jpeg(found, picture, root)
     places = [[0, number] for number in range(1, len(picture.segmentations) + 1)]
     masks = [common.encode_png(render(picture, number)) for _, number in places]
-    entry = {'video': picture.name, 'frame_names': ['0'], 'height': picture.height, 'width': picture.width,
-             'expressions': [{'id': sentence.id, 'text': sentence.text, 'object_id': sentence.object_id,
-                              'tags': 'crowd' * sentence.crowd} for sentence in picture.sentences]}
+    entry = {
+        'video': picture.name,
+        'frame_names': ['0'],
+        'height': picture.height,
+        'width': picture.width,
+        'expressions': [
+            {
+                'id': sentence.id,
+                'text': sentence.text,
+                'object_id': sentence.object_id,
+                'tags': 'crowd' * sentence.crowd,
+            }
+            for sentence in picture.sentences
+        ],
+    }
     return entry, {'has_masks': True, 'mask_places': places}, {'frames': [data], 'masks': masks}
 
 
@@ -108,15 +128,17 @@ def read_jpeg(found: tuple[pathlib.Path, dict[str, list[str]]], picture: Picture
         raise ValueError(f'{folder}: {" and ".join(names)} are the same picture. Remove all but one.')
     file = folder / names[0]
     (data,), height, width = common.read_frames(
-        [file], root, 'JPEG', decoding.check_jpeg, f', though {picture.where} needs it')
+        [file], root, 'JPEG', decoding.check_jpeg, f', though {picture.where} needs it'
+    )
     if (height, width) != (picture.height, picture.width):
-        raise ValueError(f'{file}: is {width}x{height} pixels, but "width" and "height" of {picture.where} are '
-                         f'{picture.width} and {picture.height}. Take both of the same release, unscaled.')
+        raise ValueError(
+            f'{file}: is {width}x{height} pixels, but "width" and "height" of {picture.where} are '
+            f'{picture.width} and {picture.height}. Take both of the same release, unscaled.'
+        )
     return data
 
 
-def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str, ...]
-                ) -> dict[str, list[Picture]]:
+def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str, ...]) -> dict[str, list[Picture]]:
     """The pictures of each existing split, in the order of their first sentence.
 
     Args:
@@ -140,7 +162,8 @@ def read_splits(root: pathlib.Path, name: str, refs_name: str, splits: tuple[str
     else:
         raise FileNotFoundError(
             f'{root}: no sentences of {name} are there. They are in {refs} and {instances}, or in the converted '
-            f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or correct --raw.')
+            f'{", ".join(map(str, converted.values()))}. Unpack the archive there, or correct --raw.'
+        )
     for split in splits:
         if split not in pictures:
             common.warn('Split %r is not built: %s has no sentences of it.', split, root / name)
@@ -156,8 +179,10 @@ def find_pictures(root: pathlib.Path) -> tuple[pathlib.Path, dict[str, list[str]
     for folder in folders:
         if folder.is_dir():
             return folder, files.by_stem(folder, '.jpg', '.jpeg')
-    raise FileNotFoundError(f'{" or ".join(map(str, folders))}: missing folder with the pictures. Unpack train2014.zip '
-                            'of COCO there, or correct --raw.')
+    raise FileNotFoundError(
+        f'{" or ".join(map(str, folders))}: missing folder with the pictures. Unpack train2014.zip '
+        'of COCO there, or correct --raw.'
+    )
 
 
 def render(picture: Picture, object_id: int) -> UInt8[np.ndarray, 'H W']:
@@ -174,6 +199,7 @@ def render(picture: Picture, object_id: int) -> UInt8[np.ndarray, 'H W']:
 
 class _Row(NamedTuple):
     """A sentence with COCO's entries of its picture and object."""
+
     number: int
     text: str
     image_id: int
@@ -182,8 +208,9 @@ class _Row(NamedTuple):
     annotation: dict
 
 
-def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...],
-                  root: pathlib.Path) -> dict[str, list[Picture]]:
+def _read_release(
+    refs_file: pathlib.Path, instances: pathlib.Path, splits: tuple[str, ...], root: pathlib.Path
+) -> dict[str, list[Picture]]:
     refs, content = plain_pickle.read(refs_file, root), files.read_json(instances, LARGEST_JSON, root)
     if not isinstance(refs, list):
         raise ValueError(f'{refs_file}: holds a {type(refs).__name__}, not a list. Unpack it again from the archive.')
@@ -196,19 +223,33 @@ def _read_release(refs_file: pathlib.Path, instances: pathlib.Path, splits: tupl
         image_id, object_id = _field(ref, 'image_id', int, where), _field(ref, 'ann_id', int, where)
         for split in of_ref:
             if image_id not in images or annotations.get(object_id, {}).get('image_id') != image_id:
-                raise ValueError(f'{where}: {instances} has no image_id {image_id} with the ann_id {object_id}. Take '
-                                 'files of the same release.')
+                raise ValueError(
+                    f'{where}: {instances} has no image_id {image_id} with the ann_id {object_id}. Take '
+                    'files of the same release.'
+                )
             of_split = rows.setdefault(split, [])
             sentences = _field(ref, 'sentences', list, where)
             if len(of_split) + len(sentences) > MOST_SENTENCES:
-                raise ValueError(f'{where}: the split {split!r} has more than {MOST_SENTENCES:,} sentences. Unpack '
-                                 f'{refs_file.name} again from the archive.')
+                raise ValueError(
+                    f'{where}: the split {split!r} has more than {MOST_SENTENCES:,} sentences. Unpack '
+                    f'{refs_file.name} again from the archive.'
+                )
             for sentence in sentences:
-                of_split.append(_Row(len(of_split) + 1, _field(sentence, 'sent', str, where), image_id,
-                                     images[image_id], object_id, annotations[object_id]))
+                of_split.append(
+                    _Row(
+                        len(of_split) + 1,
+                        _field(sentence, 'sent', str, where),
+                        image_id,
+                        images[image_id],
+                        object_id,
+                        annotations[object_id],
+                    )
+                )
     if not rows:
-        raise ValueError(f'{refs_file}: none of its {len(refs)} entries has a "split" of {", ".join(splits)}. Unpack '
-                         'it again from the archive.')
+        raise ValueError(
+            f'{refs_file}: none of its {len(refs)} entries has a "split" of {", ".join(splits)}. Unpack '
+            'it again from the archive.'
+        )
     return {split: _pictures(rows[split], instances, split) for split in splits if split in rows}
 
 
@@ -227,9 +268,16 @@ def _read_converted(file: pathlib.Path, root: pathlib.Path) -> list[Picture]:
         where = f'{file}: image {number}'
         if number not in annotations:
             raise ValueError(f'{where}: no annotation has this image_id. Convert the data set again.')
-        rows.append(_Row(number, _field(image, 'caption', str, where), _field(image, 'original_id', int, where), image,
-                         _field(annotations[number], 'original_id', int, f'{where}, its annotation'),
-                         annotations[number]))
+        rows.append(
+            _Row(
+                number,
+                _field(image, 'caption', str, where),
+                _field(image, 'original_id', int, where),
+                image,
+                _field(annotations[number], 'original_id', int, f'{where}, its annotation'),
+                annotations[number],
+            )
+        )
     return _pictures(rows, file, file.stem)
 
 
@@ -244,8 +292,7 @@ def _pictures(rows: list[_Row], file: pathlib.Path, split: str) -> list[Picture]
         else:
             blank.append(row.number)
     if blank:
-        common.warn('%s: left out %d empty sentences of %s, numbers %s.', file, len(blank), split,
-                    reprlib.repr(blank))
+        common.warn('%s: left out %d empty sentences of %s, numbers %s.', file, len(blank), split, reprlib.repr(blank))
     if not grouped:
         raise ValueError(f'{file}: has no sentence of the split {split!r}. Copy the file again from the archive.')
     return [_picture(of_image, file) for of_image in grouped.values()]
@@ -264,8 +311,14 @@ def _picture(rows: list[_Row], file: pathlib.Path) -> Picture:
         if row.object_id not in numbers:
             numbers[row.object_id] = len(numbers) + 1
             objects.append(_field(row.annotation, 'segmentation', (list, dict), annotated))
-        sentences.append(Sentence(str(row.number), row.text, numbers[row.object_id],
-                                  bool(_field(row.annotation, 'iscrowd', int, annotated))))
+        sentences.append(
+            Sentence(
+                str(row.number),
+                row.text,
+                numbers[row.object_id],
+                bool(_field(row.annotation, 'iscrowd', int, annotated)),
+            )
+        )
     return Picture(file_name, height, width, tuple(sentences), tuple(objects), where)
 
 
@@ -273,8 +326,9 @@ def _by_key(content: object, name: str, key: str, file: pathlib.Path) -> dict[in
     entries = _field(content, name, list, f'{file}')
     found = {_field(entry, key, int, f'{file}: {name} {position}'): entry for position, entry in enumerate(entries)}
     if not entries or len(found) < len(entries):
-        raise ValueError(f'{file}: field "{name}" is empty or has a "{key}" twice. Copy the file again from '
-                         'the archive.')
+        raise ValueError(
+            f'{file}: field "{name}" is empty or has a "{key}" twice. Copy the file again from the archive.'
+        )
     return found
 
 
@@ -282,6 +336,8 @@ def _field(content: object, name: str, kind: type | tuple[type, ...], where: str
     value = content.get(name) if isinstance(content, dict) else None
     if type(value) not in (kind if isinstance(kind, tuple) else (kind,)):
         # Printed in full, lists that share parts could take forever.
-        raise ValueError(f'{where}: field "{name}" is missing or of the wrong type, is {reprlib.repr(value)}. Copy the '
-                         'file again from the archive.')
+        raise ValueError(
+            f'{where}: field "{name}" is missing or of the wrong type, is {reprlib.repr(value)}. Copy the '
+            'file again from the archive.'
+        )
     return value

@@ -9,6 +9,7 @@
 Only annotated frames are released: their names start anywhere and have gaps, so they come from the expressions file.
 Checks are strict: every error names file, video, expression and field, and how to fix it.
 """
+
 from collections.abc import Iterator
 import dataclasses
 import functools
@@ -24,7 +25,7 @@ from sgmg_jax.data.decoding import check_jpeg
 from sgmg_jax.data.metadata import VOID, Expression, check_sentence, parse_object_id
 from sgmg_jax.raw import common
 
-LARGEST_JSON = 2 ** 26  # bytes of an expressions file; train's has a fiftieth of it
+LARGEST_JSON = 2**26  # bytes of an expressions file; train's has a fiftieth of it
 FRAME_ENDINGS = '.jpg', '.jpeg'
 SPLITS = ('train', 'valid', 'test')
 FRAME_FOLDERS = ('{split}/JPEGImages',)
@@ -34,6 +35,7 @@ MASK_FOLDERS = ('{split}/Annotations',)
 @dataclasses.dataclass(frozen=True)
 class Video:
     """A video of the expressions file; `frames` are sorted names without ending."""
+
     name: str
     frames: tuple[str, ...]
     expressions: tuple[Expression, ...]
@@ -46,6 +48,7 @@ class Split:
     root: of the raw data set, which no link to a file may lead out of.
     challenge: whether the expressions file belongs to the public ground truth, which gives object ids.
     """
+
     name: str
     root: pathlib.Path
     expressions_file: pathlib.Path
@@ -54,8 +57,12 @@ class Split:
     challenge: bool
 
 
-def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
-           mask_folders: tuple[str, ...] = MASK_FOLDERS, hidden_test: bool = True) -> common.Splits:
+def splits(
+    root: pathlib.Path,
+    frame_folders: tuple[str, ...] = FRAME_FOLDERS,
+    mask_folders: tuple[str, ...] = MASK_FOLDERS,
+    hidden_test: bool = True,
+) -> common.Splits:
     """The videos of each split, and the function that reads one; checks every expressions file.
 
     Args:
@@ -67,23 +74,37 @@ def splits(root: pathlib.Path, frame_folders: tuple[str, ...] = FRAME_FOLDERS,
         OSError, ValueError: like `find_splits`, `read_videos` and `select_videos`.
     """
     found = find_splits(root, frame_folders, mask_folders).values()
-    return {split.name: (select_videos(root, split, videos, hidden_test), functools.partial(read_record, split))
-            for split in found if (videos := read_videos(split))}
+    return {
+        split.name: (select_videos(root, split, videos, hidden_test), functools.partial(read_record, split))
+        for split in found
+        if (videos := read_videos(split))
+    }
 
 
 def read_record(split: Split, video: Video) -> common.Parts:
     """Reads one video. Raises FileNotFoundError or ValueError if a file of it is missing or broken."""
     frames, height, width = read_frames(split, video)
     masks = read_masks(split, video, height, width)
-    expressions = [{'id': expression.id, 'text': expression.text, 'object_id': expression.object_id if masks else -1,
-                    'tags': ' '.join(expression.tags)} for expression in video.expressions]
-    entry = {'video': video.name, 'frame_names': list(video.frames), 'expressions': expressions,
-             'height': height, 'width': width}
+    expressions = [
+        {
+            'id': expression.id,
+            'text': expression.text,
+            'object_id': expression.object_id if masks else -1,
+            'tags': ' '.join(expression.tags),
+        }
+        for expression in video.expressions
+    ]
+    entry = {
+        'video': video.name,
+        'frame_names': list(video.frames),
+        'expressions': expressions,
+        'height': height,
+        'width': width,
+    }
     return entry, {'has_masks': bool(masks)}, {'frames': frames, 'masks': masks}
 
 
-def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders: tuple[str, ...]
-                ) -> dict[str, Split]:
+def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders: tuple[str, ...]) -> dict[str, Split]:
     """The splits whose expressions file and frame folder both exist, by name.
 
     Args:
@@ -115,7 +136,8 @@ def find_splits(raw: pathlib.Path, frame_folders: tuple[str, ...], mask_folders:
     if not found:
         raise FileNotFoundError(
             f'{raw}: no split of the data set is there. A split needs its expressions file and its frames; '
-            'none of these exist: ' + ', '.join(missing) + '. Unpack the archives there, or correct --raw.')
+            'none of these exist: ' + ', '.join(missing) + '. Unpack the archives there, or correct --raw.'
+        )
     return found
 
 
@@ -152,19 +174,29 @@ def select_videos(raw: pathlib.Path, split: Split, videos: list[Video], hidden_t
         return videos
     test_file = raw / 'meta_expressions' / 'test' / 'meta_expressions.json'
     if common.there(test_file):
-        test = {video.name for video in read_videos(
-            dataclasses.replace(split, name='test', expressions_file=test_file, challenge=False))}
+        test = {
+            video.name
+            for video in read_videos(
+                dataclasses.replace(split, name='test', expressions_file=test_file, challenge=False)
+            )
+        }
         kept = [video for video in videos if video.name not in test]
         how = f'minus the videos of {test_file}'
     else:
-        kept = [video for video in videos
-                if any((folder / video.name).is_dir() for folder in split.frame_folders)]
+        kept = [video for video in videos if any((folder / video.name).is_dir() for folder in split.frame_folders)]
         how = f'with a folder in {split.frame_folders[0]}'
-        common.warn('%s does not exist, so videos without frames are taken for test videos: valid is '
-                    'the %d of %d videos %s.', test_file, len(kept), len(videos), how)
+        common.warn(
+            '%s does not exist, so videos without frames are taken for test videos: valid is the %d of %d videos %s.',
+            test_file,
+            len(kept),
+            len(videos),
+            how,
+        )
     if not kept:
-        raise ValueError(f'{split.expressions_file}: none of its {len(videos)} videos is left {how}. '
-                         'Check that both are of the same release.')
+        raise ValueError(
+            f'{split.expressions_file}: none of its {len(videos)} videos is left {how}. '
+            'Check that both are of the same release.'
+        )
     return kept
 
 
@@ -179,8 +211,12 @@ def read_frames(split: Split, video: Video) -> tuple[list[bytes], int, int]:
     if not video.frames:
         raise FileNotFoundError(f'{folder}: holds no frames. Unpack them again.')
     return common.read_frames(
-        common.find_files(folder, video.frames, *FRAME_ENDINGS), split.root, 'JPEG', check_jpeg,
-        f', though listed in {split.expressions_file} or named by a mask')
+        common.find_files(folder, video.frames, *FRAME_ENDINGS),
+        split.root,
+        'JPEG',
+        check_jpeg,
+        f', though listed in {split.expressions_file} or named by a mask',
+    )
 
 
 def read_masks(split: Split, video: Video, height: int, width: int) -> list[bytes]:
@@ -197,8 +233,11 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
     if all(expression.object_id < 0 for expression in video.expressions):
         return []
     if split.challenge and not any((folder / video.name).is_dir() for folder in split.mask_folders):
-        common.warn('Video %s has no masks in %s: its ground truth stays hidden.', video.name,
-                    ' or '.join(map(str, split.mask_folders)))  # A part of the public ground truth is useful too.
+        common.warn(
+            'Video %s has no masks in %s: its ground truth stays hidden.',
+            video.name,
+            ' or '.join(map(str, split.mask_folders)),
+        )  # A part of the public ground truth is useful too.
         return []
     folder = _video_folder(split.mask_folders, video, split, 'masks')
     of_expressions = {expression.id for expression in video.expressions} & set(files.listing(folder)[0])
@@ -216,7 +255,8 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
             raise ValueError(
                 f'{split.expressions_file}: video {video.name}, expression {expression.id}: obj_id '
                 f'{expression.object_id} is in no mask of {folder}, which hold the ids {ids}. '
-                'Correct "obj_id", or take expressions and masks of the same release.')
+                'Correct "obj_id", or take expressions and masks of the same release.'
+            )
     return masks
 
 
@@ -233,12 +273,15 @@ def _read_video(split: Split, name: str, content: Any) -> Video:
     expressions = _field(content, 'expressions', dict, where)
     if not expressions:
         raise ValueError(f'{where}: field "expressions" is empty. Add a sentence or remove the video.')
-    parsed = tuple(_read_expression(split, key, value, f'{where}, expression {key}')
-                   for key, value in expressions.items())
+    parsed = tuple(
+        _read_expression(split, key, value, f'{where}, expression {key}') for key, value in expressions.items()
+    )
     if len({expression.object_id < 0 for expression in parsed}) > 1:
         bare = next(expression.id for expression in parsed if expression.object_id < 0)
-        raise ValueError(f'{where}, expression {bare}: field "obj_id" is missing, though other expressions '
-                         'of the video have it. Add it to all, or remove it from all.')
+        raise ValueError(
+            f'{where}, expression {bare}: field "obj_id" is missing, though other expressions '
+            'of the video have it. Add it to all, or remove it from all.'
+        )
     return Video(name, tuple(sorted(frames)), parsed)
 
 
@@ -249,23 +292,27 @@ def _read_expression(split: Split, key: str, content: Any, where: str) -> Expres
     if split.name == 'train' or split.challenge or 'obj_id' in content:
         object_id = parse_object_id(_field(content, 'obj_id', (str, int), where)) or 0
         if not object_id:
-            raise ValueError(f'{where}: field "obj_id" must be a whole number from 1 to {VOID - 1}, '
-                             f'is {reprlib.repr(content["obj_id"])}. Correct it.')
+            raise ValueError(
+                f'{where}: field "obj_id" must be a whole number from 1 to {VOID - 1}, '
+                f'is {reprlib.repr(content["obj_id"])}. Correct it.'
+            )
     tags = content.get('tags', [])
     if not isinstance(tags, list) or not all(
-            isinstance(tag, str) and tag.split() == [tag] and tag.isprintable() for tag in tags):
+        isinstance(tag, str) and tag.split() == [tag] and tag.isprintable() for tag in tags
+    ):
         raise ValueError(f'{where}: field "tags" must be a list of words, is {reprlib.repr(tags)}. Correct it.')
     return Expression(key, text, object_id, tuple(tags))
 
 
 def _field(content: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:
     if not isinstance(content, dict) or name not in content:
-        raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from '
-                         'the archive.')
+        raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from the archive.')
     if not isinstance(content[name], kind):
-        raise ValueError(f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be '
-                         f'{kind.__name__ if isinstance(kind, type) else "a string"}. Copy the file again from the '
-                         'archive.')
+        raise ValueError(
+            f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be '
+            f'{kind.__name__ if isinstance(kind, type) else "a string"}. Copy the file again from the '
+            'archive.'
+        )
     return content[name]
 
 
@@ -273,41 +320,54 @@ def _video_folder(folders: tuple[pathlib.Path, ...], video: Video, split: Split,
     for folder in folders:
         if (folder / video.name).is_dir():
             return folder / video.name
-    raise FileNotFoundError(f'{" or ".join(str(folder / video.name) for folder in folders)}: missing folder '
-                            f'with the {what} of video {video.name}, which {split.expressions_file} lists. '
-                            'Unpack it there, or remove the video from the file.')
+    raise FileNotFoundError(
+        f'{" or ".join(str(folder / video.name) for folder in folders)}: missing folder '
+        f'with the {what} of video {video.name}, which {split.expressions_file} lists. '
+        'Unpack it there, or remove the video from the file.'
+    )
 
 
-def _index_masks(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
-                 ) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
+def _index_masks(
+    split: Split, folder: pathlib.Path, video: Video, height: int, width: int
+) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
     for file in common.find_files(folder, video.frames, '.png'):
         yield _read_index_png(split, file, height, width)
 
 
-def _read_index_png(split: Split, file: pathlib.Path, height: int, width: int
-                    ) -> tuple[UInt8[np.ndarray, 'H W'], bytes]:
+def _read_index_png(
+    split: Split, file: pathlib.Path, height: int, width: int
+) -> tuple[UInt8[np.ndarray, 'H W'], bytes]:
     """The values of a PNG, and its bytes."""
     try:
         data = files.read_bytes(file, pictures.LARGEST, split.root)
         header = pictures.read_header(data, (pictures.PNG,))
         if header.mode not in ('P', 'L', '1'):
-            raise ValueError(f'{file}: has the colour mode {header.mode}; a mask holds object ids as palette indices '
-                             '(mode P) or grey values (mode L). Save it in one of these modes.')
+            raise ValueError(
+                f'{file}: has the colour mode {header.mode}; a mask holds object ids as palette indices '
+                '(mode P) or grey values (mode L). Save it in one of these modes.'
+            )
         if (header.height, header.width) != (height, width):
-            raise ValueError(f'{file}: the mask is {header.width}x{header.height} pixels, its frame '
-                             f'{width}x{height}. Take frames and masks of the same release, at the same size.')
+            raise ValueError(
+                f'{file}: the mask is {header.width}x{header.height} pixels, its frame '
+                f'{width}x{height}. Take frames and masks of the same release, at the same size.'
+            )
         return np.asarray(pictures.read_pixels(data, (pictures.PNG,)), np.uint8), data
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'{file}: missing; every frame needs a mask, even an empty one. Unpack the masks '
-                                'again.') from error
+        raise FileNotFoundError(
+            f'{file}: missing; every frame needs a mask, even an empty one. Unpack the masks again.'
+        ) from error
     except pictures.BrokenPicture as error:
         raise ValueError(f'{file}: broken PNG ({error}). Unpack this mask again.') from error
 
 
-def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height: int, width: int
-                       ) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
-    paths = {expression.id: common.find_files(folder / expression.id, video.frames, '.png')
-             for expression in video.expressions if (folder / expression.id).is_dir()}
+def _merge_expressions(
+    split: Split, folder: pathlib.Path, video: Video, height: int, width: int
+) -> Iterator[tuple[UInt8[np.ndarray, 'H W'], bytes]]:
+    paths = {
+        expression.id: common.find_files(folder / expression.id, video.frames, '.png')
+        for expression in video.expressions
+        if (folder / expression.id).is_dir()
+    }
     for number, frame in enumerate(video.frames):
         merged = np.zeros((height, width), np.uint8)
         drawn: dict[int, str] = {}
@@ -317,18 +377,23 @@ def _merge_expressions(split: Split, folder: pathlib.Path, video: Video, height:
             index, _ = _read_index_png(split, file, height, width)
             strange = sorted(set(np.unique(index).tolist()) - {0, 1, 255})
             if strange:
-                raise ValueError(f'{file}: holds the values {strange}; a mask of one expression must be 0 and 255. '
-                                 'Unpack it again.')
+                raise ValueError(
+                    f'{file}: holds the values {strange}; a mask of one expression must be 0 and 255. Unpack it again.'
+                )
             mask = index > 0
             earlier = drawn.setdefault(expression.object_id, expression.id)
             if earlier != expression.id:
                 if not np.array_equal(merged == expression.object_id, mask):
-                    raise ValueError(f'{file}: differs from the mask of expression {earlier}, though both '
-                                     f'refer to obj_id {expression.object_id}. Correct "obj_id" or the masks.')
+                    raise ValueError(
+                        f'{file}: differs from the mask of expression {earlier}, though both '
+                        f'refer to obj_id {expression.object_id}. Correct "obj_id" or the masks.'
+                    )
                 continue
             other = sorted(set(np.unique(merged[mask]).tolist()) - {0})
             if other:
-                raise ValueError(f'{file}: obj_id {expression.object_id} claims pixels that obj_id '
-                                 f'{other[0]} has (expression {drawn[other[0]]}). Correct "obj_id" or the masks.')
+                raise ValueError(
+                    f'{file}: obj_id {expression.object_id} claims pixels that obj_id '
+                    f'{other[0]} has (expression {drawn[other[0]]}). Correct "obj_id" or the masks.'
+                )
             merged[mask] = expression.object_id
         yield merged, common.encode_png(merged)

@@ -6,6 +6,7 @@ Checks the files first, and scores nothing if one is wrong. Prints a short table
 those of each video and sentence, to a JSON file. Exit status: 0 success, 1 the predictions are wrong (the problems are
 listed), 2 the command or the ground truth is wrong.
 """
+
 from collections.abc import Mapping, Sequence
 import json
 import os
@@ -21,8 +22,9 @@ if typing.TYPE_CHECKING:  # Scoring code is imported late: --help does not need 
 __all__ = 'format_scores', 'score_submission', 'truth_of_records', 'write_scores'
 
 
-def score_submission(protocol: str, path: str | os.PathLike, split: 'Sequence[records.Record]',
-                     progress: bool = True) -> dict[str, Any]:
+def score_submission(
+    protocol: str, path: str | os.PathLike, split: 'Sequence[records.Record]', progress: bool = True
+) -> dict[str, Any]:
     """Scores a submission against the ground truth of a split, in this process.
 
     Args:
@@ -40,6 +42,7 @@ def score_submission(protocol: str, path: str | os.PathLike, split: 'Sequence[re
         ValueError: the predictions are wrong, or the split has no ground truth.
     """
     from sgmg_jax.score import coco, davis, ytvos
+
     if protocol in coco.PROTOCOLS:
         return coco.score_submission(protocol, path, split, progress)
     return {'davis': davis, 'ytvos': ytvos}[protocol].score_submission(path, split, progress)
@@ -48,6 +51,7 @@ def score_submission(protocol: str, path: str | os.PathLike, split: 'Sequence[re
 def truth_of_records(protocol: str, split: 'Sequence[records.Record]', progress: bool = False) -> dict[str, Any]:
     """COCO ground truth of built records, see `coco.truth_of_records`."""
     from sgmg_jax.score import coco
+
     return coco.truth_of_records(protocol, split, progress)
 
 
@@ -55,6 +59,7 @@ def format_scores(summary: Mapping[str, Any]) -> str:
     """A printable table of the result of `score_submission`; other entries of the summary are ignored."""
     from sgmg_jax.evaluation import scoring
     from sgmg_jax.score import coco, davis
+
     if 'annotators' in summary:
         return davis.format_scores(summary)
     return coco.format_scores(summary) if 'mAP' in summary else scoring.format_summary(summary)

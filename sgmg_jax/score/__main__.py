@@ -1,4 +1,5 @@
 """Runs `python -m sgmg_jax.score`: parses the arguments, then imports what scoring needs."""
+
 import argparse
 from collections.abc import Sequence
 import os
@@ -7,7 +8,7 @@ import sys
 from sgmg_jax import commands, files, score
 
 TASKS = 'unsupervised', 'semi-supervised'  # evaluation.davis.TASKS, which takes a second to import
-DAVIS = '''\
+DAVIS = """\
 PRED is a folder or a zip of index PNGs (0 background, otherwise the number of the object; palette or greyscale), for
 all four annotators or one, at any depth:
 
@@ -25,8 +26,8 @@ measure of temporal consistency.
 examples:
     python -m sgmg_jax.score davis --gt=refer_davis --pred=DVS_Annotations
     python -m sgmg_jax.score davis --gt=DAVIS --pred=results.zip --task=semi-supervised --processes=4
-'''
-YTVOS = '''\
+"""
+YTVOS = """\
 PRED is a leaderboard submission, as a zip or as the folder that was zipped:
 
     Annotations/<video>/<expression id>/<frame name>.png    8-bit, one channel, 0 and 255
@@ -49,8 +50,8 @@ examples:
         --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
     python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
     python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
-'''
-COCO = '''\
+"""
+COCO = """\
 PRED is COCO results, as JSON or as a zip with one .json in it:
 
     [{"image_id": .., "category_id": 1, "segmentation": {"size": [H, W], "counts": ".."}, "score": 0.9}, ..]
@@ -66,43 +67,76 @@ only the highest-scoring result of each image, and so does the mAP of the row "b
 examples:
     python -m sgmg_jax.score %(name)s --gt=%(gt)s --pred=results.json
     python -m sgmg_jax.score %(name)s --gt=data/tfds/%(records)s --pred=results.zip --split=%(split)s --json=scores.json
-'''
+"""
 COCO_PROTOCOLS = {
-    'a2d': dict(title='A2D-Sentences', truth='a2d_sentences_test_annotations_in_coco_format.json',
-                split='test', records='a2d_sentences', gt='a2d_sentences_test_annotations_in_coco_format.json',
-                ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros'),
-    'jhmdb': dict(title='JHMDB-Sentences', truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
-                  split='test', records='jhmdb_sentences', gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
-                  ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros'),
-    'refcoco': dict(title='RefCOCO, RefCOCO+, RefCOCOg', truth='instances_<name>_<split>.json, one image per sentence',
-                    split='val', records='refcoco', gt='instances_refcoco_val.json',
-                    ids='the numbers of the sentences, integers')}
+    'a2d': dict(
+        title='A2D-Sentences',
+        truth='a2d_sentences_test_annotations_in_coco_format.json',
+        split='test',
+        records='a2d_sentences',
+        gt='a2d_sentences_test_annotations_in_coco_format.json',
+        ids='v_<video>_f_<frame>_i_<instance>, the frame from 1 and without leading zeros',
+    ),
+    'jhmdb': dict(
+        title='JHMDB-Sentences',
+        truth='jhmdb_sentences_gt_annotations_in_coco_format.json',
+        split='test',
+        records='jhmdb_sentences',
+        gt='jhmdb_sentences_gt_annotations_in_coco_format.json',
+        ids='v_<video>_f_<frame>, the frame from 1 and without leading zeros',
+    ),
+    'refcoco': dict(
+        title='RefCOCO, RefCOCO+, RefCOCOg',
+        truth='instances_<name>_<split>.json, one image per sentence',
+        split='val',
+        records='refcoco',
+        gt='instances_refcoco_val.json',
+        ids='the numbers of the sentences, integers',
+    ),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = commands.make_parser('python -m sgmg_jax.score', score.__doc__)
     protocols = parser.add_subparsers(dest='protocol', required=True, metavar='PROTOCOL')
-    rows = [('davis', 'Ref-DAVIS17: index PNGs', DAVIS, 'valid'),
-            ('ytvos', 'Ref-YouTube-VOS: leaderboard zip', YTVOS, 'valid'),
-            *((name, f'{about["title"]}: COCO results', COCO % (about | {'name': name}), about['split'])
-              for name, about in COCO_PROTOCOLS.items())]
+    rows = [
+        ('davis', 'Ref-DAVIS17: index PNGs', DAVIS, 'valid'),
+        ('ytvos', 'Ref-YouTube-VOS: leaderboard zip', YTVOS, 'valid'),
+        *(
+            (name, f'{about["title"]}: COCO results', COCO % (about | {'name': name}), about['split'])
+            for name, about in COCO_PROTOCOLS.items()
+        ),
+    ]
     for name, title, epilog, split in rows:
-        command = protocols.add_parser(name, help=title, description=f'Checks and scores {title}.', epilog=epilog,
-                                        formatter_class=argparse.RawDescriptionHelpFormatter)
+        command = protocols.add_parser(
+            name,
+            help=title,
+            description=f'Checks and scores {title}.',
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument('--gt', required=True, metavar='GT', help='the ground truth, see below')
         command.add_argument('--pred', required=True, metavar='PRED', help='the predictions, see below')
-        command.add_argument('--json', default='scores.json', metavar='FILE',
-                             help='where to write all numbers (default: %(default)s)')
+        command.add_argument(
+            '--json', default='scores.json', metavar='FILE', help='where to write all numbers (default: %(default)s)'
+        )
         command.add_argument('--split', default=split, help='split of the ground truth (default: %(default)s)')
         command.add_argument('--check-only', action='store_true', help='check the files without scoring them')
-        command.add_argument('--processes', type=_count, default=os.cpu_count(), metavar='N',
-                             help='number of processes (default: all cores, here %(default)s)'
-                             + ('; pycocotools uses one' if name in COCO_PROTOCOLS else ''))
+        command.add_argument(
+            '--processes',
+            type=_count,
+            default=os.cpu_count(),
+            metavar='N',
+            help='number of processes (default: all cores, here %(default)s)'
+            + ('; pycocotools uses one' if name in COCO_PROTOCOLS else ''),
+        )
         if name == 'davis':
-            command.add_argument('--task', choices=TASKS, default=TASKS[0],
-                                 help='default: %(default)s, the task of Ref-DAVIS17')
-        command.add_argument('--debug', action='store_true', default=argparse.SUPPRESS,
-                             help='show the traceback of an error')
+            command.add_argument(
+                '--task', choices=TASKS, default=TASKS[0], help='default: %(default)s, the task of Ref-DAVIS17'
+            )
+        command.add_argument(
+            '--debug', action='store_true', default=argparse.SUPPRESS, help='show the traceback of an error'
+        )
     return parser
 
 
@@ -118,6 +152,7 @@ def _work(options: argparse.Namespace) -> int:
         if os.path.exists(options.json) and os.path.exists(given) and os.path.samefile(options.json, given):
             raise ValueError(f'--json={options.json}: is an input and would be overwritten. Name another file.')
     from sgmg_jax.score import coco, common, davis, ytvos
+
     try:
         summary = {'davis': davis, 'ytvos': ytvos}.get(options.protocol, coco).run(options)
     except common.WrongPredictions as error:

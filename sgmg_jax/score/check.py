@@ -4,6 +4,7 @@ The server does not explain why it rejects a file, and some faults only turn sco
 
 Axis letters: H W pixels.
 """
+
 import collections
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -18,8 +19,9 @@ from sgmg_jax.score import common
 from sgmg_jax.score.submission import TOP, ExpectedVideo, Submission, mask_path, open_submission
 
 
-def check_submission(path: str | os.PathLike, expected: Sequence[ExpectedVideo], processes: int = 1,
-                     progress: bool = False) -> list[common.Problem]:
+def check_submission(
+    path: str | os.PathLike, expected: Sequence[ExpectedVideo], processes: int = 1, progress: bool = False
+) -> list[common.Problem]:
     """Finds everything that an evaluation server would reject.
 
     Decodes every mask. Reports a wrong top folder and also checks its contents, so that one check shows all problems.
@@ -60,25 +62,34 @@ def _under_top(submission: Submission, videos: set[str], found: common.Found) ->
     for name in submission.files:
         parts = name.split('/')
         if any(map(files.is_junk, parts)):
-            found["operating system's junk", f"delete it; zip with: zip -r -X submission.zip {TOP} "
-                  "-x '*/.*' '__MACOSX*'"].append(name)
+            found[
+                "operating system's junk", f"delete it; zip with: zip -r -X submission.zip {TOP} -x '*/.*' '__MACOSX*'"
+            ].append(name)
         elif '\\' in name or {'', '.', '..'} & set(parts):
-            found['path outside of the zip', 'names in a zip must be relative, separated by / and without . or ..; '
-                  f'zip with: zip -r -X submission.zip {TOP}'].append(name)
+            found[
+                'path outside of the zip',
+                'names in a zip must be relative, separated by / and without . or ..; '
+                f'zip with: zip -r -X submission.zip {TOP}',
+            ].append(name)
         else:
             names.append(name)
 
     kind, top = 'wrong top folder', _find_top([name.split('/') for name in names], videos)
     if top is None:
-        found[kind, f'it contains neither {TOP}/ nor a video of this split: is it the right folder or zip?'
-              ].append(names[0] if names else f'{submission.path} contains no file')
+        found[kind, f'it contains neither {TOP}/ nor a video of this split: is it the right folder or zip?'].append(
+            names[0] if names else f'{submission.path} contains no file'
+        )
         return {}
     if top == '':
-        found[kind, f'put the videos into one folder {TOP}/ and zip that folder (without zipping, give the folder '
-              f'that contains {TOP}/)'].append(f'{names[0]} should be {TOP}/{names[0]}')
+        found[
+            kind,
+            f'put the videos into one folder {TOP}/ and zip that folder (without zipping, give the folder '
+            f'that contains {TOP}/)',
+        ].append(f'{names[0]} should be {TOP}/{names[0]}')
     elif top.endswith(f'/{TOP}/'):
-        found[kind, f'{TOP}/ must be at the top: in {top.removesuffix(TOP + "/")}, run '
-              f'zip -r submission.zip {TOP}'].append(top)
+        found[
+            kind, f'{TOP}/ must be at the top: in {top.removesuffix(TOP + "/")}, run zip -r submission.zip {TOP}'
+        ].append(top)
     elif top != f'{TOP}/':
         found[kind, f'rename it to {TOP}/'].append(top)
     for name in names:
@@ -93,7 +104,7 @@ def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
         return f'{TOP}/'
     for parts in names:
         if TOP in parts[:-1]:
-            return '/'.join(parts[:parts.index(TOP) + 1]) + '/'
+            return '/'.join(parts[: parts.index(TOP) + 1]) + '/'
     for depth in (0, 1):
         for parts in names:
             if len(parts) > depth + 1 and parts[depth] in videos:
@@ -116,14 +127,19 @@ def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: comm
             expression = f'{folder}/{expression_id}'
             wanted_folders.add(expression)
             if folder in folders and expression not in folders:
-                found['missing expression', 'predict it: every expression of a video needs a folder named '
-                      'as its key in meta_expressions.json'].append(expression)
+                found[
+                    'missing expression',
+                    'predict it: every expression of a video needs a folder named as its key in meta_expressions.json',
+                ].append(expression)
             for frame in video.frame_names:
                 name = mask_path(video.name, expression_id, frame)
                 wanted_files.add(name)
                 if expression in folders and name not in there:
-                    found['missing frame', 'write a PNG for every frame that meta_expressions.json lists; '
-                          'all black where the object is absent'].append(name)
+                    found[
+                        'missing frame',
+                        'write a PNG for every frame that meta_expressions.json lists; '
+                        'all black where the object is absent',
+                    ].append(name)
     seen: set[str] = set()
     for name in sorted(there - wanted_files):
         parts = name.split('/')
@@ -132,18 +148,24 @@ def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: comm
             if len(parts) > depth and folder not in wanted_folders:
                 if folder not in seen:
                     seen.add(folder)
-                    found[kind, 'delete it, or check that this is the right split: the validation file of '
-                          'Ref-YouTube-VOS also lists the test videos'].append(folder)
+                    found[
+                        kind,
+                        'delete it, or check that this is the right split: the validation file of '
+                        'Ref-YouTube-VOS also lists the test videos',
+                    ].append(folder)
                 break
         else:
-            found['unexpected file', 'delete it, or rename it as the frame it belongs to: '
-                  '<frame name>.png'].append(name)
+            found['unexpected file', 'delete it, or rename it as the frame it belongs to: <frame name>.png'].append(
+                name
+            )
 
 
 @contextlib.contextmanager
-def _open_masks(path: str | os.PathLike, there: dict[str, str], expected: Sequence[ExpectedVideo]
-                ) -> Iterator[Callable[[int], common.Found]]:
+def _open_masks(
+    path: str | os.PathLike, there: dict[str, str], expected: Sequence[ExpectedVideo]
+) -> Iterator[Callable[[int], common.Found]]:
     with open_submission(path) as submission:
+
         def work(index: int) -> common.Found:
             """The problems of the masks of one video."""
             found: common.Found = collections.defaultdict(list)
@@ -154,22 +176,27 @@ def _open_masks(path: str | os.PathLike, there: dict[str, str], expected: Sequen
                     if name in there:
                         _check_png(submission, there[name], video.size, found)
             return dict(found)
+
         yield work
 
 
 def _check_png(submission: Submission, name: str, size: tuple[int, int], found: common.Found) -> None:
-    pixels = read_png(submission, name, size, ['L'], "save 8-bit single-channel PNGs: Pillow's mode L, no palette, no "
-                      'colour', found)
+    pixels = read_png(
+        submission, name, size, ['L'], "save 8-bit single-channel PNGs: Pillow's mode L, no palette, no colour", found
+    )
     if pixels is not None:
         counts = np.bincount(pixels.ravel(), minlength=256)
         values = [value for value in range(1, 255) if counts[value]]
         if values:
-            found['values other than 0 and 255', 'write 0 for background and 255 for the object: '
-                  '(logits > 0).astype(uint8) * 255'].append(f'{name}: {len(values)} others, from {values[0]} on')
+            found[
+                'values other than 0 and 255',
+                'write 0 for background and 255 for the object: (logits > 0).astype(uint8) * 255',
+            ].append(f'{name}: {len(values)} others, from {values[0]} on')
 
 
-def read_png(submission: Submission, name: str, size: tuple[int, int], modes: Sequence[str], fix_mode: str,
-             found: common.Found) -> UInt8[np.ndarray, 'H W'] | None:
+def read_png(
+    submission: Submission, name: str, size: tuple[int, int], modes: Sequence[str], fix_mode: str, found: common.Found
+) -> UInt8[np.ndarray, 'H W'] | None:
     """The pixels of a PNG of a submission; or None, with its problems added to `found`.
 
     Args:
@@ -180,7 +207,8 @@ def read_png(submission: Submission, name: str, size: tuple[int, int], modes: Se
         header = pictures.read_header(data, [pictures.PNG])
         if (header.height, header.width) != tuple(size):
             found['wrong size', "resize the logits to the size of the video's frames before thresholding"].append(
-                f'{name}: H x W is {header.height} x {header.width}, that of its frames {size[0]} x {size[1]}')
+                f'{name}: H x W is {header.height} x {header.width}, that of its frames {size[0]} x {size[1]}'
+            )
         if header.mode not in modes:
             found['wrong mode', fix_mode].append(f'{name}: mode {header.mode}, not {" or ".join(modes)}')
         elif (header.height, header.width) == tuple(size):

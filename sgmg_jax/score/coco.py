@@ -1,4 +1,5 @@
 """A2D-Sentences, JHMDB-Sentences and RefCOCO/+/g: COCO results against COCO ground truth or records."""
+
 import argparse
 from collections.abc import Mapping, Sequence
 import os
@@ -16,7 +17,7 @@ from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.score import common, zips
 
 PROTOCOLS = 'a2d', 'jhmdb', 'refcoco'
-LARGEST_MEMBER = 2 ** 28  # bytes of uncompressed results in a zip; reading takes four times as many
+LARGEST_MEMBER = 2**28  # bytes of uncompressed results in a zip; reading takes four times as many
 
 
 def truth_of_records(protocol: str, split: Sequence[records.Record], progress: bool = False) -> dict[str, Any]:
@@ -41,8 +42,16 @@ def truth_of_records(protocol: str, split: Sequence[records.Record], progress: b
                 segmentation['counts'] = segmentation['counts'].decode()
                 image = mean_ap.image_id(protocol, video.name, video.frame_names[index], expression.id)
                 images.append({'id': image, 'height': video.height, 'width': video.width, 'file_name': video.name})
-                annotations.append({'id': len(images), 'image_id': image, 'category_id': 1, 'area': float(mask.sum()),
-                                    'segmentation': segmentation, 'iscrowd': int('crowd' in expression.tags)})
+                annotations.append(
+                    {
+                        'id': len(images),
+                        'image_id': image,
+                        'category_id': 1,
+                        'area': float(mask.sum()),
+                        'segmentation': segmentation,
+                        'iscrowd': int('crowd' in expression.tags),
+                    }
+                )
     return {'categories': [{'id': 1, 'name': 'dummy_class'}], 'images': images, 'annotations': annotations}
 
 
@@ -55,8 +64,11 @@ def _read_results(path: pathlib.Path) -> Any:
         if not zipfile.is_zipfile(path):
             return files.read_json(path)
         with zips.open_zip(path) as archive:
-            names = [name for name in archive.namelist()
-                     if name.endswith('.json') and not any(map(files.is_junk, name.split('/')))]
+            names = [
+                name
+                for name in archive.namelist()
+                if name.endswith('.json') and not any(map(files.is_junk, name.split('/')))
+            ]
             if len(names) != 1:
                 raise ValueError(f'{path}: {len(names)} .json files in the zip, must be one')
             try:
@@ -65,19 +77,25 @@ def _read_results(path: pathlib.Path) -> Any:
                 raise ValueError(f'{path}: {names[0]}: {error}') from error
         return files.parse_json(data, f'{path}: {names[0]}')
     except (OSError, ValueError) as error:
-        raise common.WrongPredictions([common.Problem('unreadable results', 1, (str(error),),
-                                                      'give one JSON file, or a zip with one in it')]) from error
+        raise common.WrongPredictions(
+            [common.Problem('unreadable results', 1, (str(error),), 'give one JSON file, or a zip with one in it')]
+        ) from error
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:
     """Runs the command, see its help. Returns the scores, or None with --check-only."""
     gt = pathlib.Path(options.gt)
-    truth = files.read_json(gt) if gt.exists() and not gt.is_dir() else truth_of_records(
-        options.protocol, records.open_records(gt, options.split), progress=True)
+    truth = (
+        files.read_json(gt)
+        if gt.exists() and not gt.is_dir()
+        else truth_of_records(options.protocol, records.open_records(gt, options.split), progress=True)
+    )
     _check_truth(truth, gt)
     results = _checked_results(truth, options.pred)
-    print(f'{files.printable(options.pred)}: complete and well-formed, {len(truth["images"]):,} images, '
-          f'{len(results):,} results.')
+    print(
+        f'{files.printable(options.pred)}: complete and well-formed, {len(truth["images"]):,} images, '
+        f'{len(results):,} results.'
+    )
     different = {(result['image_id'], result['score'], result['segmentation']['counts']) for result in results}
     if len(different) < len(results):
         print(f'{len(results) - len(different):,} results are duplicates; pycocotools counts them as false positives.')
@@ -86,8 +104,9 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     return mean_ap.evaluate(truth, results)
 
 
-def score_submission(protocol: str, path: str | os.PathLike, split: Sequence[records.Record], progress: bool
-                     ) -> dict[str, Any]:
+def score_submission(
+    protocol: str, path: str | os.PathLike, split: Sequence[records.Record], progress: bool
+) -> dict[str, Any]:
     """See `score.score_submission`."""
     truth = truth_of_records(protocol, split, progress)
     _check_truth(truth, getattr(split, 'directory', 'the records'))
@@ -112,5 +131,9 @@ def _checked_results(truth: Mapping[str, Any], path: str | os.PathLike) -> list[
 def format_scores(summary: Mapping[str, Any]) -> str:
     """See `score.format_scores`."""
     best = [*(f'P@{threshold}' for threshold in mean_ap.THRESHOLDS), 'overall_IoU', 'mean_IoU', 'images', 'results']
-    return '\n\n'.join([scoring.format_table({'all': summary, 'best': summary['best']}, mean_ap.STATISTICS),
-                        scoring.format_table({'best': summary}, best)])
+    return '\n\n'.join(
+        [
+            scoring.format_table({'all': summary, 'best': summary['best']}, mean_ap.STATISTICS),
+            scoring.format_table({'best': summary}, best),
+        ]
+    )

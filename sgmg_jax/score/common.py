@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import pathlib
@@ -13,7 +14,7 @@ from sgmg_jax import files, pictures
 from sgmg_jax.data import metadata, records
 
 EXAMPLES = 3  # shown per kind of problem
-MOST_PIXELS = 2 ** 30  # of all masks of a sequence or an expression
+MOST_PIXELS = 2**30  # of all masks of a sequence or an expression
 
 Found = dict[tuple[str, str], list[str]]  # (kind of problem, how to fix it) -> where it was found
 
@@ -24,6 +25,7 @@ class Problem:
 
     kind: what is wrong. count: how often. examples: the first few. fix: how to fix it.
     """
+
     kind: str
     count: int
     examples: tuple[str, ...]
@@ -63,8 +65,9 @@ def videos_of(split: Sequence[records.Record]) -> Sequence[metadata.Video]:
 def check_folder(path: pathlib.Path) -> None:
     """Raises ValueError if the ground truth is a file and must be a folder."""
     if path.exists() and not path.is_dir():
-        raise ValueError(f'{path}: is a file; the ground truth must be a folder, see --help. Are --gt and --pred '
-                         'swapped?')
+        raise ValueError(
+            f'{path}: is a file; the ground truth must be a folder, see --help. Are --gt and --pred swapped?'
+        )
 
 
 def listing(folder: pathlib.Path) -> tuple[list[str], list[str]]:
@@ -94,9 +97,13 @@ def read_pngs(paths: Sequence[pathlib.Path], modes: Sequence[str]) -> UInt8[np.n
         except (OSError, ValueError) as error:
             raise ValueError(f'{path}: cannot be read ({error}). Copy it again from the original archive.') from error
         if size != first:
-            raise ValueError(f'{path}: is {size} (H, W), but {paths[0].name} in the same folder is {first}. Copy both '
-                             'again from the original archive.')
+            raise ValueError(
+                f'{path}: is {size} (H, W), but {paths[0].name} in the same folder is {first}. Copy both '
+                'again from the original archive.'
+            )
         if not masks:
-            raise ValueError(f'{path.parent}: {len(paths):,} masks of {size[1]}x{size[0]} pixels; must be at most '
-                             f'{MOST_PIXELS:,} pixels together. Scale them down.')
+            raise ValueError(
+                f'{path.parent}: {len(paths):,} masks of {size[1]}x{size[0]} pixels; must be at most '
+                f'{MOST_PIXELS:,} pixels together. Scale them down.'
+            )
     return np.stack(masks)

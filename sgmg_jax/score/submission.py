@@ -9,6 +9,7 @@ each expression, all black where the object is absent. `check.check_submission` 
 
 Axis letters: T frames, H W pixels.
 """
+
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
@@ -25,12 +26,13 @@ from sgmg_jax import files, pictures
 from sgmg_jax.score import zips
 
 TOP = 'Annotations'
-LARGEST_PNG = 2 ** 26  # bytes of a mask: twice as many as pictures.MOST_PIXELS pixels need uncompressed
-LARGEST_SUBMISSION = 2 ** 34  # bytes of all files in a zip
+LARGEST_PNG = 2**26  # bytes of a mask: twice as many as pictures.MOST_PIXELS pixels need uncompressed
+LARGEST_SUBMISSION = 2**34  # bytes of all files in a zip
 
 
 class ExpectedVideo(typing.NamedTuple):
     """What a submission must contain for one video: frame_names without suffix, size as (H, W)."""
+
     name: str
     frame_names: Sequence[str]
     size: tuple[int, int]
@@ -47,6 +49,7 @@ class Submission:
     read: function(name in `files`) -> bytes. Raises OSError or ValueError, with the reason, if the file is missing,
         damaged, larger than LARGEST_PNG, encrypted, a pipe, or a link out of the submission.
     """
+
     path: str
     files: tuple[str, ...]
     read: Callable[[str], bytes]
@@ -58,8 +61,13 @@ def mask_path(video: str, expression_id: str, frame_name: str) -> str:
 
 
 @typing.no_type_check  # checks its own arguments
-def write_masks(root: str | os.PathLike, video: str, expression_id: str, frame_names: Sequence[str],
-                masks: Bool[np.ndarray, 'T H W']) -> None:
+def write_masks(
+    root: str | os.PathLike,
+    video: str,
+    expression_id: str,
+    frame_names: Sequence[str],
+    masks: Bool[np.ndarray, 'T H W'],
+) -> None:
     """Writes masks of an expression, for all of its frames or some.
 
     Args:
@@ -73,15 +81,18 @@ def write_masks(root: str | os.PathLike, video: str, expression_id: str, frame_n
     """
     masks = np.asarray(masks)
     if masks.dtype != bool or masks.ndim != 3:
-        raise ValueError(f'video {video!r}, expression {expression_id!r}: masks must be bool [T H W], got '
-                         f'{masks.dtype} {masks.shape}')
+        raise ValueError(
+            f'video {video!r}, expression {expression_id!r}: masks must be bool [T H W], got '
+            f'{masks.dtype} {masks.shape}'
+        )
     images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
     _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
 
 
 @typing.no_type_check  # checks its own arguments
-def write_maps(root: str | os.PathLike, video: str, frame_names: Sequence[str], maps: UInt8[np.ndarray, 'T H W']
-               ) -> None:
+def write_maps(
+    root: str | os.PathLike, video: str, frame_names: Sequence[str], maps: UInt8[np.ndarray, 'T H W']
+) -> None:
     """Writes index maps of the objects of a video, <root>/<video>/<frame>.png, with the palette of DAVIS.
 
     Args:
@@ -107,8 +118,10 @@ def _write_pngs(root, parts, frame_names, images):
     for name in frame_names:
         files.check_name(name, f'{where}: the name of a frame')
     if len(images) != len(frame_names) or len(set(frame_names)) != len(frame_names):
-        raise ValueError(f'{where}: {len(images)} masks for {len(frame_names)} frame names, {len(set(frame_names))} of '
-                         'them distinct: each frame must have one mask')
+        raise ValueError(
+            f'{where}: {len(images)} masks for {len(frame_names)} frame names, {len(set(frame_names))} of '
+            'them distinct: each frame must have one mask'
+        )
     folder = root.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in zip(frame_names, images):
@@ -133,8 +146,12 @@ def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: S
         OSError: the disk is full or read-only; nothing remains.
     """
     root, zip_path = pathlib.Path(root), pathlib.Path(zip_path)
-    names = [name for top in tops for name in _files_below(root, root / top)
-             if name.endswith('.png') and not name.rpartition('/')[2].startswith('.')]
+    names = [
+        name
+        for top in tops
+        for name in _files_below(root, root / top)
+        if name.endswith('.png') and not name.rpartition('/')[2].startswith('.')
+    ]
     if not names:
         raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}. Give the folder that holds them.')
     with files.replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
@@ -178,14 +195,18 @@ def open_submission(path: str | os.PathLike, top: str = TOP) -> Iterator[Submiss
         infos = [info for info in archive.infolist() if not info.filename.endswith('/')]
         size = sum(info.file_size for info in infos)
         if size > LARGEST_SUBMISSION:
-            raise ValueError(f'{path}: its files have {size:,} bytes uncompressed, must have at most '
-                             f'{LARGEST_SUBMISSION:,}. Is it the right zip?')
-        yield Submission(str(path), tuple(info.filename for info in infos),
-                         lambda name: zips.read_member(archive, name, LARGEST_PNG))
+            raise ValueError(
+                f'{path}: its files have {size:,} bytes uncompressed, must have at most '
+                f'{LARGEST_SUBMISSION:,}. Is it the right zip?'
+            )
+        yield Submission(
+            str(path), tuple(info.filename for info in infos), lambda name: zips.read_member(archive, name, LARGEST_PNG)
+        )
 
 
 def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
     """Names, relative to `root`, of all files below `top`. Raises ValueError for a link to a folder."""
+
     def check(folder: str | os.PathLike) -> None:
         if os.path.islink(folder):
             raise ValueError(f'{folder}: is a link to another folder; links are not followed. Copy that folder here.')
@@ -203,8 +224,9 @@ def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
     return sorted(names)
 
 
-def read_mask(submission: Submission, video: str, expression_id: str, frame_name: str,
-              size: tuple[int, int] | None = None) -> Bool[np.ndarray, 'H W']:
+def read_mask(
+    submission: Submission, video: str, expression_id: str, frame_name: str, size: tuple[int, int] | None = None
+) -> Bool[np.ndarray, 'H W']:
     """One mask of a submission: True where the PNG is above 127.
 
     Args:
@@ -221,5 +243,7 @@ def read_mask(submission: Submission, video: str, expression_id: str, frame_name
             return pictures.read_pixels(data, [pictures.PNG], modes=['L']) > 127
     except (OSError, ValueError) as error:
         raise ValueError(f'{submission.path}: cannot read {name} ({error}). Check and write it again.') from error
-    raise ValueError(f'{submission.path}: {name} is {header.height, header.width} (H, W), but its frame is '
-                     f'{tuple(size)}. Write masks at the size of the frames.')
+    raise ValueError(
+        f'{submission.path}: {name} is {header.height, header.width} (H, W), but its frame is '
+        f'{tuple(size)}. Write masks at the size of the frames.'
+    )

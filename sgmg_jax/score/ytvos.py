@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels.
 """
+
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
@@ -29,15 +30,22 @@ ReadExpression = Callable[[metadata.Expression], tuple[np.ndarray, int | None]]
 
 class Truth(typing.NamedTuple):
     """Masks of the expressions of a split. read: function(index of a video)."""
+
     videos: Sequence[metadata.Video]
     read: Callable[[int], ReadExpression]
 
 
 def expected_videos(videos: Iterable[metadata.Video]) -> list[submission.ExpectedVideo]:
     """What a submission for these videos must contain, including hidden expressions."""
-    return [submission.ExpectedVideo(video.name, video.frame_names, (video.height, video.width),
-                                     tuple(expression.id for expression in video.expressions))
-            for video in videos]
+    return [
+        submission.ExpectedVideo(
+            video.name,
+            video.frame_names,
+            (video.height, video.width),
+            tuple(expression.id for expression in video.expressions),
+        )
+        for video in videos
+    ]
 
 
 def open_published_truth(folder: str | os.PathLike) -> Truth:
@@ -64,12 +72,16 @@ def open_published_truth(folder: str | os.PathLike) -> Truth:
             paths = [folder / 'Annotations' / video.name / expression.id / f'{name}.png' for name in video.frame_names]
             masks = common.read_pngs(paths, ['P', 'L', '1'])
             if masks.shape[1:] != (video.height, video.width):
-                raise ValueError(f'{paths[0]}: is {masks.shape[1:]} (H, W), but others of its video are '
-                                 f'{video.height, video.width}. Copy both again from the original archive.')
+                raise ValueError(
+                    f'{paths[0]}: is {masks.shape[1:]} (H, W), but others of its video are '
+                    f'{video.height, video.width}. Copy both again from the original archive.'
+                )
             for path, mask in zip(paths, masks):
                 if ((mask != 0) & (mask != mask.max())).any():
-                    raise ValueError(f'{path}: must have one value besides 0, has several, like maps of several '
-                                     'objects or blurred masks. Copy it again from the original archive.')
+                    raise ValueError(
+                        f'{path}: must have one value besides 0, has several, like maps of several '
+                        'objects or blurred masks. Copy it again from the original archive.'
+                    )
             return masks > 0, None
 
         return of_expression
@@ -81,15 +93,23 @@ def _published_video(folder: pathlib.Path, name: str, content: object) -> metada
     where, masks = f'{folder / CHALLENGE}: videos.{name:.80}', folder / 'Annotations' / name
     files.check_name(name, f'{folder / CHALLENGE}: the name of a video')
     of_expressions = [masks / key for key in common.listing(masks)[0]]
-    expressions, frames = (content.get(field) if isinstance(content, dict) else None
-                           for field in ('expressions', 'frames'))
+    expressions, frames = (
+        content.get(field) if isinstance(content, dict) else None for field in ('expressions', 'frames')
+    )
     if isinstance(content, dict) and 'frames' not in content:
         frames = sorted({file[:-4] for one in of_expressions for file in common.listing(one)[1] if file[-4:] == '.png'})
-    if not isinstance(expressions, dict) or not isinstance(frames, list) or not all(
+    if (
+        not isinstance(expressions, dict)
+        or not isinstance(frames, list)
+        or not all(
             isinstance(value, dict) and isinstance(value.get('exp'), str) and 'obj_id' in value
-            for value in expressions.values()):
-        raise ValueError(f'{where} needs "frames", a list, and "expressions", each with "exp" and "obj_id". Copy the '
-                         'file again from the original archive.')
+            for value in expressions.values()
+        )
+    ):
+        raise ValueError(
+            f'{where} needs "frames", a list, and "expressions", each with "exp" and "obj_id". Copy the '
+            'file again from the original archive.'
+        )
     for frame in frames:
         files.check_name(frame, f'{where}.frames, a frame')
     if len(set(frames)) < len(frames):
@@ -98,27 +118,41 @@ def _published_video(folder: pathlib.Path, name: str, content: object) -> metada
         files.check_name(key, f'{where}.expressions, a key')
     objects = {key: _object_id(value['obj_id'], f'{where}.expressions.{key}') for key, value in expressions.items()}
     images = folder / 'JPEGImages' / name
-    sources = [path / file for path in (*of_expressions, images) for file in common.listing(path)[1]
-               if file.endswith('.jpg' if path == images else '.png')]
+    sources = [
+        path / file
+        for path in (*of_expressions, images)
+        for file in common.listing(path)[1]
+        if file.endswith('.jpg' if path == images else '.png')
+    ]
     if not sources or not frames:
-        raise FileNotFoundError(f'{masks}: no PNG of this video, and no frame in JPEGImages/ that gives its size. '
-                                'Complete the folder.')
+        raise FileNotFoundError(
+            f'{masks}: no PNG of this video, and no frame in JPEGImages/ that gives its size. Complete the folder.'
+        )
     try:
         header = pictures.read_header(sources[0])
     except (OSError, ValueError) as error:
-        raise ValueError(f'{sources[0]}: cannot be read ({error}). Copy it again from the original archive.'
-                         ) from error
-    return metadata.Video(name, tuple(sorted(frames)), header.height, header.width, tuple(
-        metadata.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
-        for key, value in expressions.items()), masks.is_dir())
+        raise ValueError(f'{sources[0]}: cannot be read ({error}). Copy it again from the original archive.') from error
+    return metadata.Video(
+        name,
+        tuple(sorted(frames)),
+        header.height,
+        header.width,
+        tuple(
+            metadata.Expression(key, value['exp'], objects[key] if masks.is_dir() else -1, ())
+            for key, value in expressions.items()
+        ),
+        masks.is_dir(),
+    )
 
 
 def _object_id(value: object, where: str) -> int:
     if isinstance(value, str) and value.isdecimal() and len(value) < 9:
         value = int(value)
     if type(value) is not int or not 0 < value <= MOST_OBJECTS:
-        raise ValueError(f'{where}.obj_id must be a whole number from 1 to {MOST_OBJECTS}, is {value!r:.80}. Copy the '
-                         'file again from the original archive.')
+        raise ValueError(
+            f'{where}.obj_id must be a whole number from 1 to {MOST_OBJECTS}, is {value!r:.80}. Copy the '
+            'file again from the original archive.'
+        )
     return value
 
 
@@ -140,11 +174,17 @@ def open_truth(folder: str | os.PathLike, split: str) -> Truth:
     folder = pathlib.Path(folder)
     common.check_folder(folder)
     for level in ([folder], [folder / name for name in common.listing(folder)[0]]):
-        found = [published for above in level for published in [next(
-            (part for part in (above, above / 'valid') if (part / CHALLENGE).exists()), None)] if published]
+        found = [
+            published
+            for above in level
+            for published in [next((part for part in (above, above / 'valid') if (part / CHALLENGE).exists()), None)]
+            if published
+        ]
         if len(found) > 1:
-            raise ValueError(f'{folder}: holds several copies of the ground truth, in {", ".join(map(str, found))}. '
-                             'Give one of them.')
+            raise ValueError(
+                f'{folder}: holds several copies of the ground truth, in {", ".join(map(str, found))}. '
+                'Give one of them.'
+            )
         if found and split != 'valid':
             raise ValueError(f"{found[0]}: is the ground truth of split 'valid', not of {split!r}")
         if found:
@@ -161,17 +201,20 @@ def score_submission(path: str | os.PathLike, split: Sequence[records.Record], p
     return _score(path, (_records_truth, (split,)), len(split), 1, progress)
 
 
-def _score(path: str | os.PathLike, source: tuple[Callable[..., Truth], tuple], count: int, processes: int,
-           progress: bool) -> dict[str, Any]:
+def _score(
+    path: str | os.PathLike, source: tuple[Callable[..., Truth], tuple], count: int, processes: int, progress: bool
+) -> dict[str, Any]:
     of_videos = for_each(_open_work, (path, *source), count, processes, 'scoring', progress)
     return scoring.summarise(score for scores in of_videos for score in scores)
 
 
 @contextlib.contextmanager
-def _open_work(path: str | os.PathLike, open_source: Callable[..., Truth], arguments: tuple
-               ) -> Iterator[Callable[[int], list[dict]]]:
+def _open_work(
+    path: str | os.PathLike, open_source: Callable[..., Truth], arguments: tuple
+) -> Iterator[Callable[[int], list[dict]]]:
     truth = open_source(*arguments)
     with submission.open_submission(path) as predicted:
+
         def work(index: int) -> list[dict]:
             video = truth.videos[index]
             known = _known(video)
@@ -179,11 +222,13 @@ def _open_work(path: str | os.PathLike, open_source: Callable[..., Truth], argum
                 return []
             truth_of = truth.read(index)
             return [_score_expression(predicted, video, expression, truth_of) for expression in known]
+
         yield work
 
 
-def _score_expression(predicted: submission.Submission, video: metadata.Video, expression: metadata.Expression,
-                      truth_of: ReadExpression) -> dict[str, Any]:
+def _score_expression(
+    predicted: submission.Submission, video: metadata.Video, expression: metadata.Expression, truth_of: ReadExpression
+) -> dict[str, Any]:
     truth, object_id = truth_of(expression)
     prediction = _read_expression(predicted, video, expression.id)
     try:
@@ -198,10 +243,15 @@ def _known(video: metadata.Video) -> list[metadata.Expression]:
     return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
 
 
-def _read_expression(predicted: submission.Submission, video: metadata.Video, expression_id: str
-                     ) -> Bool[np.ndarray, 'T H W']:
-    return np.stack([submission.read_mask(predicted, video.name, expression_id, name, (video.height, video.width))
-                     for name in video.frame_names])
+def _read_expression(
+    predicted: submission.Submission, video: metadata.Video, expression_id: str
+) -> Bool[np.ndarray, 'T H W']:
+    return np.stack(
+        [
+            submission.read_mask(predicted, video.name, expression_id, name, (video.height, video.width))
+            for name in video.frame_names
+        ]
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any] | None:

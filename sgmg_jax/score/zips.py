@@ -1,4 +1,5 @@
 """Untrusted zips: the memory that reading one takes is bounded."""
+
 from collections.abc import Iterator
 import contextlib
 import io
@@ -10,15 +11,25 @@ import zlib
 
 from sgmg_jax import files
 
-LARGEST_INDEX = 2 ** 25  # bytes of the central directory: some 400,000 masks
+LARGEST_INDEX = 2**25  # bytes of the central directory: some 400,000 masks
 
 # Raised by zipfile on damaged files.
-_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, OverflowError, LookupError, struct.error, zlib.error,
-               zipfile.BadZipFile)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    OverflowError,
+    LookupError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 class _BoundedFile(io.FileIO):
     """A zip with a bounded central directory: zipfile reads as many bytes as the zip claims it has."""
+
     opening = True
 
     def read(self, size: int | None = -1) -> bytes:
@@ -37,8 +48,9 @@ def open_zip(path: pathlib.Path) -> Iterator[zipfile.ZipFile]:
             archive = stack.enter_context(zipfile.ZipFile(file))
             file.opening = False
         except _UNREADABLE as error:
-            raise ValueError(f'{path}: is neither a folder nor a readable zip ({error}). Zip the masks again.'
-                             ) from error
+            raise ValueError(
+                f'{path}: is neither a folder nor a readable zip ({error}). Zip the masks again.'
+            ) from error
         yield archive
 
 

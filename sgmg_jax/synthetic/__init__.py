@@ -17,6 +17,7 @@ relation   two objects share the named words on opposite sides of a third, the a
 
 In about one clip of five an object passes behind another; in one of six an object leaves and returns.
 """
+
 from sgmg_jax.synthetic.dataset import write_dataset
 from sgmg_jax.synthetic.video import SyntheticVideo, make_video
 

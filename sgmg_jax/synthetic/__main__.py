@@ -1,4 +1,5 @@
 """Runs `python -m sgmg_jax.synthetic`."""
+
 import argparse
 from collections.abc import Sequence
 import sys
@@ -11,19 +12,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 2 after an error."""
     parser = commands.make_parser(
         'python -m sgmg_jax.synthetic',
-        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of '
-        'Ref-YouTube-VOS.',
-        epilog='example: python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40')
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of Ref-YouTube-VOS.',
+        epilog='example: python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40',
+    )
     parser.add_argument('--out', required=True, help='folder to create; must not exist, or be empty')
     parser.add_argument('--train', type=int, default=600, help='training videos (default: %(default)s)')
-    parser.add_argument('--valid', type=int, default=40,
-                        help='validation videos; every second one has a combination of colour and shape '
-                             'that training never shows (default: %(default)s)')
+    parser.add_argument(
+        '--valid',
+        type=int,
+        default=40,
+        help='validation videos; every second one has a combination of colour and shape '
+        'that training never shows (default: %(default)s)',
+    )
     parser.add_argument('--frames', type=int, default=8, help='frames per video (default: %(default)s)')
-    parser.add_argument('--size', type=int, nargs='+', default=[128], metavar='PIXELS',
-                        help='side of a square frame, or height and width (default: 128)')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='seed of the random numbers (default: %(default)s)')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        default=[128],
+        metavar='PIXELS',
+        help='side of a square frame, or height and width (default: 128)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='seed of the random numbers (default: %(default)s)')
     return commands.exit_with(_write, parser, argv)
 
 

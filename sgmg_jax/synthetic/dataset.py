@@ -1,4 +1,5 @@
 """Writes the world as a data set, in the raw layout of Ref-YouTube-VOS."""
+
 from collections.abc import Iterable, Sequence
 import hashlib
 import json
@@ -43,8 +44,7 @@ def _save_json(path: pathlib.Path, videos: dict) -> None:
     path.write_text(json.dumps({'videos': dict(sorted(videos.items()))}))
 
 
-def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_frames: int,
-                 size: tuple[int, int]) -> None:
+def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int]) -> None:
     public, full, meta = {}, {}, {}
     (root / split / 'JPEGImages').mkdir(parents=True)
     (root / split / 'Annotations').mkdir()
@@ -61,13 +61,23 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
         else:
             for i, expression in enumerate(video.expressions):
                 _save_frames(annotations / str(i), names, video.masks == expression.object_id)
-        public[video_id] = {'expressions': {str(i): {'exp': e.text} for i, e in enumerate(video.expressions)},
-                            'frames': names}
-        full[video_id] = {'expressions': {str(i): {'exp': e.text, 'obj_id': str(e.object_id), 'tags': e.tags}
-                                          for i, e in enumerate(video.expressions)}, 'frames': names}
-        meta[video_id] = {'objects': {
-            str(k): {'category': o.shape, 'frames': [n for n, m in zip(names, video.masks) if (m == k).any()]}
-            for k, o in enumerate(video.objects, 1)}}
+        public[video_id] = {
+            'expressions': {str(i): {'exp': e.text} for i, e in enumerate(video.expressions)},
+            'frames': names,
+        }
+        full[video_id] = {
+            'expressions': {
+                str(i): {'exp': e.text, 'obj_id': str(e.object_id), 'tags': e.tags}
+                for i, e in enumerate(video.expressions)
+            },
+            'frames': names,
+        }
+        meta[video_id] = {
+            'objects': {
+                str(k): {'category': o.shape, 'frames': [n for n, m in zip(names, video.masks) if (m == k).any()]}
+                for k, o in enumerate(video.objects, 1)
+            }
+        }
     if split == 'train':
         _save_json(root / 'train/meta.json', meta)
         _save_json(root / 'meta_expressions/train/meta_expressions.json', full)
@@ -77,8 +87,14 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
 
 
 @typing.no_type_check  # checks its own arguments
-def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed: int = 0,
-                  num_frames: int = 8, size: tuple[int, int] = (128, 128)) -> None:
+def write_dataset(
+    root: str | os.PathLike,
+    num_train: int,
+    num_valid: int,
+    seed: int = 0,
+    num_frames: int = 8,
+    size: tuple[int, int] = (128, 128),
+) -> None:
     """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth.
 
     root/{train,valid}/JPEGImages/<video>/<frame>.jpg
@@ -107,8 +123,7 @@ def write_dataset(root: str | os.PathLike, num_train: int, num_valid: int, seed:
     check(seed, num_frames, size)
     root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(f'{root}: exists and is not an empty folder; '
-                              'remove it, or choose another folder.')
+        raise FileExistsError(f'{root}: exists and is not an empty folder; remove it, or choose another folder.')
     root.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
     try:

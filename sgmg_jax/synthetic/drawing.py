@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels, K objects, _S the side of a stamp.
 """
+
 from collections.abc import Sequence
 import math
 
@@ -19,49 +20,53 @@ MIN_VISIBLE = 30  # pixels, in a frame of 128, for an object to count as visible
 
 def _contours(shape: str) -> list[np.ndarray]:
     """Outlines [N 2] of a shape around its centroid, about 2 across; a second one is a hole."""
+
     def polygon(number, radius, start=-np.pi / 2):
         angle = start + 2 * np.pi * np.arange(number) / number
         return np.stack([np.cos(angle), np.sin(angle)], 1) * np.reshape(radius, (-1, 1))
-    a = .36
-    cross = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a),
-             (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
-    return {'circle': [polygon(64, 1.)],
-            'square': [polygon(4, 1.25, np.pi / 4)],
-            'triangle': [polygon(3, 1.2)],
-            'star': [polygon(10, np.tile([1.2, .52], 5))],
-            'cross': [np.array(cross)],
-            'ring': [polygon(64, 1.), polygon(64, .52)]}[shape]
+
+    a = 0.36
+    cross = [(-a, -1), (a, -1), (a, -a), (1, -a), (1, a), (a, a), (a, 1), (-a, 1), (-a, a), (-1, a), (-1, -a), (-a, -a)]
+    return {
+        'circle': [polygon(64, 1.0)],
+        'square': [polygon(4, 1.25, np.pi / 4)],
+        'triangle': [polygon(3, 1.2)],
+        'star': [polygon(10, np.tile([1.2, 0.52], 5))],
+        'cross': [np.array(cross)],
+        'ring': [polygon(64, 1.0), polygon(64, 0.52)],
+    }[shape]
 
 
 def stamp(body: Body) -> Stamp:
     """A single object."""
     factor, bits = 4, 8
-    half = int(np.ceil(.65 * body.diameter))
+    half = int(np.ceil(0.65 * body.diameter))
     side = 2 * half + 1
     cos, sin = np.cos(body.angle), np.sin(body.angle)
     turn = np.array([[cos, sin], [-sin, cos]])
-    points = [((c @ turn * body.radius + side / 2) * factor - .5) * 2 ** bits
-              for c in _contours(body.words.shape)]
+    points = [((c @ turn * body.radius + side / 2) * factor - 0.5) * 2**bits for c in _contours(body.words.shape)]
     fine = np.zeros((side * factor, side * factor), np.float32)
-    cv2.fillPoly(fine, [np.round(p).astype(np.int32) for p in points], 1., shift=bits)
+    cv2.fillPoly(fine, [np.round(p).astype(np.int32) for p in points], 1.0, shift=bits)
     alpha = cv2.resize(fine, (side, side), interpolation=cv2.INTER_AREA)[..., None]
 
-    y, x = np.mgrid[-half:half + 1, -half:half + 1].astype(np.float32)
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
     period = 1.35 * np.sqrt(body.diameter)  # fine enough to be visible on a small object
     if body.words.texture == 'striped':
-        dark = np.sin(2 * np.pi * ((x + y) * np.sqrt(.5) / period + body.phase)) > .1
+        dark = np.sin(2 * np.pi * ((x + y) * np.sqrt(0.5) / period + body.phase)) > 0.1
     elif body.words.texture == 'dotted':
-        u, v = ((c / period + body.phase) % 1 - .5 for c in (x, y))
-        dark = u ** 2 + v ** 2 < .33 ** 2
+        u, v = ((c / period + body.phase) % 1 - 0.5 for c in (x, y))
+        dark = u**2 + v**2 < 0.33**2
     else:
         dark = np.zeros((side, side), bool)
-    colour = np.where(dark[..., None], np.array((22, 20, 28), np.float32),
-                      np.array(COLOURS[body.words.colour], np.float32))
+    colour = np.where(
+        dark[..., None], np.array((22, 20, 28), np.float32), np.array(COLOURS[body.words.colour], np.float32)
+    )
     return alpha, colour
 
 
-def draw(bodies: Sequence[Body], stamps: Sequence[Stamp], background: UInt8[np.ndarray, 'T H W 3']
-         ) -> tuple[UInt8[np.ndarray, 'T H W 3'], UInt8[np.ndarray, 'T H W']]:
+def draw(
+    bodies: Sequence[Body], stamps: Sequence[Stamp], background: UInt8[np.ndarray, 'T H W 3']
+) -> tuple[UInt8[np.ndarray, 'T H W 3'], UInt8[np.ndarray, 'T H W']]:
     """Paints objects over a background, the first one farthest away; returns frames and masks."""
     frames = background.copy()
     masks = np.zeros(frames.shape[:3], np.uint8)
@@ -71,13 +76,13 @@ def draw(bodies: Sequence[Body], stamps: Sequence[Stamp], background: UInt8[np.n
         for t in range(len(frames)):
             x, y = (math.floor(centre) - half for centre in body.centres[t])
             top, left = max(-y, 0), max(-x, 0)
-            part = np.s_[top:max(height - y, 0), left:max(width - x, 0)]
+            part = np.s_[top : max(height - y, 0), left : max(width - x, 0)]
             a = alpha[part]
             if not a.size:
                 continue
-            region = np.s_[t, y + top:y + top + a.shape[0], x + left:x + left + a.shape[1]]
-            frames[region] = a * colour[part] + (1 - a) * frames[region] + .5
-            masks[region][a[..., 0] >= .5] = k
+            region = np.s_[t, y + top : y + top + a.shape[0], x + left : x + left + a.shape[1]]
+            frames[region] = a * colour[part] + (1 - a) * frames[region] + 0.5
+            masks[region][a[..., 0] >= 0.5] = k
     return frames, masks
 
 
@@ -99,7 +104,7 @@ def background(rng: np.random.Generator, num_frames: int, size: tuple[int, int])
     for t in range(num_frames):
         x, y = start + drift * t
         shift = np.array([[1, 0, -x], [0, 1, -y]], np.float32)
-        frames[t] = cv2.warpAffine(canvas, shift, (width, height), borderMode=cv2.BORDER_REPLICATE) + .5
+        frames[t] = cv2.warpAffine(canvas, shift, (width, height), borderMode=cv2.BORDER_REPLICATE) + 0.5
     return frames
 
 
@@ -116,11 +121,11 @@ def centroids(masks: UInt8[np.ndarray, 'T H W'], number: int) -> Float[np.ndarra
 def well_visible(masks: UInt8[np.ndarray, 'T H W'], stamps: Sequence[Stamp], event: str) -> bool:
     """Whether every object is visible enough for the event of the clip."""
     areas = np.stack([(masks == k).sum((1, 2)) for k in range(1, len(stamps) + 1)])  # [K T]
-    whole = np.array([(alpha >= .5).sum() for alpha, _ in stamps])[:, None]
+    whole = np.array([(alpha >= 0.5).sum() for alpha, _ in stamps])[:, None]
     least = MIN_VISIBLE * (min(masks.shape[1:]) / 128) ** 2
-    if np.any((areas >= least).mean(1) < .6):
+    if np.any((areas >= least).mean(1) < 0.6):
         return False
     share = areas / whole
     if event == 'none':
-        return bool(share.min() >= .6 and share[:, [0, -1]].min() >= .85)
-    return bool(share[:, [0, -1]].min() >= .6 and share.min() < .4)
+        return bool(share.min() >= 0.6 and share[:, [0, -1]].min() >= 0.85)
+    return bool(share[:, [0, -1]].min() >= 0.6 and share.min() < 0.4)

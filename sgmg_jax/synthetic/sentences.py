@@ -2,6 +2,7 @@
 
 Axis letters: T frames, K objects.
 """
+
 from collections.abc import Sequence
 import dataclasses
 import itertools
@@ -15,7 +16,7 @@ from sgmg_jax.synthetic.words import ATTRIBUTES, AWAY, HELD_OUT, READINESS, Obje
 RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)}
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
 _SUBSETS = tuple(names for n in range(5) for names in itertools.combinations(ATTRIBUTES, n))
-_SUBSET_WEIGHT = (.05, .5, 1., .3, .1)  # by the number of attributes named
+_SUBSET_WEIGHT = (0.05, 0.5, 1.0, 0.3, 0.1)  # by the number of attributes named
 _MOVING = ('moving {}', 'that moves {}', 'going {}')
 _STANDING = ('standing still', 'that stands still', 'that does not move')
 _BESIDE = ('{} of', 'to the {} of', 'on the {} of')
@@ -30,13 +31,15 @@ class Expression:
     tags: the kind of word that the sentence needs, 'attribute', 'motion' or 'relation'; then 'unseen' if the object's
         (colour, shape) is in HELD_OUT.
     """
+
     text: str
     object_id: int
     tags: tuple[str, ...]
 
 
-def _sides(centroids: Float[np.ndarray, 'K T 2'], anchor: int, relation: str, size: tuple[int, int]
-           ) -> Int[np.ndarray, ' K']:
+def _sides(
+    centroids: Float[np.ndarray, 'K T 2'], anchor: int, relation: str, size: tuple[int, int]
+) -> Int[np.ndarray, ' K']:
     """Per object, +1: in that relation to the anchor, -1: in the opposite one, 0: unclear.
 
     The relation must hold in every frame in which both are visible.
@@ -71,20 +74,25 @@ def _noun(words, names) -> str:
 
 
 def _attribute_text(rng, words, names) -> str:
-    article = 'a' if 'shape' in names and rng.random() < .25 else 'the'
+    article = 'a' if 'shape' in names and rng.random() < 0.25 else 'the'
     movable = [n for n in names if n != 'shape']
-    if movable and rng.random() < .15:
+    if movable and rng.random() < 0.15:
         tail = movable[rng.integers(len(movable))]
         word = getattr(words, tail)
         ending = f'that is {word}'
-        if word in ('striped', 'dotted') and rng.random() < .5:
+        if word in ('striped', 'dotted') and rng.random() < 0.5:
             ending = {'striped': 'with stripes', 'dotted': 'with dots'}[word]
         return f'{article} {_noun(words, [n for n in names if n != tail])} {ending}'
     return f'{article} {_noun(words, names)}'
 
 
-def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[ObjectDescription],
-                     centroids: Float[np.ndarray, 'K T 2'], size: tuple[int, int]) -> list[Expression] | None:
+def make_expressions(
+    rng: np.random.Generator,
+    kind: str,
+    objects: Sequence[ObjectDescription],
+    centroids: Float[np.ndarray, 'K T 2'],
+    size: tuple[int, int],
+) -> list[Expression] | None:
     """Sentences true of exactly one object each; None if the clip is not suitable for its kind.
 
     Args:
@@ -115,7 +123,7 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
                 phrase = _STANDING[number] if motion == 'still' else _MOVING[number].format(motion)
                 add(f'the {_noun(objects[k], names)} {phrase}', k, 'motion')
         for k, words in enumerate(objects):
-            if k not in group and words.motion != AWAY and needs_motion((), k) and rng.random() < .4:
+            if k not in group and words.motion != AWAY and needs_motion((), k) and rng.random() < 0.4:
                 phrase = (_STANDING if words.motion == 'still' else _MOVING)[rng.integers(3)]
                 add(f'the one {phrase.format(words.motion)}', k, 'motion')
 
@@ -129,10 +137,14 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
                     rivals = [j for j in _matching(objects, objects[one], names) if j != anchor]
                     if sorted(rivals) == sorted([one, other]) and sides[one] == 1 and sides[other] == -1:
                         chances.append((anchor, relation, one, other, names))
-        anchors = {c[0]: [s for s in _SUBSETS if len(_matching(objects, objects[c[0]], s)) == 1]
-                   for c in chances}
-        groups = sorted({c[:4] for c in chances if anchors[c[0]]
-                         and _matching(objects, objects[c[2]], ('colour', 'shape')) == sorted(c[2:4])})
+        anchors = {c[0]: [s for s in _SUBSETS if len(_matching(objects, objects[c[0]], s)) == 1] for c in chances}
+        groups = sorted(
+            {
+                c[:4]
+                for c in chances
+                if anchors[c[0]] and _matching(objects, objects[c[2]], ('colour', 'shape')) == sorted(c[2:4])
+            }
+        )
         if not groups:
             return None
         anchor, relation, one, other = groups[rng.integers(len(groups))]
@@ -148,7 +160,7 @@ def make_expressions(rng: np.random.Generator, kind: str, objects: Sequence[Obje
     near_miss = kind != 'attribute'
     for k, words in enumerate(objects):
         subsets = [s for s in _SUBSETS if _matching(objects, words, s) == [k]]
-        count = 2 if k not in group else int(rng.random() < .3)
+        count = 2 if k not in group else int(rng.random() < 0.3)
         for names in _sample(rng, subsets, count) if subsets else ():
             add(_attribute_text(rng, words, names), k, 'attribute')
             agree = [sum(getattr(o, n) == getattr(words, n) for n in names) for o in objects]

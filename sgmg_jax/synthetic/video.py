@@ -2,6 +2,7 @@
 
 Axis letters: T frames, H W pixels, K objects.
 """
+
 import dataclasses
 import numbers
 import typing
@@ -15,7 +16,7 @@ from sgmg_jax.synthetic.words import ObjectDescription, pick
 
 MIN_FRAMES, MAX_FRAMES = 5, 1000
 MIN_SIDE, MAX_SIDE = 64, 2048
-MAX_PIXELS = 2 ** 27  # per video
+MAX_PIXELS = 2**27  # per video
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class SyntheticVideo:
     masks: 0 is background, k the visible pixels of object k.
     objects: K descriptions; object k is objects[k - 1].
     """
+
     frames: UInt8[np.ndarray, 'T H W 3']
     masks: UInt8[np.ndarray, 'T H W']
     objects: tuple[ObjectDescription, ...]
@@ -33,8 +35,9 @@ class SyntheticVideo:
 
 
 @typing.no_type_check  # checks its own arguments
-def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128),
-               unseen: bool = False) -> SyntheticVideo:
+def make_video(
+    seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128), unseen: bool = False
+) -> SyntheticVideo:
     """Draws one clip of 3 or 4 objects; deterministic in its arguments.
 
     Objects scale with the shorter side. They move 3 to 6 pixels per frame in a frame of 128, and less in a long clip:
@@ -72,25 +75,32 @@ def make_video(seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128
             frames=frames,
             masks=np.concatenate([[0], ids]).astype(np.uint8)[masks],
             objects=tuple(objects[k] for k in np.argsort(ids)),
-            expressions=tuple(dataclasses.replace(e, object_id=int(ids[e.object_id - 1]))
-                              for e in expressions))
-    raise ValueError(f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
-                     f'unseen={unseen}: choose another seed or a size closer to a square.')
+            expressions=tuple(dataclasses.replace(e, object_id=int(ids[e.object_id - 1])) for e in expressions),
+        )
+    raise ValueError(
+        f'No layout found for seed={seed}, num_frames={num_frames}, size={size}, '
+        f'unseen={unseen}: choose another seed or a size closer to a square.'
+    )
 
 
 @typing.no_type_check  # checks its own arguments
 def check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
     """Raises ValueError for arguments of `make_video` that are out of range."""
+
     def is_whole(value, low, high=float('inf')):
         return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= value <= high
 
     if not is_whole(seed, 0):
         raise ValueError(f'seed={seed!r:.100}: must be a whole number and not negative.')
     if not is_whole(num_frames, MIN_FRAMES, MAX_FRAMES):
-        raise ValueError(f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES} (motion needs '
-                         f'several frames) to {MAX_FRAMES}.')
+        raise ValueError(
+            f'num_frames={num_frames!r:.100}: must be a whole number from {MIN_FRAMES} (motion needs '
+            f'several frames) to {MAX_FRAMES}.'
+        )
     if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_whole(x, MIN_SIDE, MAX_SIDE) for x in size):
         raise ValueError(f'size={size!r:.100}: must be a height and a width of {MIN_SIDE} to {MAX_SIDE} pixels.')
     if num_frames * size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f'num_frames={num_frames}, size={size}: a video of more than {MAX_PIXELS:,} pixels. Take '
-                         'fewer frames or smaller ones.')
+        raise ValueError(
+            f'num_frames={num_frames}, size={size}: a video of more than {MAX_PIXELS:,} pixels. Take '
+            'fewer frames or smaller ones.'
+        )

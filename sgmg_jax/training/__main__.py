@@ -12,6 +12,7 @@ devices of this machine. To use several machines, which must all see --workdir, 
 pod slice with --distributed; under Slurm with --distributed and one task per GPU; elsewhere with
 --coordinator=FIRST:1234 --process_count=2 and --process_index=0 on the first, 1 on the second.
 """
+
 from collections.abc import Sequence
 import sys
 
@@ -24,6 +25,7 @@ def train(values: flags.FlagValues) -> int:
     """Returns the exit status: 0, or 128 plus the number of the signal that stopped training."""
     from sgmg_jax import hosts
     from sgmg_jax.training import loop
+
     hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
     stopped_by = loop.train(values.config, values.workdir)
     return 128 + stopped_by if stopped_by else 0
@@ -31,8 +33,12 @@ def train(values: flags.FlagValues) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return commands.run_experiment(train, __doc__, 'Folder for checkpoints and logs; a run in it is resumed.',
-                                   argv=None if argv is None else ['train', *argv])
+    return commands.run_experiment(
+        train,
+        __doc__,
+        'Folder for checkpoints and logs; a run in it is resumed.',
+        argv=None if argv is None else ['train', *argv],
+    )
 
 
 if __name__ == '__main__':

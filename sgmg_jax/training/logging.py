@@ -1,4 +1,5 @@
 """Metrics of a run: console, JSON lines, TensorBoard."""
+
 from collections.abc import Mapping, Sequence
 import json
 import os
@@ -25,13 +26,17 @@ class MetricWriter:
         self._path = pathlib.Path(workdir) / 'metrics.jsonl'
         if self._path.exists():
             lines = files.read_text(self._path).splitlines(keepends=True)
-            kept = [line for number, line in enumerate(lines, 1)
-                    if line.endswith('\n') and _step_of(line, f'{self._path}: line {number}') <= start_step]
+            kept = [
+                line
+                for number, line in enumerate(lines, 1)
+                if line.endswith('\n') and _step_of(line, f'{self._path}: line {number}') <= start_step
+            ]
             with files.replacing(self._path) as partial:
                 partial.write_text(''.join(kept))
         self._lines = self._path.open('a')
         self._board = tensorboardX.SummaryWriter(
-            os.fspath(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1, flush_secs=30)
+            os.fspath(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1, flush_secs=30
+        )
 
     def write(self, step: int, scalars: Mapping[str, float], shown: Sequence[str] = ()) -> None:
         """shown: the names of the scalars that also go to the console."""
@@ -41,8 +46,11 @@ class MetricWriter:
             self._lines.write(json.dumps({'step': step, **scalars}) + '\n')
             self._lines.flush()
         except OSError as error:
-            raise OSError(error.errno, f'cannot write {self._path}: {error.strerror}. Free some space and start '
-                                       'again: training resumes from the latest checkpoint') from error
+            raise OSError(
+                error.errno,
+                f'cannot write {self._path}: {error.strerror}. Free some space and start '
+                'again: training resumes from the latest checkpoint',
+            ) from error
         for name, value in scalars.items():
             self._board.add_scalar(name.replace('&', ''), value, step)  # TensorBoard does not allow '&' in names.
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))

@@ -1,4 +1,5 @@
 """The training loop, for every model, benchmark and number of devices and hosts."""
+
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
@@ -65,17 +66,27 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> int | None:
         state, train_step, schedule = start.prepare_state(config, model, system, mesh, saved)
         # The first write to the workdir, after all checks.
         tokenizer = workdirs.write(config, tokenizer, workdir)
-        logging.info('%d clips per epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
-                     epoch, config.steps * config.data.batch_size / epoch, config.steps, int(state.step),
-                     jax.device_count(), jax.default_backend(), jax.process_count())
+        logging.info(
+            '%d clips per epoch, %.1f epochs in %d steps; from step %d on %d %s device(s) of %d process(es)',
+            epoch,
+            config.steps * config.data.batch_size / epoch,
+            config.steps,
+            int(state.step),
+            jax.device_count(),
+            jax.default_backend(),
+            jax.process_count(),
+        )
 
         batches = start.open_batches(config, source, tokenizer, int(state.step))
         stack.enter_context(contextlib.closing(batches))  # type: ignore[type-var]  # The loader's iterators have close().
         writer = MetricWriter(workdir, int(state.step), hosts.is_first())
         stack.enter_context(contextlib.closing(writer))
         run = Run(
-            saved, save=lambda state, score=None: saved.save(state, configs.to_json(config), tokenizer, score),
-            validate=start.validator(config, model, tokenizer, mesh, validation, stop), stop_requested=stop)
+            saved,
+            save=lambda state, score=None: saved.save(state, configs.to_json(config), tokenizer, score),
+            validate=start.validator(config, model, tokenizer, mesh, validation, stop),
+            stop_requested=stop,
+        )
         progress = Progress(config, source, schedule, writer)
         finished = run_steps(config, state, train_step, batches, progress, run)
         return None if finished else stop.signal
@@ -105,8 +116,9 @@ class Stop:
         self.signal = number
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # A second Ctrl-C exits at once.
-            tqdm.tqdm.write('Ctrl-C: stopping after this step, then saving; press again to exit at once',
-                            file=sys.stderr)
+            tqdm.tqdm.write(
+                'Ctrl-C: stopping after this step, then saving; press again to exit at once', file=sys.stderr
+            )
             if jax.process_count() > 1:
                 os.kill(os.getpid(), signal.SIGTERM)  # jax.distributed passes it on to the other processes.
 
@@ -134,14 +146,21 @@ class Run:
     save: function(state, score=None): starts to save a checkpoint.
     validate: function(state) -> summary of scores, or None if a signal stopped it.
     """
+
     saved: checkpoints.Checkpoints
     save: Callable[..., None]
     validate: Callable[[steps.TrainState], dict | None]
     stop_requested: Stop
 
 
-def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.TrainStep,
-              batches: Iterator[types.Example], progress: Progress, run: Run) -> bool:
+def run_steps(
+    config: ConfigDict,
+    state: steps.TrainState,
+    train_step: steps.TrainStep,
+    batches: Iterator[types.Example],
+    progress: Progress,
+    run: Run,
+) -> bool:
     """Runs the steps from state.step to config.steps. Returns False if a signal stopped it before the end.
 
     Raises:
@@ -169,8 +188,11 @@ def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.Tra
 
     def stop(state: steps.TrainState) -> bool:
         save_now(state)
-        logging.warning('stopped by %s; step %d is saved. Run the same command again to resume',
-                        'Ctrl-C' if run.stop_requested.signal == signal.SIGINT else 'SIGTERM', int(state.step))
+        logging.warning(
+            'stopped by %s; step %d is saved. Run the same command again to resume',
+            'Ctrl-C' if run.stop_requested.signal == signal.SIGINT else 'SIGTERM',
+            int(state.step),
+        )
         return False
 
     # A signal during validation leaves a checkpoint without a score.
@@ -182,8 +204,16 @@ def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.Tra
     first = next(batches)
     train_step.compile(state, first)
     progress.restart_clock()
-    bar = tqdm.tqdm(range(begin, config.steps), initial=begin, total=config.steps,
-                    desc='training', unit='step', mininterval=1, dynamic_ncols=True, disable=not hosts.is_first())
+    bar = tqdm.tqdm(
+        range(begin, config.steps),
+        initial=begin,
+        total=config.steps,
+        desc='training',
+        unit='step',
+        mininterval=1,
+        dynamic_ncols=True,
+        disable=not hosts.is_first(),
+    )
     for done in bar:
         if run.stop_requested():
             return stop(state)
@@ -201,7 +231,8 @@ def run_steps(config: ConfigDict, state: steps.TrainState, train_step: steps.Tra
                     f'the last {means["skipped_in_a_row"]:.0f} steps, up to step {step}, had no finite gradient and '
                     f'were skipped. Their clips in this process: {progress.skipped_clips()}. Check these in the data; '
                     'or start again in another --workdir with a lower config.optimizer.learning_rate, now '
-                    f'{config.optimizer.learning_rate}, or clip_norm.')
+                    f'{config.optimizer.learning_rate}, or clip_norm.'
+                )
         if due(step):
             if not validated(state):
                 return stop(state)

@@ -1,4 +1,5 @@
 """AdamW with learning rates by parameter name, a step schedule and clipping; separates frozen parameters."""
+
 from collections.abc import Callable, Mapping, Sequence
 import re
 from typing import Any
@@ -10,8 +11,9 @@ import optax
 Schedule = Callable[[Any], Any]  # steps, a number or an array -> factor on the learning rates
 
 
-def make_optimizer(config: ConfigDict, parameters: Mapping[str, Any], batch_size: int
-                   ) -> tuple[optax.GradientTransformation, Schedule]:
+def make_optimizer(
+    config: ConfigDict, parameters: Mapping[str, Any], batch_size: int
+) -> tuple[optax.GradientTransformation, Schedule]:
     """The optimizer of the trainable parameters.
 
     Args:
@@ -36,13 +38,17 @@ def make_optimizer(config: ConfigDict, parameters: Mapping[str, Any], batch_size
         ValueError: for a group that matches no parameter.
     """
     groups = [(re.compile(pattern), rate) for pattern, rate in config.groups]
-    labels = {path: next((f'group{i}' for i, (pattern, _) in enumerate(groups) if pattern.match(path)), 'others')
-              for path in parameters}
+    labels = {
+        path: next((f'group{i}' for i, (pattern, _) in enumerate(groups) if pattern.match(path)), 'others')
+        for path in parameters
+    }
     for i, (pattern, _) in enumerate(groups):
         if f'group{i}' not in labels.values():
-            raise ValueError(f'config.optimizer.groups: {pattern.pattern!r} is not the first match of any trainable '
-                             f'parameter. Remove it, or change the pattern. Paths look like '
-                             f'{next(iter(parameters))!r}.')
+            raise ValueError(
+                f'config.optimizer.groups: {pattern.pattern!r} is not the first match of any trainable '
+                f'parameter. Remove it, or change the pattern. Paths look like '
+                f'{next(iter(parameters))!r}.'
+            )
     rates = {f'group{i}': rate for i, (_, rate) in enumerate(groups)} | {'others': config.learning_rate}
     drops = make_schedule(config.warmup_steps, config.drop_steps)
     scale = batch_size / config.batch_size
@@ -55,9 +61,10 @@ def make_optimizer(config: ConfigDict, parameters: Mapping[str, Any], batch_size
 
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.partition({label: adamw(rate) for label, rate in rates.items()}, labels))
+        optax.partition({label: adamw(rate) for label, rate in rates.items()}, labels),
+    )
     # training.loop.run_steps stops after too many.
-    return optax.apply_if_finite(optimizer, max_consecutive_errors=2 ** 30), schedule
+    return optax.apply_if_finite(optimizer, max_consecutive_errors=2**30), schedule
 
 
 def make_schedule(warmup_steps: int, drop_steps: Sequence[int]) -> Schedule:
@@ -79,8 +86,10 @@ def partition(parameters: Mapping, freeze: Sequence[str]) -> tuple[dict[str, Any
     patterns = [re.compile(pattern) for pattern in freeze]
     for pattern in patterns:
         if not any(pattern.match(path) for path in flat):
-            raise ValueError(f'config.optimizer.freeze: {pattern.pattern!r} matches no parameter. Change the pattern. '
-                             f'Paths look like {next(iter(flat))!r}.')
+            raise ValueError(
+                f'config.optimizer.freeze: {pattern.pattern!r} matches no parameter. Change the pattern. '
+                f'Paths look like {next(iter(flat))!r}.'
+            )
     frozen = {path: x for path, x in flat.items() if any(pattern.match(path) for pattern in patterns)}
     return {path: x for path, x in flat.items() if path not in frozen}, frozen
 

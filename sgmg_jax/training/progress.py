@@ -1,4 +1,5 @@
 """What a run logs and shows."""
+
 import collections
 from collections.abc import Callable, Iterator, Mapping
 import time
@@ -23,8 +24,9 @@ class Progress:
     headline: name and last value of the main score, for the progress bar.
     """
 
-    def __init__(self, config: ConfigDict, source: records.Records, schedule: Callable[[Any], Any],
-                 writer: MetricWriter) -> None:
+    def __init__(
+        self, config: ConfigDict, source: records.Records, schedule: Callable[[Any], Any], writer: MetricWriter
+    ) -> None:
         """schedule: function(steps done and not skipped) -> factor on the learning rate."""
         self._config, self._source, self._schedule, self._writer = config, source, schedule, writer
         self.headline: dict[str, str] = {}
@@ -66,8 +68,11 @@ class Progress:
         """Writes the scores of a validation; returns the main one, J&F or mAP."""
         name = 'J&F' if 'J&F' in summary else 'mAP'
         self.headline = {name: f'{summary[name]:.1f}'}
-        self._writer.write(step, flatten_scores(summary), shown=[
-            f'valid/{shown}' for shown in (name, *SHOWN_SCORES) if shown in summary])
+        self._writer.write(
+            step,
+            flatten_scores(summary),
+            shown=[f'valid/{shown}' for shown in (name, *SHOWN_SCORES) if shown in summary],
+        )
         self.restart_clock()
         return summary[name]
 
@@ -89,8 +94,9 @@ class Progress:
                 continue
             names = _clip_names(self._source, origin)
             self._skipped.append(names)
-            logging.warning('skipped step %d, whose gradient is not finite: loss %s, clips %s', step, metrics['loss'],
-                            names)
+            logging.warning(
+                'skipped step %d, whose gradient is not finite: loss %s, clips %s', step, metrics['loss'], names
+            )
         if applied:
             means = {name: float(np.mean([metrics[name] for metrics in applied])) for name in metrics} | means
         seconds = time.monotonic() - self._since
@@ -99,8 +105,10 @@ class Progress:
 
 def _clip_names(source: records.Records, origin: np.ndarray | jax.Array) -> str:
     """The clips of a types.Example.origin, in words."""
-    return ', '.join(f'{source.videos[number].name} around frame {source.videos[number].frame_names[centre]}'
-                     for number, centre in origin.tolist())
+    return ', '.join(
+        f'{source.videos[number].name} around frame {source.videos[number].frame_names[centre]}'
+        for number, centre in origin.tolist()
+    )
 
 
 def flatten_scores(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -1,4 +1,5 @@
 """The start of a run: its steps, state, batches and validation split."""
+
 from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 from typing import Any
@@ -37,8 +38,10 @@ def with_steps(config: ConfigDict, clips: int) -> ConfigDict:
     config = config.copy_and_resolve_references()
     if config.epochs:
         if config.optimizer.drop_steps:
-            raise ValueError(f'config.optimizer.drop_steps = {config.optimizer.drop_steps}: set drop_epochs instead, '
-                             'because the length of the run is set in epochs.')
+            raise ValueError(
+                f'config.optimizer.drop_steps = {config.optimizer.drop_steps}: set drop_epochs instead, '
+                'because the length of the run is set in epochs.'
+            )
         per_epoch = clips / config.data.batch_size
         config.steps = max(1, round(config.epochs * per_epoch))
         config.optimizer.drop_steps = tuple(round(epoch * per_epoch) for epoch in config.optimizer.drop_epochs)
@@ -54,8 +57,10 @@ def open_validation(config: ConfigDict) -> records.Records:
     split, _ = evaluate.open_split(config, config.data.valid_split)
     hidden = [video.name for video in split.videos if not video.has_masks]
     if hidden:
-        raise ValueError(f'config.data.valid_split = {config.data.valid_split!r}: video {hidden[0]} has no ground '
-                         "truth. Hold out a part of the training split, such as 'train[90%:]'.")
+        raise ValueError(
+            f'config.data.valid_split = {config.data.valid_split!r}: video {hidden[0]} has no ground '
+            "truth. Hold out a part of the training split, such as 'train[90%:]'."
+        )
     return split
 
 
@@ -68,28 +73,50 @@ def make_mesh(config: ConfigDict) -> Mesh:
     mesh = sharding.make_mesh(config.storage_shards)
     parts = mesh.size * config.accumulate
     if config.data.batch_size % parts:
-        raise ValueError(f'config.data.batch_size = {config.data.batch_size}: must be a multiple of {parts}, '
-                         f'{mesh.size} devices times config.accumulate = {config.accumulate}. Set '
-                         f'--config.data.batch_size={-(-config.data.batch_size // parts) * parts}.')
+        raise ValueError(
+            f'config.data.batch_size = {config.data.batch_size}: must be a multiple of {parts}, '
+            f'{mesh.size} devices times config.accumulate = {config.accumulate}. Set '
+            f'--config.data.batch_size={-(-config.data.batch_size // parts) * parts}.'
+        )
     return mesh
 
 
-def open_batches(config: ConfigDict, source: records.Records, tokenizer: tokenizers.Tokenizer,
-                 start_step: int) -> Iterator[types.Example]:
+def open_batches(
+    config: ConfigDict, source: records.Records, tokenizer: tokenizers.Tokenizer, start_step: int
+) -> Iterator[types.Example]:
     """This host's share of the training batches from `start_step` on."""
     data = config.data
-    augmentation: dict[str, Any] = {name: tuple(value) if isinstance(value, (list, tuple)) else value
-                                    for name, value in data.augmentation.items()}
+    augmentation: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, (list, tuple)) else value for name, value in data.augmentation.items()
+    }
     return pipeline.train_batches(
-        source, tokenizer, num_frames=data.num_frames, frame_size=tuple(data.frame_size),
-        text_length=data.text_length, batch_size=data.batch_size, augmentation=augment.Augmentation(**augmentation),
-        seed=config.seed, sentences=data.sentences, start_step=start_step, process_index=jax.process_index(),
-        process_count=jax.process_count(), num_workers=data.workers,
-        reverse_probability=data.reverse_probability, consecutive=data.consecutive, on_bad_clip=data.on_bad_clip)
+        source,
+        tokenizer,
+        num_frames=data.num_frames,
+        frame_size=tuple(data.frame_size),
+        text_length=data.text_length,
+        batch_size=data.batch_size,
+        augmentation=augment.Augmentation(**augmentation),
+        seed=config.seed,
+        sentences=data.sentences,
+        start_step=start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=data.workers,
+        reverse_probability=data.reverse_probability,
+        consecutive=data.consecutive,
+        on_bad_clip=data.on_bad_clip,
+    )
 
 
-def validator(config: ConfigDict, model: nn.Module, tokenizer: tokenizers.Tokenizer, mesh: Mesh,
-              split: records.Records, stopped: Callable[[], bool]) -> Callable[[steps.TrainState], dict | None]:
+def validator(
+    config: ConfigDict,
+    model: nn.Module,
+    tokenizer: tokenizers.Tokenizer,
+    mesh: Mesh,
+    split: records.Records,
+    stopped: Callable[[], bool],
+) -> Callable[[steps.TrainState], dict | None]:
     """function(state) -> summary of its scores on `split`, or None if `stopped` (a collective) returned True."""
     predictor = predict.Predictor.from_config(config, model, None, tokenizer)
 
@@ -97,16 +124,18 @@ def validator(config: ConfigDict, model: nn.Module, tokenizer: tokenizers.Tokeni
         parameters = sharding.local_copy(mesh, state.parameters())
         predictor.parameters = traverse_util.unflatten_dict(parameters, sep='/')
         try:
-            return evaluate.score_videos(predictor, split, config.evaluation.protocol, config.evaluation.videos,
-                                         stopped=stopped)
+            return evaluate.score_videos(
+                predictor, split, config.evaluation.protocol, config.evaluation.videos, stopped=stopped
+            )
         finally:
             predictor.parameters = None  # Frees the copy.
 
     return validate
 
 
-def prepare_state(config: ConfigDict, model: nn.Module, system: systems.System, mesh: Mesh,
-                  saved: checkpoints.Checkpoints) -> tuple[steps.TrainState, steps.TrainStep, Callable]:
+def prepare_state(
+    config: ConfigDict, model: nn.Module, system: systems.System, mesh: Mesh, saved: checkpoints.Checkpoints
+) -> tuple[steps.TrainState, steps.TrainStep, Callable]:
     """The state to start from, the TrainStep, and the schedule of the learning rates."""
     with jax.set_mesh(mesh):
         init, optimizer, schedule = steps.init_state(model, config)
@@ -119,46 +148,63 @@ def prepare_state(config: ConfigDict, model: nn.Module, system: systems.System, 
             trained, frozen = (sum(x.size for x in part.values()) / 1e6 for part in (state.trainable, state.frozen))
             logging.info('%.1f M trainable parameters, %.1f M frozen ones', trained, frozen)
         else:
-            state = saved.restore(step, jax.tree.map(
-                lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings))
+            state = saved.restore(
+                step, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
+            )
             logging.info('resumed from %s, step %d', saved.folder, step)
     step_function = steps.make_train_step(model, system, optimizer, config.seed, config.accumulate, config.ema_decay)
     return state, steps.TrainStep(step_function, mesh, shardings), schedule
 
 
-def start_state(config: ConfigDict, init: Callable[[jax.Array], steps.TrainState], key: jax.Array,
-                abstract: steps.TrainState, shardings: steps.TrainState) -> steps.TrainState:
+def start_state(
+    config: ConfigDict,
+    init: Callable[[jax.Array], steps.TrainState],
+    key: jax.Array,
+    abstract: steps.TrainState,
+    shardings: steps.TrainState,
+) -> steps.TrainState:
     """The state before the first step, with the weights of config.init; logs where they are from.
 
     Args:
         init: key -> TrainState of new parameters.
         abstract, shardings: TrainStates with the shapes and the shardings of what `init` returns.
     """
-    found, report = weights.load(configs.paths(config.init), optimizers.merge(abstract.trainable, abstract.frozen),
-                                 config.init_skip)
+    found, report = weights.load(
+        configs.paths(config.init), optimizers.merge(abstract.trainable, abstract.frozen), config.init_skip
+    )
     for line in report:
         logging.info('weights: %s', line)
 
     def without_found(state: steps.TrainState) -> steps.TrainState:
-        return dataclasses.replace(state, **{
-            name: {path: x for path, x in getattr(state, name).items() if path not in found}
-            for name in ('trainable', 'average', 'frozen')})
+        return dataclasses.replace(
+            state,
+            **{
+                name: {path: x for path, x in getattr(state, name).items() if path not in found}
+                for name in ('trainable', 'average', 'frozen')
+            },
+        )
 
     # Parameters found in files are not outputs, so XLA does not compute them: compiling all takes half a minute.
     state = jax.jit(lambda key: without_found(init(key)), out_shardings=without_found(shardings))(key)
     random = state.frozen.keys() - found.keys()
     if random:
-        logging.warning('config.optimizer.freeze: %s stays random: no file of config.init = %s has it',
-                        _modules(random, abstract.frozen), configs.paths(config.init))
+        logging.warning(
+            'config.optimizer.freeze: %s stays random: no file of config.init = %s has it',
+            _modules(random, abstract.frozen),
+            configs.paths(config.init),
+        )
     if found:
         new = {*state.trainable, *state.frozen} - found.keys()
-        logging.info('weights: %s', f'new: {_modules(new, {**abstract.trainable, **abstract.frozen})}' if new else
-                     'no new ones')
+        logging.info(
+            'weights: %s', f'new: {_modules(new, {**abstract.trainable, **abstract.frozen})}' if new else 'no new ones'
+        )
 
     def place(name: str) -> dict[str, jax.Array]:
         wanted, where, new = (getattr(x, name) for x in (abstract, shardings, state))
-        return {path: new[path] if path in new else jax.device_put(found[path].astype(x.dtype), where[path])
-                for path, x in wanted.items()}
+        return {
+            path: new[path] if path in new else jax.device_put(found[path].astype(x.dtype), where[path])
+            for path, x in wanted.items()
+        }
 
     return dataclasses.replace(state, **{name: place(name) for name in ('trainable', 'average', 'frozen')})
 

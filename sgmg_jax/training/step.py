@@ -1,4 +1,5 @@
 """One training step, a pure function of state, batch and seed, and its compilation for the devices of a mesh."""
+
 from collections.abc import Callable
 import time
 from typing import Any
@@ -24,6 +25,7 @@ class TrainState:
     average of the trainable ones, {} if config.ema_decay is 0. optimizer_state: of optax, with the count of skipped
     steps.
     """
+
     step: Any
     trainable: dict[str, Any]
     frozen: dict[str, Any]
@@ -38,13 +40,15 @@ class TrainState:
 StepFunction = Callable[[TrainState, types.Example], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def init_state(model: nn.Module, config: ConfigDict) -> tuple[
-        Callable[[jax.Array], TrainState], optax.GradientTransformation, Callable[[Any], Any]]:
+def init_state(
+    model: nn.Module, config: ConfigDict
+) -> tuple[Callable[[jax.Array], TrainState], optax.GradientTransformation, Callable[[Any], Any]]:
     """The state before the first step.
 
     Returns:
         function(key) -> TrainState, to be jitted with its shardings; the optimizer; and its schedule.
     """
+
     def parameters(key: jax.Array) -> tuple[dict, dict]:
         return optimizers.partition(systems.init_parameters(model, key), config.optimizer.freeze)
 
@@ -59,8 +63,14 @@ def init_state(model: nn.Module, config: ConfigDict) -> tuple[
     return init, optimizer, schedule
 
 
-def make_train_step(model: nn.Module, system: systems.System, optimizer: optax.GradientTransformation, seed: int,
-                    accumulate: int = 1, ema_decay: float = 0.0) -> StepFunction:
+def make_train_step(
+    model: nn.Module,
+    system: systems.System,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
+) -> StepFunction:
     """function(state, batch) -> state, metrics.
 
     Frozen parameters are not part of the gradient or of its norm for clipping. Dropout depends only on the seed and the
@@ -75,11 +85,17 @@ def make_train_step(model: nn.Module, system: systems.System, optimizer: optax.G
     Metrics are scalars: the loss, its terms for every decoder layer, the gradient norm, the fraction of sentences whose
     best-scored query is the matched one; `skipped`, the number of steps skipped so far, and `skipped_in_a_row`.
     """
+
     def objective(trainable, frozen, key, batch, totals):
         """The loss of a part of a batch, normalised by the `totals` of the whole batch: the parts' losses add up."""
         outputs = model.apply(
-            {'params': optimizers.merge(trainable, frozen)}, batch.clip, batch.text,
-            lambda proposals: system.match(proposals, batch.targets, totals), train=True, rngs={'dropout': key})
+            {'params': optimizers.merge(trainable, frozen)},
+            batch.clip,
+            batch.text,
+            lambda proposals: system.match(proposals, batch.targets, totals),
+            train=True,
+            rngs={'dropout': key},
+        )
         total, named = system.loss(outputs, batch.targets, totals=totals)
         proposals, query, _ = outputs
         best = jax.nn.sigmoid(proposals.scores[-1]).mean(axis=1).argmax(axis=-1)
@@ -95,22 +111,29 @@ def make_train_step(model: nn.Module, system: systems.System, optimizer: optax.G
         if accumulate == 1:
             gradients, metrics = gradient_of(trainable, frozen, key, batch, totals)
         else:
+
             def add_part(total, part):
                 of_part = gradient_of(trainable, frozen, jax.random.fold_in(key, part[0]), part[1], totals)
                 return jax.tree.map(jnp.add, total, of_part), None
 
             parts = jnp.arange(accumulate), split_batch(batch, accumulate)
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
-                gradient_of, trainable, frozen, key, jax.tree.map(lambda x: x[0], parts[1]), totals))
+            zeros = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype),
+                jax.eval_shape(gradient_of, trainable, frozen, key, jax.tree.map(lambda x: x[0], parts[1]), totals),
+            )
             (gradients, metrics), _ = jax.lax.scan(add_part, zeros, parts)
         gradients = sharding.gathered(gradients)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer_state, state.trainable)
         trainable = optax.apply_updates(state.trainable, updates)
-        average = {path: jnp.where(optimizer_state.last_finite, optax.incremental_update(trainable[path], x,
-                                                                                        1 - ema_decay), x)
-                   for path, x in state.average.items()}
-        metrics |= {'gradient_norm': optax.tree.norm(gradients), 'skipped': optimizer_state.total_notfinite,
-                    'skipped_in_a_row': optimizer_state.notfinite_count}
+        average = {
+            path: jnp.where(optimizer_state.last_finite, optax.incremental_update(trainable[path], x, 1 - ema_decay), x)
+            for path, x in state.average.items()
+        }
+        metrics |= {
+            'gradient_norm': optax.tree.norm(gradients),
+            'skipped': optimizer_state.total_notfinite,
+            'skipped_in_a_row': optimizer_state.notfinite_count,
+        }
         return TrainState(state.step + 1, trainable, state.frozen, average, optimizer_state), metrics
 
     return train_step

@@ -1,4 +1,5 @@
 """What a run stores in its workdir, and checks that a resumed run has the same config."""
+
 from collections.abc import Iterator
 import contextlib
 import json
@@ -14,8 +15,20 @@ from sgmg_jax.data import records, text
 from sgmg_jax.inference import restore
 
 # Fields that may change when a run is resumed; another value of any other field makes it another run.
-RESUMABLE = ('steps', 'epochs', 'log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped',
-             'storage_shards', 'data.records', 'data.workers', 'data.on_bad_clip', 'model.remat', 'evaluation')
+RESUMABLE = (
+    'steps',
+    'epochs',
+    'log_every',
+    'eval_every',
+    'checkpoint_every',
+    'stop_after_skipped',
+    'storage_shards',
+    'data.records',
+    'data.workers',
+    'data.on_bad_clip',
+    'model.remat',
+    'evaluation',
+)
 
 
 def resumed_step(config: ConfigDict, workdir: pathlib.Path) -> int | None:
@@ -40,9 +53,10 @@ def check_config(config: ConfigDict, stored: dict, workdir: pathlib.Path) -> Non
     differences = list(_differences(configs.to_json(old), configs.to_json(config)))
     if differences:
         raise ValueError(
-            f'{workdir}: holds a run with another config: ' + '; '.join(
-                f'{field} was {was!r}, is now {now!r}' for field, was, now in differences)
-            + '. Use another --workdir, or the config that the run was started with.')
+            f'{workdir}: holds a run with another config: '
+            + '; '.join(f'{field} was {was!r}, is now {now!r}' for field, was, now in differences)
+            + '. Use another --workdir, or the config that the run was started with.'
+        )
 
 
 def _differences(old: dict, new: dict, prefix: str = '') -> Iterator[tuple[str, object, object]]:
@@ -57,8 +71,9 @@ def _differences(old: dict, new: dict, prefix: str = '') -> Iterator[tuple[str, 
             yield path, was, now
 
 
-def prepare_tokenizer(config: ConfigDict, model: nn.Module, source: records.Records, workdir: pathlib.Path,
-                      resumed: bool) -> tokenizers.Tokenizer:
+def prepare_tokenizer(
+    config: ConfigDict, model: nn.Module, source: records.Records, workdir: pathlib.Path, resumed: bool
+) -> tokenizers.Tokenizer:
     """The tokenizer of config.data.tokenizer, or, if that is None, byte pairs learned from the training sentences. A
     resumed run uses the one in its workdir.
 
@@ -68,8 +83,9 @@ def prepare_tokenizer(config: ConfigDict, model: nn.Module, source: records.Reco
     if resumed:
         return text.load_tokenizer(workdir / 'tokenizer.json')
     if config.data.tokenizer is None:
-        return text.train_tokenizer([e.text for video in source.videos for e in video.expressions],
-                                    model.text_encoder.vocabulary)
+        return text.train_tokenizer(
+            [e.text for video in source.videos for e in video.expressions], model.text_encoder.vocabulary
+        )
     tokenizer = text.load_tokenizer(config.data.tokenizer)
     try:
         restore.check_vocabulary(tokenizer, model.text_encoder)

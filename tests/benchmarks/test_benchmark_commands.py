@@ -1,4 +1,5 @@
 """The benchmark commands: options, subprocesses and folders."""
+
 import argparse
 import dataclasses
 import json
@@ -28,44 +29,48 @@ def call(capsys, command, *arguments):
     return status, capsys.readouterr().err
 
 
-@pytest.mark.parametrize('command, arguments, flag, allowed', [
-    (step, ['--frames=0'], '--frames', 'from 1 to 1,000'),
-    (step, ['--frames=1001'], '--frames', 'from 1 to 1,000'),
-    (step, ['--height=-360'], '--height', 'from 16 to 8,192'),
-    (step, ['--width=1e3'], '--width', 'a whole number from 16 to 8,192'),
-    (step, ['--tokens=513'], '--tokens', 'from 1 to 512'),
-    (step, ['--batch', '1', '0'], '--batch', 'from 1 to'),
-    (step, ['--runs=0'], '--runs', 'from 1 to'),
-    (step, ['--runs', '9' * 5000], '--runs', 'from 1 to'),
-    (step, ['--fsdp=0'], '--storage_shards', 'from 1 to'),
-    (step, ['--devices=0'], '--devices', 'from 1 to'),
-    (step, ['--model=swin'], '--model', "'sgmg', 'fast_sgmg', 'soc'"),
-    (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo'"),
-    (step, ['--dtype=float16'], '--dtype', "'float32', 'bfloat16'"),
-    (step, ['--mode=eval'], '--mode', "'forward', 'train'"),
-    (step, ['--speed=3'], '--speed', ''),
-    (step, ['--height=128', '--width=640'], '--height=128', 'at least 129 pixels'),
-    (step, ['--batch', '1', '9000', '--frames=5'], '--frames=5', 'at most 4,294,967,296'),
-    (profile, [], '--mode', 'required'),
-    (profile, ['--mode=train', '--top=-1'], '--top', 'from 0 to'),
-    (profile, ['--mode=train', '--batch', '1', '2'], '--batch 1 2', 'one number'),
-    (profile, ['--mode=train', '--width=100'], '--width=100', 'at least 129 pixels'),
-    (profile, ['--mode=train', '--devices=4096'], '--devices=4096', 'at most'),
-    (profile, ['--mode=train', '--fsdp=4096'], '--storage_shards=4096', 'must divide'),
-    (scaling, ['--batch', '1', '2'], '--batch 1 2', 'one number'),
-    (scaling, ['--mode=forward'], '--mode', ''),
-    (multi_object, ['--sentences', '1', '0'], '--sentences', 'from 1 to 1,000'),
-    (multi_object, ['--together=0'], '--together', 'from 1 to 1,000'),
-    (multi_object, ['--peak-of=0'], '--peak-of', 'from 1 to 1,000'),
-    (multi_object, ['--height=100'], '--height=100', 'at least 129 pixels'),
-    (loader, ['--clips=0'], '--clips', 'from 1 to'),
-    (loader, ['--workers', '1', '-1'], '--workers', 'from 0 to 1,000'),
-    (loader, ['--records={tmp}/nowhere'], '{tmp}/nowhere', 'no such folder'),
-    (loader, ['--records={tmp}'], '{tmp}', 'holds no built data set'),
-    (accidents, ['--kills=0', '--', '--config=x'], '--kills', 'from 1 to'),
-    (accidents, ['--seed=-1', '--', '--config=x'], '--seed', 'from 0 to'),
-    (accidents, ['--kills=1'], 'after --', 'flags of train.py'),
-    (accidents, ['--', '--config=configs/synthetic.py', '--workdir=runs/mine'], '--workdir', '--out')])
+@pytest.mark.parametrize(
+    'command, arguments, flag, allowed',
+    [
+        (step, ['--frames=0'], '--frames', 'from 1 to 1,000'),
+        (step, ['--frames=1001'], '--frames', 'from 1 to 1,000'),
+        (step, ['--height=-360'], '--height', 'from 16 to 8,192'),
+        (step, ['--width=1e3'], '--width', 'a whole number from 16 to 8,192'),
+        (step, ['--tokens=513'], '--tokens', 'from 1 to 512'),
+        (step, ['--batch', '1', '0'], '--batch', 'from 1 to'),
+        (step, ['--runs=0'], '--runs', 'from 1 to'),
+        (step, ['--runs', '9' * 5000], '--runs', 'from 1 to'),
+        (step, ['--fsdp=0'], '--storage_shards', 'from 1 to'),
+        (step, ['--devices=0'], '--devices', 'from 1 to'),
+        (step, ['--model=swin'], '--model', "'sgmg', 'fast_sgmg', 'soc'"),
+        (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo'"),
+        (step, ['--dtype=float16'], '--dtype', "'float32', 'bfloat16'"),
+        (step, ['--mode=eval'], '--mode', "'forward', 'train'"),
+        (step, ['--speed=3'], '--speed', ''),
+        (step, ['--height=128', '--width=640'], '--height=128', 'at least 129 pixels'),
+        (step, ['--batch', '1', '9000', '--frames=5'], '--frames=5', 'at most 4,294,967,296'),
+        (profile, [], '--mode', 'required'),
+        (profile, ['--mode=train', '--top=-1'], '--top', 'from 0 to'),
+        (profile, ['--mode=train', '--batch', '1', '2'], '--batch 1 2', 'one number'),
+        (profile, ['--mode=train', '--width=100'], '--width=100', 'at least 129 pixels'),
+        (profile, ['--mode=train', '--devices=4096'], '--devices=4096', 'at most'),
+        (profile, ['--mode=train', '--fsdp=4096'], '--storage_shards=4096', 'must divide'),
+        (scaling, ['--batch', '1', '2'], '--batch 1 2', 'one number'),
+        (scaling, ['--mode=forward'], '--mode', ''),
+        (multi_object, ['--sentences', '1', '0'], '--sentences', 'from 1 to 1,000'),
+        (multi_object, ['--together=0'], '--together', 'from 1 to 1,000'),
+        (multi_object, ['--peak-of=0'], '--peak-of', 'from 1 to 1,000'),
+        (multi_object, ['--height=100'], '--height=100', 'at least 129 pixels'),
+        (loader, ['--clips=0'], '--clips', 'from 1 to'),
+        (loader, ['--workers', '1', '-1'], '--workers', 'from 0 to 1,000'),
+        (loader, ['--records={tmp}/nowhere'], '{tmp}/nowhere', 'no such folder'),
+        (loader, ['--records={tmp}'], '{tmp}', 'holds no built data set'),
+        (accidents, ['--kills=0', '--', '--config=x'], '--kills', 'from 1 to'),
+        (accidents, ['--seed=-1', '--', '--config=x'], '--seed', 'from 0 to'),
+        (accidents, ['--kills=1'], 'after --', 'flags of train.py'),
+        (accidents, ['--', '--config=configs/synthetic.py', '--workdir=runs/mine'], '--workdir', '--out'),
+    ],
+)
 def test_usage_errors_are_one_line(capsys, tmp_path, command, arguments, flag, allowed):
     status, said = call(capsys, command, *(word.format(tmp=tmp_path) for word in arguments))
     assert status == 2 and said.startswith('error: ') and said.count('\n') == 1
@@ -119,10 +124,14 @@ def test_subprocess_errors_end_the_command(capfd, monkeypatch):
     assert end.value.code == 2 and said.startswith('error: ') and said.count('\n') == 1
 
 
-@pytest.mark.parametrize('error, found', [
-    (MemoryError('Unable to allocate'), machine.OutOfMemory),
-    (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), machine.OutOfMemory),
-    (jax.errors.JaxRuntimeError('INTERNAL: broken'), jax.errors.JaxRuntimeError)])
+@pytest.mark.parametrize(
+    'error, found',
+    [
+        (MemoryError('Unable to allocate'), machine.OutOfMemory),
+        (jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory'), machine.OutOfMemory),
+        (jax.errors.JaxRuntimeError('INTERNAL: broken'), jax.errors.JaxRuntimeError),
+    ],
+)
 def test_out_of_memory(monkeypatch, error, found):
     with pytest.raises(found), machine.catch_out_of_memory():
         raise error
@@ -174,19 +183,24 @@ def test_step_measures_uncached_in_increasing_order_until_out_of_memory(monkeypa
     assert list(map(json.loads, capsys.readouterr().out.splitlines())) == [{'batch': 1}, {'batch': 2}, None]
 
 
-@pytest.mark.parametrize('arguments, available, expected', [
-    (['--batch=3'], 9, [1, 2, 4, 8]), (['--batch=3', '--storage_shards=2'], 6, [2, 4]),
-    (['--batch=3', '--devices=5'], 5, [1, 2, 4])])
+@pytest.mark.parametrize(
+    'arguments, available, expected',
+    [
+        (['--batch=3'], 9, [1, 2, 4, 8]),
+        (['--batch=3', '--storage_shards=2'], 6, [2, 4]),
+        (['--batch=3', '--devices=5'], 5, [1, 2, 4]),
+    ],
+)
 def test_scaling_measures_the_available_devices(monkeypatch, capsys, arguments, available, expected):
     def output_lines(command):
-        count, = [word for word in arguments if '--devices' in word] or ['=None']
+        (count,) = [word for word in arguments if '--devices' in word] or ['=None']
         assert f'devices({count.partition("=")[2]})' in command[1]
         return iter([f'{available}\n'])
 
     def measure_in_subprocess(mode, words):
         assert mode == 'train' and words[:-1] == arguments
         count = int(words[-1].removeprefix('--devices='))
-        yield {'machine': 'here', 'median': 2.0, 'clips': 3 * count / (1 + count), 'frames': 5.0, 'peak': 2 ** 30}
+        yield {'machine': 'here', 'median': 2.0, 'clips': 3 * count / (1 + count), 'frames': 5.0, 'peak': 2**30}
 
     monkeypatch.setattr(machine, 'output_lines', output_lines)
     monkeypatch.setattr(step, 'measure_in_subprocess', measure_in_subprocess)
@@ -211,7 +225,11 @@ def test_loader_uses_one_core_and_restores_the_affinity(world_records, capsys):
     head, data, _, *rows = capsys.readouterr().out.splitlines()
     assert 'using one core' in head and '3 videos of 80x80' in data and ' 5 frames per video' in data
     assert [row[:22].strip() for row in rows] == [
-        'read a video', 'decode', 'read, decode, augment', 'loader, batches of 1']
+        'read a video',
+        'decode',
+        'read, decode, augment',
+        'loader, batches of 1',
+    ]
     status, said = call(capsys, loader, f'--records={world_records}', '--split=test')
     assert status == 2 and "no split 'test' there; it has train (3 videos)" in said
     assert os.sched_getaffinity(0) == before
@@ -244,8 +262,10 @@ def test_loader_generates_videos_of_a_moving_disc(tmp_path, monkeypatch):
     assert len(videos) == 2
     for video, content in videos.items():
         folders = [tmp_path / 'made/raw/train' / kind / video for kind in ('JPEGImages', 'Annotations')]
-        frames, masks = ([np.asarray(Image.open(folder / f'{name}.{ending}')) for name in content['frames']]
-                         for folder, ending in zip(folders, ('jpg', 'png')))
+        frames, masks = (
+            [np.asarray(Image.open(folder / f'{name}.{ending}')) for name in content['frames']]
+            for folder, ending in zip(folders, ('jpg', 'png'))
+        )
         assert np.shape(frames) == (3, 360, 640, 3) and np.shape(masks) == (3, 360, 640)
         left = [np.nonzero(mask)[1].min() for mask in masks]
         assert left[0] < left[1] < left[2] and np.max(masks) == 1
@@ -314,10 +334,14 @@ def test_accidents_locks_its_folder(tmp_path, capsys, monkeypatch):
     assert status == 2 and 'is at work here' in said and os.listdir(tmp_path) == ['.lock']
 
 
-@pytest.mark.parametrize('flags, message', [
-    (['--config=nowhere.py'], '--config=nowhere.py: there is no such file'),
-    (['--config=configs/synthetic.py:huge'], "there is no mode 'huge'"),
-    (['--config=configs/synthetic.py:smoke', '--config.log_every=0'], 'config.log_every = 0: must be')])
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (['--config=nowhere.py'], '--config=nowhere.py: there is no such file'),
+        (['--config=configs/synthetic.py:huge'], "there is no mode 'huge'"),
+        (['--config=configs/synthetic.py:smoke', '--config.log_every=0'], 'config.log_every = 0: must be'),
+    ],
+)
 def test_accidents_passes_on_the_errors_of_train(tmp_path, capsys, monkeypatch, flags, message):
     monkeypatch.chdir(ROOT)
     status, said = call(capsys, accidents, f'--out={tmp_path}', '--', *flags)
@@ -326,6 +350,7 @@ def test_accidents_passes_on_the_errors_of_train(tmp_path, capsys, monkeypatch, 
 
 def test_accidents_tells_the_end_of_a_run_from_a_kill(tmp_path):
     """What a stand-in for train.py does, and what `run` returns."""
+
     def train(program):
         return [sys.executable, '-c', program]
 
@@ -335,7 +360,9 @@ def test_accidents_tells_the_end_of_a_run_from_a_kill(tmp_path):
     assert accidents.run(train('print("done")'), workdir, lambda lines: False) == ('done', False)
     sleep = 'import time; print("begun", flush=True); time.sleep(600)'
     assert accidents.run(train(sleep), workdir, lambda lines: 'begun' in (tmp_path / 'run.log').read_text()) == (
-        'begun', True)
+        'begun',
+        True,
+    )
     with pytest.raises(ValueError, match='^train.py: config.seed: is wrong$'):
         accidents.run(train('import sys; print("error: config.seed: is wrong"); sys.exit(2)'), workdir)
     with pytest.raises(ChildProcessError, match='run.log: .* with status 1. Last line: KeyError'):
@@ -347,8 +374,11 @@ def test_accidents_tells_the_end_of_a_run_from_a_kill(tmp_path):
 
 
 def test_accidents_reports_every_difference(tmp_path, monkeypatch):
-    stored = {'a': (3, {'w': np.ones(2), 'only a': np.ones(1)}), 'b': (3, {'w': np.zeros(2), 'only b': np.ones(1)}),
-              'c': (4, {})}
+    stored = {
+        'a': (3, {'w': np.ones(2), 'only a': np.ones(1)}),
+        'b': (3, {'w': np.zeros(2), 'only b': np.ones(1)}),
+        'c': (4, {}),
+    }
 
     class Stored:
         def __init__(self, workdir, read_only):
@@ -364,12 +394,16 @@ def test_accidents_reports_every_difference(tmp_path, monkeypatch):
     for name, loss in (('a', 1), ('b', 2), ('c', 1)):
         run_of(tmp_path / name)
         (tmp_path / name / 'metrics.jsonl').write_text(
-            f'{{"step": 1, "steps_per_second": {loss}}}\n{{"loss": {loss}}}\n{{"step": 3, "loss": {loss}}}\n')
+            f'{{"step": 1, "steps_per_second": {loss}}}\n{{"loss": {loss}}}\n{{"step": 3, "loss": {loss}}}\n'
+        )
     a, b, c = (tmp_path / name for name in 'abc')
     assert accidents.differences(a, a) == []
     assert accidents.differences(a, b) == [
-        'only one of the checkpoints has only a', 'only one of the checkpoints has only b', 'w differs',
-        'metrics.jsonl differs from line 2 on']
+        'only one of the checkpoints has only a',
+        'only one of the checkpoints has only b',
+        'w differs',
+        'metrics.jsonl differs from line 2 on',
+    ]
     assert accidents.differences(a, c) == ['last checkpoints are of steps 3 and 4']
 
 

@@ -1,4 +1,5 @@
 """The benchmark of scoring speed: the set that it makes, and its output."""
+
 import json
 
 import pytest
@@ -28,8 +29,7 @@ def test_generated_set_can_be_scored(tmp_path):
 
 def test_benchmark_times_the_command(monkeypatch, capsys):
     original = benchmark.write_set
-    monkeypatch.setattr(benchmark, 'write_set',
-                        lambda root, annotators: original(root, [('a', 2, 64, 2)], annotators))
+    monkeypatch.setattr(benchmark, 'write_set', lambda root, annotators: original(root, [('a', 2, 64, 2)], annotators))
     assert benchmark.main(['--runs=1', '--processes=1']) == 0
     machine, data, seconds = capsys.readouterr().out.splitlines()
     assert 'using 1 processes' in machine and '2 objects, 1 annotator(s); J&F ' in data

@@ -1,4 +1,5 @@
 """The FLOP count in the table of benchmarks.step."""
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,5 +14,7 @@ def test_operations_of_matmuls(rows, inner, columns):
     one = 2 * rows * inner * columns
     assert step.count_operations(jnp.matmul, x, y) == one
     weight = jnp.ones((rows, columns), jnp.bfloat16)
-    assert step.count_operations(lambda x, y: jax.vjp(jnp.matmul, x, y)[1](weight), *jax.eval_shape(
-        lambda: (x, y))) == 2 * one
+    assert (
+        step.count_operations(lambda x, y: jax.vjp(jnp.matmul, x, y)[1](weight), *jax.eval_shape(lambda: (x, y)))
+        == 2 * one
+    )

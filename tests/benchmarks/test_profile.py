@@ -1,4 +1,5 @@
 """Operations are assigned to the parts of a model."""
+
 import re
 
 import jax
@@ -8,17 +9,25 @@ import pytest
 from sgmg_jax.benchmarks import profile
 
 
-@pytest.mark.parametrize('name, expected', [
-    ('jit(train_step)/jvp(SgMg)/SgMg.encode_video/video_encoder/stage2_block2/attention/qkv/dot_general',
-     ('encode_video video_encoder', False)),
-    ('jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/augment_after_0/transpose',
-     ('fuse augment_after', True)),
-    ('jit(<lambda>)/SOC/SOC.encode_video/projections_3/conv_general_dilated', ('encode_video projections', False)),
-    ('jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.propose/decoder3/mlp/dot', ('propose decoder', True)),
-    ('jit(train_step)/jvp(SgMg)/SgMg.optimize/transpose', ('optimize', False)),
-    ('jit(train_step)/transpose(jvp())/mul', ('matching and losses', True)),
-    ('jit(train_step)/cond/branch_1_fun/mul', ('optimizer and the rest', False)),
-    ('', ('optimizer and the rest', False))])
+@pytest.mark.parametrize(
+    'name, expected',
+    [
+        (
+            'jit(train_step)/jvp(SgMg)/SgMg.encode_video/video_encoder/stage2_block2/attention/qkv/dot_general',
+            ('encode_video video_encoder', False),
+        ),
+        (
+            'jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.fuse/augment_after_0/transpose',
+            ('fuse augment_after', True),
+        ),
+        ('jit(<lambda>)/SOC/SOC.encode_video/projections_3/conv_general_dilated', ('encode_video projections', False)),
+        ('jit(train_step)/transpose(jvp(SgMg))/SgMg.segment/SgMg.propose/decoder3/mlp/dot', ('propose decoder', True)),
+        ('jit(train_step)/jvp(SgMg)/SgMg.optimize/transpose', ('optimize', False)),
+        ('jit(train_step)/transpose(jvp())/mul', ('matching and losses', True)),
+        ('jit(train_step)/cond/branch_1_fun/mul', ('optimizer and the rest', False)),
+        ('', ('optimizer and the rest', False)),
+    ],
+)
 def test_part_of(name, expected):
     assert profile.part_of(name) == expected
 
@@ -36,6 +45,8 @@ def test_operations_of_a_program_appear_in_its_profile():
     loops = re.findall(r'%?([\w.\-]+) = .* while[(]', compiled.as_text())
     assert loops and not set(loops) & set(names)
     seconds = profile.device_seconds(lambda: jax.block_until_ready(compiled(x)), 2)
-    spent = {scope: sum(time for operation, time in seconds.items() if f'/{scope}/' in names.get(operation, ''))
-             for scope in ('product', 'loop')}
+    spent = {
+        scope: sum(time for operation, time in seconds.items() if f'/{scope}/' in names.get(operation, ''))
+        for scope in ('product', 'loop')
+    }
     assert all(time > 0 for time in spent.values()), (spent, seconds, names)

@@ -1,4 +1,5 @@
 """Whole state dicts by the names of the releases, in small, and the files they lie in."""
+
 import functools
 
 import golden_cases
@@ -23,30 +24,41 @@ def sgmg():
 @functools.cache
 def soc():
     """Of SOC, with its buffers. Not to be changed."""
-    tensors = {name: cases.fill(name, shape, spreads=cases.SOC_SPREADS)
-               for name, shape in golden_cases.official_shapes('soc/manifest_soc_tiny').items()}
+    tensors = {
+        name: cases.fill(name, shape, spreads=cases.SOC_SPREADS)
+        for name, shape in golden_cases.official_shapes('soc/manifest_soc_tiny').items()
+    }
     return _with_buffers(tensors) | {'text_encoder.embeddings.position_ids': np.arange(40)[None]}
 
 
 def _with_buffers(tensors):
-    return tensors | {name.replace('bias_table', 'index'): np.zeros((392, 392), np.int64)
-                      for name in tensors if name.endswith('relative_position_bias_table')}
+    return tensors | {
+        name.replace('bias_table', 'index'): np.zeros((392, 392), np.int64)
+        for name in tensors
+        if name.endswith('relative_position_bias_table')
+    }
 
 
 def roberta(pooler=True):
     """Of Hugging Face's RobertaModel."""
-    return {name.removeprefix(sources.ROBERTA): x for name, x in sgmg().items()
-            if name.startswith(sources.ROBERTA) and (pooler or '.pooler.' not in name)}
+    return {
+        name.removeprefix(sources.ROBERTA): x
+        for name, x in sgmg().items()
+        if name.startswith(sources.ROBERTA) and (pooler or '.pooler.' not in name)
+    }
 
 
 def masked_lm():
     """As roberta-base/model.safetensors on Hugging Face: the masked-language model's, which has no pooler."""
     channels, words = 48, roberta()['embeddings.word_embeddings.weight']
     return {f'roberta.{name}': x for name, x in roberta(pooler=False).items()} | {
-        'lm_head.bias': np.zeros(len(words), np.float32), 'lm_head.dense.bias': np.zeros(channels, np.float32),
+        'lm_head.bias': np.zeros(len(words), np.float32),
+        'lm_head.dense.bias': np.zeros(channels, np.float32),
         'lm_head.dense.weight': np.zeros((channels, channels), np.float32),
         'lm_head.layer_norm.bias': np.zeros(channels, np.float32),
-        'lm_head.layer_norm.weight': np.ones(channels, np.float32), 'lm_head.decoder.weight': words}
+        'lm_head.layer_norm.weight': np.ones(channels, np.float32),
+        'lm_head.decoder.weight': words,
+    }
 
 
 def kinetics():

@@ -1,4 +1,5 @@
 """The commands of sgmg_jax.convert: what they write, and how they end when something is wrong."""
+
 import errno
 import json
 import os
@@ -22,7 +23,7 @@ from sgmg_jax.convert import weights
 from sgmg_jax.convert.__main__ import main
 
 # A small model; with a mode, one of other classes.
-CONFIG = '''
+CONFIG = """
 from configs import common
 
 
@@ -31,7 +32,7 @@ def get_config(mode='usual'):
     config.model.update(backbone='demo', text_encoder='demo', hidden=32, heads=2, mlp=32, encoder_layers=1,
                         decoder_layers=1, queries={'usual': 5, 'few': 2}[mode])
     return config
-'''
+"""
 
 
 @pytest.fixture
@@ -44,8 +45,10 @@ def config(tmp_path):
 def parameters(config, mode=''):
     shapes = shapes_of(systems.build_model(commands.load_config(f'{config}{mode}').model))
     rng = np.random.default_rng(0)
-    return {path: rng.standard_normal(x.shape, dtype=np.float32)
-            for path, x in traverse_util.flatten_dict(shapes, sep='/').items()}
+    return {
+        path: rng.standard_normal(x.shape, dtype=np.float32)
+        for path, x in traverse_util.flatten_dict(shapes, sep='/').items()
+    }
 
 
 @pytest.fixture
@@ -76,10 +79,14 @@ def test_round_trip_by_the_commands(config, official, tmp_path, capsys):
     assert 'text.safetensors: query_embedding is missing' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('change, reason', [
-    (lambda path: path.unlink(), 'official.safetensors: no such file'),
-    (lambda path: path.write_bytes(path.read_bytes()[:1000]), 'official.safetensors: not a whole safetensors file'),
-    (lambda path: path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes()), 'has a weight of nan')])
+@pytest.mark.parametrize(
+    'change, reason',
+    [
+        (lambda path: path.unlink(), 'official.safetensors: no such file'),
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), 'official.safetensors: not a whole safetensors file'),
+        (lambda path: path.write_bytes(path.read_bytes()[:-4] + np.float32(np.nan).tobytes()), 'has a weight of nan'),
+    ],
+)
 def test_errors_in_weights_are_one_line(change, reason, config, official, tmp_path, capsys):
     change(official)
     assert main(['from-official', str(official), f'--config={config}:few', f'--out={tmp_path / "x"}']) == 2
@@ -88,11 +95,18 @@ def test_errors_in_weights_are_one_line(change, reason, config, official, tmp_pa
     assert not (tmp_path / 'x').exists()
 
 
-@pytest.mark.parametrize('out, reason', [
-    ('official.safetensors', 'official.safetensors: exists already. Remove it or give another --out'),
-    ('.', 'exists already'), ('pipe', 'pipe: exists already'), ('dangling', 'dangling: exists already'),
-    ('official.safetensors/x.safetensors', 'official.safetensors: is no folder'),
-    ('x.pth', 'must end in no suffix or .safetensors'), ('/proc/x.safetensors', '/proc: nothing can be written there')])
+@pytest.mark.parametrize(
+    'out, reason',
+    [
+        ('official.safetensors', 'official.safetensors: exists already. Remove it or give another --out'),
+        ('.', 'exists already'),
+        ('pipe', 'pipe: exists already'),
+        ('dangling', 'dangling: exists already'),
+        ('official.safetensors/x.safetensors', 'official.safetensors: is no folder'),
+        ('x.pth', 'must end in no suffix or .safetensors'),
+        ('/proc/x.safetensors', '/proc: nothing can be written there'),
+    ],
+)
 def test_the_output_path_is_checked_first(out, reason, tmp_path, capsys):
     (tmp_path / 'official.safetensors').write_text('')
     os.mkfifo(tmp_path / 'pipe')
@@ -104,15 +118,20 @@ def test_the_output_path_is_checked_first(out, reason, tmp_path, capsys):
     assert sorted(tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize('text, reason', [
-    (None, 'config.py: no such file'), ('x = (', 'cannot be read as a config: SyntaxError'),
-    ('x = 1', 'it has no get_config()'),
-    ('import sys\nsys.exit(3)', 'cannot be read as a config, line 2: SystemExit: 3'),
-    ('def get_config(mode):\n    return 1', 'its get_config returns a int, not a ConfigDict'),
-    ('def get_config():\n    return 1', 'a config: TypeError: get_config() takes 0 positional arguments but 1'),
-    ('def get_config(mode):\n    return {}[mode]', "cannot be read as a config, line 2: KeyError: 'few'"),
-    ('import ml_collections\ndef get_config(mode):\n    return ml_collections.ConfigDict()', 'is missing'),
-    ('import nothing_of_this_name', 'line 1: ModuleNotFoundError')])
+@pytest.mark.parametrize(
+    'text, reason',
+    [
+        (None, 'config.py: no such file'),
+        ('x = (', 'cannot be read as a config: SyntaxError'),
+        ('x = 1', 'it has no get_config()'),
+        ('import sys\nsys.exit(3)', 'cannot be read as a config, line 2: SystemExit: 3'),
+        ('def get_config(mode):\n    return 1', 'its get_config returns a int, not a ConfigDict'),
+        ('def get_config():\n    return 1', 'a config: TypeError: get_config() takes 0 positional arguments but 1'),
+        ('def get_config(mode):\n    return {}[mode]', "cannot be read as a config, line 2: KeyError: 'few'"),
+        ('import ml_collections\ndef get_config(mode):\n    return ml_collections.ConfigDict()', 'is missing'),
+        ('import nothing_of_this_name', 'line 1: ModuleNotFoundError'),
+    ],
+)
 def test_errors_in_configs_are_one_line(text, reason, official, config, capsys):
     config.unlink() if text is None else config.write_text(text)
     assert main(['from-official', str(official), f'--config={config}:few', '--out=x']) == 2
@@ -162,14 +181,18 @@ def no_permission(*arguments, **options):
     raise PermissionError(errno.EACCES, 'Permission denied')
 
 
-@pytest.mark.parametrize('out, target, name, fail, number', [
-    ('ours.safetensors', weights, 'save_file', no_space_in_rust, errno.ENOSPC),
-    ('ours.safetensors', weights, 'save_file', no_space, errno.ENOSPC),
-    ('ours', ocp.StandardCheckpointer, 'save', no_space_in_tensorstore, errno.ENOSPC),
-    ('ours', ocp.StandardCheckpointer, 'save', no_space, errno.ENOSPC),
-    ('ours', shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=31), errno.ENOSPC),
-    ('ours', json, 'dumps', lambda x: {}[0], errno.EIO),
-    ('ours', pathlib.Path, 'mkdir', no_permission, errno.EACCES)])
+@pytest.mark.parametrize(
+    'out, target, name, fail, number',
+    [
+        ('ours.safetensors', weights, 'save_file', no_space_in_rust, errno.ENOSPC),
+        ('ours.safetensors', weights, 'save_file', no_space, errno.ENOSPC),
+        ('ours', ocp.StandardCheckpointer, 'save', no_space_in_tensorstore, errno.ENOSPC),
+        ('ours', ocp.StandardCheckpointer, 'save', no_space, errno.ENOSPC),
+        ('ours', shutil, 'disk_usage', lambda path: types.SimpleNamespace(free=31), errno.ENOSPC),
+        ('ours', json, 'dumps', lambda x: {}[0], errno.EIO),
+        ('ours', pathlib.Path, 'mkdir', no_permission, errno.EACCES),
+    ],
+)
 def test_a_full_disk_leaves_nothing_behind(out, target, name, fail, number, tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(target, name, fail)

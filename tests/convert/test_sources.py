@@ -1,4 +1,5 @@
 """Files of strangers: what is recognised in them, which of several models is used, and what is refused."""
+
 import functools
 import json
 import os
@@ -36,8 +37,7 @@ def of(part):
 @functools.cache
 def whole():
     """Parameters of ours. Not to be changed."""
-    return traverse_util.flatten_dict(
-        names.from_official(sources.recognise(sgmg()).tensors, shapes_of(TINY)), sep='/')
+    return traverse_util.flatten_dict(names.from_official(sources.recognise(sgmg()).tensors, shapes_of(TINY)), sep='/')
 
 
 def same(found, expected):
@@ -68,14 +68,17 @@ def test_roberta_base_in_the_format_before_pytorch_16(old, tmp_path):
     """With a pooler; and with the names that norms had in TensorFlow."""
     tensors = masked_lm() | {f'roberta.{name}': x for name, x in roberta().items()}
     if old:
-        tensors = {name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta'): x
-                   for name, x in tensors.items()}
+        tensors = {
+            name.replace('LayerNorm.weight', 'LayerNorm.gamma').replace('LayerNorm.bias', 'LayerNorm.beta'): x
+            for name, x in tensors.items()
+        }
     path = save_legacy(tmp_path / 'roberta-base' / 'pytorch_model.bin', as_torch(tensors))
     found, report = weights.load(str(path), shapes_of(TINY))
     same(found, {name: x for name, x in whole().items() if name in of('text_backbone')})
     assert len(report) == 1
     tensors['roberta.embeddings.LayerNorm.gamma'] = tensors['roberta.embeddings.LayerNorm.weight'] = np.ones(
-        48, np.float32)
+        48, np.float32
+    )
     tensors['roberta.embeddings.LayerNorm.gamma'] = np.zeros(48, np.float32)
     with pytest.raises(ValueError, match='roberta.embeddings.LayerNorm.(gamma|weight) differs from'):
         weights.load(written(tensors, tmp_path / 'both.safetensors'), shapes_of(TINY))
@@ -119,8 +122,20 @@ def test_one_path_or_several(tmp_path):
         weights.load('', shapes_of(TINY))
 
 
-WRAPPERS = ['module.', 'module.module.', 'model.', '_orig_mod.', 'module._orig_mod.', 'state_dict.', 'ema.',
-            'module.model.', '_forward_module.', '_fsdp_wrapped_module._checkpoint_wrapped_module.', 'a.b.c.', 'net.']
+WRAPPERS = [
+    'module.',
+    'module.module.',
+    'model.',
+    '_orig_mod.',
+    'module._orig_mod.',
+    'state_dict.',
+    'ema.',
+    'module.model.',
+    '_forward_module.',
+    '_fsdp_wrapped_module._checkpoint_wrapped_module.',
+    'a.b.c.',
+    'net.',
+]
 
 
 @pytest.mark.parametrize('prefix', WRAPPERS)
@@ -136,8 +151,10 @@ def test_prefixes_of_wrappers_are_ignored(make, prefix):
 
 def test_insertions_of_wrappers_are_ignored():
     """torch.compile and DataParallel of parts of a model."""
-    tensors = {name.replace('backbone.0.', 'backbone._orig_mod.0.').replace('transformer.', 'transformer.module.'): x
-               for name, x in sgmg().items()}
+    tensors = {
+        name.replace('backbone.0.', 'backbone._orig_mod.0.').replace('transformer.', 'transformer.module.'): x
+        for name, x in sgmg().items()
+    }
     assert set(tensors) != set(sgmg())
     assert set(sources.recognise(tensors).tensors) == set(sources.recognise(sgmg()).tensors)
     with pytest.raises(ValueError, match='module.query_embed.weight differs from query_embed.weight'):
@@ -164,43 +181,73 @@ def averaged(tensors):
     return {name: x + 1 if x.dtype == np.float32 else x for name, x in tensors.items()}
 
 
-AVERAGES = ['ema', 'model_ema', 'ema_state_dict', 'state_dict_ema', 'ema_model', 'EMA', 'modelEma', 'averaged_model',
-            'swa_model', 'ema.shadow']
+AVERAGES = [
+    'ema',
+    'model_ema',
+    'ema_state_dict',
+    'state_dict_ema',
+    'ema_model',
+    'EMA',
+    'modelEma',
+    'averaged_model',
+    'swa_model',
+    'ema.shadow',
+]
 
 
 @pytest.mark.parametrize('average', AVERAGES)
 def test_the_model_is_preferred_to_its_moving_average(average, tmp_path):
     beside, outer = averaged(roberta()), average.split('.')[0]
     files = [
-        save(tmp_path / 'entries.pth', {
-            outer: {'decay': 0.9, 'shadow': as_torch(beside)} if '.' in average else as_torch(beside),
-            'model': as_torch(roberta()), 'epoch': 3}),
-        save_legacy(tmp_path / 'flat.pth', as_torch(
-            {f'{average}.module.{name}': x for name, x in beside.items()} | roberta())),
-        written({f'{average}.{name}': x for name, x in beside.items()}
-                | {f'model.{name}': x for name, x in roberta().items()}, tmp_path / 'flat.safetensors')]
+        save(
+            tmp_path / 'entries.pth',
+            {
+                outer: {'decay': 0.9, 'shadow': as_torch(beside)} if '.' in average else as_torch(beside),
+                'model': as_torch(roberta()),
+                'epoch': 3,
+            },
+        ),
+        save_legacy(
+            tmp_path / 'flat.pth', as_torch({f'{average}.module.{name}': x for name, x in beside.items()} | roberta())
+        ),
+        written(
+            {f'{average}.{name}': x for name, x in beside.items()}
+            | {f'model.{name}': x for name, x in roberta().items()},
+            tmp_path / 'flat.safetensors',
+        ),
+    ]
     for path in files:
         found, report = weights.load(path, shapes_of(TINY))
         same(found, {name: x for name, x in whole().items() if name in of('text_backbone')})
-        assert re.search(r': the model itself \((model\.)?embeddings.word_embeddings.weight\) is used, .* not its '
-                         rf'moving average \({average}\.(module\.)?embeddings.word.* save its state dict', report[1])
+        assert re.search(
+            r': the model itself \((model\.)?embeddings.word_embeddings.weight\) is used, .* not its '
+            rf'moving average \({average}\.(module\.)?embeddings.word.* save its state dict',
+            report[1],
+        )
 
 
 def test_a_moving_average_alone_is_used_and_reported():
     found = sources.recognise({f'module.{name}': x for name, x in roberta().items()} | {'n_averaged': np.array(3)})
     assert len(found.tensors) == len(roberta()) - 1  # position ids
     assert found.notes == (
-        'these are a moving average (module.embeddings.word_embeddings.weight); the file has no other weights',)
-    found = sources.recognise({f'new.module.{name}': x for name, x in averaged(roberta()).items()}
-                              | {f'old.{name}': x for name, x in roberta().items()} | {'new.n_averaged': np.array(3)})
-    same({name: found.tensors[name] for name in (sources.ROBERTA + 'pooler.dense.bias',)},
-         {sources.ROBERTA + 'pooler.dense.bias': roberta()['pooler.dense.bias']})
+        'these are a moving average (module.embeddings.word_embeddings.weight); the file has no other weights',
+    )
+    found = sources.recognise(
+        {f'new.module.{name}': x for name, x in averaged(roberta()).items()}
+        | {f'old.{name}': x for name, x in roberta().items()}
+        | {'new.n_averaged': np.array(3)}
+    )
+    same(
+        {name: found.tensors[name] for name in (sources.ROBERTA + 'pooler.dense.bias',)},
+        {sources.ROBERTA + 'pooler.dense.bias': roberta()['pooler.dense.bias']},
+    )
     found = sources.recognise({f'ema_model.{name}': x for name, x in roberta().items()})
     assert 'these are a moving average (ema_model.embeddings.word' in found.notes[0]
 
 
-@pytest.mark.parametrize('first, second', [
-    ('student.', 'teacher.'), ('', 'momentum_encoder.'), ('ema.', 'ema_model.'), ('a.', 'b.')])
+@pytest.mark.parametrize(
+    'first, second', [('student.', 'teacher.'), ('', 'momentum_encoder.'), ('ema.', 'ema_model.'), ('a.', 'b.')]
+)
 def test_several_models_are_refused(first, second):
     tensors = {before + name: x for before in (first, second) for name, x in roberta().items()}
     with pytest.raises(ValueError, match='several models.*') as caught:
@@ -209,8 +256,10 @@ def test_several_models_are_refused(first, second):
 
 
 def test_tensors_outside_the_model_are_left_out_and_reported():
-    found = sources.recognise({f'model.{name}': x for name, x in sgmg().items()}
-                              | {'criterion.empty_weight': np.ones(2), 'loss.scale': np.ones(1)})
+    found = sources.recognise(
+        {f'model.{name}': x for name, x in sgmg().items()}
+        | {'criterion.empty_weight': np.ones(2), 'loss.scale': np.ones(1)}
+    )
     assert set(found.tensors) == set(sources.recognise(sgmg()).tensors)
     assert found.notes == ('2 tensors outside the model are left out, such as criterion.empty_weight',)
     assert sources.recognise(masked_lm()).notes == sources.recognise(kinetics()).notes == ()
@@ -228,8 +277,10 @@ def test_soc_is_recognised_by_its_video_queries():
     assert sources.recognise({'a.' + name: x for name, x in soc().items()}).kind == 'SOC'
     assert sources.recognise(sgmg()).kind == 'SgMg'
     with pytest.raises(ValueError, match='is not in the checkpoint .* query_embedding'):
-        names.from_official(sources.recognise({name: x for name, x in soc().items() if name != 'query_embed.weight'}
-                                              ).tensors, shapes_of(TINY_SOC))
+        names.from_official(
+            sources.recognise({name: x for name, x in soc().items() if name != 'query_embed.weight'}).tensors,
+            shapes_of(TINY_SOC),
+        )
 
 
 def test_skip_matches_whole_names(tmp_path):
@@ -286,8 +337,16 @@ def test_invalid_weights_are_named(way, bad, tmp_path):
 
 
 def test_check_finite():
-    weights.check_finite({'a': np.ones(3, np.float32), 'b': np.zeros((0, 2), np.float16), 'c': np.float32(1e18),
-                          'd': np.array([-1e18, 1e18]), 'e': np.ones(2, ml_dtypes.bfloat16)}, 'x')
+    weights.check_finite(
+        {
+            'a': np.ones(3, np.float32),
+            'b': np.zeros((0, 2), np.float16),
+            'c': np.float32(1e18),
+            'd': np.array([-1e18, 1e18]),
+            'e': np.ones(2, ml_dtypes.bfloat16),
+        },
+        'x',
+    )
     for x in (np.nan, -1.1e18, 1.1e18):
         with pytest.raises(ValueError, match=f'^run: b has a weight of {re.escape(str(x))}'):
             weights.check_finite({'a': np.ones(2), 'b': np.array([0, x, 1])}, 'run')
@@ -296,9 +355,19 @@ def test_check_finite():
             weights.check_finite({'b': np.ones(2, kind)}, 'run')
 
 
-@pytest.mark.parametrize('kind, fits', [
-    (np.float16, True), (ml_dtypes.bfloat16, True), (np.float64, True), (np.float32, True), (np.int32, False),
-    (np.bool_, False), (np.complex64, False), (np.uint8, False)])
+@pytest.mark.parametrize(
+    'kind, fits',
+    [
+        (np.float16, True),
+        (ml_dtypes.bfloat16, True),
+        (np.float64, True),
+        (np.float32, True),
+        (np.int32, False),
+        (np.bool_, False),
+        (np.complex64, False),
+        (np.uint8, False),
+    ],
+)
 def test_other_dtypes_are_converted_or_refused(kind, fits, tmp_path):
     tensors = {name: x.astype(kind) if name == 'embeddings.LayerNorm.bias' else x for name, x in roberta().items()}
     path = save(tmp_path / 'a.pth', as_torch(tensors))
@@ -308,8 +377,9 @@ def test_other_dtypes_are_converted_or_refused(kind, fits, tmp_path):
         return
     found, report = weights.load(path, shapes_of(TINY))
     assert {x.dtype for x in found.values()} == {np.dtype(np.float32)}
-    np.testing.assert_array_equal(found['text_backbone/embedding_norm/bias'],
-                                  tensors['embeddings.LayerNorm.bias'].astype(np.float32))
+    np.testing.assert_array_equal(
+        found['text_backbone/embedding_norm/bias'], tensors['embeddings.LayerNorm.bias'].astype(np.float32)
+    )
     assert (f'{path}: converted from {np.dtype(kind)} to float32.' in report) == (kind != np.float32)
 
 
@@ -317,33 +387,49 @@ def test_shapes_are_checked_before_tensors_are_copied(tmp_path):
     """One kilobyte that claims 16 GB, wherever something would be summed, repeated, compared or put in order."""
     one = Storage(np.zeros(1, np.float32))
     huge = lambda *shape: view(one, 0, shape, (0,) * len(shape))
-    images = {f'layers.{i}.blocks.0.attn.relative_position_bias_table': huge(169, 2 ** 20) for i in range(3)}
-    for tensors in ({'patch_embed.proj.weight': huge(24, 3, 4, 4)} | images,
-                    {'patch_embed.proj.weight': huge(2 ** 13, 3, 2, 2 ** 6, 2 ** 6)},
-                    {'query_embed.weight': huge(2 ** 28),
-                     'fusion_module.multihead_attn.in_proj_weight': huge(2 ** 14, 2 ** 14),
-                     'input_proj.0.0.weight': huge(2 ** 14, 2 ** 13, 1, 1), 'level_embed': huge()},
-                    {'embeddings.word_embeddings.weight': huge(2 ** 14, 2 ** 14),
-                     'embeddings.position_ids': huge(2 ** 28)}):
+    images = {f'layers.{i}.blocks.0.attn.relative_position_bias_table': huge(169, 2**20) for i in range(3)}
+    for tensors in (
+        {'patch_embed.proj.weight': huge(24, 3, 4, 4)} | images,
+        {'patch_embed.proj.weight': huge(2**13, 3, 2, 2**6, 2**6)},
+        {
+            'query_embed.weight': huge(2**28),
+            'fusion_module.multihead_attn.in_proj_weight': huge(2**14, 2**14),
+            'input_proj.0.0.weight': huge(2**14, 2**13, 1, 1),
+            'level_embed': huge(),
+        },
+        {'embeddings.word_embeddings.weight': huge(2**14, 2**14), 'embeddings.position_ids': huge(2**28)},
+    ):
         path = save(tmp_path / 'a.pth', tensors)
         tracemalloc.start()
         try:
             with pytest.raises(ValueError, match='is of another size'):
                 weights.load(path, shapes_of(TINY))
-            assert tracemalloc.get_traced_memory()[1] < 2 ** 26
+            assert tracemalloc.get_traced_memory()[1] < 2**26
         finally:
             tracemalloc.stop()
-    for tensors, reason in (({'a': huge(2 ** 28 + 1)}, 'a has shape .268435457,.*more numbers'),
-                            ({'a': huge(2 ** 28), 'b': huge(2 ** 28), 'c': huge(2 ** 28), 'd': huge(2 ** 28),
-                              'e': huge(1)}, '5 tensors have 1,073,741,825 numbers')):
+    for tensors, reason in (
+        ({'a': huge(2**28 + 1)}, 'a has shape .268435457,.*more numbers'),
+        (
+            {'a': huge(2**28), 'b': huge(2**28), 'c': huge(2**28), 'd': huge(2**28), 'e': huge(1)},
+            '5 tensors have 1,073,741,825 numbers',
+        ),
+    ):
         with pytest.raises(ValueError, match=reason):
             sources.read(save(tmp_path / 'a.pth', tensors))
 
 
-@pytest.mark.parametrize('name, shape', [
-    ('fusion_module.multihead_attn.in_proj_weight', (191, 64)), ('fusion_module.multihead_attn.in_proj_weight', ()),
-    ('mask_refine.conv1_1div4.weight', (3,)), ('level_embed', ()), ('query_embed.weight', (0,)),
-    ('input_proj.0.0.weight', (1, 1, 1, 1, 1)), ('class_embed.0.bias', ())])
+@pytest.mark.parametrize(
+    'name, shape',
+    [
+        ('fusion_module.multihead_attn.in_proj_weight', (191, 64)),
+        ('fusion_module.multihead_attn.in_proj_weight', ()),
+        ('mask_refine.conv1_1div4.weight', (3,)),
+        ('level_embed', ()),
+        ('query_embed.weight', (0,)),
+        ('input_proj.0.0.weight', (1, 1, 1, 1, 1)),
+        ('class_embed.0.bias', ()),
+    ],
+)
 def test_misshapen_tensors_are_named(name, shape):
     with pytest.raises(ValueError, match=rf'1 x .*{re.escape(f"{name} {shape}")}, which should be'):
         name = name if name != 'level_embed' else 'transformer.level_embed'
@@ -361,36 +447,51 @@ def entry(shape, begin, end, dtype='F32'):
     return {'dtype': dtype, 'shape': shape, 'data_offsets': [begin, end]}
 
 
-@pytest.mark.parametrize('header, data, size, reason', [
-    (b'', b'', None, 'not a whole safetensors file'), (b'{}', b'', 2 ** 22 + 1, 'header claims 4,194,305 bytes'),
-    (b'{}', b'', 50, 'not a whole'), ({'a': entry([2], 0, 8)}, bytes(7), None, 'not a whole'),
-    ({'a': entry([2], 0, 8)}, bytes(9), None, 'not a whole'), ({'a': entry([3], 0, 8)}, bytes(8), None, 'not a whole'),
-    ({'a': entry([2], 0, 8), 'b': entry([2], 0, 8)}, bytes(8), None, 'not a whole'),
-    ({'a': entry([-2], 0, 8)}, bytes(8), None, 'not a whole'), ({'a': entry([2], 0, 8, 'X9')}, bytes(8), None, 'X9'),
-    ({'a': entry([2 ** 40, 2 ** 40], 0, 8)}, bytes(8), None, 'not a whole'),
-    ({'a\x1b': entry([2], 0, 2, 'F8_E4M3')}, bytes(2), None, r'a\\x1b is of type F8_E4M3; only F64, F32'),
-    ({'a': entry([0, 2 ** 62, 2 ** 62], 0, 0)}, b'', None, 'a.safetensors: '),
-    ({'a': entry([1] * 100, 0, 4)}, bytes(4), None, 'a.safetensors: '), ({}, b'', None, 'of a known model'),
-    (b'{"a":' + b'[' * 10 ** 5, b'', None, 'not a whole'), (b'{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
-     b'"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}', bytes(8), None, "the key 'a' is there twice")])
+@pytest.mark.parametrize(
+    'header, data, size, reason',
+    [
+        (b'', b'', None, 'not a whole safetensors file'),
+        (b'{}', b'', 2**22 + 1, 'header claims 4,194,305 bytes'),
+        (b'{}', b'', 50, 'not a whole'),
+        ({'a': entry([2], 0, 8)}, bytes(7), None, 'not a whole'),
+        ({'a': entry([2], 0, 8)}, bytes(9), None, 'not a whole'),
+        ({'a': entry([3], 0, 8)}, bytes(8), None, 'not a whole'),
+        ({'a': entry([2], 0, 8), 'b': entry([2], 0, 8)}, bytes(8), None, 'not a whole'),
+        ({'a': entry([-2], 0, 8)}, bytes(8), None, 'not a whole'),
+        ({'a': entry([2], 0, 8, 'X9')}, bytes(8), None, 'X9'),
+        ({'a': entry([2**40, 2**40], 0, 8)}, bytes(8), None, 'not a whole'),
+        ({'a\x1b': entry([2], 0, 2, 'F8_E4M3')}, bytes(2), None, r'a\\x1b is of type F8_E4M3; only F64, F32'),
+        ({'a': entry([0, 2**62, 2**62], 0, 0)}, b'', None, 'a.safetensors: '),
+        ({'a': entry([1] * 100, 0, 4)}, bytes(4), None, 'a.safetensors: '),
+        ({}, b'', None, 'of a known model'),
+        (b'{"a":' + b'[' * 10**5, b'', None, 'not a whole'),
+        (
+            b'{"a":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},'
+            b'"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}}',
+            bytes(8),
+            None,
+            "the key 'a' is there twice",
+        ),
+    ],
+)
 def test_invalid_safetensors_are_refused(header, data, size, reason, tmp_path):
     path = safetensors(tmp_path / 'a.safetensors', header, data, size)
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=reason) as caught:
             weights.load(path, shapes_of(TINY))
-        assert tracemalloc.get_traced_memory()[1] < 2 ** 24
+        assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
         tracemalloc.stop()
     assert str(caught.value).startswith(str(path)) and '\x1b' not in str(caught.value)
 
 
 def test_a_sparse_file_is_not_read(tmp_path):
-    path = safetensors(tmp_path / 'a.safetensors', {'query_embed.weight': entry([2 ** 28], 0, 2 ** 30)}, sparse=2 ** 30)
+    path = safetensors(tmp_path / 'a.safetensors', {'query_embed.weight': entry([2**28], 0, 2**30)}, sparse=2**30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ValueError, match='is of another size'):
         weights.load(path, shapes_of(TINY))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2 ** 18  # kilobytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**18  # kilobytes
 
 
 @pytest.mark.parametrize('kind', ['F64', 'F32', 'F16', 'BF16', 'I64', 'I32', 'I16', 'I8', 'U8', 'BOOL'])
@@ -407,19 +508,37 @@ def test_every_dtype_is_read(kind, tmp_path):
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth', '.bin', '.ckpt', '.pt', ''])
 def test_the_content_determines_the_format(suffix, tmp_path):
     tensors = {'some.weight': np.arange(3, dtype=np.float32)}
-    for write in (written, lambda tensors, path: save(path, as_torch(tensors)),
-                  lambda tensors, path: save_legacy(path, as_torch(tensors))):
+    for write in (
+        written,
+        lambda tensors, path: save(path, as_torch(tensors)),
+        lambda tensors, path: save_legacy(path, as_torch(tensors)),
+    ):
         write(tensors, tmp_path / f'model{suffix}')
         np.testing.assert_array_equal(sources.read(tmp_path / f'model{suffix}')['some.weight'], np.arange(3))
 
 
-@pytest.mark.parametrize('content, reason', [
-    (b'version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n', 'a pointer of git-lfs.* `git lfs pull`'),
-    (b'<!DOCTYPE html><html>', 'a web page'), (b'\n <html>', 'a web page'), (b'{"weight_map": {}}', 'JSON'),
-    (b'\x1f\x8b\x08\0', '.*by gzip'), (b'\xfd7zXZ\0', '.*by xz'), (b'BZh9', '.*by bzip2'),
-    (b'\x28\xb5\x2f\xfd', '.*by zstd'), (b'\x93NUMPY\1\0', 'NumPy'), (b'\x89HDF\r\n', 'HDF5'),
-    (b'\x80\x04\x95', 'a bare pickle'), (b'7z\xbc\xaf\x27\x1c', '.*7-Zip'),
-    (b'something', '(not a whole safetensors file|.* starts with)'), (b'', '(not a whole|the file is empty)')])
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        (
+            b'version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 5\n',
+            'a pointer of git-lfs.* `git lfs pull`',
+        ),
+        (b'<!DOCTYPE html><html>', 'a web page'),
+        (b'\n <html>', 'a web page'),
+        (b'{"weight_map": {}}', 'JSON'),
+        (b'\x1f\x8b\x08\0', '.*by gzip'),
+        (b'\xfd7zXZ\0', '.*by xz'),
+        (b'BZh9', '.*by bzip2'),
+        (b'\x28\xb5\x2f\xfd', '.*by zstd'),
+        (b'\x93NUMPY\1\0', 'NumPy'),
+        (b'\x89HDF\r\n', 'HDF5'),
+        (b'\x80\x04\x95', 'a bare pickle'),
+        (b'7z\xbc\xaf\x27\x1c', '.*7-Zip'),
+        (b'something', '(not a whole safetensors file|.* starts with)'),
+        (b'', '(not a whole|the file is empty)'),
+    ],
+)
 @pytest.mark.parametrize('suffix', ['.safetensors', '.pth'])
 def test_other_files_are_recognised_and_refused(content, reason, suffix, tmp_path):
     path = tmp_path / f'model{suffix}'
@@ -428,8 +547,9 @@ def test_other_files_are_recognised_and_refused(content, reason, suffix, tmp_pat
         weights.load(path, shapes_of(TINY))
 
 
-@pytest.mark.parametrize('make, kind', [
-    (os.mkfifo, 'a pipe'), (lambda path: os.symlink('/dev/zero', path), 'a device')])
+@pytest.mark.parametrize(
+    'make, kind', [(os.mkfifo, 'a pipe'), (lambda path: os.symlink('/dev/zero', path), 'a device')]
+)
 def test_pipes_and_devices_are_refused(make, kind, tmp_path):
     make(tmp_path / 'model.safetensors')
     for read in (lambda path: weights.load(path, {}), weights.read_ours):
@@ -452,8 +572,11 @@ def test_links_are_followed_and_folders_are_listed(tmp_path):
         weights.read_ours(tmp_path / 'nowhere')
 
 
-SMALL = {'text_backbone/a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3),
-         'text_backbone/a/bias': np.ones(3, np.float32), 'query_embedding': np.ones((2, 2), np.float32)}
+SMALL = {
+    'text_backbone/a/kernel': np.arange(6, dtype=np.float32).reshape(2, 3),
+    'text_backbone/a/bias': np.ones(3, np.float32),
+    'query_embedding': np.ones((2, 2), np.float32),
+}
 
 
 def flip(path, old):
@@ -492,7 +615,7 @@ def test_flipped_bits_in_a_folder_are_detected(tmp_path):
     for file in sorted(path.rglob('*')):
         if file.is_file() and file.name not in ('commit_success.txt', '_CHECKPOINT_METADATA', '_sharding'):
             content = file.read_bytes()
-            file.write_bytes(content[:len(content) // 2])
+            file.write_bytes(content[: len(content) // 2])
             try:
                 same(weights.read_ours(path), SMALL)
             except (ValueError, FileNotFoundError) as error:
@@ -523,13 +646,21 @@ def test_files_with_other_names_are_refused(tmp_path):
         weights.read_ours(path)
 
 
-@pytest.mark.parametrize('drop, change, reason', [
-    ('query_embedding', {}, 'query_embedding is missing: these are not the parameters of a whole model'),
-    ('text_backbone/positions/embedding', {}, 'text_backbone/positions/embedding is missing'),
-    ('word_attention/attention/key/bias', {}, r'A part of fusion_module.multihead_attn.in_proj_bias is missing: '
-     'word_attention/attention/query/bias needs 2 more'),
-    (None, {'word_attention/attention/key/kernel': (3,)}, r'key/kernel \(3,\).*in_proj_weight cannot have'),
-    (None, {'new\x1b/kernel': (1,)}, r'new\\x1b/kernel')])
+@pytest.mark.parametrize(
+    'drop, change, reason',
+    [
+        ('query_embedding', {}, 'query_embedding is missing: these are not the parameters of a whole model'),
+        ('text_backbone/positions/embedding', {}, 'text_backbone/positions/embedding is missing'),
+        (
+            'word_attention/attention/key/bias',
+            {},
+            r'A part of fusion_module.multihead_attn.in_proj_bias is missing: '
+            'word_attention/attention/query/bias needs 2 more',
+        ),
+        (None, {'word_attention/attention/key/kernel': (3,)}, r'key/kernel \(3,\).*in_proj_weight cannot have'),
+        (None, {'new\x1b/kernel': (1,)}, r'new\\x1b/kernel'),
+    ],
+)
 def test_incomplete_parameters_are_not_exported(drop, change, reason):
     parameters = {name: x for name, x in whole().items() if name != drop}
     parameters |= {name: np.zeros(shape, np.float32) for name, shape in change.items()}
@@ -544,8 +675,8 @@ def damaged(good, rng):
             bad[place] = rng.choice([rng.integers(256), bad[rng.integers(len(bad))]])
     else:
         at = rng.integers(len(bad))
-        bad[at:at + rng.integers(30)] = bad[:rng.integers(30)]
-    return bytes(bad[:rng.integers(len(bad))] if rng.integers(8) == 0 else bad)
+        bad[at : at + rng.integers(30)] = bad[: rng.integers(30)]
+    return bytes(bad[: rng.integers(len(bad))] if rng.integers(8) == 0 else bad)
 
 
 @pytest.mark.parametrize('checksums', [True, False])
@@ -562,9 +693,19 @@ def test_damaged_files_raise_clear_errors(checksums, tmp_path):
     assert refusals > 300
 
 
-TREES = st.recursive(st.none() | st.booleans() | st.integers(-2, 2 ** 70) | st.text(max_size=5) | st.sampled_from(
-    ['F32', 'BF16', 'dtype', 'shape', 'data_offsets', '__metadata__']), lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=3) | st.sampled_from(['dtype', 'shape', 'data_offsets', '__metadata__']), inner))
+TREES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**70)
+    | st.text(max_size=5)
+    | st.sampled_from(['F32', 'BF16', 'dtype', 'shape', 'data_offsets', '__metadata__']),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(max_size=3) | st.sampled_from(['dtype', 'shape', 'data_offsets', '__metadata__']), inner
+        )
+    ),
+)
 
 
 @given(TREES, st.integers(0, 20))
@@ -576,10 +717,25 @@ def test_random_headers_are_read_or_refused(tmp_path_factory, header, size):
         assert str(path) in str(error)
 
 
-@given(st.dictionaries(st.text('abc._/', min_size=1, max_size=12) | st.sampled_from(
-    ['query_embed.weight', 'module.query_embed.weight', 'ema.query_embed.weight', 'patch_embed.proj.weight',
-     'embeddings.word_embeddings.weight', 'a.patch_embed.proj.weight', 'voc.query_embed.weight', 'query_embedding']),
-    st.lists(st.integers(0, 3), max_size=5).map(lambda shape: np.zeros(shape, np.float32)), max_size=6))
+@given(
+    st.dictionaries(
+        st.text('abc._/', min_size=1, max_size=12)
+        | st.sampled_from(
+            [
+                'query_embed.weight',
+                'module.query_embed.weight',
+                'ema.query_embed.weight',
+                'patch_embed.proj.weight',
+                'embeddings.word_embeddings.weight',
+                'a.patch_embed.proj.weight',
+                'voc.query_embed.weight',
+                'query_embedding',
+            ]
+        ),
+        st.lists(st.integers(0, 3), max_size=5).map(lambda shape: np.zeros(shape, np.float32)),
+        max_size=6,
+    )
+)
 def test_random_names_and_shapes_are_refused(tmp_path_factory, tensors):
     path = written(tensors, tmp_path_factory.getbasetemp() / 'named.safetensors')
     with pytest.raises(ValueError) as caught:

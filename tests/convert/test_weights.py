@@ -1,4 +1,5 @@
 """Checkpoints of every known kind, to ours and back."""
+
 from flax import traverse_util
 import golden_cases
 from golden_cases import TINY
@@ -46,8 +47,10 @@ def test_soc_round_trip_is_exact(official_soc, tmp_path):
 
 
 def test_soc_and_sgmg_are_distinguished(official, official_soc, tmp_path):
-    for tensors, model, words in ((official, golden_cases.TINY_SOC, 'SgMg, the config says SOC'),
-                                  (official_soc, TINY, 'SOC, the config says SgMg')):
+    for tensors, model, words in (
+        (official, golden_cases.TINY_SOC, 'SgMg, the config says SOC'),
+        (official_soc, TINY, 'SOC, the config says SgMg'),
+    ):
         path = tmp_path / f'{words[:4].strip(",")}.safetensors'
         with pytest.raises(ValueError, match=f'Probably: this is a checkpoint with {words}'):
             weights.load([written(tensors, path)], shapes_of(model))
@@ -55,8 +58,9 @@ def test_soc_and_sgmg_are_distinguished(official, official_soc, tmp_path):
 
 def test_sgmg_weights_initialise_fast_sgmg(official, tmp_path):
     """All but the decoupling, which the release does not have; and no way back."""
-    model = multi_instance.FastSgMg(**{name: getattr(TINY, name) for name in TINY.__dataclass_fields__
-                                       if name not in ('parent', 'name')})
+    model = multi_instance.FastSgMg(
+        **{name: getattr(TINY, name) for name in TINY.__dataclass_fields__ if name not in ('parent', 'name')}
+    )
     path = written(official, tmp_path / 'official.safetensors')
     shapes = shapes_of(model)
     found, _ = weights.load([path], shapes)
@@ -82,8 +86,7 @@ def test_index_tables_match_swin():
 def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter):
     config = config.get_config().model
     config.backbone = backbone
-    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
-                         shapes_of(systems.build_model(config)))
+    zeros = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes_of(systems.build_model(config)))
     rename, folder = (names.soc_name, 'soc/') if system == 'soc' else (str, '')
     manifest = golden_cases.read_json(f'{folder}manifest_{system}_video_swin_{letter}')
     ours = {rename(name): list(x.shape) for name, x in names.to_official(zeros).items()}
@@ -92,8 +95,9 @@ def test_names_and_shapes_of_the_released_sizes(system, config, backbone, letter
 
 def test_checkpoints_of_another_size_are_refused(official):
     config = common.get_config().model
-    tensors = names.to_official(jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape),
-                                            shapes_of(systems.build_model(config))))
+    tensors = names.to_official(
+        jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes_of(systems.build_model(config)))
+    )
     config.update(backbone='base', queries=1)
     with pytest.raises(ValueError) as caught:
         names.from_official(tensors, shapes_of(systems.build_model(config)))
@@ -109,8 +113,10 @@ def test_checkpoints_of_another_size_are_refused(official):
     assert 'has no place here' in str(caught.value) and 'extra.weight' in str(caught.value)
 
 
-@pytest.mark.parametrize('layers, channels, words', [
-    (12, 768, 'RoBERTa-base'), (24, 1024, 'RoBERTa-large'), (12, 1024, 'a RoBERTa of 12 layers, 1024 channels')])
+@pytest.mark.parametrize(
+    'layers, channels, words',
+    [(12, 768, 'RoBERTa-base'), (24, 1024, 'RoBERTa-large'), (12, 1024, 'a RoBERTa of 12 layers, 1024 channels')],
+)
 def test_describe_recognises_released_text_encoders(layers, channels, words):
     tensors = {f'{names.ROBERTA}encoder.layer.{i}.output.dense.bias': np.zeros(channels) for i in range(layers)}
     tensors[f'{names.ROBERTA}embeddings.word_embeddings.weight'] = np.zeros((9, channels))
@@ -137,8 +143,7 @@ def test_class_heads_can_be_skipped(official, tmp_path):
     assert set(wanted) - set(found) == {p for p in wanted if p.startswith('class_heads_')} != set()
     # Of what was written here as well, also where they are of another size.
     weights.save(found | {'class_heads_0/kernel': np.zeros((64, 7), np.float32)}, tmp_path / 'ours.safetensors')
-    again, _ = weights.load([tmp_path / 'ours.safetensors'], shapes_of(TINY),
-                            skip='class_heads_.*')
+    again, _ = weights.load([tmp_path / 'ours.safetensors'], shapes_of(TINY), skip='class_heads_.*')
     assert set(again) == set(found)
 
 
@@ -151,7 +156,7 @@ def test_differing_box_heads_are_refused(official):
 
 def test_unknown_tensors_are_refused():
     with pytest.raises(ValueError, match=r'patch_embed.proj.weight has shape \(1099511627776, 3, 2, 4, 4\)'):
-        sources.recognise({'patch_embed.proj.weight': np.broadcast_to(np.float32(0), (2 ** 40, 3, 2, 4, 4))})
+        sources.recognise({'patch_embed.proj.weight': np.broadcast_to(np.float32(0), (2**40, 3, 2, 4, 4))})
     with pytest.raises(ValueError, match='not the weights of a known model .* It has 1 tensors: some.weight'):
         sources.recognise({'some.weight': np.zeros(3)})
 
@@ -165,8 +170,9 @@ def test_video_swin_of_kinetics(official, tmp_path):
         if path != 'video_encoder/patch_embedding/kernel':
             np.testing.assert_array_equal(x, whole[path], err_msg=path)
     patch = tensors['backbone.patch_embed.proj.weight']
-    np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'],
-                                  (patch[:, :, 0] + patch[:, :, 1]).transpose(2, 3, 1, 0))
+    np.testing.assert_array_equal(
+        found['video_encoder/patch_embedding/kernel'], (patch[:, :, 0] + patch[:, :, 1]).transpose(2, 3, 1, 0)
+    )
     assert 'Video Swin, patches summed over time' in report[0]
 
 
@@ -175,10 +181,15 @@ def test_swin_of_images_is_inflated(official, tmp_path):
     tensors = {n.removeprefix('backbone.'): x for n, x in kinetics().items() if n.startswith('backbone.')}
     rng = np.random.default_rng(0)
     tensors['patch_embed.proj.weight'] = patch = rng.standard_normal((24, 3, 4, 4), dtype=np.float32)
-    flat = {n: rng.standard_normal((169, x.shape[1]), dtype=np.float32)
-            for n, x in tensors.items() if n.endswith('bias_table')}
-    tensors |= flat | {'head.weight': np.ones((10, 192), np.float32),
-                       'layers.0.blocks.1.attn_mask': np.ones((4, 49, 49), np.float32)}
+    flat = {
+        n: rng.standard_normal((169, x.shape[1]), dtype=np.float32)
+        for n, x in tensors.items()
+        if n.endswith('bias_table')
+    }
+    tensors |= flat | {
+        'head.weight': np.ones((10, 192), np.float32),
+        'layers.0.blocks.1.attn_mask': np.ones((4, 49, 49), np.float32),
+    }
     found, _ = weights.load([written(tensors, tmp_path / 'swin.safetensors')], shapes_of(TINY))
     np.testing.assert_array_equal(found['video_encoder/patch_embedding/kernel'], patch.transpose(2, 3, 1, 0))
     bias = found['video_encoder/stage0_block0/attention/relative_position_bias'][video_swin.relative_position_index()]
@@ -189,8 +200,9 @@ def test_swin_of_images_is_inflated(official, tmp_path):
 
 @pytest.mark.parametrize('prefix', ['', 'roberta.'])
 def test_roberta_of_hugging_face(official, tmp_path, prefix):
-    tensors = {prefix + n.removeprefix(sources.ROBERTA): x for n, x in official.items()
-               if n.startswith(sources.ROBERTA)}
+    tensors = {
+        prefix + n.removeprefix(sources.ROBERTA): x for n, x in official.items() if n.startswith(sources.ROBERTA)
+    }
     if prefix:
         tensors['lm_head.bias'] = np.zeros(120, np.float32)
     found, report = weights.load([written(tensors, tmp_path / 'roberta.safetensors')], shapes_of(TINY))
@@ -217,5 +229,3 @@ def test_save_and_load(official, tmp_path, out):
         weights.load([tmp_path / f'hole_{out}'], shapes_of(TINY))
     with pytest.raises(FileExistsError, match='exists already. Remove it or give another --out'):
         weights.save(found, tmp_path / out)
-
-

@@ -2,6 +2,7 @@
 
 Written the same way as PyTorch 2.13 writes them, which was compared once, byte for byte but for its keys.
 """
+
 from collections import OrderedDict
 import io
 import pickle
@@ -11,9 +12,20 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
-DTYPES = {'Double': np.float64, 'Float': np.float32, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16,
-          'ComplexDouble': np.complex128, 'ComplexFloat': np.complex64, 'Long': np.int64, 'Int': np.int32,
-          'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
+DTYPES = {
+    'Double': np.float64,
+    'Float': np.float32,
+    'Half': np.float16,
+    'BFloat16': ml_dtypes.bfloat16,
+    'ComplexDouble': np.complex128,
+    'ComplexFloat': np.complex64,
+    'Long': np.int64,
+    'Int': np.int32,
+    'Short': np.int16,
+    'Char': np.int8,
+    'Byte': np.uint8,
+    'Bool': np.bool_,
+}
 KINDS = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
 
 
@@ -124,7 +136,7 @@ def save_legacy(path, thing, *, version=1001, little=True, keys=None, tail=b''):
     """As PyTorch wrote before 1.6, and still does on demand: pickles one after the other, then the storages."""
     program, storages = pickled(thing, legacy=True)
     system = {'protocol_version': version, 'little_endian': little, 'type_sizes': {'short': 2, 'int': 4, 'long': 4}}
-    parts = [pickle.dumps(x, protocol=2) for x in (0x1950a86a20f9469cfc6c, version, system)]
+    parts = [pickle.dumps(x, protocol=2) for x in (0x1950A86A20F9469CFC6C, version, system)]
     parts += [program, pickle.dumps(list(storages) if keys is None else keys, protocol=2)]
     for x in storages.values():
         parts += [struct.pack('<q', x.numbers.size), x.numbers.tobytes()]

@@ -18,19 +18,32 @@ def make_sample(height=54, width=97, frames=3, seed=0, sentence='the cat on the 
     return clips.Sample(images, masks, *clips.boxes_of_masks(masks), (sentence,))
 
 
-SMALL = augment.Augmentation(scales=(32, 40, 48), max_size=80, crop_scales=(44, 60), crop_size=(30, 50),
-                             cropped_scales=(32, 40, 48), cropped_max_size=80)
+SMALL = augment.Augmentation(
+    scales=(32, 40, 48),
+    max_size=80,
+    crop_scales=(44, 60),
+    crop_size=(30, 50),
+    cropped_scales=(32, 40, 48),
+    cropped_max_size=80,
+)
 
 
-@pytest.mark.parametrize('before, after', [
-    ('the cat on the left', 'the cat on the right'),
-    ('a bright light, upright, copyright, cleft, leftover, rightful', None),
-    ('Left of the RIGHT one', 'Right of the LEFT one'),
-    ('leftmost and rightmost, left-most', 'rightmost and leftmost, right-most'),
-    ('left-hand, right-handed, lefthand, leftward, rightwards',
-     'right-hand, left-handed, righthand, rightward, leftwards'),
-    ('second from_left, top-right, 2left', 'second from_right, top-left, 2right'),
-    ("the left's and right.", "the right's and left."), ('', None)])
+@pytest.mark.parametrize(
+    'before, after',
+    [
+        ('the cat on the left', 'the cat on the right'),
+        ('a bright light, upright, copyright, cleft, leftover, rightful', None),
+        ('Left of the RIGHT one', 'Right of the LEFT one'),
+        ('leftmost and rightmost, left-most', 'rightmost and leftmost, right-most'),
+        (
+            'left-hand, right-handed, lefthand, leftward, rightwards',
+            'right-hand, left-handed, righthand, rightward, leftwards',
+        ),
+        ('second from_left, top-right, 2left', 'second from_right, top-left, 2right'),
+        ("the left's and right.", "the right's and left."),
+        ('', None),
+    ],
+)
 def test_swap_sides(before, after):
     assert augment.swap_sides(before) == (before if after is None else after)
     assert augment.swap_sides(augment.swap_sides(before)) == before
@@ -79,8 +92,9 @@ def test_frames_are_averaged_when_smaller_and_interpolated_when_larger():
     assert smaller.frames.min() >= 127 and smaller.frames.max() <= 128
     edge = np.repeat(np.uint8([0, 240]), 48)[None, None, :, None] * np.ones((1, 64, 1, 3), np.uint8)
     larger = augment.resize_to(dataclasses.replace(sample, frames=edge), 128, 192)
-    np.testing.assert_array_equal(larger.frames[0, :, 94:98], np.uint8([0, 60, 180, 240])[None, :, None].repeat(3, -1)
-                                  .repeat(128, 0))
+    np.testing.assert_array_equal(
+        larger.frames[0, :, 94:98], np.uint8([0, 60, 180, 240])[None, :, None].repeat(3, -1).repeat(128, 0)
+    )
 
 
 def test_crop_cuts_boxes_and_check_drops_those_without_extent():
@@ -133,8 +147,11 @@ def test_a_tall_clip_is_scaled_to_fit_the_static_shape():
 
 def test_steps_run_in_the_order_of_the_field(monkeypatch):
     seen = []
-    monkeypatch.setattr(augment, 'STEPS', {
-        name: lambda sample, rng, augmentation, name=name: seen.append(name) or sample for name in 'abc'})
+    monkeypatch.setattr(
+        augment,
+        'STEPS',
+        {name: lambda sample, rng, augmentation, name=name: seen.append(name) or sample for name in 'abc'},
+    )
     augment.apply(make_sample(), np.random.default_rng(0), augment.Augmentation(order=('b', 'a', 'c')), (54, 97))
     assert seen == ['b', 'a', 'c']
     with pytest.raises(ValueError, match="augmentation.order: 'd' must be one of a, b, c"):
@@ -144,33 +161,68 @@ def test_steps_run_in_the_order_of_the_field(monkeypatch):
 SIZE = 'must be a whole number from 16 to 8192'
 
 
-@pytest.mark.parametrize('field, value, words', [
-    ('order', ('mirror',), "'mirror' must be one of select, flip, photometric"),
-    ('order', 'flip', 'must be a tuple'), ('order', None, 'must be a tuple'),
-    ('order', ('flip', ['select']), r"\['select'\] must be one of"),
-    ('scales', (), 'must be a tuple of one size or more'), ('scales', 288, 'must be a tuple of one size or more'),
-    ('crop_scales', None, 'must be a tuple of one size or more'), ('cropped_scales', '288', 'must be a tuple'),
-    ('scales', (288, 0), SIZE), ('cropped_scales', (8193,), SIZE), ('crop_scales', (15, 400), SIZE),
-    ('max_size', 0, SIZE), ('max_size', None, SIZE), ('cropped_max_size', -1, SIZE), ('max_size', 640.5, SIZE),
-    ('cropped_max_size', (640,), SIZE), ('max_size', True, SIZE),
-    ('crop_size', (384,), 'must be the smallest and the largest'), ('crop_size', (600, 384), 'must be the smallest'),
-    ('crop_size', (384, 500, 600), 'must be the smallest'), ('crop_size', (384, 10 ** 9), SIZE),
-    ('crop_probability', -0.01, 'must be a number from 0 to 1'), ('crop_probability', None, 'must be a number'),
-    ('flip_probability', 1.01, 'must be a number from 0 to 1'), ('flip_probability', float('nan'), 'must be a number'),
-    ('flip_probability', '1', 'must be a number from 0 to 1')])
+@pytest.mark.parametrize(
+    'field, value, words',
+    [
+        ('order', ('mirror',), "'mirror' must be one of select, flip, photometric"),
+        ('order', 'flip', 'must be a tuple'),
+        ('order', None, 'must be a tuple'),
+        ('order', ('flip', ['select']), r"\['select'\] must be one of"),
+        ('scales', (), 'must be a tuple of one size or more'),
+        ('scales', 288, 'must be a tuple of one size or more'),
+        ('crop_scales', None, 'must be a tuple of one size or more'),
+        ('cropped_scales', '288', 'must be a tuple'),
+        ('scales', (288, 0), SIZE),
+        ('cropped_scales', (8193,), SIZE),
+        ('crop_scales', (15, 400), SIZE),
+        ('max_size', 0, SIZE),
+        ('max_size', None, SIZE),
+        ('cropped_max_size', -1, SIZE),
+        ('max_size', 640.5, SIZE),
+        ('cropped_max_size', (640,), SIZE),
+        ('max_size', True, SIZE),
+        ('crop_size', (384,), 'must be the smallest and the largest'),
+        ('crop_size', (600, 384), 'must be the smallest'),
+        ('crop_size', (384, 500, 600), 'must be the smallest'),
+        ('crop_size', (384, 10**9), SIZE),
+        ('crop_probability', -0.01, 'must be a number from 0 to 1'),
+        ('crop_probability', None, 'must be a number'),
+        ('flip_probability', 1.01, 'must be a number from 0 to 1'),
+        ('flip_probability', float('nan'), 'must be a number'),
+        ('flip_probability', '1', 'must be a number from 0 to 1'),
+    ],
+)
 def test_fields_out_of_range(field, value, words):
     with pytest.raises(ValueError, match=rf'^config\.data\.augmentation\.{field}\b.*{words}'):
         augment.Augmentation(**{field: value})
 
 
 def test_fields_at_the_ends_of_their_ranges():
-    augment.Augmentation(order=(), scales=[16], max_size=8192, crop_probability=1, crop_scales=(8192,),
-                         crop_size=(16, 16), flip_probability=0.0, cropped_scales=np.array([16, 17]).tolist())
+    augment.Augmentation(
+        order=(),
+        scales=[16],
+        max_size=8192,
+        crop_probability=1,
+        crop_scales=(8192,),
+        crop_size=(16, 16),
+        flip_probability=0.0,
+        cropped_scales=np.array([16, 17]).tolist(),
+    )
 
 
-@pytest.mark.parametrize('height, width, narrow', [
-    (200, 640, False), (199, 640, True), (640, 200, False), (640, 199, True), (100, 320, False), (100, 321, True),
-    (480, 640, False), (5, 5, False)])
+@pytest.mark.parametrize(
+    'height, width, narrow',
+    [
+        (200, 640, False),
+        (199, 640, True),
+        (640, 200, False),
+        (640, 199, True),
+        (100, 320, False),
+        (100, 321, True),
+        (480, 640, False),
+        (5, 5, False),
+    ],
+)
 def test_pictures_too_narrow(height, width, narrow):
     """Scaled to a long side of 640, the short side is below 200 pixels, as released."""
     assert augment.too_narrow(height, width) == narrow
@@ -257,20 +309,20 @@ def hsv_saturation(image, factor):
 @pytest.mark.parametrize('factor', [0.8, 1.2])
 def test_saturation_matches_hsv(factor):
     frame = make_sample().frames[0]
-    got = augment._distort(frame, Scripted([.9, .1, .9, .1, .9], [factor]))
+    got = augment._distort(frame, Scripted([0.9, 0.1, 0.9, 0.1, 0.9], [factor]))
     np.testing.assert_allclose(got, np.clip(hsv_saturation(frame, factor), 0, 255), atol=1.01)
     assert np.abs(got.astype(int) - frame).max() > 5
 
 
 def test_photometric_steps_in_order_and_clipped():
     frame = make_sample().frames[0]
-    got = augment._distort(frame, Scripted([.1, .1, .1, .1, .1], [30, 1.2, 0.8], (2, 0, 1)))
+    got = augment._distort(frame, Scripted([0.1, 0.1, 0.1, 0.1, 0.1], [30, 1.2, 0.8], (2, 0, 1)))
     bright = np.clip(frame.astype(np.float64) + 30, 0, 255) * 1.2
     value = bright.max(-1, keepdims=True)
     expected = np.clip(value - 0.8 * (value - bright), 0, 255)[..., [2, 0, 1]]
     np.testing.assert_allclose(got, expected, atol=1.01)
     assert (bright > 255).any()  # Where the released code would wrap to dark.
-    contrast_last = augment._distort(frame, Scripted([.9, .9, .1, .9, .9], [0.8]))
+    contrast_last = augment._distort(frame, Scripted([0.9, 0.9, 0.1, 0.9, 0.9], [0.8]))
     np.testing.assert_allclose(contrast_last, frame * 0.8, atol=1.01)
 
 
@@ -283,7 +335,8 @@ def test_photometric_differs_from_frame_to_frame():
 
 def test_cropped_clips_use_cropped_scales():
     refcoco = augment.Augmentation(
-        scales=(480, 512), max_size=800, cropped_scales=(296, 328), cropped_max_size=640, crop_probability=0)
+        scales=(480, 512), max_size=800, cropped_scales=(296, 328), cropped_max_size=640, crop_probability=0
+    )
     sample, rng = make_sample(480, 640), np.random.default_rng(0)
     assert {augment.select(sample, rng, refcoco).frames.shape[1:3] for _ in range(20)} == {(480, 640), (512, 682)}
     refcoco = dataclasses.replace(refcoco, crop_probability=1)
@@ -294,7 +347,7 @@ def test_pseudo_clip_masks_follow_their_frames():
     height, width = 120, 160
     frame = np.full((1, height, width, 3), 120, np.uint8)
     frame[0, 40:80, 60:100] = (250, 30, 30)
-    masks = (frame[..., 0] > 200)
+    masks = frame[..., 0] > 200
     picture = clips.Sample(frame, masks, *clips.boxes_of_masks(masks), ('the red square',))
     rng, places = np.random.default_rng(0), []
     for _ in range(30):
@@ -328,8 +381,11 @@ def test_warp_moves_to_all_sides_evenly():
 
 def test_perspective_moves_every_corner_inwards(monkeypatch):
     found, transform = [], cv2.getPerspectiveTransform
-    monkeypatch.setattr(cv2, 'getPerspectiveTransform', lambda moved, corners: found.append(
-        moved - corners) or transform(moved, corners))
+    monkeypatch.setattr(
+        cv2,
+        'getPerspectiveTransform',
+        lambda moved, corners: found.append(moved - corners) or transform(moved, corners),
+    )
     rng = np.random.default_rng(0)
     for _ in range(20):
         augment._warp(np.zeros((60, 100, 3), np.uint8), np.zeros((60, 100), bool), rng)
@@ -367,7 +423,8 @@ def assert_together(sample, enlarged=1.0, tolerance=None):
     kernel = np.ones((2 * slack + 1,) * 2, np.uint8)
     found, there = clips.boxes_of_masks(sample.masks)
     for mask, red, box, present, mask_box, mask_there in zip(
-            sample.masks, paint, sample.boxes, sample.present, found, there):
+        sample.masks, paint, sample.boxes, sample.present, found, there
+    ):
         mask, red = mask.astype(np.uint8), red.astype(np.uint8)
         assert not (mask & ~cv2.dilate(red, kernel)).any() and not (red & ~cv2.dilate(mask, kernel)).any()
         if present and mask_there:
@@ -404,15 +461,20 @@ def test_property_resize(sample, height, width):
     ratio = max(height / sample.frames.shape[1], width / sample.frames.shape[2])
     assert_together(resized, max(1.0, ratio))
     for t in range(len(sample.frames)):
-        alone = dataclasses.replace(sample, frames=sample.frames[t:t + 1], masks=sample.masks[t:t + 1],
-                                    boxes=sample.boxes[t:t + 1], present=sample.present[t:t + 1])
+        alone = dataclasses.replace(
+            sample,
+            frames=sample.frames[t : t + 1],
+            masks=sample.masks[t : t + 1],
+            boxes=sample.boxes[t : t + 1],
+            present=sample.present[t : t + 1],
+        )
         alone = augment.resize_to(alone, height, width)
         np.testing.assert_array_equal(alone.frames[0], resized.frames[t])
         np.testing.assert_array_equal(alone.masks[0], resized.masks[t])
         np.testing.assert_array_equal(alone.boxes[0], resized.boxes[t])
 
 
-@given(painted(), st.integers(0, 2 ** 32 - 1), st.sampled_from([('select', 'flip'), ('flip', 'select')]))
+@given(painted(), st.integers(0, 2**32 - 1), st.sampled_from([('select', 'flip'), ('flip', 'select')]))
 def test_property_everything(sample, seed, order):
     augmentation = dataclasses.replace(SMALL, order=order)
     out = augment.apply(sample, np.random.default_rng(seed), augmentation, (64, 80))
@@ -422,12 +484,17 @@ def test_property_everything(sample, seed, order):
     assert_together(out, 60 / 33 * 48 / 30, tolerance=4)
 
 
-@given(painted(), st.integers(0, 2 ** 32 - 1))
+@given(painted(), st.integers(0, 2**32 - 1))
 def test_property_one_annotated_frame(sample, seed):
     """A2D-Sentences: only one frame has masks, and it moves like the others."""
     index = seed % len(sample.frames)
-    one = dataclasses.replace(sample, masks=sample.masks[[index]], boxes=sample.boxes[[index]],
-                              present=sample.present[[index]], annotated=index)
+    one = dataclasses.replace(
+        sample,
+        masks=sample.masks[[index]],
+        boxes=sample.boxes[[index]],
+        present=sample.present[[index]],
+        annotated=index,
+    )
     augmentation = dataclasses.replace(SMALL, order=('flip', 'select'))
     every = augment.apply(sample, np.random.default_rng(seed), augmentation, (64, 80))
     ours = augment.apply(one, np.random.default_rng(seed), augmentation, (64, 80))

@@ -37,8 +37,13 @@ def test_other_frames_lie_outside_the_neighbours_with_the_release_quirk():
     repeats = 0
     for clip in frames:
         # For some pair of neighbours around the centre, the two other frames lie outside it.
-        assert any(set(clip) - {before, 10, after} <= set(range(before)) | set(range(after, 30))
-                   for before in clip if 7 <= before <= 9 for after in clip if 11 <= after <= 13)
+        assert any(
+            set(clip) - {before, 10, after} <= set(range(before)) | set(range(after, 30))
+            for before in clip
+            if 7 <= before <= 9
+            for after in clip
+            if 11 <= after <= 13
+        )
         repeats += len(set(clip)) < 5
     # The frame after the centre is in the pool again: 2 of 25 to 29 draws take it.
     assert 0.05 < repeats / len(frames) < 0.1
@@ -71,11 +76,20 @@ def test_boxes_end_on_the_last_pixel():
     np.testing.assert_array_equal(boxes[2], 0)
 
 
-@pytest.mark.parametrize('size, short, longest, expected', [
-    ((480, 854), 360, None, (360, 640)), ((480, 910), 360, None, (360, 682)),
-    ((480, 1152), 360, None, (360, 864)), ((480, 1152), 360, 640, (267, 640)),
-    ((854, 480), 360, None, (640, 360)), ((360, 640), 360, 640, (360, 640)),
-    ((720, 1280), 512, 640, (360, 640)), ((100, 100), 33, None, (33, 33)), ((100, 37), 10, 20, (18, 7))])
+@pytest.mark.parametrize(
+    'size, short, longest, expected',
+    [
+        ((480, 854), 360, None, (360, 640)),
+        ((480, 910), 360, None, (360, 682)),
+        ((480, 1152), 360, None, (360, 864)),
+        ((480, 1152), 360, 640, (267, 640)),
+        ((854, 480), 360, None, (640, 360)),
+        ((360, 640), 360, 640, (360, 640)),
+        ((720, 1280), 512, 640, (360, 640)),
+        ((100, 100), 33, None, (33, 33)),
+        ((100, 37), 10, 20, (18, 7)),
+    ],
+)
 def test_resized_size(size, short, longest, expected):
     assert clips.resized_size(*size, short, longest) == expected
 
@@ -99,7 +113,7 @@ def test_prepare_clip_is_pillow_and_imagenet():
     assert size == (20, 32) and prepared.shape == (2, 20, 32, 3) and prepared.dtype == np.float32
     for got, frame in zip(prepared, frames):
         resized = np.asarray(Image.fromarray(frame).resize((32, 20), Image.Resampling.BILINEAR), np.float64)
-        np.testing.assert_allclose(got, (resized / 255 - [.485, .456, .406]) / [.229, .224, .225], atol=1e-6)
+        np.testing.assert_allclose(got, (resized / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], atol=1e-6)
     same, size = clips.prepare_clip(frames, 50)
     assert size == (50, 81) and same.shape == frames.shape
 
@@ -132,7 +146,9 @@ def test_to_example_pads_below_and_right_and_scales_boxes_by_the_real_size():
     assert (example.clip.frames[0][~real] == 0).all() and not example.targets.masks[0][~real].any()
     np.testing.assert_array_equal(example.targets.masks[0, :, :10, :15], masks)
     np.testing.assert_allclose(
-        example.targets.boxes[0], [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [.5 * 14 / 15, .45, 14 / 15, .9]],
-        atol=1e-6)
+        example.targets.boxes[0],
+        [[6 / 15, 4 / 10, 6 / 15, 4 / 10], [0] * 4, [0.5 * 14 / 15, 0.45, 14 / 15, 0.9]],
+        atol=1e-6,
+    )
     np.testing.assert_array_equal(example.targets.present, [[True, False, True]])
     np.testing.assert_array_equal(example.text.tokens, text.tokens)

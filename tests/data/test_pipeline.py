@@ -21,9 +21,14 @@ from sgmg_jax.benchmarks import loader
 from sgmg_jax.data import augment, clips, metadata, pipeline, records, text
 
 ROOT = pathlib.Path(__file__).parents[2]
-SETTINGS = dict(num_frames=3, frame_size=(40, 72), text_length=24, batch_size=4, seed=7,
-                augmentation=augment.Augmentation(scales=(24, 32, 40), max_size=72, crop_scales=(40, 48),
-                                                  crop_size=(24, 40)))
+SETTINGS = dict(
+    num_frames=3,
+    frame_size=(40, 72),
+    text_length=24,
+    batch_size=4,
+    seed=7,
+    augmentation=augment.Augmentation(scales=(24, 32, 40), max_size=72, crop_scales=(40, 48), crop_size=(24, 40)),
+)
 
 
 @pytest.fixture(scope='module')
@@ -58,8 +63,10 @@ def test_shapes_and_meaning(source, tokenizer):
         assert batch.clip.valid.shape == batch.targets.masks.shape == (4, 3, 40, 72)
         assert batch.clip.size.shape == (4, 2) and batch.text.tokens.shape == (4, 24)
         assert batch.targets.boxes.shape == (4, 3, 4) and batch.targets.boxes.dtype == np.float32
-        assert all(leaf.dtype == bool for leaf in (batch.clip.valid, batch.text.valid, batch.targets.masks,
-                                                   batch.targets.present))
+        assert all(
+            leaf.dtype == bool
+            for leaf in (batch.clip.valid, batch.text.valid, batch.targets.masks, batch.targets.present)
+        )
         assert batch.targets.present.any(1).all()  # Never a clip without its object.
         assert ((batch.targets.boxes >= 0) & (batch.targets.boxes <= 1)).all()
         assert not batch.targets.boxes[~batch.targets.present].any()
@@ -102,8 +109,12 @@ def test_seeds_differ_and_so_do_the_draws_of_two_epochs(source, tokenizer):
     one, other = take(1, source, tokenizer)[0], take(1, source, tokenizer, seed=8)[0]
     assert not np.array_equal(one.clip.frames, other.clip.frames)
     # One clip per epoch: the same row with new random draws.
-    single = records.Records(source.directory, source.split, (dataclasses.replace(
-        source.videos[0], expressions=source.videos[0].expressions[:1]),), source._sources)
+    single = records.Records(
+        source.directory,
+        source.split,
+        (dataclasses.replace(source.videos[0], expressions=source.videos[0].expressions[:1]),),
+        source._sources,
+    )
     first, second = take(2, single, tokenizer, batch_size=1, num_frames=6)
     assert not np.array_equal(first.clip.frames, second.clip.frames)
 
@@ -155,8 +166,9 @@ OF_BAD = 4  # row of the index
 
 def load_clip(source, tokenizer, on_bad_clip):
     index = np.array([(number, number, centre) for number in (0, 1) for centre in (0, 1, 2)] * 4, np.int32)
-    return pipeline.LoadClip(source, index, tokenizer, 3, (64, 96), 24, 1, augment.Augmentation(order=()), 0.3, False,
-                             on_bad_clip)
+    return pipeline.LoadClip(
+        source, index, tokenizer, 3, (64, 96), 24, 1, augment.Augmentation(order=()), 0.3, False, on_bad_clip
+    )
 
 
 def changed(**fields):
@@ -164,23 +176,35 @@ def changed(**fields):
 
 
 def spoken(*sentences):
-    return lambda entry, video: dataclasses.replace(video, expressions=tuple(
-        dataclasses.replace(e, text=sentence) for e, sentence in zip(video.expressions, sentences)))
+    return lambda entry, video: dataclasses.replace(
+        video,
+        expressions=tuple(dataclasses.replace(e, text=sentence) for e, sentence in zip(video.expressions, sentences)),
+    )
 
 
 def put(name, data):
     def change(entry, video):
         entry[name] = [data] * len(entry[name])
+
     return change
 
 
-@pytest.mark.parametrize('change', [
-    put('frames', b''), put('frames', b'%!PS-Adobe'), put('frames', 5),
-    put('frames', small.encoded(np.zeros((8, 8, 3), np.uint8), 'PNG')),  # of another size
-    put('masks', b'broken'), put('masks', small.encoded(np.zeros((8, 8), np.uint8), 'PNG')),
-    put('masks', small.encoded(np.zeros((54, 96, 3), np.uint8), 'PNG')),
-    lambda entry, video: entry['masks'].clear(), lambda entry, video: entry['frames'].clear(),
-    lambda entry, video: entry.__delitem__('masks'), lambda entry, video: entry.update(video=b'another')])
+@pytest.mark.parametrize(
+    'change',
+    [
+        put('frames', b''),
+        put('frames', b'%!PS-Adobe'),
+        put('frames', 5),
+        put('frames', small.encoded(np.zeros((8, 8, 3), np.uint8), 'PNG')),  # of another size
+        put('masks', b'broken'),
+        put('masks', small.encoded(np.zeros((8, 8), np.uint8), 'PNG')),
+        put('masks', small.encoded(np.zeros((54, 96, 3), np.uint8), 'PNG')),
+        lambda entry, video: entry['masks'].clear(),
+        lambda entry, video: entry['frames'].clear(),
+        lambda entry, video: entry.__delitem__('masks'),
+        lambda entry, video: entry.update(video=b'another'),
+    ],
+)
 def test_bad_records_raise_or_are_skipped(tokenizer, caplog, change):
     """'raise' names the video and its frame, 'skip' draws another clip and counts."""
     load, words = load_clip(bad_records(change), tokenizer, 'raise'), 'video bad, (around )?frame [012]: .'
@@ -191,8 +215,10 @@ def test_bad_records_raise_or_are_skipped(tokenizer, caplog, change):
     # Threads of other tests may still log theirs.
     skipped = [message for message in caplog.messages if 'video bad' in message]
     assert load.skipped == len(skipped) >= 3
-    assert all(re.match(f'Skipped a bad clip, number {i} of this process: {words}', message)
-               for i, message in enumerate(skipped, 1))
+    assert all(
+        re.match(f'Skipped a bad clip, number {i} of this process: {words}', message)
+        for i, message in enumerate(skipped, 1)
+    )
 
 
 @pytest.mark.parametrize('error', [cv2.error('no size'), MemoryError(), OverflowError('too large'), OSError('gone')])
@@ -215,16 +241,21 @@ def test_any_library_exception_is_a_bad_clip(tokenizer, monkeypatch, error):
 LONG = 'word ' * 30
 
 
-@pytest.mark.parametrize('change, words, count', [
-    (changed(height=0), 'video bad: frames of 96x0 pixels', 1), (changed(width=-96), 'video bad: frames of -96x54', 1),
-    (changed(height=1, width=2000), 'video bad: frames of 2000x1 pixels: the long side', 1),
-    (changed(height=1601, width=100), 'video bad: frames of 100x1601 pixels', 1),
-    (changed(mask_places=((0, 1), (3, 2))), 'video bad: has a mask of frame 3 of 3', 1),
-    (changed(mask_places=((-1, 1),)), 'video bad: has a mask of frame -1 of 3', 1),
-    (spoken('a cat', ' \n'), 'video bad, expression 1: sentence 0 of 1 is empty', 1),
-    (spoken(LONG, LONG + 'b'), 'video bad, expression 0: the sentence .* has .* tokens', 2),
-    (spoken('a' * 10 ** 6, 'dogs'), 'video bad, expression 0: .*1,000,000 characters', 1),
-    (spoken('a\0b', 'dogs'), 'video bad, expression 0: .*not text', 1)])
+@pytest.mark.parametrize(
+    'change, words, count',
+    [
+        (changed(height=0), 'video bad: frames of 96x0 pixels', 1),
+        (changed(width=-96), 'video bad: frames of -96x54', 1),
+        (changed(height=1, width=2000), 'video bad: frames of 2000x1 pixels: the long side', 1),
+        (changed(height=1601, width=100), 'video bad: frames of 100x1601 pixels', 1),
+        (changed(mask_places=((0, 1), (3, 2))), 'video bad: has a mask of frame 3 of 3', 1),
+        (changed(mask_places=((-1, 1),)), 'video bad: has a mask of frame -1 of 3', 1),
+        (spoken('a cat', ' \n'), 'video bad, expression 1: sentence 0 of 1 is empty', 1),
+        (spoken(LONG, LONG + 'b'), 'video bad, expression 0: the sentence .* has .* tokens', 2),
+        (spoken('a' * 10**6, 'dogs'), 'video bad, expression 0: .*1,000,000 characters', 1),
+        (spoken('a\0b', 'dogs'), 'video bad, expression 0: .*not text', 1),
+    ],
+)
 def test_videos_and_sentences_that_cannot_be_used(tokenizer, caplog, change, words, count):
     """'raise' fails before the first step, 'skip' drops and counts them."""
     source = bad_records(change)
@@ -260,13 +291,20 @@ def test_a_mirrored_sentence_may_have_more_tokens():
 
 def test_narrow_pictures_are_skipped(tokenizer):
     """The released code makes no clips of them; as single frames, as in pretraining, they are used."""
+
     def picture(name, width):
         return dataclasses.replace(small.video_of(name, 1, ((0, 1), (0, 2))), height=50, width=width)
 
     both = small.made_up([picture('narrow', 161), picture('wide', 160)])
     settings = dict(frame_size=(64, 208), augmentation=augment.Augmentation(order=()))
-    origins = [{int(number) for batch in take(4, both, tokenizer, num_frames=count, **settings)
-                for number in batch.origin[:, 0]} for count in (2, 1)]
+    origins = [
+        {
+            int(number)
+            for batch in take(4, both, tokenizer, num_frames=count, **settings)
+            for number in batch.origin[:, 0]
+        }
+        for count in (2, 1)
+    ]
     assert origins == [{1}, {0, 1}]
     narrow = records.Records('memory', 'train', both.videos[:1], both._sources)
     with pytest.raises(ValueError, match='in 100 draws no clip .* pictures not too narrow'):
@@ -295,17 +333,27 @@ def test_wrong_arguments(source, tokenizer, records_folder):
         take(1, source, tokenizer, text_length=4)
 
 
-@pytest.mark.parametrize('name, least, most', [
-    ('num_frames', 1, 1000), ('text_length', 3, 16384), ('batch_size', 1, 2 ** 20), ('sentences', 1, 1000),
-    ('seed', 0, 2 ** 32 - 1), ('start_step', 0, 10 ** 9), ('num_workers', 0, 1000), ('process_count', 1, 2 ** 20),
-    ('process_index', 0, 0)])
+@pytest.mark.parametrize(
+    'name, least, most',
+    [
+        ('num_frames', 1, 1000),
+        ('text_length', 3, 16384),
+        ('batch_size', 1, 2**20),
+        ('sentences', 1, 1000),
+        ('seed', 0, 2**32 - 1),
+        ('start_step', 0, 10**9),
+        ('num_workers', 0, 1000),
+        ('process_count', 1, 2**20),
+        ('process_index', 0, 0),
+    ],
+)
 def test_whole_numbers_out_of_range(tokenizer, name, least, most):
-    for value in (least - 1, most + 1, -10 ** 30, 1.5, float('nan'), '2', None, True):
+    for value in (least - 1, most + 1, -(10**30), 1.5, float('nan'), '2', None, True):
         with pytest.raises(ValueError, match=rf'{name} = {value!r}: must be a whole number from {least} to {most}\.'):
             pipeline.train_batches(None, tokenizer, **SETTINGS | {name: value})
 
 
-@pytest.mark.parametrize('size', [(0, 72), (40, -1), (40, 10 ** 6), (40.0, 72), (15, 72), (40, 8193)])
+@pytest.mark.parametrize('size', [(0, 72), (40, -1), (40, 10**6), (40.0, 72), (15, 72), (40, 8193)])
 def test_frame_sizes_out_of_range(tokenizer, size):
     with pytest.raises(ValueError, match='frame_size = .*: must be a whole number from 16 to 8192'):
         pipeline.train_batches(None, tokenizer, **SETTINGS | {'frame_size': size})
@@ -321,14 +369,15 @@ def test_other_arguments_out_of_range(tokenizer):
 
 
 def test_the_largest_arguments(source, tokenizer):
-    [batch] = take(1, source, tokenizer, seed=2 ** 32 - 1, start_step=10 ** 9, reverse_probability=1)
+    [batch] = take(1, source, tokenizer, seed=2**32 - 1, start_step=10**9, reverse_probability=1)
     assert batch.clip.frames.shape == (4, 3, 40, 72, 3)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the death signal is a service of Linux')
 def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
     script = tmp_path / 'trainer.py'
-    script.write_text(textwrap.dedent(f'''
+    script.write_text(
+        textwrap.dedent(f"""
         import multiprocessing, time
         from absl import app
         from sgmg_jax.data import augment, pipeline, records, text
@@ -345,9 +394,15 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
 
         if __name__ == '__main__':
             app.run(main)
-        '''))
-    trainer = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=ROOT,
-                               env={**os.environ, 'PYTHONPATH': str(ROOT)})
+        """)
+    )
+    trainer = subprocess.Popen(
+        [sys.executable, script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    )
     workers = [int(word) for word in trainer.stdout.readline().split()]
     assert workers and all(pathlib.Path(f'/proc/{worker}').exists() for worker in workers)
     trainer.send_signal(signal.SIGKILL)
@@ -355,8 +410,7 @@ def test_workers_die_with_a_killed_parent(records_folder, tmp_path):
 
     def alive():
         stats = [pathlib.Path(f'/proc/{worker}/stat') for worker in workers]
-        return [stat for stat in stats
-                if stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] != 'Z']
+        return [stat for stat in stats if stat.exists() and stat.read_text().rsplit(')', 1)[1].split()[0] != 'Z']
 
     while alive():  # Without an end if they outlive it: how slow a machine is decides nothing.
         time.sleep(0.1)
@@ -367,7 +421,7 @@ def test_a_killed_worker_is_reported(source, tokenizer):
     batches = pipeline.train_batches(source, tokenizer, **SETTINGS, num_workers=1)
     try:
         next(batches)
-        worker, = set(multiprocessing.active_children()) - set(others)
+        (worker,) = set(multiprocessing.active_children()) - set(others)
         os.kill(worker.pid, signal.SIGKILL)
         # Clips loaded earlier come first.
         with pytest.raises(ChildProcessError, match=r'config.data.workers = 1: .* died with exit code -9 \(SIGKILL\)'):
@@ -399,8 +453,13 @@ def test_sentences_of_a_clip_together(source, tokenizer):
 
 
 def test_masks_do_not_depend_on_the_number_of_sentences_per_clip(source, tokenizer):
-    still = dict(augmentation=augment.Augmentation(order=()), frame_size=(54, 96), reverse_probability=0,
-                 text_length=40, num_frames=6)
+    still = dict(
+        augmentation=augment.Augmentation(order=()),
+        frame_size=(54, 96),
+        reverse_probability=0,
+        text_length=40,
+        num_frames=6,
+    )
 
     def by_sentence(batches):
         found = {}
@@ -437,8 +496,11 @@ def test_choose_sentences_draws_objects_all_or_any():
     assert all(len(set(group)) == len(group) <= 6 for group in drawn)
     groups = [sorted(e.object_id for e in group) for group in drawn]
     np.testing.assert_allclose(np.mean([group == [1, 2, 3] for group in groups]), 1 / 3 + 1 / 24 * 2 / 7, atol=0.04)
-    np.testing.assert_allclose(np.bincount([len(group) for group in drawn], minlength=7) / 3000,
-                               [0, 1 / 24, 1 / 24, 1 / 3 + 1 / 24, 1 / 24, 1 / 24, 1 / 3 + 3 / 24], atol=0.04)
+    np.testing.assert_allclose(
+        np.bincount([len(group) for group in drawn], minlength=7) / 3000,
+        [0, 1 / 24, 1 / 24, 1 / 3 + 1 / 24, 1 / 24, 1 / 24, 1 / 3 + 3 / 24],
+        atol=0.04,
+    )
     assert {e for group in drawn for e in group} == set(expressions)
     assert {tuple(group) for group in groups if len(group) == 2} >= {(1, 1), (1, 2), (3, 3)}
     assert all(len(pipeline.choose_sentences(expressions[:1], rng, 6)) == 1 for _ in range(20))
@@ -480,8 +542,9 @@ def test_consecutive_frames(source, tokenizer):
     annotated = small.made_up([small.video_of('a', 9, ((0, 1), (6, 2)))])
     augmentation = augment.Augmentation(order=(), crop_probability=0)
     seen = set()
-    for batch in take(4, annotated, tokenizer, num_frames=4, frame_size=(64, 96), augmentation=augmentation,
-                      consecutive=True):
+    for batch in take(
+        4, annotated, tokenizer, num_frames=4, frame_size=(64, 96), augmentation=augmentation, consecutive=True
+    ):
         for frames in batch.clip.frames:
             levels = np.round((frames[:, 0, 0, 0] * 0.229 + 0.485) * 255 / 20).astype(int)  # which frame each is
             seen.add(tuple(levels.tolist()))

@@ -42,9 +42,16 @@ def test_orientation_tags_are_ignored(records_folder):
     assert turned.decode_frames([0]).shape == (1, 54, 96, 3)
 
 
-@pytest.mark.parametrize('split, names', [
-    ('train', ['aaa0000001', 'bbb0000002']), ('train[1:]', ['bbb0000002']), ('train[:50%]', ['aaa0000001']),
-    ('train[1:]+valid[:1]', ['bbb0000002', 'ccc0000003']), ('valid[:1]', ['ccc0000003'])])
+@pytest.mark.parametrize(
+    'split, names',
+    [
+        ('train', ['aaa0000001', 'bbb0000002']),
+        ('train[1:]', ['bbb0000002']),
+        ('train[:50%]', ['aaa0000001']),
+        ('train[1:]+valid[:1]', ['bbb0000002', 'ccc0000003']),
+        ('valid[:1]', ['ccc0000003']),
+    ],
+)
 def test_slices_keep_videos_and_records_together(records_folder, split, names):
     source = records.open_records(records_folder.parent.parent, split)
     assert [video.name for video in source.videos] == names
@@ -80,8 +87,7 @@ def test_wrong_folder(records_folder, tmp_path):
 
 
 def spoilt(record, **fields):
-    return dataclasses.replace(
-        record, **{name: (value, *getattr(record, name)[1:]) for name, value in fields.items()})
+    return dataclasses.replace(record, **{name: (value, *getattr(record, name)[1:]) for name, value in fields.items()})
 
 
 def test_folder_names_must_be_utf8(records_folder, tmp_path):
@@ -107,8 +113,7 @@ def test_broken_records_name_video_and_frame(records_folder):
         spoilt(record, masks=buffers[1].getvalue()).decode_masks([0])
 
 
-@pytest.mark.parametrize('num_frames, expected', [
-    (1, 4 * (6 + 7)), (5, 4 * (2 + 2)), (6, 4 * (1 + 2)), (40, 4 * 2)])
+@pytest.mark.parametrize('num_frames, expected', [(1, 4 * (6 + 7)), (5, 4 * (2 + 2)), (6, 4 * (1 + 2)), (40, 4 * 2)])
 def test_training_index(records_folder, num_frames, expected):
     videos = records.open_records(records_folder, 'train').videos
     index = clips.training_index(videos, num_frames)
@@ -219,7 +224,7 @@ def test_maps_of_all_objects_annotate_every_frame(records_folder):
 def test_a_damaged_record_is_named(records_folder, tmp_path):
     folder = tmp_path / 'copy'
     shutil.copytree(records.open_records(records_folder, 'train').directory, folder)
-    path, = folder.glob('*-train.array_record*')
+    (path,) = folder.glob('*-train.array_record*')
     data = bytearray(path.read_bytes())
     middle = slice(len(data) // 2, len(data) // 2 + 4000)
     data[middle] = bytes(255 - x for x in data[middle])
@@ -249,6 +254,7 @@ def edit(name, change):
         content = json.loads((folder / name).read_text())
         change(content)
         (folder / name).write_text(json.dumps(content))
+
     return spoil
 
 
@@ -268,67 +274,88 @@ WHERE = 'metadata.json: split train, number 0'
 FRAMES = raw_tree.TRAIN['aaa0000001']
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (in_video(video='../up'), f'{WHERE}: field "video" must be one name, not a path'),
-    (in_video(video='/abs'), f'{WHERE}: field "video" must be one name'),
-    (in_video(video='..'), f'{WHERE}: field "video" must not begin with a dot'),
-    (in_video(video='a\x1b[31m'), f'{WHERE}: field "video" must have printable characters'),
-    (in_video(video='\ud800'), f'{WHERE}: field "video" must have printable characters'),
-    (in_video(video='x' * 201), f'{WHERE}: field "video" must have at most 200 bytes'),
-    (in_video(video=None), f'{WHERE}: field "video" is missing or of the wrong type'),
-    (in_video(video='bbb0000002'), 'metadata.json: split train has a video twice'),
-    (in_video(video='zzz'), 'its record cannot be read .it is of video .aaa0000001., but metadata.json says zzz'),
-    (in_video(frame_names=[]), f'{WHERE}, video aaa0000001: field "frame_names" is empty'),
-    (in_video(frame_names=FRAMES[:-1] + FRAMES[:1]), 'field "frame_names" is empty, or has a name twice'),
-    (in_video(frame_names=[*FRAMES[:-1], '../x']), 'field "frame_names", a name must be one name'),
-    (in_video(frame_names=[*FRAMES[:-1], 3]), 'field "frame_names", a name must be a string'),
-    (in_video(frame_names=FRAMES[:-1]), 'its record cannot be read .it has 6 masks, metadata.json says 5'),
-    (in_video(height=-54), 'height and width must be whole numbers from 1'),
-    (in_video(height=True), 'field "height" is missing or of the wrong type'),
-    (in_video(height=54.0), 'field "height" is missing or of the wrong type'),
-    (in_video(height=10 ** 9), '96x1000000000 pixels; a frame has at most'),
-    (in_video(height=2000, width=1), '1x2000 pixels; .* its long side is at most 32 times the short one'),
-    (in_video(height=55), 'frame 00020: the image is 96x54 pixels, not 96x55'),
-    (in_video(has_masks=1), 'field "has_masks" is missing or of the wrong type'),
-    (in_video(has_masks=False), 'it has 6 masks, metadata.json says 0'),
-    (in_video(mask_places=3), 'field "mask_places" must be a list'),
-    (in_video(mask_places=[[0, 0]]), 'field "mask_places" must be a list'),
-    (in_video(mask_places=[[6, 1]]), 'field "mask_places" must be a list'),
-    (in_video(mask_places=[[0, 1], [0, 1]]), 'field "mask_places" has a place twice'),
-    (in_video(mask_places=[[0, 1]]), 'it has 6 masks, metadata.json says 1'),
-    (in_video(expressions=[]), 'field "expressions" is empty'),
-    (in_video(expressions=[3]), 'an expression: field "id" is missing'),
-    (in_expression(id='../0'), 'an expression: field "id" must be one name'),
-    (in_expression(id='1'), 'field "expressions" is empty, or has an id twice'),
-    (in_expression(text=' \n'), 'expression 0: field "text" is an empty sentence'),
-    (in_expression(text='\udc80'), 'expression 0: field "text" must have at most 10,000 characters, all of Unicode'),
-    (in_expression(text='a' * 10_001), 'expression 0: field "text" must have at most 10,000 characters'),
-    (in_expression(object_id=0), 'expression 0: field "object_id" is 0'),
-    (in_expression(object_id=255), 'expression 0: field "object_id" is 255'),
-    (in_expression(object_id='1'), 'field "object_id" is missing or of the wrong type'),
-    (in_expression(tags=['a']), 'field "tags" is missing or of the wrong type'),
-    (edit('metadata.json', lambda c: c['videos']['train'].pop()), "split 'train' has 2 records, metadata.json lists 1"),
-    (edit('metadata.json', lambda c: c['videos'].pop('train')), "split 'train' has 2 records, metadata.json lists 0"),
-    (edit('metadata.json', lambda c: c.update(videos=[])), 'metadata.json: field "videos" is missing or wrong'),
-    (in_split(name='../x'), "dataset_info.json: field 'splits.name' is missing or wrong"),
-    (in_split(name='valid'), "dataset_info.json: field 'splits.name' is missing or wrong"),
-    (in_split(shardLengths=['-1']), "dataset_info.json: field 'splits.shardLengths'"),
-    (in_split(shardLengths=[2]), "dataset_info.json: field 'splits.shardLengths'"),
-    (in_split(shardLengths=[]), "dataset_info.json: field 'splits.shardLengths'"),
-    (in_split(shardLengths=['1']), "split 'train' has 1 records, metadata.json lists 2 videos"),
-    (in_split(shardLengths=['1', '1']), 'train.array_record-00000-of-00002: missing, though'),
-    (in_split(filepathTemplate='{SPLIT}/../x'), "dataset_info.json: field 'splits.filepathTemplate'"),
-    (edit('dataset_info.json', lambda c: c.update(name='../..')), "dataset_info.json: field 'name' is missing"),
-    (edit('dataset_info.json', lambda c: c.update(splits=3)), "dataset_info.json: field 'splits' is missing or wrong"),
-    (edit('dataset_info.json', lambda c: c.update(fileFormat='riegeli')), "dataset_info.json: field 'fileFormat'"),
-    (edit('features.json', lambda c: c.update(featuresDict=[])), 'features.json: does not have the features'),
-    (edit('features.json', lambda c: c['featuresDict']['features'].pop('frames')),
-     'features.json: does not have the features'),
-    *((lambda folder, name=name: (folder / name).write_text('[' * 100_000), f'{name}: is JSON of too many levels')
-      for name in ('dataset_info.json', 'features.json', 'metadata.json')),
-    *((lambda folder, name=name: (folder / name).write_bytes(b''), f'{name}: is not JSON .it is empty')
-      for name in ('dataset_info.json', 'features.json', 'metadata.json')),
-])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (in_video(video='../up'), f'{WHERE}: field "video" must be one name, not a path'),
+        (in_video(video='/abs'), f'{WHERE}: field "video" must be one name'),
+        (in_video(video='..'), f'{WHERE}: field "video" must not begin with a dot'),
+        (in_video(video='a\x1b[31m'), f'{WHERE}: field "video" must have printable characters'),
+        (in_video(video='\ud800'), f'{WHERE}: field "video" must have printable characters'),
+        (in_video(video='x' * 201), f'{WHERE}: field "video" must have at most 200 bytes'),
+        (in_video(video=None), f'{WHERE}: field "video" is missing or of the wrong type'),
+        (in_video(video='bbb0000002'), 'metadata.json: split train has a video twice'),
+        (in_video(video='zzz'), 'its record cannot be read .it is of video .aaa0000001., but metadata.json says zzz'),
+        (in_video(frame_names=[]), f'{WHERE}, video aaa0000001: field "frame_names" is empty'),
+        (in_video(frame_names=FRAMES[:-1] + FRAMES[:1]), 'field "frame_names" is empty, or has a name twice'),
+        (in_video(frame_names=[*FRAMES[:-1], '../x']), 'field "frame_names", a name must be one name'),
+        (in_video(frame_names=[*FRAMES[:-1], 3]), 'field "frame_names", a name must be a string'),
+        (in_video(frame_names=FRAMES[:-1]), 'its record cannot be read .it has 6 masks, metadata.json says 5'),
+        (in_video(height=-54), 'height and width must be whole numbers from 1'),
+        (in_video(height=True), 'field "height" is missing or of the wrong type'),
+        (in_video(height=54.0), 'field "height" is missing or of the wrong type'),
+        (in_video(height=10**9), '96x1000000000 pixels; a frame has at most'),
+        (in_video(height=2000, width=1), '1x2000 pixels; .* its long side is at most 32 times the short one'),
+        (in_video(height=55), 'frame 00020: the image is 96x54 pixels, not 96x55'),
+        (in_video(has_masks=1), 'field "has_masks" is missing or of the wrong type'),
+        (in_video(has_masks=False), 'it has 6 masks, metadata.json says 0'),
+        (in_video(mask_places=3), 'field "mask_places" must be a list'),
+        (in_video(mask_places=[[0, 0]]), 'field "mask_places" must be a list'),
+        (in_video(mask_places=[[6, 1]]), 'field "mask_places" must be a list'),
+        (in_video(mask_places=[[0, 1], [0, 1]]), 'field "mask_places" has a place twice'),
+        (in_video(mask_places=[[0, 1]]), 'it has 6 masks, metadata.json says 1'),
+        (in_video(expressions=[]), 'field "expressions" is empty'),
+        (in_video(expressions=[3]), 'an expression: field "id" is missing'),
+        (in_expression(id='../0'), 'an expression: field "id" must be one name'),
+        (in_expression(id='1'), 'field "expressions" is empty, or has an id twice'),
+        (in_expression(text=' \n'), 'expression 0: field "text" is an empty sentence'),
+        (
+            in_expression(text='\udc80'),
+            'expression 0: field "text" must have at most 10,000 characters, all of Unicode',
+        ),
+        (in_expression(text='a' * 10_001), 'expression 0: field "text" must have at most 10,000 characters'),
+        (in_expression(object_id=0), 'expression 0: field "object_id" is 0'),
+        (in_expression(object_id=255), 'expression 0: field "object_id" is 255'),
+        (in_expression(object_id='1'), 'field "object_id" is missing or of the wrong type'),
+        (in_expression(tags=['a']), 'field "tags" is missing or of the wrong type'),
+        (
+            edit('metadata.json', lambda c: c['videos']['train'].pop()),
+            "split 'train' has 2 records, metadata.json lists 1",
+        ),
+        (
+            edit('metadata.json', lambda c: c['videos'].pop('train')),
+            "split 'train' has 2 records, metadata.json lists 0",
+        ),
+        (edit('metadata.json', lambda c: c.update(videos=[])), 'metadata.json: field "videos" is missing or wrong'),
+        (in_split(name='../x'), "dataset_info.json: field 'splits.name' is missing or wrong"),
+        (in_split(name='valid'), "dataset_info.json: field 'splits.name' is missing or wrong"),
+        (in_split(shardLengths=['-1']), "dataset_info.json: field 'splits.shardLengths'"),
+        (in_split(shardLengths=[2]), "dataset_info.json: field 'splits.shardLengths'"),
+        (in_split(shardLengths=[]), "dataset_info.json: field 'splits.shardLengths'"),
+        (in_split(shardLengths=['1']), "split 'train' has 1 records, metadata.json lists 2 videos"),
+        (in_split(shardLengths=['1', '1']), 'train.array_record-00000-of-00002: missing, though'),
+        (in_split(filepathTemplate='{SPLIT}/../x'), "dataset_info.json: field 'splits.filepathTemplate'"),
+        (edit('dataset_info.json', lambda c: c.update(name='../..')), "dataset_info.json: field 'name' is missing"),
+        (
+            edit('dataset_info.json', lambda c: c.update(splits=3)),
+            "dataset_info.json: field 'splits' is missing or wrong",
+        ),
+        (edit('dataset_info.json', lambda c: c.update(fileFormat='riegeli')), "dataset_info.json: field 'fileFormat'"),
+        (edit('features.json', lambda c: c.update(featuresDict=[])), 'features.json: does not have the features'),
+        (
+            edit('features.json', lambda c: c['featuresDict']['features'].pop('frames')),
+            'features.json: does not have the features',
+        ),
+        *(
+            (lambda folder, name=name: (folder / name).write_text('[' * 100_000), f'{name}: is JSON of too many levels')
+            for name in ('dataset_info.json', 'features.json', 'metadata.json')
+        ),
+        *(
+            (lambda folder, name=name: (folder / name).write_bytes(b''), f'{name}: is not JSON .it is empty')
+            for name in ('dataset_info.json', 'features.json', 'metadata.json')
+        ),
+    ],
+)
 def test_hostile_descriptions_are_refused_by_file_and_field(folder, spoil, message):
     spoil(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
@@ -347,7 +374,7 @@ def test_record_counts_must_match_dataset_info(folder):
     with pytest.raises(FileNotFoundError, match='valid.array_record-00000-of-00001: missing, though'):
         records.open_records(folder, 'valid')
     read_all(folder)  # Which needs nothing of the other split.
-    for damaged in (b'', data[:100], data[:len(data) // 2], b'\x00' * len(data)):
+    for damaged in (b'', data[:100], data[: len(data) // 2], b'\x00' * len(data)):
         shard(folder).write_bytes(damaged)
         with pytest.raises(ValueError, match='train.array_record-00000-of-00001: is damaged'):
             read_all(folder)
@@ -395,9 +422,15 @@ def test_only_jpeg_and_png_are_decoded(records_folder, monkeypatch, data):
         spoilt(record, masks=data).decode_masks([0])
 
 
-@pytest.mark.parametrize('film', [
-    b'ffconcat version 1.0\nfile /etc/passwd\n', b'#EXTM3U\n#EXTINF:1,\n/etc/passwd\n',
-    b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n', POSTSCRIPT])
+@pytest.mark.parametrize(
+    'film',
+    [
+        b'ffconcat version 1.0\nfile /etc/passwd\n',
+        b'#EXTM3U\n#EXTINF:1,\n/etc/passwd\n',
+        b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n',
+        POSTSCRIPT,
+    ],
+)
 def test_films_that_name_other_files_or_the_network_are_refused(film):
     record, _ = film_record()
     with pytest.raises(ValueError, match='video -film, frame 00001: the film is broken'):
@@ -418,15 +451,15 @@ def mutated(data, rng):
         place = int(rng.integers(len(data) + 1))
         kind = rng.integers(3)
         if kind == 0:
-            data[place:place + 1] = rng.bytes(1)
+            data[place : place + 1] = rng.bytes(1)
         elif kind == 1:
-            del data[place:place + int(rng.integers(1, 200))]
+            del data[place : place + int(rng.integers(1, 200))]
         else:
-            data[place:place] = data[place:place + int(rng.integers(1, 200))]
+            data[place:place] = data[place : place + int(rng.integers(1, 200))]
     return bytes(data)
 
 
-@given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['metadata.json', 'dataset_info.json', 'features.json', 'shard']))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(['metadata.json', 'dataset_info.json', 'features.json', 'shard']))
 def test_damaged_folders_raise_and_are_named(records_folder, tmp_path_factory, seed, name):
     folder = tmp_path_factory.getbasetemp() / 'mutated'
     shutil.copytree(records_folder, folder, dirs_exist_ok=True)
@@ -438,7 +471,7 @@ def test_damaged_folders_raise_and_are_named(records_folder, tmp_path_factory, s
         assert str(folder) in str(error) or re.match(r'video \S+, frame \S+: the ', str(error)), error
 
 
-@given(st.integers(0, 2 ** 32 - 1), st.sampled_from(['frames', 'masks', 'film']))
+@given(st.integers(0, 2**32 - 1), st.sampled_from(['frames', 'masks', 'film']))
 def test_damaged_pictures_and_films_raise_and_name_the_video(records_folder, seed, field):
     rng = np.random.default_rng(seed)
     if field == 'film':

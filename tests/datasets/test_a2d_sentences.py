@@ -56,7 +56,7 @@ def test_records_hold_film_masks_and_sentences(written, tmp_path, caplog):
     raw = written
     folder = build.build('a2d_sentences', raw, tmp_path)
     first, second = records.open_records(folder, 'train')  # Sorted, and without the missed one.
-    test, = records.open_records(folder, 'test')
+    (test,) = records.open_records(folder, 'test')
     assert (first.video.name, second.video.name, test.video.name) == (raw_a2d.FIRST, raw_a2d.SECOND, raw_a2d.TEST)
     check(first, raw, [(3, 0), (3, 1), (9, 0)])
     check(second, raw, [(1, 0), (1, 2)])
@@ -65,8 +65,9 @@ def test_records_hold_film_masks_and_sentences(written, tmp_path, caplog):
     assert sentences(second.video) == [('2', "the Red ball's jumping", 3, ()), ('0', 'a dog', 1, ())]
     assert sentences(test.video) == [('0', 'car on the right', 1, ())]
     warnings = [record.getMessage() for record in caplog.records if 'Left out' in record.getMessage()]
-    assert warnings == ['Left out 1 expressions of train whose instance is annotated in no frame (video, instance): '
-                        f'{raw_a2d.SECOND} 5']
+    assert warnings == [
+        f'Left out 1 expressions of train whose instance is annotated in no frame (video, instance): {raw_a2d.SECOND} 5'
+    ]
 
 
 def test_both_folder_names_of_clips_are_found(raw):
@@ -103,19 +104,27 @@ SUBSETS = pathlib.Path('Release/videoset.csv')
 SENTENCES = pathlib.Path('text_annotations/a2d_annotation.txt')
 
 
-@pytest.mark.parametrize('file, old, new, message', [
-    (SUBSETS, '3,1', '3,2', r'videoset.csv: line 1: column 9, the subset, must be 0 .* is \'2\''),
-    (SUBSETS, '100,3,0', '100,3', r'videoset.csv: line 2: has 8 fields, must have 9'),
-    (SUBSETS, raw_a2d.SECOND, raw_a2d.FIRST, f'videoset.csv: line 4: names video {raw_a2d.FIRST} a second time'),
-    (SUBSETS, raw_a2d.TEST, 'zzz', f'a2d_annotation.txt: video {raw_a2d.TEST} has no row in .*videoset.csv'),
-    (SENTENCES, 'query', 'sentence', r"a2d_annotation.txt: the first line must be 'video_id,instance_id,query', is"),
-    (SENTENCES, raw_a2d.ANNOTATION, '', r"a2d_annotation.txt: the first line must be .* is ''"),
-    (SENTENCES, '1 (copy)', '1 (copy 2)', r"line 8: instance_id must be a whole number, is '1 \(copy 2\)'"),
-    (SENTENCES, ',2,', ',-2,', r"line 2: instance_id must be a whole number, is '-2'"),
-    (SENTENCES, ',1 (copy)', ',1', f'line 8: names instance 1 of video {raw_a2d.FIRST} a second time'),
-    (SENTENCES, 'a dog', ' ', r'line 3: query is an empty sentence'),
-    (SENTENCES, 'a dog', 'a dog, running', r'line 3: has 4 fields, must have 3'),
-])
+@pytest.mark.parametrize(
+    'file, old, new, message',
+    [
+        (SUBSETS, '3,1', '3,2', r'videoset.csv: line 1: column 9, the subset, must be 0 .* is \'2\''),
+        (SUBSETS, '100,3,0', '100,3', r'videoset.csv: line 2: has 8 fields, must have 9'),
+        (SUBSETS, raw_a2d.SECOND, raw_a2d.FIRST, f'videoset.csv: line 4: names video {raw_a2d.FIRST} a second time'),
+        (SUBSETS, raw_a2d.TEST, 'zzz', f'a2d_annotation.txt: video {raw_a2d.TEST} has no row in .*videoset.csv'),
+        (
+            SENTENCES,
+            'query',
+            'sentence',
+            r"a2d_annotation.txt: the first line must be 'video_id,instance_id,query', is",
+        ),
+        (SENTENCES, raw_a2d.ANNOTATION, '', r"a2d_annotation.txt: the first line must be .* is ''"),
+        (SENTENCES, '1 (copy)', '1 (copy 2)', r"line 8: instance_id must be a whole number, is '1 \(copy 2\)'"),
+        (SENTENCES, ',2,', ',-2,', r"line 2: instance_id must be a whole number, is '-2'"),
+        (SENTENCES, ',1 (copy)', ',1', f'line 8: names instance 1 of video {raw_a2d.FIRST} a second time'),
+        (SENTENCES, 'a dog', ' ', r'line 3: query is an empty sentence'),
+        (SENTENCES, 'a dog', 'a dog, running', r'line 3: has 4 fields, must have 3'),
+    ],
+)
 def test_wrong_lines(raw, file, old, new, message):
     text = (raw / file).read_text()
     assert old in text
@@ -139,7 +148,7 @@ def test_all_missing_paths_are_named_at_once(raw):
 
 
 def truncate(file):
-    file.write_bytes(file.read_bytes()[:-len(file.read_bytes()) // 3])
+    file.write_bytes(file.read_bytes()[: -len(file.read_bytes()) // 3])
 
 
 def two_sizes(file):
@@ -150,7 +159,7 @@ def two_sizes(file):
         for number, size in enumerate([(64, 96), (48, 64)]):
             encoder = av.CodecContext.create('mjpeg', 'w')
             encoder.height, encoder.width, encoder.pix_fmt, encoder.time_base = *size, 'yuvj420p', Fraction(1, 10)
-            packet, = encoder.encode(av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8), format='rgb24'))
+            (packet,) = encoder.encode(av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8), format='rgb24'))
             packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, 10)
             container.mux(packet)
 
@@ -164,12 +173,15 @@ def only_sound(file):
         container.mux(stream.encode())
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (truncate, r'broken mp4 \(.*Invalid data'),  # The index of its frames is at its end.
-    (lambda file: file.write_bytes(b''), r'broken mp4'),
-    (only_sound, r'broken mp4'),
-    (two_sizes, r'has frames of the sizes \(height, width\) \[\(48, 64\), \(64, 96\)\]'),
-])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (truncate, r'broken mp4 \(.*Invalid data'),  # The index of its frames is at its end.
+        (lambda file: file.write_bytes(b''), r'broken mp4'),
+        (only_sound, r'broken mp4'),
+        (two_sizes, r'has frames of the sizes \(height, width\) \[\(48, 64\), \(64, 96\)\]'),
+    ],
+)
 def test_broken_films(raw, spoil, message):
     file = raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4'
     spoil(file)
@@ -184,7 +196,7 @@ def test_a_film_truncated_after_its_index_is_refused(raw, codec, kept):
     raw_a2d.write_film(file, 8, codec, options={'movflags': 'faststart'})
     film = file.read_bytes()
     assert a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))[:2] == (film, 8)
-    file.write_bytes(film[:int(kept * len(film))])
+    file.write_bytes(film[: int(kept * len(film))])
     with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: broken mp4'):
         a2d.read_film(raw, a2d.Video(raw_a2d.FIRST, ()))
 
@@ -210,20 +222,33 @@ def test_frames_that_torchvision_drops_are_warned_of(raw, caplog, times):
 FRAME = {'instance': np.array([0, 1]), 'reMask': np.zeros((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), np.uint8)}
 
 
-@pytest.mark.parametrize('content, message', [
-    ({'instance': FRAME['instance']}, r"must have the data sets instance and reMask, has \['id', 'instance'\]"),
-    ({'reMask': FRAME['reMask']}, r"must have the data sets instance and reMask, has \['id', 'reMask'\]"),
-    (FRAME | {'instance': np.array([0.5, 1])}, r'instance must hold whole numbers, holds \[0.5, 1.0\]'),
-    (FRAME | {'instance': np.array([-1, 0])}, r'instance must hold whole numbers, holds \[-1, 0\]'),
-    (FRAME | {'instance': np.array([0])}, r'reMask has the shape \(2, 96, 64\), but instance names 1'),
-    (FRAME | {'reMask': np.zeros((raw_a2d.WIDTH, raw_a2d.HEIGHT))},
-     r'reMask has the shape \(1, 96, 64\), but instance names 2'),
-    (FRAME | {'reMask': np.zeros(2)}, r'reMask has the shape \(2,\), but instance names 2'),
-    (FRAME | {'reMask': np.full((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), 255)}, r'reMask holds other values than 0 and 1'),
-    (FRAME | {'reMask': np.zeros((2, raw_a2d.WIDTH, 60))}, r'reMask is 96x60 pixels, its frame 96x64.*same release\.$'),
-    (FRAME | {'reMask': np.zeros((2, raw_a2d.HEIGHT, raw_a2d.WIDTH))},
-     r'reMask is 64x96 pixels, its frame 96x64.*transposed: reMask must be \(N, W, H\)'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ({'instance': FRAME['instance']}, r"must have the data sets instance and reMask, has \['id', 'instance'\]"),
+        ({'reMask': FRAME['reMask']}, r"must have the data sets instance and reMask, has \['id', 'reMask'\]"),
+        (FRAME | {'instance': np.array([0.5, 1])}, r'instance must hold whole numbers, holds \[0.5, 1.0\]'),
+        (FRAME | {'instance': np.array([-1, 0])}, r'instance must hold whole numbers, holds \[-1, 0\]'),
+        (FRAME | {'instance': np.array([0])}, r'reMask has the shape \(2, 96, 64\), but instance names 1'),
+        (
+            FRAME | {'reMask': np.zeros((raw_a2d.WIDTH, raw_a2d.HEIGHT))},
+            r'reMask has the shape \(1, 96, 64\), but instance names 2',
+        ),
+        (FRAME | {'reMask': np.zeros(2)}, r'reMask has the shape \(2,\), but instance names 2'),
+        (
+            FRAME | {'reMask': np.full((2, raw_a2d.WIDTH, raw_a2d.HEIGHT), 255)},
+            r'reMask holds other values than 0 and 1',
+        ),
+        (
+            FRAME | {'reMask': np.zeros((2, raw_a2d.WIDTH, 60))},
+            r'reMask is 96x60 pixels, its frame 96x64.*same release\.$',
+        ),
+        (
+            FRAME | {'reMask': np.zeros((2, raw_a2d.HEIGHT, raw_a2d.WIDTH))},
+            r'reMask is 64x96 pixels, its frame 96x64.*transposed: reMask must be \(N, W, H\)',
+        ),
+    ],
+)
 def test_wrong_h5(raw, content, message):
     raw_a2d.write_h5(raw, raw_a2d.FIRST, 3, **content)
     with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.00003.h5: {message}'):
@@ -248,18 +273,38 @@ def test_broken_and_missing_h5(raw):
         a2d.read_masks(*arguments)
 
 
-@pytest.mark.parametrize('file, text, message', [
-    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a dog'), 'a2d_annotation.txt: line 3: is not CSV'),
-    (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a "dog'), 'a2d_annotation.txt: line 3: is not CSV'),
-    (SENTENCES, raw_a2d.ANNOTATION.partition('\n')[0], 'a2d_annotation.txt: has no sentence'),
-    (SENTENCES, '', "a2d_annotation.txt: the first line must be .* is ''"),
-    (SUBSETS, '', 'videoset.csv: has no line'), (SUBSETS, '\n\n', 'videoset.csv: has no line'),
-    (SUBSETS, raw_a2d.VIDEOSET.replace(',3,1', ',3,0'), "no sentence of a video that .*csv has in the split 'test'"),
-    (SUBSETS, raw_a2d.VIDEOSET.replace(raw_a2d.MISSED, '../up'), 'videoset.csv: line 3: the video must be one name'),
-    (SENTENCES, raw_a2d.ANNOTATION.replace(raw_a2d.TEST, '/abs'), 'a2d_annotation.txt: line 5: the video must be one'),
-    (SENTENCES, raw_a2d.ANNOTATION.replace('car on', '\x1b[31m' * 2001), 'a2d_annotation.txt: line 5: query must have'),
-    (SENTENCES, raw_a2d.ANNOTATION.replace(',5,', ',123456,'), "line 4: instance_id must be a whole number, is '1"),
-])
+@pytest.mark.parametrize(
+    'file, text, message',
+    [
+        (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a dog'), 'a2d_annotation.txt: line 3: is not CSV'),
+        (SENTENCES, raw_a2d.ANNOTATION.replace(',a dog', ',"a "dog'), 'a2d_annotation.txt: line 3: is not CSV'),
+        (SENTENCES, raw_a2d.ANNOTATION.partition('\n')[0], 'a2d_annotation.txt: has no sentence'),
+        (SENTENCES, '', "a2d_annotation.txt: the first line must be .* is ''"),
+        (SUBSETS, '', 'videoset.csv: has no line'),
+        (SUBSETS, '\n\n', 'videoset.csv: has no line'),
+        (
+            SUBSETS,
+            raw_a2d.VIDEOSET.replace(',3,1', ',3,0'),
+            "no sentence of a video that .*csv has in the split 'test'",
+        ),
+        (
+            SUBSETS,
+            raw_a2d.VIDEOSET.replace(raw_a2d.MISSED, '../up'),
+            'videoset.csv: line 3: the video must be one name',
+        ),
+        (
+            SENTENCES,
+            raw_a2d.ANNOTATION.replace(raw_a2d.TEST, '/abs'),
+            'a2d_annotation.txt: line 5: the video must be one',
+        ),
+        (
+            SENTENCES,
+            raw_a2d.ANNOTATION.replace('car on', '\x1b[31m' * 2001),
+            'a2d_annotation.txt: line 5: query must have',
+        ),
+        (SENTENCES, raw_a2d.ANNOTATION.replace(',5,', ',123456,'), "line 4: instance_id must be a whole number, is '1"),
+    ],
+)
 def test_truncated_or_hostile_text(raw, file, text, message):
     (raw / file).write_text(text)
     with pytest.raises(ValueError, match=message) as caught:
@@ -294,6 +339,7 @@ def claim(shape):
     def spoil(content):
         del content['reMask']
         content.create_dataset('reMask', shape, np.uint8, chunks=(1, 64, 64))  # Takes no place in the file.
+
     return spoil
 
 
@@ -301,12 +347,13 @@ def replace(name, make):
     def spoil(content):
         del content[name]
         make(content)
+
     return spoil
 
 
 def unpack_to_more(content):
     array = content.create_dataset('reMask', (2, 96, 64), 'u1', chunks=(1, 96, 64), compression='gzip')
-    array.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(10 ** 7)))
+    array.id.write_direct_chunk((0, 0, 0), zlib.compress(bytes(10**7)))
 
 
 def pack_twice(content):
@@ -320,27 +367,45 @@ def pack_twice(content):
 NO_ARRAY = 'reMask must be an array of numbers'
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (claim((2, 2 ** 20, 2 ** 20)), r'reMask has the shape \(2, 1048576, 1048576\); at most 33,554,432 values'),
-    (replace('instance', lambda h5: h5.create_dataset('instance', (2 ** 40,), np.uint8, chunks=(64,))),
-     r'instance has the shape \(1099511627776,\); at most'),
-    (replace('reMask', lambda h5: h5.create_group('reMask')), NO_ARRAY),
-    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=['a', 'b'])), NO_ARRAY),
-    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=h5py.Empty('u1'))), NO_ARRAY),
-    (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.ExternalLink('other.h5', '/x'))), NO_ARRAY),
-    (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.SoftLink('/none'))), NO_ARRAY),
-    (replace('reMask', lambda h5: h5.create_dataset('reMask', (2, 96, 64), 'u1', external=[('/etc/passwd', 0, 12288)])),
-     NO_ARRAY),
-    (replace('reMask', unpack_to_more), 'reMask unpacks to more than its size'),
-    (replace('reMask', pack_twice), 'reMask is packed in a way that is not read'),
-    (replace('reMask', lambda h5: h5.create_dataset('reMask', data=np.zeros((2, 96, 64)), compression='lzf')),
-     'reMask is packed in a way that is not read'),
-    (replace('instance', lambda h5: h5.create_dataset(
-        'instance', data=np.ones(2, 'u1'), chunks=(2 ** 26,), maxshape=(None,), compression='gzip')),
-     r'instance is kept in 1 parts of the shape \(67108864,\); at most'),
-    (replace('instance', lambda h5: h5.create_dataset('instance', data=[np.nan, 1])), 'instance must hold whole'),
-    (replace('instance', lambda h5: h5.create_dataset('instance', data=[1e300, 1])), 'instance must hold whole'),
-])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (claim((2, 2**20, 2**20)), r'reMask has the shape \(2, 1048576, 1048576\); at most 33,554,432 values'),
+        (
+            replace('instance', lambda h5: h5.create_dataset('instance', (2**40,), np.uint8, chunks=(64,))),
+            r'instance has the shape \(1099511627776,\); at most',
+        ),
+        (replace('reMask', lambda h5: h5.create_group('reMask')), NO_ARRAY),
+        (replace('reMask', lambda h5: h5.create_dataset('reMask', data=['a', 'b'])), NO_ARRAY),
+        (replace('reMask', lambda h5: h5.create_dataset('reMask', data=h5py.Empty('u1'))), NO_ARRAY),
+        (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.ExternalLink('other.h5', '/x'))), NO_ARRAY),
+        (replace('reMask', lambda h5: h5.__setitem__('reMask', h5py.SoftLink('/none'))), NO_ARRAY),
+        (
+            replace(
+                'reMask',
+                lambda h5: h5.create_dataset('reMask', (2, 96, 64), 'u1', external=[('/etc/passwd', 0, 12288)]),
+            ),
+            NO_ARRAY,
+        ),
+        (replace('reMask', unpack_to_more), 'reMask unpacks to more than its size'),
+        (replace('reMask', pack_twice), 'reMask is packed in a way that is not read'),
+        (
+            replace('reMask', lambda h5: h5.create_dataset('reMask', data=np.zeros((2, 96, 64)), compression='lzf')),
+            'reMask is packed in a way that is not read',
+        ),
+        (
+            replace(
+                'instance',
+                lambda h5: h5.create_dataset(
+                    'instance', data=np.ones(2, 'u1'), chunks=(2**26,), maxshape=(None,), compression='gzip'
+                ),
+            ),
+            r'instance is kept in 1 parts of the shape \(67108864,\); at most',
+        ),
+        (replace('instance', lambda h5: h5.create_dataset('instance', data=[np.nan, 1])), 'instance must hold whole'),
+        (replace('instance', lambda h5: h5.create_dataset('instance', data=[1e300, 1])), 'instance must hold whole'),
+    ],
+)
 def test_h5_that_claims_gigabytes_or_leads_elsewhere(raw, spoil, message):
     with h5py.File(raw / H5, 'a') as content:
         spoil(content)
@@ -349,19 +414,30 @@ def test_h5_that_claims_gigabytes_or_leads_elsewhere(raw, spoil, message):
     assert [record.video.name for record in built(raw, 'train', skip_bad_videos=True)] == [raw_a2d.SECOND]
 
 
-@pytest.mark.parametrize('options', [
-    {}, {'chunks': (7, 5)}, {'chunks': (30, 40), 'compression': 'gzip'},
-    {'chunks': (16, 16), 'compression': 'gzip', 'shuffle': True, 'fletcher32': True}])
+@pytest.mark.parametrize(
+    'options',
+    [
+        {},
+        {'chunks': (7, 5)},
+        {'chunks': (30, 40), 'compression': 'gzip'},
+        {'chunks': (16, 16), 'compression': 'gzip', 'shuffle': True, 'fletcher32': True},
+    ],
+)
 def test_h5_is_read_with_any_usual_compression(tmp_path, options):
-    values = np.random.default_rng(0).integers(0, 2 ** 16, (30, 40)).astype(np.uint16)
+    values = np.random.default_rng(0).integers(0, 2**16, (30, 40)).astype(np.uint16)
     with h5py.File(tmp_path / 'a.h5', 'w') as content:
         content.create_dataset('x', data=values, **options)
     np.testing.assert_array_equal(arrays.read_h5(tmp_path / 'a.h5', ['x'])[0], values)
 
 
-@pytest.mark.parametrize('content', [
-    b'ffconcat version 1.0\nfile ccccccccccc.mp4\n', b'#EXTM3U\n#EXTINF:1,\nccccccccccc.mp4\n',
-    b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'ffconcat version 1.0\nfile ccccccccccc.mp4\n',
+        b'#EXTM3U\n#EXTINF:1,\nccccccccccc.mp4\n',
+        b'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n',
+    ],
+)
 def test_films_that_name_other_films_or_the_network(raw, content):
     (raw / 'Release' / 'CLIPS320' / f'{raw_a2d.FIRST}.mp4').write_bytes(content)
     with pytest.raises(ValueError, match=f'{raw_a2d.FIRST}.mp4: broken mp4'):

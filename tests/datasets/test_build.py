@@ -1,4 +1,5 @@
 """Builds of any data set: one at a time, atomic, quiet, with a quick --help."""
+
 import json
 import os
 import pathlib
@@ -86,12 +87,12 @@ def test_records_stay_until_the_new_ones_are_complete(raw, monkeypatch):
     assert [path.name for path in folder.parent.iterdir()] == ['1.0.0']
 
 
-LIMITED = '''
+LIMITED = """
 import resource, sys
 from datasets import build
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)  # As a disk that is full, for each file.
 sys.exit(build.main(sys.argv[2:]))
-'''
+"""
 
 
 @pytest.mark.parametrize('limit, message', [(50_000, 'cannot write the records'), (100, 'cannot write the records')])
@@ -99,8 +100,20 @@ def test_a_full_disk_is_reported_and_keeps_the_old_records(raw, limit, message):
     folder = built(raw)
     before = content(folder)
     done = subprocess.run(
-        [sys.executable, '-c', LIMITED, str(limit), 'ref_youtube_vos', f'--raw={raw}', f'--out={raw.parent / "tfds"}',
-         '--overwrite'], cwd=ROOT, capture_output=True, text=True)
+        [
+            sys.executable,
+            '-c',
+            LIMITED,
+            str(limit),
+            'ref_youtube_vos',
+            f'--raw={raw}',
+            f'--out={raw.parent / "tfds"}',
+            '--overwrite',
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith('error: ') and message in done.stderr
     assert 'Traceback' not in done.stderr
@@ -122,7 +135,8 @@ def test_names_must_be_utf8(raw, capsys):
     assert build.main([*command, f'--out={raw.parent / "tfds"}']) == 0
     assert build.main([*command, f'--out={odd / "tfds"}']) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f'error: {raw.parent}/\\udcff/tfds: has bytes that are no text in UTF-8. Rename the folder.')
+        f'error: {raw.parent}/\\udcff/tfds: has bytes that are no text in UTF-8. Rename the folder.'
+    )
     assert not (odd / 'tfds').exists()
 
 
@@ -146,8 +160,10 @@ def test_a_build_prints_only_its_result(raw, capsys, monkeypatch):
     assert not list((raw.parent / 'tmp').iterdir())  # tfds would leave a folder there.
 
 
-@pytest.mark.parametrize('shards, skipped, lengths', [
-    (2, False, [2, 2]), (4, False, [1, 1, 1, 1]), (4, True, [1, 1, 1]), (None, False, [1, 1, 1, 1])])
+@pytest.mark.parametrize(
+    'shards, skipped, lengths',
+    [(2, False, [2, 2]), (4, False, [1, 1, 1, 1]), (4, True, [1, 1, 1]), (None, False, [1, 1, 1, 1])],
+)
 def test_records_keep_their_order_in_several_files(raw, monkeypatch, shards, skipped, lengths):
     names = [f'{letter}{number:09d}' for number, letter in enumerate('fghi')]
     for name in names:
@@ -171,7 +187,7 @@ def test_records_keep_their_order_in_several_files(raw, monkeypatch, shards, ski
     assert [record.video.name for record in records.open_records(folder, 'train[1:3]')] == names[1:3]
 
 
-@pytest.mark.parametrize('shards', (3, 10 ** 6))
+@pytest.mark.parametrize('shards', (3, 10**6))
 def test_more_shards_than_videos_are_refused_at_once(raw, monkeypatch, shards):
     monkeypatch.setattr(youtube, 'read_frames', lambda *_: pytest.fail('was read'))
     with pytest.raises(ValueError, match=f"--shards = {shards}: split 'train' has 2 videos. Give fewer"):
@@ -183,7 +199,7 @@ def test_unknown_data_set(raw):
         build.build('ref_coco', raw, raw.parent)
 
 
-HELP = '''
+HELP = """
 import runpy, sys
 sys.argv = [sys.argv[1], '--help']
 try:
@@ -192,7 +208,7 @@ except SystemExit as done:
     assert not done.code, done.code
 slow = {'tensorflow_datasets', 'jax', 'av', 'scipy', 'h5py', 'pycocotools', 'array_record', 'google.protobuf'}
 print('slow:', sorted(slow & {*sys.modules}))
-'''
+"""
 
 
 @pytest.mark.parametrize('module', ['datasets.build', 'sgmg_jax.doctor', 'sgmg_jax.synthetic'])

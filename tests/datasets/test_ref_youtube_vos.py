@@ -41,8 +41,10 @@ def test_train_keeps_every_byte_name_and_id(raw):
         assert list(record.frames) == [(folder / f'{name}.jpg').read_bytes() for name in names]
         np.testing.assert_array_equal(record.decode_masks(), [raw_tree.mask(p) for p in range(len(names))])
         written = raw_tree.expressions()
-        assert {expression.id: {'exp': expression.text, 'obj_id': str(expression.object_id)}
-                for expression in record.video.expressions} == written
+        assert {
+            expression.id: {'exp': expression.text, 'obj_id': str(expression.object_id)}
+            for expression in record.video.expressions
+        } == written
 
 
 def test_valid_leaves_out_the_videos_of_test_and_has_no_masks(raw, caplog):
@@ -76,8 +78,9 @@ def test_public_ground_truth_is_merged_into_index_masks(raw):
 
 
 def test_tags_are_kept(raw):
-    raw_tree.edit_json(raw / TRAIN_JSON,
-                       lambda videos: videos['aaa0000001']['expressions']['0'].update(tags=['moves', 'held']))
+    raw_tree.edit_json(
+        raw / TRAIN_JSON, lambda videos: videos['aaa0000001']['expressions']['0'].update(tags=['moves', 'held'])
+    )
     first, second = built(raw, 'train').videos[0].expressions[:2]
     assert first.tags == ('moves', 'held') and second.tags == ()
 
@@ -99,8 +102,10 @@ def test_ref_davis_keeps_void_and_finds_the_480p_level(raw, level):
         (raw / 'moved').rename(raw / 'valid' / 'JPEGImages' / level / 'blackswan')
         # Some copies keep it for its palette.
         raw_tree.save_mask(raw / 'valid' / 'Annotations' / 'blackswan' / '00000.png', masks[0])
-    raw_tree.write_json(raw / 'meta_expressions' / 'valid' / 'meta_expressions.json',
-                        {'blackswan': {'expressions': raw_tree.expressions(), 'frames': names}})
+    raw_tree.write_json(
+        raw / 'meta_expressions' / 'valid' / 'meta_expressions.json',
+        {'blackswan': {'expressions': raw_tree.expressions(), 'frames': names}},
+    )
     record = built(raw, 'valid', 'ref_davis')[0]
     np.testing.assert_array_equal(record.decode_masks(), masks)
     assert len(record.video.expressions) == 4
@@ -111,6 +116,7 @@ def remove_field(*path):
         for key in path[:-1]:
             videos = videos[key]
         del videos[path[-1]]
+
     return edit
 
 
@@ -118,28 +124,35 @@ def change(key, value):
     return lambda videos: videos['aaa0000001']['expressions']['1'].update({key: value})
 
 
-@pytest.mark.parametrize('edit, message', [
-    (remove_field('aaa0000001', 'expressions', '1', 'exp'),
-     r'train.meta_expressions.json: video aaa0000001, expression 1: field "exp" is missing'),
-    (remove_field('aaa0000001', 'expressions', '1', 'obj_id'),
-     r'train.meta_expressions.json: video aaa0000001, expression 1: field "obj_id" is missing'),
-    (remove_field('aaa0000001', 'frames'), r'video aaa0000001: field "frames" is missing'),
-    (remove_field('aaa0000001', 'expressions'), r'video aaa0000001: field "expressions" is missing'),
-    (change('exp', '  '), r'video aaa0000001, expression 1: field "exp" is an empty sentence'),
-    (change('exp', 3), r'expression 1: field "exp" has the type int'),
-    (change('obj_id', 'cat'), r'expression 1: field "obj_id" must be a whole number .* is \'cat\''),
-    (change('obj_id', '0'), r'expression 1: field "obj_id" must be a whole number'),
-    (change('obj_id', '7'),
-     r'video aaa0000001, expression 1: obj_id 7 is in no mask of .*aaa0000001, which hold the ids \[1, 2\]'),
-    (change('tags', 'motion'), r'expression 1: field "tags" must be a list of words'),
-    (lambda videos: videos['aaa0000001'].update(frames=['00020', '00020']), r'"frames" names a frame twice'),
-    (lambda videos: videos['aaa0000001'].update(frames=[]), r'"frames" must be a list of frame names'),
-    (lambda videos: videos['aaa0000001'].update(frames=['00020', '00021']),
-     r'00021.jpg: missing, though listed'),
-    (lambda videos: videos.update(zzz=videos['aaa0000001']),
-     r'zzz: missing folder with the frames of video zzz'),
-    (lambda videos: videos.clear(), r'field "videos" is empty'),
-])
+@pytest.mark.parametrize(
+    'edit, message',
+    [
+        (
+            remove_field('aaa0000001', 'expressions', '1', 'exp'),
+            r'train.meta_expressions.json: video aaa0000001, expression 1: field "exp" is missing',
+        ),
+        (
+            remove_field('aaa0000001', 'expressions', '1', 'obj_id'),
+            r'train.meta_expressions.json: video aaa0000001, expression 1: field "obj_id" is missing',
+        ),
+        (remove_field('aaa0000001', 'frames'), r'video aaa0000001: field "frames" is missing'),
+        (remove_field('aaa0000001', 'expressions'), r'video aaa0000001: field "expressions" is missing'),
+        (change('exp', '  '), r'video aaa0000001, expression 1: field "exp" is an empty sentence'),
+        (change('exp', 3), r'expression 1: field "exp" has the type int'),
+        (change('obj_id', 'cat'), r'expression 1: field "obj_id" must be a whole number .* is \'cat\''),
+        (change('obj_id', '0'), r'expression 1: field "obj_id" must be a whole number'),
+        (
+            change('obj_id', '7'),
+            r'video aaa0000001, expression 1: obj_id 7 is in no mask of .*aaa0000001, which hold the ids \[1, 2\]',
+        ),
+        (change('tags', 'motion'), r'expression 1: field "tags" must be a list of words'),
+        (lambda videos: videos['aaa0000001'].update(frames=['00020', '00020']), r'"frames" names a frame twice'),
+        (lambda videos: videos['aaa0000001'].update(frames=[]), r'"frames" must be a list of frame names'),
+        (lambda videos: videos['aaa0000001'].update(frames=['00020', '00021']), r'00021.jpg: missing, though listed'),
+        (lambda videos: videos.update(zzz=videos['aaa0000001']), r'zzz: missing folder with the frames of video zzz'),
+        (lambda videos: videos.clear(), r'field "videos" is empty'),
+    ],
+)
 def test_wrong_expressions_file(raw, edit, message):
     raw_tree.edit_json(raw / TRAIN_JSON, edit)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -178,22 +191,28 @@ def overlap(raw):
 def disagree(raw):
     raw_tree.add_ground_truth(raw)
     (raw / 'valid' / 'Annotations' / 'eee0000005' / '1' / '00005.png').write_bytes(
-        (raw / 'valid' / 'Annotations' / 'eee0000005' / '3' / '00005.png').read_bytes())
+        (raw / 'valid' / 'Annotations' / 'eee0000005' / '3' / '00005.png').read_bytes()
+    )
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (truncate_frame, r'bbb0000002.00015.jpg: broken JPEG \(.*truncated.*\). Unpack this frame again'),
-    (small_frame, r'bbb0000002.00015.jpg: is 96x50 pixels, but 00000.jpg of the same video is 96x54'),
-    (small_mask, r'bbb0000002.00015.png: the mask is 90x54 pixels, its frame 96x54'),
-    (colour_mask, r'bbb0000002.00015.png: has the colour mode RGB'),
-    (lambda raw: (raw / MASK).unlink(), r'bbb0000002.00015.png: missing; every frame needs a mask'),
-    (lambda raw: (raw / MASK).write_bytes((raw / MASK).read_bytes()[:-60]), r'00015.png: broken PNG'),
-    (lambda raw: shutil.rmtree(raw / 'train' / 'Annotations'),
-     r'missing folder with the masks of video aaa0000001'),
-    (lambda raw: (raw / TRAIN_JSON).write_text('{'), r'train.meta_expressions.json: is not JSON'),
-    (overlap, r'eee0000005.2.00005.png: obj_id 2 claims pixels that obj_id 1 has \(expression 0\)'),
-    (disagree, r'eee0000005.1.00005.png: differs from the mask of expression 0'),
-])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (truncate_frame, r'bbb0000002.00015.jpg: broken JPEG \(.*truncated.*\). Unpack this frame again'),
+        (small_frame, r'bbb0000002.00015.jpg: is 96x50 pixels, but 00000.jpg of the same video is 96x54'),
+        (small_mask, r'bbb0000002.00015.png: the mask is 90x54 pixels, its frame 96x54'),
+        (colour_mask, r'bbb0000002.00015.png: has the colour mode RGB'),
+        (lambda raw: (raw / MASK).unlink(), r'bbb0000002.00015.png: missing; every frame needs a mask'),
+        (lambda raw: (raw / MASK).write_bytes((raw / MASK).read_bytes()[:-60]), r'00015.png: broken PNG'),
+        (
+            lambda raw: shutil.rmtree(raw / 'train' / 'Annotations'),
+            r'missing folder with the masks of video aaa0000001',
+        ),
+        (lambda raw: (raw / TRAIN_JSON).write_text('{'), r'train.meta_expressions.json: is not JSON'),
+        (overlap, r'eee0000005.2.00005.png: obj_id 2 claims pixels that obj_id 1 has \(expression 0\)'),
+        (disagree, r'eee0000005.1.00005.png: differs from the mask of expression 0'),
+    ],
+)
 def test_wrong_files(raw, spoil, message):
     spoil(raw)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -269,8 +288,15 @@ def test_shards_must_fit_the_videos(raw, shards):
 
 
 def test_command(raw):
-    command = [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}',
-               f'--out={raw.parent / "tfds"}', '--shards=2']
+    command = [
+        sys.executable,
+        '-m',
+        'datasets.build',
+        'ref_youtube_vos',
+        f'--raw={raw}',
+        f'--out={raw.parent / "tfds"}',
+        '--shards=2',
+    ]
     environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
@@ -303,7 +329,7 @@ def test_invalid_file_names_are_refused(raw, kind):
 
 
 def test_object_ids_are_whole_numbers_from_1_to_254():
-    for value in (True, 1.0, [1], '１', ' 1', '1_0', '+1', '01e0', '0', 0, 255, '255', 10 ** 300, '9' * 5000, None):
+    for value in (True, 1.0, [1], '１', ' 1', '1_0', '+1', '01e0', '0', 0, 255, '255', 10**300, '9' * 5000, None):
         assert metadata.parse_object_id(value) is None
     assert [metadata.parse_object_id(value) for value in (1, '1', '01', 254, '254')] == [1, 1, 1, 254, 254]
 
@@ -326,8 +352,9 @@ def test_uppercase_endings_and_junk_files(raw):
     for number, file in enumerate(sorted(raw.glob('train/*/*/0*'))):
         file.rename(file.with_suffix(('.JPG', '.jpeg', '.Jpg')[number % 3] if file.suffix == '.jpg' else '.PNG'))
     for file in raw.glob('meta_expressions/*/*.json'):
-        file.write_bytes(b'\xef\xbb\xbf' + json.dumps(json.loads(file.read_text()), indent=1).replace(
-            '\n', '\r\n').encode())
+        file.write_bytes(
+            b'\xef\xbb\xbf' + json.dumps(json.loads(file.read_text()), indent=1).replace('\n', '\r\n').encode()
+        )
     folder = build.build('ref_youtube_vos', raw, raw.parent / 'again')
     assert list(records.open_records(folder, 'train')) == before
 
@@ -373,9 +400,12 @@ BAD_FILES = [
     (replace(FRAME, POSTSCRIPT), 'bbb0000002.00015.jpg: broken JPEG .is not JPEG'),
     (replace(MASK, POSTSCRIPT), 'bbb0000002.00015.png: broken PNG .is not PNG'),
     (thin_frames, 'aaa0000001.00020.jpg: 2000x1 pixels; a frame has at most'),
-    (without_end, 'bbb0000002.00015.jpg: broken JPEG'), (huge, '00015.png: broken PNG .*3600000000 pixels'),
-    (second_ending, '00015.jpeg and 00015.jpg differ only in their ending'), (pipe, '00015.jpg: is a pipe'),
-    (linked_out, '00015.jpg: is a link to .*outside.jpg, outside of')]
+    (without_end, 'bbb0000002.00015.jpg: broken JPEG'),
+    (huge, '00015.png: broken PNG .*3600000000 pixels'),
+    (second_ending, '00015.jpeg and 00015.jpg differ only in their ending'),
+    (pipe, '00015.jpg: is a pipe'),
+    (linked_out, '00015.jpg: is a link to .*outside.jpg, outside of'),
+]
 
 
 @pytest.mark.parametrize('spoil, message', BAD_FILES)

@@ -1,4 +1,5 @@
 """RefCOCO from the release and as converted; pickles as Python 2 wrote them, and hostile ones."""
+
 import io
 import json
 import os
@@ -13,8 +14,11 @@ from sgmg_jax import plain_pickle
 from sgmg_jax.data import metadata, records
 from sgmg_jax.raw import refcoco as refcoco_raw
 
-SETS = {'refcoco': ('refcoco', 'refs(unc).p', 'testA'), 'refcoco_plus': ('refcoco+', 'refs(unc).p', 'testB'),
-        'refcocog': ('refcocog', 'refs(umd).p', 'test')}
+SETS = {
+    'refcoco': ('refcoco', 'refs(unc).p', 'testA'),
+    'refcoco_plus': ('refcoco+', 'refs(unc).p', 'testB'),
+    'refcocog': ('refcocog', 'refs(umd).p', 'test'),
+}
 SIZES = {7: (47, 61), 8: (20, 33), 9: (33, 20)}  # Height and width of a picture; 9 is grey and has a turning EXIF tag.
 
 
@@ -51,31 +55,68 @@ def expected_masks():
 
 IMAGE_OF = {71: 7, 72: 7, 73: 7, 81: 8, 91: 9}
 MASKS = expected_masks()
-SEGMENTATIONS = {71: [rectangle(5, 3, 20, 30), rectangle(10, 25, 40, 50)], 81: runs(MASKS[81]),
-                 72: [[1.0, 1.0, 9.0, 9.0], rectangle(0.0, 50, 47, 61.0)],  # Two points, which enclose nothing.
-                 73: [rectangle(30, 10, 45, 60)], 91: [rectangle(2, 1, 33, 19)]}
+SEGMENTATIONS = {
+    71: [rectangle(5, 3, 20, 30), rectangle(10, 25, 40, 50)],
+    81: runs(MASKS[81]),
+    72: [[1.0, 1.0, 9.0, 9.0], rectangle(0.0, 50, 47, 61.0)],  # Two points, which enclose nothing.
+    73: [rectangle(30, 10, 45, 60)],
+    91: [rectangle(2, 1, 33, 19)],
+}
 # Object, split, sentences; not in the order of the pictures.
-REFS = [(81, 'train', ['many small things']), (72, 'train', ['the right edge', 'caf\xe9 "wall"']),
-        (91, 'val', ['grey']), (73, 'train', ['it\'s below']), (72, 'train', ['again the edge']),
-        (71, 'val', ['left']), (91, 'LAST', ['turned', 'upright']), (71, 'train', ['two boxes']),
-        (71, 'testAB', ['somewhere'])]
+REFS = [
+    (81, 'train', ['many small things']),
+    (72, 'train', ['the right edge', 'caf\xe9 "wall"']),
+    (91, 'val', ['grey']),
+    (73, 'train', ["it's below"]),
+    (72, 'train', ['again the edge']),
+    (71, 'val', ['left']),
+    (91, 'LAST', ['turned', 'upright']),
+    (71, 'train', ['two boxes']),
+    (71, 'testAB', ['somewhere']),
+]
 
 
 def refs(last):
-    return [{'sent_ids': [0], 'file_name': f'{file_name(IMAGE_OF[number])[:-4]}_{number}.jpg', 'ann_id': number,
-             'ref_id': position, 'image_id': IMAGE_OF[number], 'category_id': 1,
-             'split': last if split == 'LAST' else split,
-             'sentences': [{'tokens': sentence.split(), 'raw': sentence.upper(), 'sent_id': 0, 'sent': sentence}
-                           for sentence in sentences]} for position, (number, split, sentences) in enumerate(REFS)]
+    return [
+        {
+            'sent_ids': [0],
+            'file_name': f'{file_name(IMAGE_OF[number])[:-4]}_{number}.jpg',
+            'ann_id': number,
+            'ref_id': position,
+            'image_id': IMAGE_OF[number],
+            'category_id': 1,
+            'split': last if split == 'LAST' else split,
+            'sentences': [
+                {'tokens': sentence.split(), 'raw': sentence.upper(), 'sent_id': 0, 'sent': sentence}
+                for sentence in sentences
+            ],
+        }
+        for position, (number, split, sentences) in enumerate(REFS)
+    ]
 
 
 def instances():
-    return {'info': {}, 'licenses': [], 'categories': [{'id': 1, 'name': 'thing', 'supercategory': 'thing'}],
-            'images': [{'license': 1, 'file_name': file_name(number), 'height': height, 'width': width, 'id': number}
-                       for number, (height, width) in SIZES.items()],
-            'annotations': [{'segmentation': SEGMENTATIONS[number], 'area': 1.5, 'iscrowd': int(number == 81),
-                             'image_id': image_id, 'bbox': [0, 0, 1, 1], 'category_id': 1, 'id': number}
-                            for number, image_id in IMAGE_OF.items()]}
+    return {
+        'info': {},
+        'licenses': [],
+        'categories': [{'id': 1, 'name': 'thing', 'supercategory': 'thing'}],
+        'images': [
+            {'license': 1, 'file_name': file_name(number), 'height': height, 'width': width, 'id': number}
+            for number, (height, width) in SIZES.items()
+        ],
+        'annotations': [
+            {
+                'segmentation': SEGMENTATIONS[number],
+                'area': 1.5,
+                'iscrowd': int(number == 81),
+                'image_id': image_id,
+                'bbox': [0, 0, 1, 1],
+                'category_id': 1,
+                'id': number,
+            }
+            for number, image_id in IMAGE_OF.items()
+        ],
+    }
 
 
 def converted(wanted):
@@ -84,11 +125,29 @@ def converted(wanted):
     for number, split, sentences in REFS:
         for sentence in sentences if split in wanted else ():
             running, image_id = len(images) + 1, IMAGE_OF[number]
-            images.append({'file_name': file_name(image_id), 'height': SIZES[image_id][0], 'width': SIZES[image_id][1],
-                           'original_id': image_id, 'id': running, 'caption': sentence, 'dataset_name': 'refcoco'})
-            annotations.append({'segmentation': SEGMENTATIONS[number], 'area': 1.5, 'iscrowd': int(number == 81),
-                                'bbox': [0, 0, 1, 1], 'image_id': running, 'category_id': 1, 'id': running,
-                                'original_id': number})
+            images.append(
+                {
+                    'file_name': file_name(image_id),
+                    'height': SIZES[image_id][0],
+                    'width': SIZES[image_id][1],
+                    'original_id': image_id,
+                    'id': running,
+                    'caption': sentence,
+                    'dataset_name': 'refcoco',
+                }
+            )
+            annotations.append(
+                {
+                    'segmentation': SEGMENTATIONS[number],
+                    'area': 1.5,
+                    'iscrowd': int(number == 81),
+                    'bbox': [0, 0, 1, 1],
+                    'image_id': running,
+                    'category_id': 1,
+                    'id': running,
+                    'original_id': number,
+                }
+            )
     return {'info': {}, 'licenses': [], 'images': images, 'annotations': annotations, 'categories': []}
 
 
@@ -136,8 +195,10 @@ def convert(raw, name):
     (raw / folder / refs_name).unlink()
     (raw / folder / 'instances.json').unlink()
     splits = {'train': ['train'], 'val': ['val']} | (
-        {'test': ['LAST', 'testAB']} if last == 'test' else
-        {split: ['testAB'] + ['LAST'] * (last == split) for split in ('testA', 'testB')})
+        {'test': ['LAST', 'testAB']}
+        if last == 'test'
+        else {split: ['testAB'] + ['LAST'] * (last == split) for split in ('testA', 'testB')}
+    )
     for split, wanted in splits.items():
         (raw / folder / f'instances_{folder}_{split}.json').write_text(json.dumps(converted(wanted)))
 
@@ -153,8 +214,12 @@ def test_a_record_is_a_picture(raw):
     crowd, several = train.videos
     assert crowd.expressions == (metadata.Expression('1', 'many small things', 1, ('crowd',)),)
     assert [(e.id, e.text, e.object_id, e.tags) for e in several.expressions] == [
-        ('2', 'the right edge', 1, ()), ('3', 'caf\xe9 "wall"', 1, ()), ('4', 'it\'s below', 2, ()),
-        ('5', 'again the edge', 1, ()), ('6', 'two boxes', 3, ())]
+        ('2', 'the right edge', 1, ()),
+        ('3', 'caf\xe9 "wall"', 1, ()),
+        ('4', "it's below", 2, ()),
+        ('5', 'again the edge', 1, ()),
+        ('6', 'two boxes', 3, ()),
+    ]
     assert several.frame_names == ('0',) and (several.height, several.width) == SIZES[7] and several.has_masks
     assert several.mask_places == ((0, 1), (0, 2), (0, 3)) and several.annotated_frames(3) == [0]
     record = train[1]
@@ -167,10 +232,13 @@ def test_a_record_is_a_picture(raw):
 
     test = records.open_records(folder, 'testA')
     assert [[(e.id, e.text) for e in video.expressions] for video in test.videos] == [
-        [('1', 'turned'), ('2', 'upright')], [('3', 'somewhere')]]
+        [('1', 'turned'), ('2', 'upright')],
+        [('3', 'somewhere')],
+    ]
     assert test[0].decode_frames().shape == (1, 33, 20, 3)  # Grey, and not turned.
     assert [video.expressions for video in records.open_records(folder, 'testB').videos] == [
-        (metadata.Expression('1', 'somewhere', 1, ()),)]
+        (metadata.Expression('1', 'somewhere', 1, ()),)
+    ]
 
 
 @pytest.mark.parametrize('name', SETS)
@@ -180,8 +248,9 @@ def test_release_and_converted_files_give_the_same(name, raw):
     (raw / 'images').mkdir()
     (raw / 'train2014').rename(raw / 'images' / 'train2014')
     second = build.build(name, raw, raw.parent / 'converted')
-    sizes = {'train': 2, 'val': 2} | ({'test': 2} if name == 'refcocog' else
-                                     {'testA': 1, 'testB': 1} | {SETS[name][2]: 2})
+    sizes = {'train': 2, 'val': 2} | (
+        {'test': 2} if name == 'refcocog' else {'testA': 1, 'testB': 1} | {SETS[name][2]: 2}
+    )
     for split, size in sizes.items():
         ours, theirs = records.open_records(first, split), records.open_records(second, split)
         assert len(ours) == size and ours.videos == theirs.videos
@@ -202,10 +271,23 @@ class Attack:
         return os.system, ('touch ran',)
 
 
-@pytest.mark.parametrize('program', [
-    *(pickle.dumps([Attack()], protocol) for protocol in range(6)), b"cos\nsystem\n(S'touch ran'\ntR.",
-    b"(S'touch ran'\nios\nsystem\n.", b"(cos\nsystem\nS'touch ran'\no.", b'\x82\x01.', b'Pos\n.', b'K\x01Q.',
-    pickle.dumps(refs('testA'), 4), b'](K\x01K\x02te.', b'}b.', b'(]R.', b'\x80\x02\x81.'])
+@pytest.mark.parametrize(
+    'program',
+    [
+        *(pickle.dumps([Attack()], protocol) for protocol in range(6)),
+        b"cos\nsystem\n(S'touch ran'\ntR.",
+        b"(S'touch ran'\nios\nsystem\n.",
+        b"(cos\nsystem\nS'touch ran'\no.",
+        b'\x82\x01.',
+        b'Pos\n.',
+        b'K\x01Q.',
+        pickle.dumps(refs('testA'), 4),
+        b'](K\x01K\x02te.',
+        b'}b.',
+        b'(]R.',
+        b'\x80\x02\x81.',
+    ],
+)
 def test_pickles_of_more_than_data_are_refused(program, raw, monkeypatch):
     monkeypatch.chdir(raw)
     (raw / 'refcoco' / 'refs(unc).p').write_bytes(program)
@@ -214,9 +296,28 @@ def test_pickles_of_more_than_data_are_refused(program, raw, monkeypatch):
     assert 'Nothing was run' in str(caught.value) and not (raw / 'ran').exists()
 
 
-@pytest.mark.parametrize('program', [
-    b'', b'(l', b'.', b'a.', b'e.', b'h\x01.', b'g1\n.', b'Ix\n.', b"S'\n.", b'T\xff\xff\xff\x7fa.', b'K', b'}K\x01a.',
-    b'}]K\x01s.', b']K\x01K\x02s.', b'}(K\x01u.', b'X\x01\x00\x00\x00\xff.', b'p1\n.'])
+@pytest.mark.parametrize(
+    'program',
+    [
+        b'',
+        b'(l',
+        b'.',
+        b'a.',
+        b'e.',
+        b'h\x01.',
+        b'g1\n.',
+        b'Ix\n.',
+        b"S'\n.",
+        b'T\xff\xff\xff\x7fa.',
+        b'K',
+        b'}K\x01a.',
+        b'}]K\x01s.',
+        b']K\x01K\x02s.',
+        b'}(K\x01u.',
+        b'X\x01\x00\x00\x00\xff.',
+        b'p1\n.',
+    ],
+)
 def test_damaged_pickles(program, raw):
     (raw / 'refcoco' / 'refs(unc).p').write_bytes(program)
     with pytest.raises(ValueError, match=r'refcoco.refs\(unc\).p: is no pickle of plain data, or damaged'):
@@ -230,8 +331,9 @@ def test_lists_that_share_parts_are_not_printed_in_full(raw):
         read(raw)
 
 
-@pytest.mark.parametrize('name, module, limit', [('refs(unc).p', plain_pickle, 'LARGEST'),
-                                                 ('instances.json', refcoco_raw, 'LARGEST_JSON')])
+@pytest.mark.parametrize(
+    'name, module, limit', [('refs(unc).p', plain_pickle, 'LARGEST'), ('instances.json', refcoco_raw, 'LARGEST_JSON')]
+)
 def test_large_files_are_refused(name, module, limit, raw, monkeypatch):
     monkeypatch.setattr(module, limit, 100)
     with pytest.raises(ValueError, match='has .* bytes, at most 100 are read') as caught:
@@ -244,6 +346,7 @@ def edit_refs(**fields):
         content = refs('testA')
         content[1].update(fields)
         (raw / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps(content, 2))
+
     return edit
 
 
@@ -252,6 +355,7 @@ def edit_instances(table, position, **fields):
         content = instances()
         content[table][position].update(fields)
         (raw / 'refcoco' / 'instances.json').write_text(json.dumps(content))
+
     return edit
 
 
@@ -269,32 +373,52 @@ def lone_image(raw):
     file.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (edit_refs(split=3), r'refs\(unc\).p: entry 1: field "split" .* is 3'),
-    (edit_refs(ann_id=4), r'entry 1: .*instances.json has no image_id 7 with the ann_id 4'),
-    (edit_refs(ann_id=81), r'entry 1: .*instances.json has no image_id 7 with the ann_id 81'),
-    (edit_refs(sentences=[{'raw': 'x'}]), 'entry 1: field "sent" is missing or of the wrong type, is None'),
-    (edit_instances('images', 1, id=7), 'instances.json: field "images" is empty or has a "id" twice'),
-    (edit_instances('images', 0, file_name='../secret.jpg'), 'image 7: field "file_name" must be one name'),
-    (edit_instances('images', 0, height='47'), "instances.json: image 7: field \"height\" .* is '47'"),
-    (edit_instances('annotations', 0, iscrowd=None), 'image 7, object 71: field "iscrowd"'),
-    (edit_instances('annotations', 0, segmentation='x'), 'image 7, object 71: field "segmentation"'),
-    (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('{'), 'instances.json: is not JSON'),
-    (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('[' * 10 ** 5), 'is JSON of too many levels'),
-    (lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'}.'), r'refs\(unc\).p: holds a dict, not a list'),
-    (lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'].'), 'none of its 0 entries has a "split" of train'),
-    (empty_annotations, 'instances_refcoco_val.json: field "annotations" is empty'),
-    (lone_image, 'instances_refcoco_val.json: image 2: no annotation has this image_id')])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (edit_refs(split=3), r'refs\(unc\).p: entry 1: field "split" .* is 3'),
+        (edit_refs(ann_id=4), r'entry 1: .*instances.json has no image_id 7 with the ann_id 4'),
+        (edit_refs(ann_id=81), r'entry 1: .*instances.json has no image_id 7 with the ann_id 81'),
+        (edit_refs(sentences=[{'raw': 'x'}]), 'entry 1: field "sent" is missing or of the wrong type, is None'),
+        (edit_instances('images', 1, id=7), 'instances.json: field "images" is empty or has a "id" twice'),
+        (edit_instances('images', 0, file_name='../secret.jpg'), 'image 7: field "file_name" must be one name'),
+        (edit_instances('images', 0, height='47'), 'instances.json: image 7: field "height" .* is \'47\''),
+        (edit_instances('annotations', 0, iscrowd=None), 'image 7, object 71: field "iscrowd"'),
+        (edit_instances('annotations', 0, segmentation='x'), 'image 7, object 71: field "segmentation"'),
+        (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('{'), 'instances.json: is not JSON'),
+        (lambda raw: (raw / 'refcoco' / 'instances.json').write_text('[' * 10**5), 'is JSON of too many levels'),
+        (lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'}.'), r'refs\(unc\).p: holds a dict, not a list'),
+        (
+            lambda raw: (raw / 'refcoco' / 'refs(unc).p').write_bytes(b'].'),
+            'none of its 0 entries has a "split" of train',
+        ),
+        (empty_annotations, 'instances_refcoco_val.json: field "annotations" is empty'),
+        (lone_image, 'instances_refcoco_val.json: image 2: no annotation has this image_id'),
+    ],
+)
 def test_wrong_fields(spoil, message, raw):
     spoil(raw)
     with pytest.raises(ValueError, match=message):
         read(raw)
 
 
-@pytest.mark.parametrize('segmentation', [
-    [[1, 2, 3]], [[1, 2, 3, 4, 5, float('nan')]], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, '6']], [3], [[[1] * 6]],
-    {'size': [47, 61], 'counts': [1, 2]}, {'size': [61, 47], 'counts': [47 * 61]}, {'counts': [47 * 61]},
-    {'size': [47, 61], 'counts': [-1, 47 * 61 + 1]}, {'size': [47, 61], 'counts': 'PP1'}, {'size': [47, 61]}])
+@pytest.mark.parametrize(
+    'segmentation',
+    [
+        [[1, 2, 3]],
+        [[1, 2, 3, 4, 5, float('nan')]],
+        [[1, 2, 3, 4, 5, 1e9]],
+        [[1, 2, 3, 4, 5, '6']],
+        [3],
+        [[[1] * 6]],
+        {'size': [47, 61], 'counts': [1, 2]},
+        {'size': [61, 47], 'counts': [47 * 61]},
+        {'counts': [47 * 61]},
+        {'size': [47, 61], 'counts': [-1, 47 * 61 + 1]},
+        {'size': [47, 61], 'counts': 'PP1'},
+        {'size': [47, 61]},
+    ],
+)
 def test_wrong_segmentations(segmentation):
     picture = refcoco_raw.Picture('x.jpg', 47, 61, (), (segmentation,), 'file: image 7')
     with pytest.raises(ValueError, match='file: image 7: (a|run lengths)'):
@@ -311,8 +435,9 @@ def test_random_run_lengths(seed):
     assert drawn.dtype == np.uint8
 
 
-@pytest.mark.parametrize('segmentation', [[], [[1, 2, 3, 4]], [[100, 100, 110, 100, 110, 110]],
-                                          {'size': [47, 61], 'counts': [47 * 61]}])
+@pytest.mark.parametrize(
+    'segmentation', [[], [[1, 2, 3, 4]], [[100, 100, 110, 100, 110, 110]], {'size': [47, 61], 'counts': [47 * 61]}]
+)
 def test_an_object_without_pixels_is_kept(segmentation, caplog):
     picture = refcoco_raw.Picture('x.jpg', 47, 61, (), (segmentation,), 'file: image 7')
     mask = refcoco_raw.render(picture, 1)
@@ -344,10 +469,14 @@ def truncated(file):
     file.write_bytes(file.read_bytes()[:-100])
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (missing, '000000000007.jpg: missing, though .*instances.json: image 7 needs it'),
-    (scaled, '000000000007.jpg: is 30x24 pixels, but "width" and "height" of .*image 7 are 61 and 47'),
-    (truncated, '000000000007.jpg: broken JPEG')])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (missing, '000000000007.jpg: missing, though .*instances.json: image 7 needs it'),
+        (scaled, '000000000007.jpg: is 30x24 pixels, but "width" and "height" of .*image 7 are 61 and 47'),
+        (truncated, '000000000007.jpg: broken JPEG'),
+    ],
+)
 def test_bad_pictures(spoil, message, raw):
     spoil(raw / 'train2014' / file_name(7))
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -361,6 +490,7 @@ def blank(number):
         content = refs('testA')
         content[number]['sentences'][0]['sent'] = ' \n'
         (raw / 'refcoco' / 'refs(unc).p').write_bytes(pickle.dumps(content, 2))
+
     return edit
 
 
@@ -385,17 +515,21 @@ def test_a_picture_and_a_split_of_only_blank_sentences(raw):
         read(raw)
 
 
-@pytest.mark.parametrize('spoil, message', [
-    (edit_instances('images', 0, height=True), 'image 7: field "height" is missing or of the wrong type, is True'),
-    (edit_instances('images', 0, height=10 ** 9), 'image 7: "height" and "width" must be whole numbers from 1'),
-    (edit_instances('images', 0, width=-61), 'image 7: "height" and "width" must be whole numbers from 1'),
-    (edit_instances('images', 0, width=0), 'image 7: "height" and "width" must be whole numbers from 1'),
-    (edit_instances('images', 0, file_name='\x1b[2J.jpg'), 'image 7: field "file_name" must have printable'),
-    (edit_instances('images', 0, id=7.0), 'images 0: field "id" is missing or of the wrong type'),
-    (edit_instances('annotations', 0, iscrowd=True), 'image 7, object 71: field "iscrowd"'),
-    (edit_refs(sentences=[{'sent': '\udc80'}]), 'image 7: sentence 2 must have at most'),
-    (edit_refs(ann_id=[72]), 'entry 1: field "ann_id" is missing or of the wrong type'),
-    (edit_refs(sentences=[[]]), 'entry 1: field "sent" is missing')])
+@pytest.mark.parametrize(
+    'spoil, message',
+    [
+        (edit_instances('images', 0, height=True), 'image 7: field "height" is missing or of the wrong type, is True'),
+        (edit_instances('images', 0, height=10**9), 'image 7: "height" and "width" must be whole numbers from 1'),
+        (edit_instances('images', 0, width=-61), 'image 7: "height" and "width" must be whole numbers from 1'),
+        (edit_instances('images', 0, width=0), 'image 7: "height" and "width" must be whole numbers from 1'),
+        (edit_instances('images', 0, file_name='\x1b[2J.jpg'), 'image 7: field "file_name" must have printable'),
+        (edit_instances('images', 0, id=7.0), 'images 0: field "id" is missing or of the wrong type'),
+        (edit_instances('annotations', 0, iscrowd=True), 'image 7, object 71: field "iscrowd"'),
+        (edit_refs(sentences=[{'sent': '\udc80'}]), 'image 7: sentence 2 must have at most'),
+        (edit_refs(ann_id=[72]), 'entry 1: field "ann_id" is missing or of the wrong type'),
+        (edit_refs(sentences=[[]]), 'entry 1: field "sent" is missing'),
+    ],
+)
 def test_hostile_fields(spoil, message, raw):
     spoil(raw)
     with pytest.raises(ValueError, match=message) as caught:
@@ -421,10 +555,20 @@ def test_shared_sentences_count_for_each_reference(raw, monkeypatch):
         read(raw)
 
 
-@pytest.mark.parametrize('program', [
-    pickle.dumps({2 ** 61 - 1: 1}, 2), pickle.dumps({k * (2 ** 61 - 1): k for k in range(1, 5)}, 0),
-    b'}G' + bytes(8) + b'K\x01s.', b'(F1.5\nI1\nd.', b'}(]K\x01u.', b'}NK\x01s.', b'(I01\nI1\nd.',
-    b'L' + b'9' * 50 + b'L\n.', b'I0x' + b'f' * 5000 + b'\n.'])
+@pytest.mark.parametrize(
+    'program',
+    [
+        pickle.dumps({2**61 - 1: 1}, 2),
+        pickle.dumps({k * (2**61 - 1): k for k in range(1, 5)}, 0),
+        b'}G' + bytes(8) + b'K\x01s.',
+        b'(F1.5\nI1\nd.',
+        b'}(]K\x01u.',
+        b'}NK\x01s.',
+        b'(I01\nI1\nd.',
+        b'L' + b'9' * 50 + b'L\n.',
+        b'I0x' + b'f' * 5000 + b'\n.',
+    ],
+)
 def test_colliding_keys_and_huge_numbers_are_refused(program, raw):
     (raw / 'refcoco' / 'refs(unc).p').write_bytes(program)
     with pytest.raises(ValueError, match=r'refs\(unc\).p: is no pickle of plain data'):
@@ -432,7 +576,7 @@ def test_colliding_keys_and_huge_numbers_are_refused(program, raw):
 
 
 def test_plain_keys_and_numbers(raw):
-    content = {'a': [1, -2 ** 31, 2.5, True, None, 'caf\xe9'], 5: {'b': {}}, -(2 ** 59): []}
+    content = {'a': [1, -(2**31), 2.5, True, None, 'caf\xe9'], 5: {'b': {}}, -(2**59): []}
     for protocol in range(3):
         (raw / 'x').write_bytes(pickle.dumps(content, protocol))
         assert plain_pickle.read(raw / 'x') == content

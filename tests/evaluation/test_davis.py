@@ -43,9 +43,7 @@ def oracle(truth, prediction, task):
         truth, prediction, void = truth[1:-1], prediction[1:-1], np.zeros_like(void)[1:-1]
     proposals = range(1, max(prediction.max(), count) + 1)
     table = {
-        (n, p): np.array(
-            [frame_scores((g == n) & ~v, (q == p) & ~v) for g, q, v in zip(truth, prediction, void)]
-        )
+        (n, p): np.array([frame_scores((g == n) & ~v, (q == p) & ~v) for g, q, v in zip(truth, prediction, void)])
         for n in range(1, count + 1)
         for p in proposals
     }
@@ -164,14 +162,8 @@ def test_means_are_over_objects():
     truth[:, 2:8, 2:8], truth[:, 12:18, 12:18], truth[:, 2:8, 12:18] = 1, 2, 3
     alone = np.where(truth == 1, truth, 0).astype(np.uint8)
     scores = {
-        'a': {
-            'three': davis.score_sequence(truth, [truth])[0],
-            'one': davis.score_sequence(alone, [alone * 0])[0],
-        },
-        'b': {
-            'three': davis.score_sequence(truth, [truth * 0])[0],
-            'one': davis.score_sequence(alone, [alone])[0],
-        },
+        'a': {'three': davis.score_sequence(truth, [truth])[0], 'one': davis.score_sequence(alone, [alone * 0])[0]},
+        'b': {'three': davis.score_sequence(truth, [truth * 0])[0], 'one': davis.score_sequence(alone, [alone])[0]},
     }
     summary = davis.summarise(scores)
     assert summary['annotators']['a']['J&F'] == pytest.approx(75)
@@ -199,9 +191,7 @@ def test_find_truth(tmp_path, part, level):
     listed.parent.mkdir(parents=True)
     listed.write_text('cow\nbear\n')
     assert davis.find_truth(tmp_path, 'valid')[1] == ['cow', 'bear']
-    listed.write_text(
-        ''.join(f'/JPEGImages/480p/dog/{i:05d}.jpg /Annotations/2017/dog/{i:05d}.png \n' for i in (0, 1))
-    )
+    listed.write_text(''.join(f'/JPEGImages/480p/dog/{i:05d}.jpg /Annotations/2017/dog/{i:05d}.png \n' for i in (0, 1)))
     assert davis.find_truth(tmp_path, 'valid')[1] == ['dog']
 
 

@@ -171,16 +171,24 @@ def test_every_problem_of_results_is_found():
     good = results[1]
     whole = good['segmentation']
     faults = {
-        'unknown image_id': [{'image_id': value} for value in (7, None, True, ['x'], {}, 2.0, 'x' * 600, 2 ** 61)],
+        'unknown image_id': [{'image_id': value} for value in (7, None, True, ['x'], {}, 2.0, 'x' * 600, 2**61)],
         'unknown category_id': [{'category_id': value} for value in (0, 2, True, 1.0, '1', None, [1], {})],
-        'no score': [{'score': value} for value in (
-            float('nan'), float('inf'), -float('inf'), '0.5', True, None, [1], 10 ** 400, -10 ** 400)],
-        'no RLE': [{'segmentation': value} for value in (
-            [[1, 2, 3, 4, 5, 6]], None, 'x', {}, {'size': [6, 7]}, {'counts': whole['counts']})],
-        'wrong size': [{'segmentation': whole | {'size': value}} for value in (
-            [7, 6], [6, 8], [5, 7], [6.0, 7], [6, 7, 1], '67', None, 42)],
-        'damaged RLE': [{'segmentation': whole | {'counts': value}} for value in (
-            encode(np.ones((7, 7)))['counts'], whole['counts'][:-1], '', [42], 42, None)],
+        'no score': [
+            {'score': value}
+            for value in (float('nan'), float('inf'), -float('inf'), '0.5', True, None, [1], 10**400, -(10**400))
+        ],
+        'no RLE': [
+            {'segmentation': value}
+            for value in ([[1, 2, 3, 4, 5, 6]], None, 'x', {}, {'size': [6, 7]}, {'counts': whole['counts']})
+        ],
+        'wrong size': [
+            {'segmentation': whole | {'size': value}}
+            for value in ([7, 6], [6, 8], [5, 7], [6.0, 7], [6, 7, 1], '67', None, 42)
+        ],
+        'damaged RLE': [
+            {'segmentation': whole | {'counts': value}}
+            for value in (encode(np.ones((7, 7)))['counts'], whole['counts'][:-1], '', [42], 42, None)
+        ],
     }
     for kind, of_kind in faults.items():
         for fault in of_kind:
@@ -198,12 +206,21 @@ def test_every_problem_of_results_is_found():
         mean_ap.evaluate(truth, results[1:])
 
 
-@pytest.mark.parametrize('results, where', [
-    ({}, '{}'), ({'images': []}, "{'images': []}"), ('x', "'x'"), (None, 'None'), (3, '3'), ([[]], 'entry 0: []'),
-    ([{}, None], 'entry 1: None')])
+@pytest.mark.parametrize(
+    'results, where',
+    [
+        ({}, '{}'),
+        ({'images': []}, "{'images': []}"),
+        ('x', "'x'"),
+        (None, 'None'),
+        (3, '3'),
+        ([[]], 'entry 0: []'),
+        ([{}, None], 'entry 1: None'),
+    ],
+)
 def test_results_must_be_a_list(results, where):
     truth, _, _ = make(1, 2, 1)
-    ((kind, mend), found), = mean_ap.check_results(truth, results).items()
+    (((kind, mend), found),) = mean_ap.check_results(truth, results).items()
     assert kind == 'not COCO results' and found == [where]
     assert ('are the two swapped' in mend) == isinstance(results, dict)
 
@@ -215,8 +232,11 @@ def test_results_written_twice_are_reported():
     # Two queries may give the same result.
     assert mean_ap.check_results(truth, results + results[:3]) == {}
     for result in results[::2]:
-        result['segmentation'] = next(annotation['segmentation'] for annotation in truth['annotations']
-                                      if annotation['image_id'] == result['image_id'])
+        result['segmentation'] = next(
+            annotation['segmentation']
+            for annotation in truth['annotations']
+            if annotation['image_id'] == result['image_id']
+        )
     assert 0 < mean_ap.evaluate(truth, results + results)['mAP'] < mean_ap.evaluate(truth, results)['mAP']
 
 
@@ -233,8 +253,13 @@ def test_other_fields_of_results_are_ignored():
     nested = []
     for _ in range(500):
         nested = [nested]
-    for other in ({'bbox': [0, 0, 900, 900]}, {'bbox': 3}, {'caption': 'x'}, {'id': 7, 'area': 1, 'iscrowd': 1},
-                  {'segmentation2': nested}):
+    for other in (
+        {'bbox': [0, 0, 900, 900]},
+        {'bbox': 3},
+        {'caption': 'x'},
+        {'id': 7, 'area': 1, 'iscrowd': 1},
+        {'segmentation2': nested},
+    ):
         more = [result | other for result in results]
         assert mean_ap.check_results(truth, more) == {}
         assert mean_ap.evaluate(truth, more) == expected
@@ -243,8 +268,10 @@ def test_other_fields_of_results_are_ignored():
 
 def test_scores_are_sorted_as_numbers():
     truth, results, masks = make(0, 1, 2, size=(8, 8))
-    results[0]['segmentation'], results[1]['segmentation'] = truth['annotations'][0]['segmentation'], encode(
-        ~masks['v_-a_b0_f_1_i_0'][0])
+    results[0]['segmentation'], results[1]['segmentation'] = (
+        truth['annotations'][0]['segmentation'],
+        encode(~masks['v_-a_b0_f_1_i_0'][0]),
+    )
     results[0]['score'], results[1]['score'] = 10, 9.5
     assert mean_ap.evaluate(truth, results)['mean_IoU'] == pytest.approx(100)
     results[0]['score'], results[1]['score'] = 2, 10
@@ -255,7 +282,7 @@ def edit(field, number, **values):
     return lambda truth: truth[field][number].update(values)
 
 
-HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2 ** 61, 10 ** 400]
+HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2**61, 10**400]
 
 
 @pytest.mark.parametrize(
@@ -278,30 +305,58 @@ HOSTILE = [None, True, 1.0, '1', [], {}, [1], float('nan'), float('inf'), -1, 2 
         (edit('annotations', 1, id=3), 'annotations: id 3 occurs 2 times'),
         (edit('annotations', 2, id=0), r'annotations\[2\]\.id must be a whole number from 1, is 0'),
         *((edit('annotations', 2, id=value), r'annotations\[2\]\.id must be a whole number') for value in HOSTILE),
-        *((edit('annotations', 2, category_id=value), r'annotations\[2\]\.category_id must be one of the categories')
-          for value in [*HOSTILE, 0, 2]),
-        *((edit('annotations', 0, iscrowd=value), r'annotations\[0\]\.iscrowd must be 0 or 1')
-          for value in [*HOSTILE, 2]),
-        *((edit('annotations', 0, ignore=value), r'annotations\[0\]\.ignore must be 0 or equal to "iscrowd"')
-          for value in [*HOSTILE, 1]),
-        *((edit('annotations', 3, area=value), r'annotations\[3\]\.area must be a number of pixels') for value in [
-            None, True, '1', [], float('nan'), float('inf'), -1, -0.5, 10 ** 400, 140 * 140 + 2]),
-        *((edit('images', 1, id=value), r'images\[1\]\.id must be') for value in [
-            None, True, 1.0, [], {}, -1, 2 ** 61, '', 'x' * 501, 'a\0', 'a\x1b[2J', '\ud800', '\u202e']),
-        *((edit('annotations', 1, image_id=value), r'annotations\[1\]\.image_id must be') for value in [
-            None, True, 1.0, [], {}, '']),
+        *(
+            (edit('annotations', 2, category_id=value), r'annotations\[2\]\.category_id must be one of the categories')
+            for value in [*HOSTILE, 0, 2]
+        ),
+        *(
+            (edit('annotations', 0, iscrowd=value), r'annotations\[0\]\.iscrowd must be 0 or 1')
+            for value in [*HOSTILE, 2]
+        ),
+        *(
+            (edit('annotations', 0, ignore=value), r'annotations\[0\]\.ignore must be 0 or equal to "iscrowd"')
+            for value in [*HOSTILE, 1]
+        ),
+        *(
+            (edit('annotations', 3, area=value), r'annotations\[3\]\.area must be a number of pixels')
+            for value in [None, True, '1', [], float('nan'), float('inf'), -1, -0.5, 10**400, 140 * 140 + 2]
+        ),
+        *(
+            (edit('images', 1, id=value), r'images\[1\]\.id must be')
+            for value in [None, True, 1.0, [], {}, -1, 2**61, '', 'x' * 501, 'a\0', 'a\x1b[2J', '\ud800', '\u202e']
+        ),
+        *(
+            (edit('annotations', 1, image_id=value), r'annotations\[1\]\.image_id must be')
+            for value in [None, True, 1.0, [], {}, '']
+        ),
         (edit('images', 1, id=7), "some 'id' are strings and some are numbers"),
-        *((edit('images', 1, **{side: value}), r'images\[1\]: "height" and "width" must be') for value in [
-            *HOSTILE, 0, 2 ** 25 + 1] for side in ('height', 'width')),
+        *(
+            (edit('images', 1, **{side: value}), r'images\[1\]: "height" and "width" must be')
+            for value in [*HOSTILE, 0, 2**25 + 1]
+            for side in ('height', 'width')
+        ),
         (edit('images', 1, height=0, width=7), r'images\[1\]: "height" and "width" must be .* are 0 and 7'),
         *((edit('images', 1, file_name=value), r'images\[1\]\.file_name must be a string') for value in (None, 3, [])),
         *((edit('categories', 0, id=value), r'categories\[0\]\.id must be a whole number') for value in HOSTILE),
-        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] has a damaged segmentation: ') for value in [
-            None, 3, 'x', {}, [3], [[1, 2, 3, 4, 5, 1e9]], [[1, 2, 3, 4, 5, float('nan')]], [[0, 0, 5, 0, 5]]]),
-        *((edit('annotations', 1, segmentation=value), r'annotations\[1\] needs a polygon of at least three points')
-          for value in ([], [[]], [[0, 0, 5, 5]], [[1, 1], [0, 0, 5, 5]])),
-        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': [1] * (2 ** 22 + 1)}), r'4,194,305 characters'),
-        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': '1' * (2 ** 22 + 1)}), r'4,194,305 characters'),
+        *(
+            (edit('annotations', 1, segmentation=value), r'annotations\[1\] has a damaged segmentation: ')
+            for value in [
+                None,
+                3,
+                'x',
+                {},
+                [3],
+                [[1, 2, 3, 4, 5, 1e9]],
+                [[1, 2, 3, 4, 5, float('nan')]],
+                [[0, 0, 5, 0, 5]],
+            ]
+        ),
+        *(
+            (edit('annotations', 1, segmentation=value), r'annotations\[1\] needs a polygon of at least three points')
+            for value in ([], [[]], [[0, 0, 5, 5]], [[1, 1], [0, 0, 5, 5]])
+        ),
+        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': [1] * (2**22 + 1)}), r'4,194,305 characters'),
+        (edit('annotations', 1, segmentation={'size': [9, 9], 'counts': '1' * (2**22 + 1)}), r'4,194,305 characters'),
     ],
 )
 def test_malformed_ground_truth_is_refused(edit, match):
@@ -363,16 +418,29 @@ def runs(mask):
     return np.diff([0, *starts, flat.size]).tolist()
 
 
-@pytest.mark.parametrize('edit', [
-    edit('annotations', 0, id=0), edit('annotations', 0, id=2), edit('annotations', 0, category_id=7),
-    edit('annotations', 0, area=1e11)])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        edit('annotations', 0, id=0),
+        edit('annotations', 0, id=2),
+        edit('annotations', 0, category_id=7),
+        edit('annotations', 0, area=1e11),
+    ],
+)
 def test_pycocotools_accepts_malformed_ground_truth(tmp_path, edit):
     truth, _, _ = make(4, 4, 1, size=(40, 40))
     mask = np.ones((40, 40), bool)
     for annotation in truth['annotations']:
         annotation |= {'segmentation': encode(mask), 'area': 1600.0}
-    results = [{'image_id': image['id'], 'category_id': 1, 'score': 0.5 + 0.1 * number,
-                'segmentation': encode(mask if number < 3 else ~mask)} for number, image in enumerate(truth['images'])]
+    results = [
+        {
+            'image_id': image['id'],
+            'category_id': 1,
+            'score': 0.5 + 0.1 * number,
+            'segmentation': encode(mask if number < 3 else ~mask),
+        }
+        for number, image in enumerate(truth['images'])
+    ]
     right = as_the_authors_run_it(tmp_path, truth, results)[0]
     assert 100 * right == pytest.approx(mean_ap.evaluate(truth, results)['mAP'])
     edit(truth)
@@ -400,9 +468,18 @@ def test_all_kinds_of_segmentations_score_alike(tmp_path):
     assert [summary[name] or 0 for name in mean_ap.STATISTICS] == pytest.approx(100 * np.maximum(stats, 0))
 
 
-@pytest.mark.parametrize('protocol, frame, expression', [
-    ('refcoco', '0', 'a'), ('refcoco', '0', '-1'), ('refcoco', '0', '9' * 5000), ('a2d', 'x', '0'), ('jhmdb', '', '0'),
-    ('jhmdb', '1' * 16, '0'), ('a2d', '-3', '0')])
+@pytest.mark.parametrize(
+    'protocol, frame, expression',
+    [
+        ('refcoco', '0', 'a'),
+        ('refcoco', '0', '-1'),
+        ('refcoco', '0', '9' * 5000),
+        ('a2d', 'x', '0'),
+        ('jhmdb', '', '0'),
+        ('jhmdb', '1' * 16, '0'),
+        ('a2d', '-3', '0'),
+    ],
+)
 def test_image_ids_need_numeric_names(protocol, frame, expression):
     with pytest.raises(ValueError, match=f'video cat: .* must be a whole number for {protocol}'):
         mean_ap.image_id(protocol, 'cat', frame, expression)

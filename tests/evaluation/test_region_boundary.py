@@ -24,9 +24,7 @@ def packed():
         return dict(arrays)
 
 
-@pytest.mark.parametrize(
-    'case', EXPECTED['cases'], ids=lambda case: f'{case["h"]}x{case["w"]}-{case["kind"]}'
-)
+@pytest.mark.parametrize('case', EXPECTED['cases'], ids=lambda case: f'{case["h"]}x{case["w"]}-{case["kind"]}')
 def test_scores_equal_the_official_evaluation(packed, case):
     def mask(name):
         bits = packed.get(f'{case["i"]}_{name}')
@@ -92,16 +90,7 @@ def some_masks(size, rng):
     row[rng.integers(height)] = True
     corner[height // 2 :, width // 2 :] = True
     box[height // 3 : height // 2 + 1, width // 3 : width // 2 + 1] = True
-    return [
-        *blobs,
-        rng.random(size) < 0.5,
-        pixel,
-        row,
-        corner,
-        box,
-        np.zeros(size, bool),
-        np.ones(size, bool),
-    ]
+    return [*blobs, rng.random(size) < 0.5, pixel, row, corner, box, np.zeros(size, bool), np.ones(size, bool)]
 
 
 @pytest.mark.parametrize('size', SIZES, ids=str)

@@ -65,13 +65,7 @@ def test_malformed_input_is_refused(truth, object_id, match):
 
 
 def made_up(video, expression, tags, region, boundary):
-    score = {
-        'video': video,
-        'expression': expression,
-        'tags': tags,
-        'J': np.array(region),
-        'F': np.array(boundary),
-    }
+    score = {'video': video, 'expression': expression, 'tags': tags, 'J': np.array(region), 'F': np.array(boundary)}
     for measure in 'JF':
         names = (f'{measure}_mean', f'{measure}_recall', f'{measure}_decay')
         score |= dict(zip(names, region_boundary.statistics(score[measure])))
@@ -132,9 +126,7 @@ def test_empty_and_duplicate_scores_are_refused():
 
 
 def test_table_has_a_row_for_all_and_per_tag():
-    summary = scoring.summarise(
-        [made_up('a', '0', ('motion',), [0.81], [0.6]), made_up('a', '1', (), [0.4], [0.2])]
-    )
+    summary = scoring.summarise([made_up('a', '0', ('motion',), [0.81], [0.6]), made_up('a', '1', (), [0.4], [0.2])])
     head, line, everything, motion = scoring.format_summary(summary).splitlines()
     assert head.split()[:3] == ['J&F', 'J', 'F'] and set(line) == {'-'}
     assert everything.split()[:4] == ['all', '50.25', '60.50', '40.00']

@@ -1,4 +1,5 @@
 """Segmentations of every kind are drawn; those that would crash pycocotools are refused."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 import numpy as np
@@ -18,7 +19,7 @@ def runs(mask):
     return np.diff([0, *starts, flat.size]).tolist()
 
 
-@given(st.integers(0, 2 ** 32 - 1))
+@given(st.integers(0, 2**32 - 1))
 def test_compressed_and_uncompressed_runs_are_drawn(seed):
     rng = np.random.default_rng(seed)
     mask = (rng.random(rng.integers(1, 12, 2)) < rng.choice([0.1, 0.5, 0.9])).astype(np.uint8)
@@ -49,20 +50,56 @@ def zigzag(length):
     return [value for step in range(length) for value in (step % 2 * 10, step % 3)]
 
 
-@pytest.mark.parametrize('segmentation, message', [
-    (None, 'a polygon must be'), ('x', 'a polygon must be'), ([3], 'a polygon must be'), ([[[1] * 6]], 'a polygon'),
-    ([[1, 2, 3]], 'a polygon must be'), ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon must be'),
-    ([[1, 2, 3, 4, 5, 1e9]], 'a polygon must be'), ([[1, 2, 3, 4, 5, 10 ** 400]], 'a polygon must be'),
-    ([[1, 2, 3, 4, 5, True]], 'a polygon must be'), ([[1, 2, 3, 4, 5, '6']], 'a polygon must be'),
-    ([BOX] * (segmentations.MOST_POLYGONS + 1), 'an object must have at most 1,000 polygons'),
-    ([zigzag(segmentations.LONGEST_OUTLINE // 10)], 'the outline of an object must be at most 1,048,576 pixels'),
-    ({}, 'run lengths must have'), ({'size': [7, 9]}, 'run lengths'), ({'counts': [63]}, 'run lengths'),
-    *(({'size': size, 'counts': [63]}, 'run lengths') for size in ([9, 7], [7.0, 9], [7, 9, 1], '79', 63, None)),
-    *(({'size': [7, 9], 'counts': counts}, 'run lengths') for counts in (
-        [], [62], [64], [-1, 64], [63.0], ['63'], [True, 62], [10, 0, 53], [63, 0], 63, None, 'PP1', '', '\u4e00',
-        '\ud800', 'o' * 40, '\x00',
-        'n1', 'P1P', 'oooooo1', 'ooooooo1', 'Q1n1', 'o1\n',
-        coco_mask.encode(np.zeros(SIZE, np.uint8, 'F'))['counts']))])
+@pytest.mark.parametrize(
+    'segmentation, message',
+    [
+        (None, 'a polygon must be'),
+        ('x', 'a polygon must be'),
+        ([3], 'a polygon must be'),
+        ([[[1] * 6]], 'a polygon'),
+        ([[1, 2, 3]], 'a polygon must be'),
+        ([[1, 2, 3, 4, 5, float('nan')]], 'a polygon must be'),
+        ([[1, 2, 3, 4, 5, 1e9]], 'a polygon must be'),
+        ([[1, 2, 3, 4, 5, 10**400]], 'a polygon must be'),
+        ([[1, 2, 3, 4, 5, True]], 'a polygon must be'),
+        ([[1, 2, 3, 4, 5, '6']], 'a polygon must be'),
+        ([BOX] * (segmentations.MOST_POLYGONS + 1), 'an object must have at most 1,000 polygons'),
+        ([zigzag(segmentations.LONGEST_OUTLINE // 10)], 'the outline of an object must be at most 1,048,576 pixels'),
+        ({}, 'run lengths must have'),
+        ({'size': [7, 9]}, 'run lengths'),
+        ({'counts': [63]}, 'run lengths'),
+        *(({'size': size, 'counts': [63]}, 'run lengths') for size in ([9, 7], [7.0, 9], [7, 9, 1], '79', 63, None)),
+        *(
+            ({'size': [7, 9], 'counts': counts}, 'run lengths')
+            for counts in (
+                [],
+                [62],
+                [64],
+                [-1, 64],
+                [63.0],
+                ['63'],
+                [True, 62],
+                [10, 0, 53],
+                [63, 0],
+                63,
+                None,
+                'PP1',
+                '',
+                '\u4e00',
+                '\ud800',
+                'o' * 40,
+                '\x00',
+                'n1',
+                'P1P',
+                'oooooo1',
+                'ooooooo1',
+                'Q1n1',
+                'o1\n',
+                coco_mask.encode(np.zeros(SIZE, np.uint8, 'F'))['counts'],
+            )
+        ),
+    ],
+)
 def test_malformed_segmentations_are_refused(segmentation, message):
     with pytest.raises(ValueError, match=rf'^a\.json: object 3: {message}.*Copy the file again'):
         segmentations.draw(segmentation, *SIZE, 'a.json: object 3')
@@ -83,8 +120,9 @@ def test_length_of_compressed_runs_is_limited(monkeypatch):
     assert not segmentations.is_whole(code, 9, 9)
 
 
-@pytest.mark.parametrize('size', [(0, 9), (-7, 9), (True, 9), (7.0, 9), ('7', 9), (None, 9), (10 ** 9, 1),
-                                  (2 ** 13, 2 ** 13)])
+@pytest.mark.parametrize(
+    'size', [(0, 9), (-7, 9), (True, 9), (7.0, 9), ('7', 9), (None, 9), (10**9, 1), (2**13, 2**13)]
+)
 def test_malformed_sizes_are_refused(size):
     for height, width in (size, size[::-1]):
         with pytest.raises(ValueError, match='^x: "height" and "width" must be whole numbers from 1'):
@@ -93,8 +131,10 @@ def test_malformed_sizes_are_refused(size):
 
 COORDINATES = st.one_of(st.integers(-30, 30), st.floats(-30, 30), st.floats(), st.integers(), st.booleans(), st.none())
 COUNTS = st.one_of(st.lists(st.integers(-2, 64), max_size=8), st.text(st.characters(max_codepoint=120), max_size=8))
-ANYTHING = st.one_of(st.lists(st.lists(COORDINATES, max_size=12), max_size=4),
-                     st.fixed_dictionaries({'size': st.sampled_from([[7, 9], [9, 7], None]), 'counts': COUNTS}))
+ANYTHING = st.one_of(
+    st.lists(st.lists(COORDINATES, max_size=12), max_size=4),
+    st.fixed_dictionaries({'size': st.sampled_from([[7, 9], [9, 7], None]), 'counts': COUNTS}),
+)
 
 
 @given(ANYTHING)

@@ -1,4 +1,5 @@
 """An interrupted evaluation resumes only if everything that its masks depend on is the same."""
+
 import pathlib
 import types
 
@@ -37,7 +38,8 @@ CHANGES = [
     (lambda config, predictor, split: pathlib.Path(split.directory, 'x.array_record').write_text('more'), 'records'),
     (lambda config, predictor, split: setattr(split, 'split', 'test'), 'split'),
     (lambda config, predictor, split: setattr(split, 'videos', split.videos[:1]), 'videos'),
-    (lambda config, predictor, split: jax.config.update('jax_default_matmul_precision', 'bfloat16'), 'precision')]
+    (lambda config, predictor, split: jax.config.update('jax_default_matmul_precision', 'bfloat16'), 'precision'),
+]
 
 
 @pytest.fixture
@@ -66,11 +68,22 @@ def test_pictures_show_the_ground_truth_unless_it_is_hidden(tmp_path, object_id,
     maps = np.zeros((3, 6, 9), np.uint8)
     maps[:, 2:4, 3:5] = max(object_id, 0)
     video = metadata.Video('a', ('0', '5', '10'), 6, 9, (metadata.Expression('0', 'a dog', object_id, ()),), True)
-    split = records.Records('memory', 'valid', (video,), ([{
-        'video': b'a', 'masks': [small.encoded(x, 'PNG') for x in maps],
-        'frames': [small.encoded(np.zeros((6, 9, 3), np.uint8), 'PNG')] * 3}],))
+    split = records.Records(
+        'memory',
+        'valid',
+        (video,),
+        (
+            [
+                {
+                    'video': b'a',
+                    'masks': [small.encoded(x, 'PNG') for x in maps],
+                    'frames': [small.encoded(np.zeros((6, 9, 3), np.uint8), 'PNG')] * 3,
+                }
+            ],
+        ),
+    )
     submission.write_masks(tmp_path, 'a', '0', video.frame_names, np.ones((3, 6, 9), bool))
-    row, = evaluate.pictures(split, protocols.choose('ytvos'), tmp_path)
+    (row,) = evaluate.pictures(split, protocols.choose('ytvos'), tmp_path)
     assert row.masks.all() and (row.truth is not None) == has_truth
     if has_truth:
         np.testing.assert_array_equal(row.truth, maps == object_id)

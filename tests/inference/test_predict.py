@@ -1,4 +1,5 @@
 """Predictor: windows, padding in time, annotated frames; with a tiny model and seeded weights."""
+
 import dataclasses
 
 import golden_cases
@@ -28,8 +29,10 @@ def encode(_, sentences, length, count=None):
     """Replaces data.text.encode: the tiny text encoder is too small for a real vocabulary."""
     rows = [[0, *(5 + ord(c) % 100 for c in sentence), 2][:length] for sentence in sentences]
     rows += [[]] * ((count or len(rows)) - len(rows))
-    return types.Text(np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
-                      np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]))
+    return types.Text(
+        np.array([row + [1] * (length - len(row)) for row in rows], np.int32),
+        np.array([[True] * len(row) + [False] * (length - len(row)) for row in rows]),
+    )
 
 
 def make_tokenizer(monkeypatch):
@@ -38,8 +41,16 @@ def make_tokenizer(monkeypatch):
 
 
 def make_predictor(parameters, monkeypatch, clip_frames, sentences=1):
-    return predict.Predictor(golden_cases.TINY, parameters, make_tokenizer(monkeypatch), short_side=132, max_side=None,
-                             clip_frames=clip_frames, text_length=20, sentences=sentences)
+    return predict.Predictor(
+        golden_cases.TINY,
+        parameters,
+        make_tokenizer(monkeypatch),
+        short_side=132,
+        max_side=None,
+        clip_frames=clip_frames,
+        text_length=20,
+        sentences=sentences,
+    )
 
 
 def make_frames(count, seed=0):
@@ -49,7 +60,7 @@ def make_frames(count, seed=0):
 def bare_logits(parameters, frames, tokens, annotated=None):
     """The whole model on the clip without padding in time: logits [Q or 1, T, h, w], scores."""
     clip = segment.pad_clip(*clips.prepare_clip(frames, 132), golden_cases.TINY.conventions)
-    clip = jax.tree.map(lambda x: x[:, :len(frames)] if x.ndim > 2 else x, clip)
+    clip = jax.tree.map(lambda x: x[:, : len(frames)] if x.ndim > 2 else x, clip)
     clip = dataclasses.replace(clip, annotated=annotated)
 
     def run(module):
@@ -67,7 +78,7 @@ def test_padding_in_time_is_ignored(parameters, monkeypatch, length):
     predictor, frames = make_predictor(parameters, monkeypatch, 36), make_frames(length)
     tokens = text.encode(None, SENTENCES[:1], 20)
     logits, _, query = bare_logits(parameters, frames, tokens)
-    [(start, ask)] = predictor.windows(lambda window: frames[window.start:window.stop], length)
+    [(start, ask)] = predictor.windows(lambda window: frames[window.start : window.stop], length)
     assert start == 0
     np.testing.assert_allclose(next(ask(SENTENCES)), logits[query], atol=1e-4)
 
@@ -78,13 +89,13 @@ def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
 
     def reader(window):
         read.append(list(window))
-        return frames[window.start:window.stop]
+        return frames[window.start : window.stop]
 
     whole = predictor(frames, SENTENCES)
     for start, ask in predictor.windows(reader, len(frames)):
         assert read[-1] == list(range(start, min(start + 4, 10)))
         for logits, found in zip(ask(SENTENCES), whole, strict=True):
-            np.testing.assert_array_equal(logits > 0, found[start:start + 4])
+            np.testing.assert_array_equal(logits > 0, found[start : start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
     assert predictor._segment._cache_size() == 1  # all windows are padded to the same length
@@ -116,14 +127,25 @@ def test_annotated_frame_returns_every_query(parameters, monkeypatch):
 @pytest.fixture(scope='module')
 def soc_weights():
     shapes = golden_cases.official_shapes('soc/manifest_soc_tiny')
-    return convert.from_official({
-        name.replace(convert.SOC_ROBERTA, convert.ROBERTA): cases.fill(name, shape, spreads=cases.SOC_SPREADS)
-        for name, shape in shapes.items()}, systems.parameter_shapes(golden_cases.TINY_SOC))
+    return convert.from_official(
+        {
+            name.replace(convert.SOC_ROBERTA, convert.ROBERTA): cases.fill(name, shape, spreads=cases.SOC_SPREADS)
+            for name, shape in shapes.items()
+        },
+        systems.parameter_shapes(golden_cases.TINY_SOC),
+    )
 
 
 def soc_predictor(weights, monkeypatch, clip_frames):
-    return predict.Predictor(golden_cases.TINY_SOC, weights, make_tokenizer(monkeypatch), short_side=66, max_side=None,
-                             clip_frames=clip_frames, text_length=20)
+    return predict.Predictor(
+        golden_cases.TINY_SOC,
+        weights,
+        make_tokenizer(monkeypatch),
+        short_side=66,
+        max_side=None,
+        clip_frames=clip_frames,
+        text_length=20,
+    )
 
 
 def test_soc_resizes_videos_and_pictures_as_released(soc_weights, monkeypatch):
@@ -137,7 +159,7 @@ def test_soc_resizes_videos_and_pictures_as_released(soc_weights, monkeypatch):
         return golden_cases.TINY_SOC.apply({'params': p}, clip, tokens, queries.best_query)
 
     proposals, query, chosen = jax.jit(call)(soc_weights)
-    found, = predictor(frames, SENTENCES[:1])
+    (found,) = predictor(frames, SENTENCES[:1])
     np.testing.assert_array_equal(found, resize.bilinear(chosen.masks[0, 0, ..., None], (132, 140))[..., 0] > 0)
 
     _, every = predictor.annotated(lambda window: frames[window], 1, 0)(SENTENCES[0])
@@ -165,9 +187,18 @@ def test_soc_annotated_frame_as_released(soc_weights, monkeypatch):
     np.testing.assert_array_equal(found[:, ::2, ::2], found[:, 1::2, 1::2])  # each pixel twice
 
 
-@pytest.mark.parametrize('frame, length, count, indices, position', [
-    (4, 10, 5, [2, 3, 4, 5, 6], 2), (0, 10, 5, [0, 0, 0, 1, 2], 0), (9, 10, 5, [7, 8, 9, 9, 9], 2),
-    (1, 10, 6, [0, 0, 0, 1, 2, 3], 3), (0, 1, 5, [0] * 5, 0), (3, 4, 1, [3], 0), (2, 10, 4, [0, 1, 2, 3], 2)])
+@pytest.mark.parametrize(
+    'frame, length, count, indices, position',
+    [
+        (4, 10, 5, [2, 3, 4, 5, 6], 2),
+        (0, 10, 5, [0, 0, 0, 1, 2], 0),
+        (9, 10, 5, [7, 8, 9, 9, 9], 2),
+        (1, 10, 6, [0, 0, 0, 1, 2, 3], 3),
+        (0, 1, 5, [0] * 5, 0),
+        (3, 4, 1, [3], 0),
+        (2, 10, 4, [0, 1, 2, 3], 2),
+    ],
+)
 def test_window_around_an_annotated_frame(frame, length, count, indices, position):
     ours, where = clips.annotated_window(frame, length, count)
     assert ours.tolist() == indices and where == position

@@ -1,4 +1,5 @@
 """The files of each benchmark, from a predictor with known answers."""
+
 import dataclasses
 import json
 import random
@@ -32,13 +33,18 @@ class Known(predict.Predictor):
         for start in range(0, length, self.window):
             frames = range(start, min(start + self.window, length))
             assert len(read(frames)) == len(frames)
-            yield start, lambda sentences, frames=frames: (
-                np.stack([self.logits(sentence, t) for t in frames]) for sentence in sentences)
+            yield (
+                start,
+                lambda sentences, frames=frames: (
+                    np.stack([self.logits(sentence, t) for t in frames]) for sentence in sentences
+                ),
+            )
 
     def annotated(self, read, length, index):
         def ask(sentence):
             masks = np.stack([self.logits(f'{sentence} {query}', index) > 0 for query in range(3)])
             return np.array([0.2, 0.7, 0.7], np.float32), masks
+
         return ask
 
 
@@ -48,8 +54,13 @@ class Record(records.Record):
 
 
 def make_record(expressions, frames, mask_places=None):
-    return Record(metadata.Video('-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE,
-                                 tuple(expressions), True, mask_places), (), ())
+    return Record(
+        metadata.Video(
+            '-a_b', tuple(f'{5 * t + 20:05d}' for t in range(frames)), *SIZE, tuple(expressions), True, mask_places
+        ),
+        (),
+        (),
+    )
 
 
 def expression(number, text, object_id):
@@ -57,8 +68,9 @@ def expression(number, text, object_id):
 
 
 def davis_record(objects, frames):
-    return make_record([expression(4 * k + a, f'object {k} by {a}', k + 1)
-                   for k in range(objects) for a in range(4)], frames)
+    return make_record(
+        [expression(4 * k + a, f'object {k} by {a}', k + 1) for k in range(objects) for a in range(4)], frames
+    )
 
 
 def test_ytvos_masks_are_written_and_read_back(tmp_path):
@@ -128,7 +140,7 @@ def test_davis_objects_are_sorted_as_numbers(tmp_path):
 
 def test_davis_ties_go_to_the_first_object():
     def merge(*logits):
-        return masks.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][:len(logits)]).item()
+        return masks.merge_objects(np.float32(logits).reshape(-1, 1, 1, 1), [2, 3, 7][: len(logits)]).item()
 
     assert merge(40, 40, 40) == 2 and merge(-0.001, -0.001) == 0 and merge(-1, 0) == 3 and merge(-1e5, 1e5, 1e5) == 3
 
@@ -137,21 +149,33 @@ def test_davis_needs_an_expression_per_annotator_and_object():
     check = protocols.choose('davis').check
     video = davis_record(2, 3).video
     check(video)
-    gap = dataclasses.replace(video, expressions=tuple(
-        dataclasses.replace(e, object_id=3 * e.object_id) for e in video.expressions))
+    gap = dataclasses.replace(
+        video, expressions=tuple(dataclasses.replace(e, object_id=3 * e.object_id) for e in video.expressions)
+    )
     check(gap)
     assert [e.object_id for e in protocols.annotator_groups(gap)[3]] == [3, 6]
     last = video.expressions[-1]
     names = 'a', '', '-1', '7.0', '\u00b2', '6'
-    for wrong in (video.expressions[:-1], (), [*video.expressions, last],
-                  *((*video.expressions[:-1], dataclasses.replace(last, id=name)) for name in names),
-                  [dataclasses.replace(e, object_id=-1) for e in video.expressions],
-                  [dataclasses.replace(e, object_id=0) for e in video.expressions],
-                  [dataclasses.replace(e, object_id=20 + e.object_id) for e in video.expressions]):
+    for wrong in (
+        video.expressions[:-1],
+        (),
+        [*video.expressions, last],
+        *((*video.expressions[:-1], dataclasses.replace(last, id=name)) for name in names),
+        [dataclasses.replace(e, object_id=-1) for e in video.expressions],
+        [dataclasses.replace(e, object_id=0) for e in video.expressions],
+        [dataclasses.replace(e, object_id=20 + e.object_id) for e in video.expressions],
+    ):
         with pytest.raises(ValueError, match=r"video -a_b: has \d expressions, .* from 1 to 20.*'ytvos'"):
             check(dataclasses.replace(video, expressions=tuple(wrong)))
-    check(dataclasses.replace(video, expressions=tuple(
-        dataclasses.replace(e, object_id=10 * e.object_id, id='9' * 5000 + e.id.zfill(2)) for e in video.expressions)))
+    check(
+        dataclasses.replace(
+            video,
+            expressions=tuple(
+                dataclasses.replace(e, object_id=10 * e.object_id, id='9' * 5000 + e.id.zfill(2))
+                for e in video.expressions
+            ),
+        )
+    )
 
 
 def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
@@ -161,14 +185,18 @@ def test_a2d_results_of_every_query_in_every_annotated_frame(tmp_path):
     protocol.write(Known(5), record, tmp_path)
     results = json.loads(protocol.finish(tmp_path, [record.video]).read_text())
     assert [(row['image_id'], round(row['score'], 6)) for row in results] == [
-        (f'v_-a_b_f_{frame}_i_{instance}', score) for frame, instance in ((25, 0), (25, 1), (40, 1))
-        for score in (0.2, 0.7, 0.7)]
-    for row, (t, text, query) in zip(results, [(t, text, query) for t, text in (
-            (1, 'a dog'), (1, 'a cat'), (4, 'a cat')) for query in range(3)]):
+        (f'v_-a_b_f_{frame}_i_{instance}', score)
+        for frame, instance in ((25, 0), (25, 1), (40, 1))
+        for score in (0.2, 0.7, 0.7)
+    ]
+    for row, (t, text, query) in zip(
+        results, [(t, text, query) for t, text in ((1, 'a dog'), (1, 'a cat'), (4, 'a cat')) for query in range(3)]
+    ):
         np.testing.assert_array_equal(rle.decode(row['segmentation']) > 0, Known.logits(f'{text} {query}', t) > 0)
     # On ties the last query wins.
-    np.testing.assert_array_equal(protocol.read(tmp_path, record.video, record.video.expressions[1], 4),
-                                  Known.logits('a cat 2', 4) > 0)
+    np.testing.assert_array_equal(
+        protocol.read(tmp_path, record.video, record.video.expressions[1], 4), Known.logits('a cat 2', 4) > 0
+    )
 
 
 def test_image_ids_of_the_other_benchmarks():
@@ -205,7 +233,8 @@ def test_video_names_cannot_escape_the_folder(tmp_path, benchmark, name):
         with pytest.raises(ValueError, match='must '):
             protocol.finish(tmp_path / 'run', [record.video])
     assert [path for path in sorted(tmp_path.rglob('*')) if path.is_file()] == [
-        path for path in before if path.is_file()]
+        path for path in before if path.is_file()
+    ]
     assert (tmp_path / 'outside.json').read_text() == '{}'
 
 
@@ -235,9 +264,12 @@ def test_masks_are_checked_when_they_are_read(tmp_path, benchmark):
 def test_duplicate_image_ids_are_refused():
     dog, cat = expression(0, 'a dog', 1), expression(1, 'a cat', 2)
     for benchmark, expressions, places, right in (
-            ('a2d', [dog, cat], ((1, 1), (1, 2)), True), ('jhmdb', [dog], ((1, 1), (2, 1)), True),
-            ('jhmdb', [dog, cat], ((1, 1), (1, 2)), False), ('refcoco', [dog], ((0, 1), (1, 1)), False),
-            ('refcoco', [dog, cat], ((0, 1), (0, 2)), True)):
+        ('a2d', [dog, cat], ((1, 1), (1, 2)), True),
+        ('jhmdb', [dog], ((1, 1), (2, 1)), True),
+        ('jhmdb', [dog, cat], ((1, 1), (1, 2)), False),
+        ('refcoco', [dog], ((0, 1), (1, 1)), False),
+        ('refcoco', [dog, cat], ((0, 1), (0, 2)), True),
+    ):
         check = protocols.choose(benchmark).check
         video = make_record(expressions, 3, places).video
         if right:

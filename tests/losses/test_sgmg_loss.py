@@ -1,4 +1,5 @@
 """Matching and losses beyond the golden cases (tests/parity/test_parity.py)."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,15 +11,24 @@ from sgmg_jax.losses import matching, sgmg, terms
 def test_an_object_that_is_never_present_gives_finite_losses():
     """Sums over the frames that show it have nothing to divide by."""
     rng = np.random.default_rng(0)
-    proposals = types.Proposals(rng.standard_normal((2, 1, 3, 5), dtype=np.float32),
-                                rng.random((2, 1, 3, 5, 4), dtype=np.float32),
-                                rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32))
-    targets = types.Targets(np.zeros((1, 3, 16, 32), bool), np.zeros((1, 3, 4), np.float32), np.zeros((1, 3), bool),
-                            np.array([[16, 32]]), np.ones(1, bool))
-    predictions = types.Predictions(np.zeros((2, 1, 3)), np.full((2, 1, 3, 4), 0.5),
-                                    np.zeros((2, 1, 3, 16, 32), np.float32))
+    proposals = types.Proposals(
+        rng.standard_normal((2, 1, 3, 5), dtype=np.float32),
+        rng.random((2, 1, 3, 5, 4), dtype=np.float32),
+        rng.standard_normal((2, 1, 3, 5, 2, 4, 16), dtype=np.float32),
+    )
+    targets = types.Targets(
+        np.zeros((1, 3, 16, 32), bool),
+        np.zeros((1, 3, 4), np.float32),
+        np.zeros((1, 3), bool),
+        np.array([[16, 32]]),
+        np.ones(1, bool),
+    )
+    predictions = types.Predictions(
+        np.zeros((2, 1, 3)), np.full((2, 1, 3, 4), 0.5), np.zeros((2, 1, 3, 16, 32), np.float32)
+    )
     total, named = jax.jit(lambda *x: sgmg.loss((proposals, matching.match(proposals, x[1]), x[0]), x[1]))(
-        predictions, targets)
+        predictions, targets
+    )
     assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
     assert set(named) == {f'loss_{name}{layer}' for name in sgmg.WEIGHTS for layer in ('', '_0')}
 
@@ -36,10 +46,11 @@ def test_padding_beyond_the_largest_clip_is_ignored():
 
     def everything(size, rows, columns):
         """Total loss and costs of a batch whose clips have these sizes, padded to rows x columns."""
-        cut = np.s_[..., :rows // 8, :columns // 8, :], np.s_[..., :rows, :columns]
+        cut = np.s_[..., : rows // 8, : columns // 8, :], np.s_[..., :rows, :columns]
         proposals = types.Proposals(scores, boxes, patches[cut[0]])
-        targets = types.Targets(masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size),
-                                np.ones(2, bool))
+        targets = types.Targets(
+            masks[cut[1]], boxes[0, :, :, 0], np.ones((2, 3), bool), np.array(size), np.ones(2, bool)
+        )
         return loss_and_cost(proposals, types.Predictions(scores[..., 0], boxes[:, :, :, 0], full[cut[1]]), targets)
 
     @jax.jit
@@ -54,6 +65,7 @@ def test_padding_beyond_the_largest_clip_is_ignored():
     masks = np.zeros((2, 3, 96, 128), bool)
     masks[:, :, 5:40, 9:30] = True
     size = [[50, 70], [64, 33]]  # at most 64 x 96 in multiples of 32
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5),
-                 everything(size, 64, 96), everything(size, 96, 128))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), everything(size, 64, 96), everything(size, 96, 128)
+    )
     assert abs(everything(size, 96, 128)[0] - everything([[50, 70], [65, 33]], 96, 128)[0]) > 1e-3

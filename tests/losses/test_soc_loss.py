@@ -1,4 +1,5 @@
 """SOC's matching and loss beyond the golden cases (tests/parity/test_parity.py)."""
+
 import dataclasses
 import functools
 
@@ -17,13 +18,19 @@ def make_case(sentences=2, frames=3, queries=4, seed=0):
     rng = np.random.default_rng(seed)
     lead = 2, sentences, frames, queries
     proposals = types.Proposals(
-        rng.standard_normal(lead, dtype=np.float32), rng.uniform(0.1, 0.9, (*lead, 4)).astype(np.float32),
+        rng.standard_normal(lead, dtype=np.float32),
+        rng.uniform(0.1, 0.9, (*lead, 4)).astype(np.float32),
         rng.standard_normal((*lead, 4, 6, 1), dtype=np.float32),
-        rng.standard_normal((2, sentences, queries), dtype=np.float32))
+        rng.standard_normal((2, sentences, queries), dtype=np.float32),
+    )
     masks = rng.random((sentences, frames, 16, 24)) < 0.4
-    targets = types.Targets(masks, rng.uniform(0.2, 0.6, (sentences, frames, 4)).astype(np.float32),
-                            np.ones((sentences, frames), bool), np.full((sentences, 2), (16, 24), np.int32),
-                            np.ones(sentences, bool))
+    targets = types.Targets(
+        masks,
+        rng.uniform(0.2, 0.6, (sentences, frames, 4)).astype(np.float32),
+        np.ones((sentences, frames), bool),
+        np.full((sentences, 2), (16, 24), np.int32),
+        np.ones(sentences, bool),
+    )
     return proposals, targets
 
 
@@ -59,9 +66,11 @@ def test_padded_trajectories_are_ignored():
     alone = soc.of_targets(targets)
     rng = np.random.default_rng(1)
     filled = dataclasses.replace(
-        alone, masks=np.concatenate([alone.masks, rng.random((2, 2, 3, 16, 24)) < 0.5], axis=1),
+        alone,
+        masks=np.concatenate([alone.masks, rng.random((2, 2, 3, 16, 24)) < 0.5], axis=1),
         boxes=np.concatenate([alone.boxes, rng.random((2, 2, 3, 4), dtype=np.float32)], axis=1),
-        real=np.array([[True, False, False]] * 2))
+        real=np.array([[True, False, False]] * 2),
+    )
     inputs = proposals.scores[..., None], proposals.boxes, proposals.mask_logits[..., 0]
     few, many = (jax.jit(soc.match_trajectories)(*inputs, x)[0] for x in (alone, filled))
     np.testing.assert_array_equal(few[..., 0], many[..., 0])
@@ -72,8 +81,9 @@ def test_padded_trajectories_are_ignored():
 
 def test_padded_sentences_are_ignored():
     proposals, targets = make_case(sentences=3)
-    targets = dataclasses.replace(targets, asked=np.array([True, False, True]),
-                                  present=targets.present & np.array([[True], [False], [True]]))
+    targets = dataclasses.replace(
+        targets, asked=np.array([True, False, True]), present=targets.present & np.array([[True], [False], [True]])
+    )
     kept = np.array([0, 2])
     fewer = jax.tree.map(lambda x: x[:, kept], proposals), jax.tree.map(lambda x: x[kept], targets)
     query, total, named = outcome(proposals, targets)
@@ -87,8 +97,9 @@ def test_padded_sentences_are_ignored():
 def test_an_object_that_is_never_visible_gives_finite_losses(frames):
     """The released code fails here: it has nothing to divide by."""
     proposals, targets = make_case(frames=frames)
-    targets = dataclasses.replace(targets, masks=targets.masks & False, boxes=targets.boxes * 0,
-                                  present=targets.present & False)
+    targets = dataclasses.replace(
+        targets, masks=targets.masks & False, boxes=targets.boxes * 0, present=targets.present & False
+    )
     _, total, named = outcome(proposals, targets)
     assert np.isfinite(total) and all(np.isfinite(x) for x in named.values())
     gradients = jax.grad(lambda x: outcome(x, targets)[1])(proposals)
@@ -98,8 +109,9 @@ def test_an_object_that_is_never_visible_gives_finite_losses(frames):
 def test_bfloat16_masks_are_compared_in_float32():
     proposals, targets = make_case()
     masks = jnp.asarray(proposals.mask_logits, jnp.bfloat16)
-    half, whole = (outcome(dataclasses.replace(proposals, mask_logits=x), targets)
-                   for x in (masks, masks.astype(jnp.float32)))
+    half, whole = (
+        outcome(dataclasses.replace(proposals, mask_logits=x), targets) for x in (masks, masks.astype(jnp.float32))
+    )
     jax.tree.map(np.testing.assert_array_equal, half, whole)
 
 

@@ -1,4 +1,5 @@
 """Layers applied in chunks equal the same layers applied at once."""
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from sgmg_jax.models.deformable_transformer import FeedForward
 @pytest.fixture
 def chunked(monkeypatch):
     """Sets the largest hidden layer held at once; makes the tests run as on a CPU on any device."""
+
     def choose(largest):
         monkeypatch.setattr(chunks, 'LARGEST', largest)
+
     monkeypatch.setattr(jax, 'default_backend', lambda: 'cpu')
     return choose
 
@@ -30,7 +33,7 @@ def test_values_and_gradients_in_chunks(chunked, shape, largest):
         out, pull = jax.vjp(lambda p, x: module.apply(p, x, True), parameters, x)
         return out, *pull(cotangent)
 
-    chunked(2 ** 30)
+    chunked(2**30)
     expected = run()
     chunked(largest)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), run(), expected)
@@ -47,6 +50,7 @@ def test_chunk_size(chunked):
             def layers(module, x):
                 seen.append(x.shape)
                 return x + 1
+
             return chunks.by_chunks(layers, self, x, hidden=8)
 
     x = jnp.arange(2 * 25 * 3.0).reshape(2, 5, 5, 3)

@@ -1,4 +1,5 @@
 """Single modules, beyond the golden cases (tests/parity/test_parity.py)."""
+
 import re
 
 from flax import linen as nn
@@ -40,8 +41,10 @@ def parameters(names, prefix, module, *inputs, **options):
 SWIN = video_swin.VideoSwin(video_swin.Size(24, (2, 2, 2, 2), (3, 6, 12, 24)), drop_path=0.0)
 
 
-@pytest.mark.parametrize('case, clips', [('comp_swin_T2_61x70', 1), ('comp_swin_T5_64x80', 1),
-                                         ('comp_swin_T10_72x104', 1), ('comp_swin_B2_T3_64x72', 2)])
+@pytest.mark.parametrize(
+    'case, clips',
+    [('comp_swin_T2_61x70', 1), ('comp_swin_T5_64x80', 1), ('comp_swin_T10_72x104', 1), ('comp_swin_B2_T3_64x72', 2)],
+)
 def test_video_swin_all_windows_at_once(case, clips, monkeypatch):
     """As on an accelerator; the golden cases run window by window, as on a CPU."""
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
@@ -77,11 +80,15 @@ def test_video_swin_remat_gives_the_same_gradients():
     weights = jax.jit(plain.init)(jax.random.key(0), frames)
 
     def gradient(module):
-        return jax.jit(jax.grad(lambda p: sum((x ** 2).sum() for x in module.apply(
-            p, frames, None, True, rngs={'dropout': jax.random.key(1)}))))(weights)
+        return jax.jit(
+            jax.grad(
+                lambda p: sum(
+                    (x**2).sum() for x in module.apply(p, frames, None, True, rngs={'dropout': jax.random.key(1)})
+                )
+            )
+        )(weights)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4),
-                 gradient(plain), gradient(remat))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient(plain), gradient(remat))
 
 
 def test_transformer_remat_gives_the_same_gradients():
@@ -90,22 +97,32 @@ def test_transformer_remat_gives_the_same_gradients():
     valid = [np.ones(x.shape[:3], bool) for x in levels]
     valid[0][1, 2:] = valid[1][1, 1:] = False
     content, embedding = rng.standard_normal((2, 3, 16), np.float32), rng.standard_normal((3, 16), np.float32)
-    plain, remat = (deformable_transformer.DeformableTransformer(
-        hidden=16, levels=2, mlp=24, heads=2, points=2, encoder_layers=1, decoder_layers=1, dropout=0.3, remat=remat)
-        for remat in (False, True))
+    plain, remat = (
+        deformable_transformer.DeformableTransformer(
+            hidden=16, levels=2, mlp=24, heads=2, points=2, encoder_layers=1, decoder_layers=1, dropout=0.3, remat=remat
+        )
+        for remat in (False, True)
+    )
 
     def outputs(module):
         memory = module.encode(levels, valid, positions, True)
         return memory, module.decode(memory, valid, content, embedding, True)
 
     # Initial weights have zeros that block the gradients of offsets and boxes.
-    shapes = jax.eval_shape(lambda: plain.init({name: jax.random.key(0) for name in ('params', 'dropout')},
-                                               method=outputs))
+    shapes = jax.eval_shape(
+        lambda: plain.init({name: jax.random.key(0) for name in ('params', 'dropout')}, method=outputs)
+    )
     weights = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
     def gradient(module):
-        traced = jax.jit(jax.grad(lambda p: sum((x ** 2).sum() for x in jax.tree.leaves(
-            module.apply(p, method=outputs, rngs={'dropout': jax.random.key(1)}))))).trace(weights)
+        traced = jax.jit(
+            jax.grad(
+                lambda p: sum(
+                    (x**2).sum()
+                    for x in jax.tree.leaves(module.apply(p, method=outputs, rngs={'dropout': jax.random.key(1)}))
+                )
+            )
+        ).trace(weights)
         return traced.lower().compile()(weights), str(traced.jaxpr).count('remat2[')
 
     (expected, none), (ours, count) = gradient(plain), gradient(remat)
@@ -129,7 +146,8 @@ def test_roberta_equals_the_release():
 
 def test_without_box_refinement_points_stay():
     module = deformable_transformer.DeformableTransformer(
-        hidden=32, levels=2, mlp=32, heads=2, encoder_layers=1, decoder_layers=2, box_refinement=False)
+        hidden=32, levels=2, mlp=32, heads=2, encoder_layers=1, decoder_layers=2, box_refinement=False
+    )
     rng = np.random.default_rng(0)
     levels = [rng.standard_normal((1, n, n, 32), dtype=np.float32) for n in (4, 2)]
     valid = [np.ones(x.shape[:3], bool) for x in levels]
@@ -141,9 +159,13 @@ def test_without_box_refinement_points_stay():
     assert boxes.shape == (2, 1, 3, 4)
 
 
-@pytest.mark.parametrize('layer, x', [
-    (layers.dense(4000, 16), np.ones((1, 16), np.float32)),
-    (layers.conv(400, (3, 3), 7), np.ones((1, 5, 5, 7), np.float32))])
+@pytest.mark.parametrize(
+    'layer, x',
+    [
+        (layers.dense(4000, 16), np.ones((1, 16), np.float32)),
+        (layers.conv(400, (3, 3), 7), np.ones((1, 5, 5, 7), np.float32)),
+    ],
+)
 def test_initialisation_equals_pytorch(layer, x):
     """Kernels (kaiming_uniform_ with a = sqrt(5)) and biases are uniform within 1/sqrt(fan in)."""
     bound = {16: 1 / 4, 7: 1 / np.sqrt(63)}[x.shape[-1]]
@@ -198,8 +220,12 @@ def test_dropout_and_dtypes_by_shapes_only(config):
     exact = {path for path, dtype in types_of.items() if dtype == 'float32'}
     assert len(types_of) > 200 and set(types_of.values()) == {'bfloat16', 'float32'}
     assert {re.sub(r'\d', '', path) for path in exact} == {
-        'transformer/encoder/attention/offsets', 'transformer/decoder/attention/offsets',
-        'transformer/reference_points', 'transformer/box_head/layer', 'class_heads_'}
+        'transformer/encoder/attention/offsets',
+        'transformer/decoder/attention/offsets',
+        'transformer/reference_points',
+        'transformer/box_head/layer',
+        'class_heads_',
+    }
 
 
 def test_pooler_initialisation_equals_hugging_face():
@@ -223,6 +249,7 @@ def test_padding_does_not_blow_up_the_first_gradient():
 
 def products(function, *arguments):
     """Types of the operands of every matrix product and convolution of a function."""
+
     def walk(jaxpr):
         for equation in jaxpr.eqns:
             if equation.primitive.name in ('dot_general', 'conv_general_dilated'):
@@ -248,18 +275,22 @@ def test_initial_patch_embedding_is_that_of_torch():
     model = video_swin.VideoSwin(video_swin.Size(512, (1,), (1,)))
     start = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 1, 8, 8, 3)))['params']['patch_embedding']
     for x in start.values():
-        assert 0.99 < np.abs(x).max() * 48 ** 0.5 < 1
+        assert 0.99 < np.abs(x).max() * 48**0.5 < 1
 
 
 def test_only_the_first_box_head_starts_with_small_boxes():
     """As in Deformable DETR: all start from no offset; the sizes of the first by the sigmoid of -2."""
     model = deformable_transformer.DeformableTransformer(
-        hidden=32, levels=2, mlp=32, heads=2, points=1, encoder_layers=1, decoder_layers=3)
+        hidden=32, levels=2, mlp=32, heads=2, points=1, encoder_layers=1, decoder_layers=3
+    )
     shapes = [(1, 4, 4), (1, 2, 2)]
 
     def start(model):
-        memory = model.encode([jnp.zeros((*s, 32)) for s in shapes], [jnp.ones(s, bool) for s in shapes],
-                              [jnp.zeros((*s, 32)) for s in shapes])
+        memory = model.encode(
+            [jnp.zeros((*s, 32)) for s in shapes],
+            [jnp.ones(s, bool) for s in shapes],
+            [jnp.zeros((*s, 32)) for s in shapes],
+        )
         return [head(memory[0]) for head in model.box_heads]
 
     found = jax.jit(lambda key: model.init(key, method=start))(jax.random.key(0))['params']

@@ -1,4 +1,5 @@
 """Stochastic depth of the backbone: a block's branch is dropped for a whole clip."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +14,10 @@ def test_branches_are_dropped_per_clip():
     block = video_swin.Block(heads=1, shifted=False, drop_path=0.25)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((CLIPS, 2, 3, 3, 4), dtype=np.float32)
-    weights = jax.tree.map(lambda w: rng.standard_normal(w.shape).astype(np.float32),
-                           jax.eval_shape(lambda key: block.init(key, x, None, False), jax.random.key(0))['params'])
+    weights = jax.tree.map(
+        lambda w: rng.standard_normal(w.shape).astype(np.float32),
+        jax.eval_shape(lambda key: block.init(key, x, None, False), jax.random.key(0))['params'],
+    )
 
     @jax.jit
     def run(weights, x, key):
@@ -31,8 +34,12 @@ def test_branches_are_dropped_per_clip():
         mlp = run(without('attention'), middle, key)[0] - middle
         outcomes[of_attention, of_mlp] = middle + of_mlp * mlp / 0.75
     ours = run(weights, x, key)[1]
-    kept = [choice for clip in range(CLIPS) for choice, expected in outcomes.items()
-            if np.allclose(ours[clip], expected[clip], atol=1e-4)]
+    kept = [
+        choice
+        for clip in range(CLIPS)
+        for choice, expected in outcomes.items()
+        if np.allclose(ours[clip], expected[clip], atol=1e-4)
+    ]
     assert len(kept) == CLIPS and set(kept) == set(outcomes)
     assert 0.6 < np.mean(kept) < 0.9
     assert not np.allclose(ours, run(weights, x, jax.random.key(1))[1])

@@ -1,4 +1,5 @@
 """Dropout equals its definition."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ def test_drops_at_the_rate_and_keeps_the_mean(shape, rate):
     deviation = np.sqrt(rate * (1 - rate) / x.size)
     assert abs(kept.mean() - (1 - rate)) < 4 * deviation
     # The two elements that share a word of random bits are independent.
-    pairs = kept[..., :shape[-1] // 2 * 2].reshape(-1, 2)
+    pairs = kept[..., : shape[-1] // 2 * 2].reshape(-1, 2)
     if len(pairs):
         assert abs(pairs.all(1).mean() - (1 - rate) ** 2) < 4 * np.sqrt(1 / 4 / len(pairs))
 

@@ -1,4 +1,5 @@
 """Fast SgMg: the paper's equations, and invariance to padding; on a small model with seeded weights."""
+
 import dataclasses
 import functools
 
@@ -17,8 +18,18 @@ SIDE, WIDTH, FRAMES = 80, 70, 2
 FIELDS = dict(
     backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 2, 2)),
     text_encoder=roberta.Size(vocabulary=100, channels=16, layers=1, heads=2, mlp=16, positions=20),
-    hidden=64, queries=3, levels=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, dropout=0.0,
-    text_dropout=0.0, drop_path=0.0)
+    hidden=64,
+    queries=3,
+    levels=3,
+    heads=2,
+    points=2,
+    encoder_layers=1,
+    decoder_layers=2,
+    mlp=32,
+    dropout=0.0,
+    text_dropout=0.0,
+    drop_path=0.0,
+)
 SGMG = sgmg.SgMg(**FIELDS)
 
 
@@ -49,7 +60,7 @@ def make_clip(clips=1, seed=0):
 
 def make_text(lengths, width=6, seed=0):
     """Sentences with these numbers of tokens; 0 for padding."""
-    tokens = np.random.default_rng(seed).integers(3, 100, (9, 12))[:len(lengths), :width]
+    tokens = np.random.default_rng(seed).integers(3, 100, (9, 12))[: len(lengths), :width]
     valid = np.arange(width) < np.array(lengths)[:, None]
     return types.Text(np.where(valid, tokens, roberta.PADDING_ID).astype(np.int32), valid)
 
@@ -96,21 +107,25 @@ def test_fusion_sums_over_sentences():
     words, x = make_words([5, 3, 0, 1]), np.random.default_rng(2).standard_normal((1, 2, 3, 4, 8), dtype=np.float32)
     module = spectral_fusion.WordFusion(heads=2)
     rng = np.random.default_rng(3)
-    weights = jax.tree.map(lambda w: rng.standard_normal(w.shape).astype(np.float32),
-                           module.init(jax.random.key(0), x, words)['params'])
+    weights = jax.tree.map(
+        lambda w: rng.standard_normal(w.shape).astype(np.float32), module.init(jax.random.key(0), x, words)['params']
+    )
     part = {name: (w['kernel'], w['bias']) for name, w in weights['attention'].items()}
     total = np.zeros((24, 8))
     for own, where, valid in zip(words.features[0], words.positions[0], words.valid[0]):
         if not valid.any():
             continue
-        q, k, v = (np.einsum('nc,chd->hnd', y, part[name][0]) + part[name][1][:, None] for name, y in (
-            ('query', x.reshape(24, 8)), ('key', (own + where)[valid]), ('value', own[valid])))
+        q, k, v = (
+            np.einsum('nc,chd->hnd', y, part[name][0]) + part[name][1][:, None]
+            for name, y in (('query', x.reshape(24, 8)), ('key', (own + where)[valid]), ('value', own[valid]))
+        )
         logits = np.einsum('hpd,hld->hpl', q, k) / 2
         weight = np.exp(logits - logits.max(-1, keepdims=True))
         read = np.einsum('hpl,hld->phd', weight / weight.sum(-1, keepdims=True), v)
         total += np.einsum('phd,hdc->pc', read, part['out'][0]) + part['out'][1]
-    np.testing.assert_allclose(module.apply({'params': weights}, x, words), x * total.reshape(x.shape), rtol=2e-4,
-                               atol=1e-4)
+    np.testing.assert_allclose(
+        module.apply({'params': weights}, x, words), x * total.reshape(x.shape), rtol=2e-4, atol=1e-4
+    )
 
 
 def test_one_sentence_without_decoupling_equals_sgmg():
@@ -119,8 +134,11 @@ def test_one_sentence_without_decoupling_equals_sgmg():
     decouple = weights.pop('decouple')
     silent = decouple['attention'] | {'out': jax.tree.map(np.zeros_like, decouple['attention']['out'])}
     clip, text = make_clip(2), make_text([6, 4])
-    assert_close(forward(fast(), clip, text, weights | {'decouple': {'attention': silent}}),
-                 forward(SGMG, clip, text, weights), 1e-6)
+    assert_close(
+        forward(fast(), clip, text, weights | {'decouple': {'attention': silent}}),
+        forward(SGMG, clip, text, weights),
+        1e-6,
+    )
     assert np.abs(forward(fast(), clip, text)[0] - forward(SGMG, clip, text, weights)[0]).max() > 1e-2
 
 
@@ -134,6 +152,7 @@ def test_sentences_can_be_permuted_and_padded(decoupling):
         def call(module):
             proposals = module.segment(make_features(), module.encode_text(text))
             return tuple(jnp.moveaxis(x, 1, 0) for x in (proposals.mask_logits, proposals.scores, proposals.boxes))
+
         return model.apply({'params': weights}, method=call)
 
     bare = segment(text)
@@ -149,8 +168,7 @@ def test_clips_do_not_mix():
     clip, text = make_clip(2), make_text([6, 3, 4, 2])
     both = forward(fast(), clip, text)
     for i in range(2):
-        assert_close(rows(both, [2 * i, 2 * i + 1]),
-                     forward(fast(), rows(clip, [i]), rows(text, [2 * i, 2 * i + 1])))
+        assert_close(rows(both, [2 * i, 2 * i + 1]), forward(fast(), rows(clip, [i]), rows(text, [2 * i, 2 * i + 1])))
 
 
 def test_sentences_interact_only_through_the_shared_memory():
@@ -162,8 +180,9 @@ def test_sentences_interact_only_through_the_shared_memory():
         video, words = module.encode_video(clip), module.encode_text(text)
         of_clip = features.words_of_clips(words, 1)
         shared = module.fuse(video, of_clip, False) if shared is None else shared
-        memory, content = module.decouple(shared, video.valid, of_clip, module.query_content(words, shared),
-                                          module.query_embedding)
+        memory, content = module.decouple(
+            shared, video.valid, of_clip, module.query_content(words, shared), module.query_embedding
+        )
         proposals = module.propose(memory, features.repeat_for_sentences(video, words), content, False)
         return proposals.mask_logits, shared, module.segment(video, words).mask_logits
 
@@ -182,8 +201,9 @@ def make_targets(clips, sentences, asked, seed=0):
     asked = np.array(asked)
     present = np.ones((len(masks), FRAMES), bool) & asked[:, None]
     boxes = rng.uniform(0.2, 0.5, (*present.shape, 4)).astype(np.float32) * present[..., None]
-    return types.Targets(masks & present[..., None, None], boxes, present,
-                         np.full((len(masks), 2), (SIDE, WIDTH), np.int32), asked)
+    return types.Targets(
+        masks & present[..., None, None], boxes, present, np.full((len(masks), 2), (SIDE, WIDTH), np.int32), asked
+    )
 
 
 @functools.cache
@@ -197,9 +217,10 @@ def _gradient(decoupling):
             of_text = dataclasses.replace(of_text, words=of_text.words + words[0], sentence=of_text.sentence + words[1])
             proposals = module.segment(video, of_text)
             query = matching.match(proposals, targets)
-            chosen = types.Predictions(*(queries.take_query(x, query) for x in (
-                proposals.scores, proposals.boxes)), module.optimize(queries.take_query(
-                    proposals.mask_logits, query), video))
+            chosen = types.Predictions(
+                *(queries.take_query(x, query) for x in (proposals.scores, proposals.boxes)),
+                module.optimize(queries.take_query(proposals.mask_logits, query), video),
+            )
             return losses.loss((proposals, query, chosen), targets)[0]
 
         return model.apply({'params': weights}, method=call)
@@ -226,20 +247,24 @@ def test_gradients_reach_everything_except_padding(decoupling):
 def test_padded_sentences_do_not_affect_the_loss():
     rng = np.random.default_rng(0)
     proposals = types.Proposals(
-        rng.standard_normal((2, 4, FRAMES, 3), dtype=np.float32), rng.random((2, 4, FRAMES, 3, 4), dtype=np.float32),
-        rng.standard_normal((2, 4, FRAMES, 3, SIDE // 8, SIDE // 8, 16), dtype=np.float32))
+        rng.standard_normal((2, 4, FRAMES, 3), dtype=np.float32),
+        rng.random((2, 4, FRAMES, 3, 4), dtype=np.float32),
+        rng.standard_normal((2, 4, FRAMES, 3, SIDE // 8, SIDE // 8, 16), dtype=np.float32),
+    )
     targets, kept = make_targets(2, 2, [True, True, True, False]), [0, 1, 2]
 
     def everything(proposals, targets):
         query = matching.match(proposals, targets)
-        predictions = types.Predictions(*(queries.take_query(x, query) for x in (proposals.scores, proposals.boxes)),
-                                        jnp.repeat(queries.take_query(proposals.mask_logits, query)[..., 0], 8, -1
-                                                   ).repeat(8, -2))
+        predictions = types.Predictions(
+            *(queries.take_query(x, query) for x in (proposals.scores, proposals.boxes)),
+            jnp.repeat(queries.take_query(proposals.mask_logits, query)[..., 0], 8, -1).repeat(8, -2),
+        )
         return losses.loss((proposals, query, predictions), targets)
 
     fewer = jax.tree.map(lambda x: x[:, np.array(kept)], proposals), rows(targets, kept)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), everything(proposals, targets),
-                 everything(*fewer))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5), everything(proposals, targets), everything(*fewer)
+    )
 
 
 def test_unknown_decoupling_is_an_error():
@@ -254,9 +279,12 @@ def test_additional_sentences_cost_little_at_full_size():
 
     def flops(sentences):
         shape = 1, 5, 368, 640
-        clip, text = jax.eval_shape(lambda: (
-            types.Clip(jnp.zeros((*shape, 3)), jnp.ones(shape, bool), jnp.zeros((1, 2), int)),
-            types.Text(jnp.zeros((sentences, 16), int), jnp.ones((sentences, 16), bool))))
+        clip, text = jax.eval_shape(
+            lambda: (
+                types.Clip(jnp.zeros((*shape, 3)), jnp.ones(shape, bool), jnp.zeros((1, 2), int)),
+                types.Text(jnp.zeros((sentences, 16), int), jnp.ones((sentences, 16), bool)),
+            )
+        )
         forward = jax.jit(lambda p, clip, text: model.apply({'params': p}, clip, text, queries.best_query)[2].masks)
         assert jax.eval_shape(forward, weights, clip, text).shape == (1, sentences, 5, 368, 640)
         return forward.lower(weights, clip, text).cost_analysis()['flops']

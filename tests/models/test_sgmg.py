@@ -1,4 +1,5 @@
 """SgMg beyond the golden cases of the whole model (tests/parity/test_parity.py)."""
+
 import dataclasses
 
 import golden_cases
@@ -24,6 +25,8 @@ def test_only_the_annotated_frame_is_kept():
     parameters = tiny_parameters()
     encode = jax.jit(lambda c: golden_cases.TINY.apply({'params': parameters}, c, method='encode_video'))
     whole, kept = encode(clip), encode(dataclasses.replace(clip, annotated=np.array([2, 0])))
-    for every, one in zip(jax.tree.leaves((whole.levels, whole.valid, whole.stride4, whole.stride8)),
-                          jax.tree.leaves((kept.levels, kept.valid, kept.stride4, kept.stride8))):
+    for every, one in zip(
+        jax.tree.leaves((whole.levels, whole.valid, whole.stride4, whole.stride8)),
+        jax.tree.leaves((kept.levels, kept.valid, kept.stride4, kept.stride8)),
+    ):
         np.testing.assert_allclose(every[np.arange(2), np.array([2, 0])], one[:, 0], atol=1e-4)

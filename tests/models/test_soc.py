@@ -1,4 +1,5 @@
 """SOC beyond the golden cases (tests/parity/test_parity.py); on a small model with seeded weights."""
+
 import functools
 
 from flax import linen as nn
@@ -15,8 +16,20 @@ from sgmg_jax.ops import queries
 FIELDS = dict(
     backbone=video_swin.Size(8, (1, 1, 1, 1), (1, 1, 2, 2)),
     text_encoder=roberta.Size(vocabulary=100, channels=16, layers=1, heads=2, mlp=16, positions=20),
-    hidden=128, queries=3, heads=2, points=2, encoder_layers=1, decoder_layers=2, mlp=32, cluster_encoder_layers=1,
-    cluster_decoder_layers=1, cluster_mlp=32, dropout=0.0, text_dropout=0.0, drop_path=0.0)
+    hidden=128,
+    queries=3,
+    heads=2,
+    points=2,
+    encoder_layers=1,
+    decoder_layers=2,
+    mlp=32,
+    cluster_encoder_layers=1,
+    cluster_decoder_layers=1,
+    cluster_mlp=32,
+    dropout=0.0,
+    text_dropout=0.0,
+    drop_path=0.0,
+)
 SOC = soc.SOC(**FIELDS)
 HEIGHT, WIDTH = 45, 62
 
@@ -36,8 +49,11 @@ def parameters(model=SOC):
 def make_clip(count, frames, seed=0):
     rng = np.random.default_rng(seed)
     shape = count, frames, HEIGHT, WIDTH
-    return types.Clip(rng.standard_normal((*shape, 3), dtype=np.float32), np.ones(shape, bool),
-                      np.full((count, 2), (HEIGHT, WIDTH), np.int32))
+    return types.Clip(
+        rng.standard_normal((*shape, 3), dtype=np.float32),
+        np.ones(shape, bool),
+        np.full((count, 2), (HEIGHT, WIDTH), np.int32),
+    )
 
 
 def make_text(lengths, seed=0):
@@ -115,7 +131,8 @@ def test_only_heads_of_the_inference_layer_run(layer, index):
     shapes = systems.parameter_shapes(model)
     with nn.intercept_methods(note):
         proposals, *_ = jax.eval_shape(
-            lambda p: model.apply({'params': p}, make_clip(1, 2), make_text([4]), queries.best_query), shapes)
+            lambda p: model.apply({'params': p}, make_clip(1, 2), make_text([4]), queries.best_query), shapes
+        )
     assert proposals.scores.shape == (1, 1, 2, 3) and class_heads == [f'class_heads_{index}']
     assert box_heads == [0, 1, 2, index]  # first the decoder's box refinement in every layer
 
@@ -131,8 +148,9 @@ def test_contrast_scale():
 def test_score_is_the_largest_class_logit():
     model, clip, text = SOC.clone(classes=3), make_clip(2, 3), make_text([6, 3, 4, 2])
     weights = dict(parameters(model))
-    one = weights | {f'class_heads_{i}': jax.tree.map(lambda x: x[..., 1:2], weights[f'class_heads_{i}'])
-                     for i in range(2)}
+    one = weights | {
+        f'class_heads_{i}': jax.tree.map(lambda x: x[..., 1:2], weights[f'class_heads_{i}']) for i in range(2)
+    }
     for head in ('class_heads_0', 'class_heads_1'):
         weights[head] = weights[head] | {'bias': weights[head]['bias'] + np.float32([-50, 0, -50])}
     assert_close(_apply(model, False)(weights, clip, text)[0], _apply(SOC, False)(one, clip, text)[0])
@@ -140,11 +158,15 @@ def test_score_is_the_largest_class_logit():
         jax.eval_shape(lambda p: model.apply({'params': p}, clip, text, queries.best_query, train=True), weights)
 
 
-@pytest.mark.parametrize('field, value, message', [
-    ('inference_layer', 'middle', "inference_layer = 'middle': must be one of first, last"),
-    ('contrast_scale', 'none', "contrast_scale = 'none': must be one of channels, root"),
-    ('hidden', 64, 'hidden = 64: must be a multiple of 128 for SOC'),
-    ('levels', 5, 'levels = 5: must be 3')])
+@pytest.mark.parametrize(
+    'field, value, message',
+    [
+        ('inference_layer', 'middle', "inference_layer = 'middle': must be one of first, last"),
+        ('contrast_scale', 'none', "contrast_scale = 'none': must be one of channels, root"),
+        ('hidden', 64, 'hidden = 64: must be a multiple of 128 for SOC'),
+        ('levels', 5, 'levels = 5: must be 3'),
+    ],
+)
 def test_invalid_fields_are_errors(field, value, message):
     with pytest.raises(ValueError, match=message):
         systems.parameter_shapes(SOC.clone(**{field: value}))
@@ -159,8 +181,11 @@ def test_gradients_reach_all_parameters_that_matter():
 
     @jax.jit
     def gradient(weights):
-        return jax.grad(lambda p: losses.loss(SOC.apply(
-            {'params': p}, clip, text, lambda x: losses.match(x, targets), train=True), targets)[0])(weights)
+        return jax.grad(
+            lambda p: losses.loss(
+                SOC.apply({'params': p}, clip, text, lambda x: losses.match(x, targets), train=True), targets
+            )[0]
+        )(weights)
 
     norms = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.linalg.norm, gradient(parameters())))
     assert all(np.isfinite(norm) for _, norm in norms)
@@ -169,5 +194,7 @@ def test_gradients_reach_all_parameters_that_matter():
     # removes a preceding bias.
     start = 'transformer/decoder0/self_attention'
     known = {f'{start}/{part}/kernel' for part in ('query', 'key', 'value')} | {
-        f'{start}/query/bias', 'feature_pyramid/conv5/bias'}
+        f'{start}/query/bias',
+        'feature_pyramid/conv5/bias',
+    }
     assert {path for path in silent if not path.endswith('key/bias')} == known

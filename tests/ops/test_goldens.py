@@ -1,4 +1,5 @@
 """Pure functions equal the authors' release."""
+
 import golden_cases
 import jax
 import jax.numpy as jnp

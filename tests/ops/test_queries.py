@@ -1,4 +1,5 @@
 """Selects one query per sentence."""
+
 import numpy as np
 
 from sgmg_jax import types

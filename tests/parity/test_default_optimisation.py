@@ -1,4 +1,5 @@
 """Whole models compiled with XLA's default optimisation; all other tests turn it off (conftest.py)."""
+
 import os
 import pathlib
 import subprocess

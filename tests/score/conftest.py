@@ -1,4 +1,5 @@
 """Ground truth that several files of tests share."""
+
 import json
 
 import numpy as np
@@ -41,8 +42,10 @@ def published(tmp_path):
 def sequences(tmp_path):
     """A copy of DAVIS in <tmp_path>/DAVIS; returns {sequence: index maps [T H W]}."""
     rng = np.random.default_rng(0)
-    maps = {name: rng.integers(0, 3, (frames, 5, 7), np.uint8).repeat(6, 1).repeat(6, 2)
-            for name, frames in (('bear', 4), ('lion', 3))}
+    maps = {
+        name: rng.integers(0, 3, (frames, 5, 7), np.uint8).repeat(6, 1).repeat(6, 2)
+        for name, frames in (('bear', 4), ('lion', 3))
+    }
     maps['bear'][:, :3] = scoring.VOID
     write_index_maps(tmp_path / 'DAVIS/Annotations_unsupervised/480p', maps)
     lists = tmp_path / 'DAVIS/ImageSets/2017'
@@ -71,8 +74,10 @@ def sparse_split():
 def coco_files(tmp_path, sparse_split):
     """Ground truth and results that score 100."""
     truth = score.truth_of_records('a2d', sparse_split)
-    results = [{key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 0.5}
-               for annotation in truth['annotations']]
+    results = [
+        {key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 0.5}
+        for annotation in truth['annotations']
+    ]
     gt, pred = tmp_path / 'gt.json', tmp_path / 'pred.json'
     gt.write_text(json.dumps(truth))
     pred.write_text(json.dumps(results))

@@ -1,4 +1,5 @@
 """A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g: COCO results against COCO ground truth and records."""
+
 import dataclasses
 import json
 import os
@@ -15,11 +16,14 @@ from sgmg_jax.evaluation import mean_ap
 from sgmg_jax.score import coco
 
 
-@pytest.mark.parametrize('protocol, names', [
-    ('a2d', ['v_-a_f_1_f_1_i_0', 'v_-a_f_1_f_3_i_0', 'v_-a_f_1_f_1_i_1', 'v_b_f_2_i_2']),
-    ('jhmdb', ['v_b_f_2']),
-    ('refcoco', [1, 2]),
-])
+@pytest.mark.parametrize(
+    'protocol, names',
+    [
+        ('a2d', ['v_-a_f_1_f_1_i_0', 'v_-a_f_1_f_3_i_0', 'v_-a_f_1_f_1_i_1', 'v_b_f_2_i_2']),
+        ('jhmdb', ['v_b_f_2']),
+        ('refcoco', [1, 2]),
+    ],
+)
 def test_ground_truth_of_records(sparse_split, protocol, names):
     if protocol == 'jhmdb':
         sparse_split = sparse_split[1:]
@@ -43,9 +47,16 @@ def test_ground_truth_of_records(sparse_split, protocol, names):
 @pytest.mark.parametrize('protocol', ['a2d', 'jhmdb', 'refcoco'])
 def test_results_as_json_and_zip(tmp_path, sparse_split, protocol, capsys):
     truth = score.truth_of_records(protocol, sparse_split[1:])
-    results = [{'image_id': annotation['image_id'], 'category_id': 1, 'score': score,
-                'segmentation': annotation['segmentation'] if score > 0.5 else empty_mask()}
-               for annotation in truth['annotations'] for score in (0.3, 0.9)]
+    results = [
+        {
+            'image_id': annotation['image_id'],
+            'category_id': 1,
+            'score': score,
+            'segmentation': annotation['segmentation'] if score > 0.5 else empty_mask(),
+        }
+        for annotation in truth['annotations']
+        for score in (0.3, 0.9)
+    ]
     gt, pred, out = (tmp_path / name for name in ('gt.json', 'pred.json', 'scores.json'))
     gt.write_text(json.dumps(truth))
     pred.write_text(json.dumps(results))
@@ -78,8 +89,14 @@ def test_results_against_records(tmp_path, sparse_split, monkeypatch, capsys):
     monkeypatch.setattr(records, 'open_records', lambda directory, name: sparse_split)
     truth = score.truth_of_records('a2d', sparse_split)
     pred, out = tmp_path / 'pred.json', tmp_path / 'scores.json'
-    pred.write_text(json.dumps([{key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')}
-                                | {'score': 1} for annotation in truth['annotations']]))
+    pred.write_text(
+        json.dumps(
+            [
+                {key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 1}
+                for annotation in truth['annotations']
+            ]
+        )
+    )
     assert run('a2d', tmp_path / 'none', pred, out) == 0
     summary = json.loads(out.read_text())
     assert score.score_submission('a2d', pred, sparse_split, progress=False) == summary
@@ -107,10 +124,14 @@ def test_malformed_files_are_refused(tmp_path, coco_files, capsys):
         assert all(word in printed for word in ('unreadable results: 1', str(pred), *words.split('|'))), printed
 
     for content, words in (
-            (b'[' * 100_000, 'too many levels'), (b'[NaN]', 'NaN is no number'), (b'', 'it is empty'),
-            (b'\xff', 'not text'),
-            (b'[{"score": 1, "score": 2}]', "the key 'score' is there twice"), (b'[' + b'1' * 5000 + b']', 'digits'),
-            (b'PK\5\6' + bytes(18), '0 .json files')):
+        (b'[' * 100_000, 'too many levels'),
+        (b'[NaN]', 'NaN is no number'),
+        (b'', 'it is empty'),
+        (b'\xff', 'not text'),
+        (b'[{"score": 1, "score": 2}]', "the key 'score' is there twice"),
+        (b'[' + b'1' * 5000 + b']', 'digits'),
+        (b'PK\5\6' + bytes(18), '0 .json files'),
+    ):
         pred.write_bytes(content)
         refused(words)
     pred.unlink()
@@ -182,8 +203,9 @@ def test_ground_truth_that_pycocotools_misreads_is_refused(tmp_path, coco_files,
 
 
 def test_records_without_ground_truth_are_named(tmp_path, sparse_split):
-    hidden = [dataclasses.replace(record, video=dataclasses.replace(record.video, has_masks=False))
-              for record in sparse_split]
+    hidden = [
+        dataclasses.replace(record, video=dataclasses.replace(record.video, has_masks=False)) for record in sparse_split
+    ]
     with pytest.raises(ValueError, match="^the records: 'images' must be a list"):
         score.score_submission('a2d', tmp_path / 'x.json', hidden, progress=False)
 

@@ -1,4 +1,5 @@
 """The command `python -m sgmg_jax.score`: its help, its arguments, the table it prints and the file it writes."""
+
 import json
 import os
 import pathlib
@@ -24,17 +25,26 @@ def test_help_and_usage_errors(capsys):
         with pytest.raises(SystemExit) as caught:
             command.main(arguments)
         assert caught.value.code == 0 and words in capsys.readouterr().out
-    for arguments in ([], ['mevis'], ['davis', '--gt=x'], ['a2d', '--gt=x', '--pred=y', '--task=unsupervised'],
-                      ['ytvos', '--gt=x', '--pred=y', '--processes=0']):
+    for arguments in (
+        [],
+        ['mevis'],
+        ['davis', '--gt=x'],
+        ['a2d', '--gt=x', '--pred=y', '--task=unsupervised'],
+        ['ytvos', '--gt=x', '--pred=y', '--processes=0'],
+    ):
         with pytest.raises(SystemExit) as caught:
             command.main(arguments)
         assert caught.value.code == 2
 
 
-@pytest.mark.parametrize('protocol, truth, folder', [
-    ('a2d', 'a2d_sentences_test_annotations_in_coco_format.json', 'a2d_sentences'),
-    ('jhmdb', 'jhmdb_sentences_gt_annotations_in_coco_format.json', 'jhmdb_sentences'),
-    ('refcoco', 'instances_refcoco_val.json', 'refcoco')])
+@pytest.mark.parametrize(
+    'protocol, truth, folder',
+    [
+        ('a2d', 'a2d_sentences_test_annotations_in_coco_format.json', 'a2d_sentences'),
+        ('jhmdb', 'jhmdb_sentences_gt_annotations_in_coco_format.json', 'jhmdb_sentences'),
+        ('refcoco', 'instances_refcoco_val.json', 'refcoco'),
+    ],
+)
 def test_help_examples_match_the_protocol(capsys, protocol, truth, folder):
     with pytest.raises(SystemExit):
         command.main([protocol, '--help'])
@@ -59,13 +69,20 @@ sys.exit(f'imports {{heavy}}' if heavy else 0)
 """
 
 
-@pytest.mark.parametrize('module, arguments', [
-    ('sgmg_jax.score.__main__', ['--help']), ('sgmg_jax.score.__main__', ['davis', '--help']),
-    ('sgmg_jax.score.__main__', ['a2d', '--help']), ('sgmg_jax.benchmarks.score', ['--help'])])
+@pytest.mark.parametrize(
+    'module, arguments',
+    [
+        ('sgmg_jax.score.__main__', ['--help']),
+        ('sgmg_jax.score.__main__', ['davis', '--help']),
+        ('sgmg_jax.score.__main__', ['a2d', '--help']),
+        ('sgmg_jax.benchmarks.score', ['--help']),
+    ],
+)
 def test_help_imports_nothing_heavy(module, arguments):
     code = LIGHT.format(module=module, arguments=arguments)
-    run = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
-                         cwd=pathlib.Path(__file__).parents[2])
+    run = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, cwd=pathlib.Path(__file__).parents[2]
+    )
     assert run.returncode == 0 and 'usage: python -m' in run.stdout, run.stderr
 
 
@@ -106,14 +123,20 @@ def summaries(tmp_path, split, sparse_split):
     """A summary of each kind."""
     write_submission(tmp_path, split, shifted_masks)
     truth = score.truth_of_records('a2d', sparse_split)
-    results = [{key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 1}
-               for annotation in truth['annotations']]
+    results = [
+        {key: annotation[key] for key in ('image_id', 'category_id', 'segmentation')} | {'score': 1}
+        for annotation in truth['annotations']
+    ]
     (tmp_path / 'results.json').write_text(json.dumps(results))
     maps = [record for record in split if record.masks]
     for annotator in range(4):
         for record in maps:
-            submission.write_maps(tmp_path / f'anno_{annotator}', record.video.name, record.video.frame_names,
-                                   record.decode_masks() % scoring.VOID)
+            submission.write_maps(
+                tmp_path / f'anno_{annotator}',
+                record.video.name,
+                record.video.frame_names,
+                record.decode_masks() % scoring.VOID,
+            )
     yield score.score_submission('ytvos', tmp_path / 'submission.zip', split, progress=False)
     yield score.score_submission('a2d', tmp_path / 'results.json', sparse_split, progress=False)
     yield score.score_submission('davis', tmp_path, maps, progress=False)
@@ -126,17 +149,47 @@ def test_tables_ignore_unknown_keys(tmp_path, split, sparse_split):
     for summary in summaries(tmp_path, split, sparse_split):
         table = score.format_scores(summary)
         columns.append(table.splitlines()[0].split())
-        for means in (summary, *summary.get('tags', {}).values(), *summary.get('annotators', {}).values(),
-                      summary.get('best', {})):
+        for means in (
+            summary,
+            *summary.get('tags', {}).values(),
+            *summary.get('annotators', {}).values(),
+            summary.get('best', {}),
+        ):
             means |= others
         assert score.format_scores(others | summary) == table
         for other in others:
             assert other not in table
     assert columns == [
-        ['J&F', 'J', 'F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
-         'expressions', 'frames'], list(mean_ap.STATISTICS),
-        ['J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay', 'J_variance', 'F_variance', 'J&F_variance',
-         'frames', 'objects']]
+        [
+            'J&F',
+            'J',
+            'F',
+            'J_recall',
+            'F_recall',
+            'J_decay',
+            'F_decay',
+            'J_variance',
+            'F_variance',
+            'J&F_variance',
+            'expressions',
+            'frames',
+        ],
+        list(mean_ap.STATISTICS),
+        [
+            'J',
+            'F',
+            'J&F',
+            'J_recall',
+            'F_recall',
+            'J_decay',
+            'F_decay',
+            'J_variance',
+            'F_variance',
+            'J&F_variance',
+            'frames',
+            'objects',
+        ],
+    ]
 
 
 def test_names_are_escaped_in_table_and_json(tmp_path):

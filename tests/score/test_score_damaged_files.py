@@ -1,4 +1,5 @@
 """Randomly damaged files are refused or scored, without a traceback."""
+
 import json
 import os
 
@@ -17,9 +18,11 @@ def damaged(data, content):
     """Changes, inserts or cuts off some bytes."""
     content = bytearray(content)
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=5)):
-        content[place:place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=3) | st.sampled_from(
-            [b'-', b'e', b'9' * 20, b'null', b'[]', b'{}', b'"x"', b'1e999', b'true', b'NaN']))
-    return bytes(content[:data.draw(st.integers(len(content) * 3 // 4, len(content)))])
+        content[place : place + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=3)
+            | st.sampled_from([b'-', b'e', b'9' * 20, b'null', b'[]', b'{}', b'"x"', b'1e999', b'true', b'NaN'])
+        )
+    return bytes(content[: data.draw(st.integers(len(content) * 3 // 4, len(content)))])
 
 
 SCORED = {}
@@ -36,8 +39,14 @@ def test_damaged_json_is_refused_or_scored(tmp_path_factory, data):
         video = metadata.Video('a', ('1',), 6, 7, (metadata.Expression('0', 'x', 1, ()),), True, ((0, 1),))
         truth = score.truth_of_records('a2d', [records.Record(video, (), (png(box[0].astype(np.uint8)),))])
         truth['annotations'][0]['segmentation'] = [[2, 1, 6, 1, 6, 4, 2, 4]]
-        results = [{'image_id': 'v_a_f_1_i_0', 'category_id': 1, 'score': 0.5,
-                    'segmentation': {'size': [6, 7], 'counts': 'd03U2'}}]
+        results = [
+            {
+                'image_id': 'v_a_f_1_i_0',
+                'category_id': 1,
+                'score': 0.5,
+                'segmentation': {'size': [6, 7], 'counts': 'd03U2'},
+            }
+        ]
         mean_ap.check_truth(truth)
         SCORED.update(root=root, gt=json.dumps(truth).encode(), pred=json.dumps(results).encode())
     root = SCORED['root']

@@ -1,4 +1,5 @@
 """Ref-DAVIS17: index maps of one annotator or four against a copy of DAVIS-2017 and against records."""
+
 import json
 import os
 import shutil
@@ -23,19 +24,32 @@ def swap_objects(masks):
 def test_scores_per_task_and_annotator(tmp_path, sequences, task, capsys):
     pred, out = tmp_path / 'DVS_Annotations', tmp_path / 'scores.json'
     for annotator in range(4):
-        write_index_maps(pred / f'anno_{annotator}', {
-            name: swap_objects(masks) if annotator % 2 else masks % scoring.VOID for name, masks in sequences.items()})
+        write_index_maps(
+            pred / f'anno_{annotator}',
+            {name: swap_objects(masks) if annotator % 2 else masks % scoring.VOID for name, masks in sequences.items()},
+        )
     option = f'--task={task}'
     assert run('davis', tmp_path, pred, out, option) == 0
     printed = capsys.readouterr().out
     assert 'average' in printed and f'ground truth: {tmp_path}/DAVIS/Annotations_unsupervised/480p' in printed
     summary = json.loads(out.read_text())
     for annotator, of_annotator in summary['annotators'].items():
-        expected = davis.summarise({'x': {
-            name: davis.score_sequence(
-                masks, [(swap_objects(masks) if annotator in ('anno_1', 'anno_3') else masks % scoring.VOID)[
-                    davis.scored_frames(len(masks), task)]], task)[0]
-            for name, masks in sequences.items()}})
+        expected = davis.summarise(
+            {
+                'x': {
+                    name: davis.score_sequence(
+                        masks,
+                        [
+                            (swap_objects(masks) if annotator in ('anno_1', 'anno_3') else masks % scoring.VOID)[
+                                davis.scored_frames(len(masks), task)
+                            ]
+                        ],
+                        task,
+                    )[0]
+                    for name, masks in sequences.items()
+                }
+            }
+        )
         assert of_annotator == expected['annotators']['x']
     assert summary['annotators']['anno_0']['J&F'] == 100 and summary['objects'] == 4
     assert summary['J&F'] == pytest.approx((100 + summary['annotators']['anno_1']['J&F']) / 2)
@@ -146,10 +160,21 @@ def test_junk_files_are_ignored(tmp_path, sequences, capsys):
     assert 'several copies of the data set, in copy, other' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('text, message', [
-    ('bear\n../../etc\n', None), ('..\n', None), ('bear\n.\n', None), ('bear\\x\n', None), ('\x1b[2J\n', None),
-    ('/JPEGImages/../00000.jpg\n', None), ('/x\n', None), ('', 'lists no sequence'), ('\n \n', 'lists no sequence'),
-    ('bear\nwolf\n', 'of 1 sequences .* such as wolf')])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('bear\n../../etc\n', None),
+        ('..\n', None),
+        ('bear\n.\n', None),
+        ('bear\\x\n', None),
+        ('\x1b[2J\n', None),
+        ('/JPEGImages/../00000.jpg\n', None),
+        ('/x\n', None),
+        ('', 'lists no sequence'),
+        ('\n \n', 'lists no sequence'),
+        ('bear\nwolf\n', 'of 1 sequences .* such as wolf'),
+    ],
+)
 def test_malformed_sequence_lists_are_refused(tmp_path, sequences, capsys, text, message):
     write_index_maps(tmp_path / 'pred', {name: masks % scoring.VOID for name, masks in sequences.items()})
     (tmp_path / 'DAVIS/ImageSets/2017/val.txt').write_text(text)
@@ -178,7 +203,8 @@ def test_malformed_ground_truth_is_refused(tmp_path, sequences, capsys, monkeypa
 
     for value in (0, scoring.VOID):  # No object, or a binary mask.
         assert 'sequence bear of the ground truth: the highest object id in its first frame, 00000, is 0' in with_first(
-            Image.new('L', (42, 30), value))
+            Image.new('L', (42, 30), value)
+        )
     for value, right in ((20, True), (21, False), (254, False)):
         Image.new('L', (42, 30), value).save(first)
         if right:
@@ -188,10 +214,12 @@ def test_malformed_ground_truth_is_refused(tmp_path, sequences, capsys, monkeypa
             assert f'is {value}; it must be' in davis_error(tmp_path, capsys, '--task=semi-supervised')
     assert f'{first}: cannot be read (mode 1' in with_first(Image.new('1', (42, 30), 1))
     assert f'{first}: cannot be read (mode RGB' in with_first(Image.new('RGB', (42, 30)))
-    assert ('but 00000.png in the same folder is (8000, 9000)' not in
-            with_first(Image.new('L', (9000, 8000))))  # too large to be read
+    assert 'but 00000.png in the same folder is (8000, 9000)' not in with_first(
+        Image.new('L', (9000, 8000))
+    )  # too large to be read
     assert f'{bear / "00001.png"}: is (30, 42) (H, W), but 00000.png in the same folder is (31, 42)' in with_first(
-        Image.new('L', (42, 31), 1))
+        Image.new('L', (42, 31), 1)
+    )
     first.write_bytes(b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 42 30\n')
     assert f'{first}: cannot be read (is not PNG' in davis_error(tmp_path, capsys)
     first.unlink()

@@ -1,4 +1,5 @@
 """The ground truth of Ref-YouTube-VOS as its authors published it, whole and malformed."""
+
 import json
 import os
 import shutil
@@ -73,22 +74,60 @@ def with_field(**values):
     return lambda videos: videos[VIDEO].update(values)
 
 
-@pytest.mark.parametrize('edit, message', [
-    (lambda videos: videos.clear(), 'has no "videos"'),
-    *((with_video(value), 'needs "frames"') for value in (None, [], 3, 'x', {})),
-    *((renamed(name), 'the name of a video must') for name in (
-        '', '..', '../x', '/etc', 'a\\b', '\x1b[2J', 'a\0', '\ud800')),
-    *((with_field(frames=value), 'needs "frames"') for value in (None, 3, 'x', {})),
-    *((with_field(frames=[value]), '.frames, a frame must') for value in (
-        None, 3, [], '../00000', '/etc/passwd', '\x1b[2J', '')),
-    (with_field(frames=[]), 'no PNG of this video'),
-    (with_field(frames=['00000'] * 2), 'lists a frame twice'),
-    *((with_field(expressions=value), 'needs "frames"') for value in (
-        None, [], 3, {'0': None}, {'0': []}, {'0': {}}, {'0': {'exp': 'x'}}, {'0': {'exp': 3, 'obj_id': '1'}})),
-    *((with_expression(name), '.expressions, a key must') for name in ('..', '../../x', '', 'a/b', '\x1b[2J')),
-    *((with_expression(obj_id=value), 'expressions.0.obj_id must be a whole number from 1 to 254') for value in (
-        None, True, 1.0, '1.0', ' 1', '-1', '0', 0, -1, 255, '255', [], {}, '9' * 5000, 10 ** 30, '\u00b2', 'x')),
-])
+@pytest.mark.parametrize(
+    'edit, message',
+    [
+        (lambda videos: videos.clear(), 'has no "videos"'),
+        *((with_video(value), 'needs "frames"') for value in (None, [], 3, 'x', {})),
+        *(
+            (renamed(name), 'the name of a video must')
+            for name in ('', '..', '../x', '/etc', 'a\\b', '\x1b[2J', 'a\0', '\ud800')
+        ),
+        *((with_field(frames=value), 'needs "frames"') for value in (None, 3, 'x', {})),
+        *(
+            (with_field(frames=[value]), '.frames, a frame must')
+            for value in (None, 3, [], '../00000', '/etc/passwd', '\x1b[2J', '')
+        ),
+        (with_field(frames=[]), 'no PNG of this video'),
+        (with_field(frames=['00000'] * 2), 'lists a frame twice'),
+        *(
+            (with_field(expressions=value), 'needs "frames"')
+            for value in (
+                None,
+                [],
+                3,
+                {'0': None},
+                {'0': []},
+                {'0': {}},
+                {'0': {'exp': 'x'}},
+                {'0': {'exp': 3, 'obj_id': '1'}},
+            )
+        ),
+        *((with_expression(name), '.expressions, a key must') for name in ('..', '../../x', '', 'a/b', '\x1b[2J')),
+        *(
+            (with_expression(obj_id=value), 'expressions.0.obj_id must be a whole number from 1 to 254')
+            for value in (
+                None,
+                True,
+                1.0,
+                '1.0',
+                ' 1',
+                '-1',
+                '0',
+                0,
+                -1,
+                255,
+                '255',
+                [],
+                {},
+                '9' * 5000,
+                10**30,
+                '\u00b2',
+                'x',
+            )
+        ),
+    ],
+)
 def test_malformed_json_is_refused(tmp_path, published, capsys, edit, message):
     write_published_predictions(tmp_path / 'pred')
     edited(published, edit)

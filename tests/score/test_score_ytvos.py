@@ -1,4 +1,5 @@
 """Ref-YouTube-VOS: submissions against records in memory, built records and the published ground truth."""
+
 import dataclasses
 import json
 import zipfile
@@ -32,9 +33,7 @@ def test_summary_equals_means_by_hand(tmp_path, split):
     assert summary['J&F'] == pytest.approx((region + boundary) / 2)
     assert (summary['expressions'], summary['frames']) == (3, 9)
     assert list(summary['videos']) == ['bear', 'lion']
-    assert summary['tags']['motion']['J'] == pytest.approx(
-        (expected['bear', '0'][0] + expected['lion', '0'][0]) / 2
-    )
+    assert summary['tags']['motion']['J'] == pytest.approx((expected['bear', '0'][0] + expected['lion', '0'][0]) / 2)
     assert summary['tags']['unseen']['F'] == pytest.approx(expected['lion', '0'][1])
 
 
@@ -90,9 +89,7 @@ def test_incomplete_submission_exits_with_1(tmp_path, split, records_opened, cap
     out = tmp_path / 'scores.json'
     assert run('ytvos', 'x', tmp_path, out) == 1
     printed = capsys.readouterr().out
-    assert (
-        'missing frame: 1' in printed and 'Annotations/hidden/0/00020.png' in printed and 'to fix' in printed
-    )
+    assert 'missing frame: 1' in printed and 'Annotations/hidden/0/00020.png' in printed and 'to fix' in printed
     assert not out.exists()
 
 
@@ -146,9 +143,7 @@ def test_built_records(tmp_path, capsys):
     assert summary['expressions'] == total > len(split)
     # The prediction for the first expression of each video is the background; the others are perfect.
     assert summary['J'] == pytest.approx(100 * (total - len(split)) / total)
-    assert set(summary['tags']) == {
-        tag for video in split.videos for e in video.expressions for tag in e.tags
-    }
+    assert set(summary['tags']) == {tag for video in split.videos for e in video.expressions for tag in e.tags}
 
     with zipfile.ZipFile(tmp_path / 'submission.zip', 'a') as archive:
         archive.writestr('__MACOSX/x', b'')

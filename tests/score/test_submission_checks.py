@@ -1,4 +1,5 @@
 """The check of a submission finds every fault, in a folder and in a zip."""
+
 import errno
 import os
 import shutil
@@ -64,31 +65,16 @@ FAULTS = [
     ('wrong mode', lambda root: save(root, np.zeros((9, 16), np.uint8), 'P'), 1, 'mode P'),
     ('wrong mode', lambda root: save(root, np.zeros((9, 16), bool)), 1, 'mode 1'),
     ('wrong mode', lambda root: save(root, np.zeros((9, 16), np.uint16)), 1, 'mode I;16'),
-    (
-        'values other than 0 and 255',
-        lambda root: save(root, np.eye(9, 16, dtype=np.uint8)),
-        1,
-        '1 others, from 1 on',
-    ),
+    ('values other than 0 and 255', lambda root: save(root, np.eye(9, 16, dtype=np.uint8)), 1, '1 others, from 1 on'),
     ('unreadable PNG', truncate, 1, 'Annotations/cat/0/00020.png'),
-    (
-        'unreadable PNG',
-        lambda root: (root / 'Annotations/cat/0/00020.png').write_bytes(b''),
-        1,
-        'cat/0/00020.png',
-    ),
+    ('unreadable PNG', lambda root: (root / 'Annotations/cat/0/00020.png').write_bytes(b''), 1, 'cat/0/00020.png'),
     (
         'unreadable PNG',
         lambda root: Image.new('L', (16, 9)).save(root / 'Annotations/cat/0/00020.png', 'JPEG'),
         1,
         'cat/0/00020.png',
     ),
-    (
-        "operating system's junk",
-        lambda root: (root / 'Annotations/cat/.DS_Store').write_bytes(b''),
-        1,
-        '.DS_Store',
-    ),
+    ("operating system's junk", lambda root: (root / 'Annotations/cat/.DS_Store').write_bytes(b''), 1, '.DS_Store'),
 ]
 
 
@@ -170,9 +156,7 @@ def test_wrong_top_folder_of_a_zip(root, tmp_path):
     files = [(name, (root / name).read_bytes()) for name in FILES]
     assert check(zip_of(tmp_path / 'right.zip', files)) == []
 
-    problem = only(
-        check(zip_of(tmp_path / 'wrapped.zip', [(f'run/out/{name}', data) for name, data in files]))
-    )
+    problem = only(check(zip_of(tmp_path / 'wrapped.zip', [(f'run/out/{name}', data) for name, data in files])))
     assert problem.kind == 'wrong top folder' and 'run/out/' in problem.fix
     for prefix in ('', 'valid/'):
         moved = [(prefix + name.removeprefix('Annotations/'), data) for name, data in files]
@@ -180,9 +164,7 @@ def test_wrong_top_folder_of_a_zip(root, tmp_path):
         assert problem.kind == 'wrong top folder' and 'Annotations/' in problem.fix
 
     problem = only(check(zip_of(tmp_path / 'mac.zip', [*files, ('__MACOSX/Annotations/bear/._0', b'')])))
-    assert problem.kind == "operating system's junk" and problem.examples == (
-        '__MACOSX/Annotations/bear/._0',
-    )
+    assert problem.kind == "operating system's junk" and problem.examples == ('__MACOSX/Annotations/bear/._0',)
     problem = only(check(zip_of(tmp_path / 'more.zip', [*files, ('scores.json', b'{}')])))
     assert problem.kind == 'file outside Annotations/' and problem.examples == ('scores.json',)
     for others in ([], [('a.txt', b'')]):
@@ -217,6 +199,11 @@ def test_control_characters_are_escaped():
     problem = common.Problem('unexpected file', 4, ('a\x1b[2Jb', 'c\nd\te', '\ud800' + 'x' * 1000), '\x1b]0;')
     text = common.format_problems([problem])
     assert text.splitlines() == [
-        'unexpected file: 4', r'    a\x1b[2Jb', r'    c\nd\te', rf'    \ud800{"x" * 292}..', '    ... and 1 more',
-        r'    to fix: \x1b]0;']
+        'unexpected file: 4',
+        r'    a\x1b[2Jb',
+        r'    c\nd\te',
+        rf'    \ud800{"x" * 292}..',
+        '    ... and 1 more',
+        r'    to fix: \x1b]0;',
+    ]
     text.encode()

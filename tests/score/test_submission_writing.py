@@ -1,4 +1,5 @@
 """Submissions are written, zipped and read back; nothing half-written stays."""
+
 import errno
 import os
 import pathlib
@@ -27,9 +28,10 @@ def test_masks_are_written_as_8_bit_pngs(root):
 def test_masks_can_be_written_in_windows(root):
     masks = masks_of('bear', '0')
     for start in (0, 2):
-        submission.write_masks(root, 'bear', '8', EXPECTED[0][1][start:start + 2], masks[start:start + 2])
+        submission.write_masks(root, 'bear', '8', EXPECTED[0][1][start : start + 2], masks[start : start + 2])
     assert [path.read_bytes() for path in sorted((root / 'Annotations/bear/8').iterdir())] == [
-        path.read_bytes() for path in sorted((root / 'Annotations/bear/0').iterdir())]
+        path.read_bytes() for path in sorted((root / 'Annotations/bear/0').iterdir())
+    ]
 
 
 def test_index_maps_have_the_davis_palette(tmp_path):
@@ -39,8 +41,35 @@ def test_index_maps_have_the_davis_palette(tmp_path):
         assert image.mode == 'P'
         np.testing.assert_array_equal(np.asarray(image), maps[1])
         # The palette of PASCAL VOC, as listed by its development kit.
-        assert image.getpalette()[:27] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128,
-                                           0, 128, 128, 128, 128, 128, 64, 0, 0]
+        assert image.getpalette()[:27] == [
+            0,
+            0,
+            0,
+            128,
+            0,
+            0,
+            0,
+            128,
+            0,
+            128,
+            128,
+            0,
+            0,
+            0,
+            128,
+            128,
+            0,
+            128,
+            0,
+            128,
+            128,
+            128,
+            128,
+            128,
+            64,
+            0,
+            0,
+        ]
         assert image.getpalette()[-3:] == [224, 224, 192]
     with pytest.raises(ValueError, match='maps must be uint8'):
         submission.write_maps(tmp_path, 'bear', ('0',), np.zeros((1, 2, 2), bool))
@@ -62,7 +91,8 @@ def test_masks_that_do_not_fit_the_frames_are_refused(tmp_path, names, masks, ma
 
 
 @pytest.mark.parametrize(
-    'name', ['', '.', '..', '../x', '/x', 'a/b', 'a\\b', '.x', 'a\n', '\x1b[2J', '\ud800', None, 3])
+    'name', ['', '.', '..', '../x', '/x', 'a/b', 'a\\b', '.x', 'a\n', '\x1b[2J', '\ud800', None, 3]
+)
 def test_path_traversal_is_refused(tmp_path, name):
     masks, maps = np.zeros((1, 4, 4), bool), np.zeros((1, 4, 4), np.uint8)
     for video, expression, frame in ((name, '0', '0'), ('bear', name, '0'), ('bear', '0', name)):
@@ -173,18 +203,13 @@ def test_folder_and_zip_read_alike(root, tmp_path):
     submission.zip_submission(root, tmp_path / 'a.zip')
     (root / 'scores.json').write_text('{}')  # next to Annotations/, so not part of the submission
     (root / 'Annotations/bear/1/00005.png').unlink()
-    with (
-        submission.open_submission(root) as folder,
-        submission.open_submission(tmp_path / 'a.zip') as archive,
-    ):
+    with submission.open_submission(root) as folder, submission.open_submission(tmp_path / 'a.zip') as archive:
         assert set(archive.files) - set(folder.files) == {'Annotations/bear/1/00005.png'}
         assert set(folder.files) < set(archive.files)
         for name in folder.files:
             assert folder.read(name) == archive.read(name)
         for opened in (folder, archive):
-            np.testing.assert_array_equal(
-                submission.read_mask(opened, 'cat', '0', '00025'), masks_of('cat', '0')[1]
-            )
+            np.testing.assert_array_equal(submission.read_mask(opened, 'cat', '0', '00025'), masks_of('cat', '0')[1])
             with pytest.raises(ValueError, match='Annotations/cat/0/00030.png'):
                 submission.read_mask(opened, 'cat', '0', '00030')
 

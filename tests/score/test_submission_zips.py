@@ -1,4 +1,5 @@
 """Damaged and hostile zips: what is read of them is bounded, and each fault is named."""
+
 import stat
 import struct
 import tracemalloc
@@ -40,20 +41,28 @@ def altered(path, offset, layout, *values):
     return path
 
 
-@pytest.mark.parametrize('make, reason', [
-    (lambda path: altered(zip_of_one(path), 8, '<H', 1), 'it is encrypted'),
-    (lambda path: zip_of_one(path, compression=zipfile.ZIP_BZIP2), 'not compressed with deflate'),
-    (lambda path: zip_of_one(path, compression=zipfile.ZIP_LZMA), 'not compressed with deflate'),
-    (lambda path: altered(zip_of_one(path), 10, '<H', 99), 'not compressed with deflate'),
-    (lambda path: altered(zip_of_one(path), 24, '<I', 2 ** 32 - 2),
-     'it has 4,294,967,294 bytes, must have at most 67,108,864'),
-    (lambda path: altered(zip_of_one(path), 20, '<I', 2 ** 32 - 2), 'it has 4,294,967,294 bytes, must have at most'),
-    (lambda path: altered(zip_of_one(path), 24, '<I', len(BLACK) + 1),
-     f'it has {len(BLACK)} bytes, but the zip declares'),
-    (lambda path: altered(zip_of_one(path), 24, '<I', len(BLACK) - 1), 'Bad CRC-32'),
-    (lambda path: altered(zip_of_one(path), 38, '<I', (stat.S_IFLNK | 0o777) << 16), 'it is a link or a device'),
-    (lambda path: altered(zip_of_one(path), 42, '<I', 10 ** 6), 'Truncated|magic|file header'),
-], ids=range(10))
+@pytest.mark.parametrize(
+    'make, reason',
+    [
+        (lambda path: altered(zip_of_one(path), 8, '<H', 1), 'it is encrypted'),
+        (lambda path: zip_of_one(path, compression=zipfile.ZIP_BZIP2), 'not compressed with deflate'),
+        (lambda path: zip_of_one(path, compression=zipfile.ZIP_LZMA), 'not compressed with deflate'),
+        (lambda path: altered(zip_of_one(path), 10, '<H', 99), 'not compressed with deflate'),
+        (
+            lambda path: altered(zip_of_one(path), 24, '<I', 2**32 - 2),
+            'it has 4,294,967,294 bytes, must have at most 67,108,864',
+        ),
+        (lambda path: altered(zip_of_one(path), 20, '<I', 2**32 - 2), 'it has 4,294,967,294 bytes, must have at most'),
+        (
+            lambda path: altered(zip_of_one(path), 24, '<I', len(BLACK) + 1),
+            f'it has {len(BLACK)} bytes, but the zip declares',
+        ),
+        (lambda path: altered(zip_of_one(path), 24, '<I', len(BLACK) - 1), 'Bad CRC-32'),
+        (lambda path: altered(zip_of_one(path), 38, '<I', (stat.S_IFLNK | 0o777) << 16), 'it is a link or a device'),
+        (lambda path: altered(zip_of_one(path), 42, '<I', 10**6), 'Truncated|magic|file header'),
+    ],
+    ids=range(10),
+)
 def test_members_with_false_headers(tmp_path, make, reason):
     path = make(tmp_path / 'a.zip')
     problem = only(check(path, ONE))
@@ -68,13 +77,13 @@ def test_members_with_false_headers(tmp_path, make, reason):
 
 
 def test_member_memory_is_bounded_by_its_header(tmp_path):
-    path = altered(zip_of_one(tmp_path / 'a.zip', bytes(2 ** 27)), 24, '<I', 100)
+    path = altered(zip_of_one(tmp_path / 'a.zip', bytes(2**27)), 24, '<I', 100)
     tracemalloc.start()
     try:
         with submission.open_submission(path) as opened:
             with pytest.raises(ValueError, match='CRC'):
                 opened.read(NAME)
-        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+        assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
 
@@ -88,14 +97,14 @@ def test_size_limits(tmp_path, monkeypatch):
     monkeypatch.setattr(submission, 'LARGEST_SUBMISSION', len(BLACK))
     assert check(path, ONE) == []
     with path.open('ab') as file:
-        file.truncate(2 ** 26)
-        file.seek(2 ** 26)
-        file.write(struct.pack('<4s4H2LH', b'PK\x05\x06', 0, 0, 1, 1, 2 ** 26 - 1000, 0, 0))
+        file.truncate(2**26)
+        file.seek(2**26)
+        file.write(struct.pack('<4s4H2LH', b'PK\x05\x06', 0, 0, 1, 1, 2**26 - 1000, 0, 0))
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match='a.zip: .*its list of files has 67,107,864 bytes'):
             check(path, ONE)
-        assert tracemalloc.get_traced_memory()[1] < 2 ** 23
+        assert tracemalloc.get_traced_memory()[1] < 2**23
     finally:
         tracemalloc.stop()
 
@@ -111,9 +120,17 @@ def test_index_limit_does_not_bound_the_members(tmp_path, monkeypatch):
         check(path, ONE)
 
 
-@pytest.mark.parametrize('name', ['../Annotations/cat/0/00020.png', '/Annotations/cat/0/00020.png',
-                                  'Annotations//cat/0/00020.png', 'Annotations/./cat/0/00020.png',
-                                  'Annotations\\cat\\0\\00020.png', 'Annotations/cat/../../x.png'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        '../Annotations/cat/0/00020.png',
+        '/Annotations/cat/0/00020.png',
+        'Annotations//cat/0/00020.png',
+        'Annotations/./cat/0/00020.png',
+        'Annotations\\cat\\0\\00020.png',
+        'Annotations/cat/../../x.png',
+    ],
+)
 def test_path_traversal_is_reported(tmp_path, name):
     path = zip_of(tmp_path / 'a.zip', [(NAME, BLACK), (name, BLACK)])
     problem = only(check(path, ONE))
@@ -135,7 +152,7 @@ def test_damaged_zips_are_refused_or_reported(tmp_path_factory, data):
     content = bytearray(zip_of_one(path).read_bytes())
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=6)):
         content[place] = data.draw(st.sampled_from([0, 1, 127, 128, 255]) | st.integers(0, 255))
-    path.write_bytes(content[:data.draw(st.integers(len(content) // 2, len(content)))])
+    path.write_bytes(content[: data.draw(st.integers(len(content) // 2, len(content)))])
     try:
         problems = check(path, ONE)
     except ValueError as error:
@@ -150,5 +167,5 @@ def test_damaged_pngs_are_reported(tmp_path_factory, data):
     content = bytearray(BLACK)
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=4)):
         content[place] = data.draw(st.integers(0, 255))
-    for problem in check(zip_of_one(path, bytes(content[:data.draw(st.integers(0, len(content)))])), ONE):
+    for problem in check(zip_of_one(path, bytes(content[: data.draw(st.integers(0, len(content)))])), ONE):
         assert all(example.startswith(NAME) for example in problem.examples)

@@ -13,6 +13,7 @@ The seed, the kinds and its number determine an input. --only runs one input aga
 the command, and keeps its folder. Orbax gives its files random names, so which of them is changed varies between runs.
 Each input runs in its own process, forked from one that has imported everything. Linux only.
 """
+
 import argparse
 from collections.abc import Callable
 import importlib
@@ -37,19 +38,35 @@ sys.path[:0] = [str(ROOT), *(str(ROOT / 'tests' / name) for name in ('', 'conver
 from fuzz_changes import change  # noqa: E402
 from fuzz_inputs import TARGETS, WHOLE, write_inputs  # noqa: E402
 
-MEMORY = 2 * 2 ** 30  # bytes that a command may use in addition to its imports
+MEMORY = 2 * 2**30  # bytes that a command may use in addition to its imports
 SECONDS = 60  # of CPU time that it may use; it may sleep for half as long
 CRASHED = 99  # exit status of a child that raised an exception
 HALF_WRITTEN = re.compile(r'\.partial|incomplete\.|.*\.orbax-checkpoint-tmp')
-IMPORTED = ('sgmg_jax.convert.__main__', 'sgmg_jax.convert.weights', 'sgmg_jax.systems', 'sgmg_jax.parity.__main__',
-            'sgmg_jax.parity.compare', 'sgmg_jax.score.__main__', 'sgmg_jax.score.davis', 'sgmg_jax.score.ytvos',
-            'sgmg_jax.score.coco', 'sgmg_jax.doctor.__main__', 'sgmg_jax.doctor.frame_sets',
-            'sgmg_jax.doctor.davis', 'sgmg_jax.data.text', 'datasets.build', 'configs.synthetic', 'av', 'h5py',
-            'scipy.io')
+IMPORTED = (
+    'sgmg_jax.convert.__main__',
+    'sgmg_jax.convert.weights',
+    'sgmg_jax.systems',
+    'sgmg_jax.parity.__main__',
+    'sgmg_jax.parity.compare',
+    'sgmg_jax.score.__main__',
+    'sgmg_jax.score.davis',
+    'sgmg_jax.score.ytvos',
+    'sgmg_jax.score.coco',
+    'sgmg_jax.doctor.__main__',
+    'sgmg_jax.doctor.frame_sets',
+    'sgmg_jax.doctor.davis',
+    'sgmg_jax.data.text',
+    'datasets.build',
+    'configs.synthetic',
+    'av',
+    'h5py',
+    'scipy.io',
+)
 
 
 class Ending(NamedTuple):
     """How a child ended. status: exit status, or minus the signal. cpu: seconds. memory: bytes that it grew by."""
+
     status: int
     hung: bool
     cpu: float
@@ -88,8 +105,13 @@ def run_forked(work: Callable[[], int], folder: pathlib.Path, seconds: float = S
     with open(source) as pipe:
         begin = int(pipe.read())
     text = output.read_text(errors='surrogateescape') if output.exists() else ''
-    return Ending(os.waitstatus_to_exitcode(code), hung, usage.ru_utime + usage.ru_stime,
-                  max(0, usage.ru_maxrss * 1024 - begin), text)
+    return Ending(
+        os.waitstatus_to_exitcode(code),
+        hung,
+        usage.ru_utime + usage.ru_stime,
+        max(0, usage.ru_maxrss * 1024 - begin),
+        text,
+    )
 
 
 def _memory(field):
@@ -130,8 +152,10 @@ def _wait(pid, seconds):
 
 def _asleep(pid):
     try:
-        states = [task.joinpath('stat').read_text().rpartition(')')[2].split()[0]
-                  for task in pathlib.Path(f'/proc/{pid}/task').iterdir()]
+        states = [
+            task.joinpath('stat').read_text().rpartition(')')[2].split()[0]
+            for task in pathlib.Path(f'/proc/{pid}/task').iterdir()
+        ]
     except OSError:  # It has just ended.
         return False
     return all(state == 'S' for state in states)
@@ -146,8 +170,9 @@ def _tree(folder):
     return found
 
 
-def judge(work: Callable[[], int], case: pathlib.Path, names: set[str], seconds: float = SECONDS
-          ) -> tuple[list[str], Ending]:
+def judge(
+    work: Callable[[], int], case: pathlib.Path, names: set[str], seconds: float = SECONDS
+) -> tuple[list[str], Ending]:
     """What is bad about the ending of a command, and the ending.
 
     Args:
@@ -164,17 +189,23 @@ def judge(work: Callable[[], int], case: pathlib.Path, names: set[str], seconds:
         bad.append(f'killed by {signal.Signals(-ending.status).name}')
     elif ending.status == CRASHED:
         bad.append(f'crashed: {(ending.output.strip().splitlines() or ["?"])[-1]:.200}')
-    elif ending.status and not any(name in ending.output for name in names) and not re.search(
-            r'field |line \d', ending.output):
+    elif (
+        ending.status
+        and not any(name in ending.output for name in names)
+        and not re.search(r'field |line \d', ending.output)
+    ):
         bad.append('names neither file nor field')
     if ending.memory > MEMORY:
-        bad.append(f'took {ending.memory / 2 ** 30:.1f} GiB')
+        bad.append(f'took {ending.memory / 2**30:.1f} GiB')
     odd = {c for c in ending.output if not c.isprintable() and c not in '\n\r\t\u2028\xa0'}
     if odd and ending.status not in (CRASHED,):
         bad.append(f'prints {"".join(sorted(odd))!a:.60}')
     after = _tree(case)
-    strange = [path for path, state in after.items() if known.get(path) != state
-               and path != case / 'output' and case / 'out' not in (path, *path.parents)] + [*(known.keys() - after)]
+    strange = [
+        path
+        for path, state in after.items()
+        if known.get(path) != state and path != case / 'output' and case / 'out' not in (path, *path.parents)
+    ] + [*(known.keys() - after)]
     if strange:
         bad.append(f'changed {strange[0].relative_to(case)}')
     left = [path.relative_to(case) for path in sorted((case / 'out').rglob('*')) if HALF_WRITTEN.match(path.name)]
@@ -200,6 +231,7 @@ def read_everything(folder: str) -> int:
                     record.decode_masks()
                 for frame, number in record.video.mask_places or ():
                     record.decode_object(number, frame)
+
     return commands.run(work)
 
 
@@ -216,6 +248,7 @@ def attempt(number: int, seed: int, kinds: list[str], inputs: pathlib.Path, case
         if module == '__main__':
             return read_everything(*argv)
         from sgmg_jax import systems
+
         # Computing the shapes takes seconds.
         systems.parameter_shapes = lambda model: pickle.loads((inputs / 'shapes').read_bytes())
         return importlib.import_module(module).main(argv)
@@ -224,8 +257,18 @@ def attempt(number: int, seed: int, kinds: list[str], inputs: pathlib.Path, case
     if name in WHOLE or kind == 'doctor':  # the doctor reports every small copy as incomplete
         names.add(root.name)
     bad, ending = judge(work, case, names)
-    return {'number': number, 'kind': kind, 'input': name, 'argv': argv, 'changes': [each.what for each in changes],
-            'bad': bad} | ending._asdict() | {'output': ending.output[-3000:]}
+    return (
+        {
+            'number': number,
+            'kind': kind,
+            'input': name,
+            'argv': argv,
+            'changes': [each.what for each in changes],
+            'bad': bad,
+        }
+        | ending._asdict()
+        | {'output': ending.output[-3000:]}
+    )
 
 
 def draw(number, seed, kinds):
@@ -240,14 +283,17 @@ def table(results: list[dict]) -> str:
     for kind in [*dict.fromkeys(x['kind'] for x in results), 'all']:
         of_kind = [x for x in results if kind in (x['kind'], 'all')]
         bad, taken = sum(bool(x['bad']) for x in of_kind), sum(not x['bad'] and not x['status'] for x in of_kind)
-        rows.append(f'{kind:9}{len(of_kind):8}{taken:10}{len(of_kind) - taken - bad:9}{bad:6}'
-                    f'{max(x["memory"] for x in of_kind) / 2 ** 20:7.0f} MiB{max(x["cpu"] for x in of_kind):8.1f} s')
+        rows.append(
+            f'{kind:9}{len(of_kind):8}{taken:10}{len(of_kind) - taken - bad:9}{bad:6}'
+            f'{max(x["memory"] for x in of_kind) / 2**20:7.0f} MiB{max(x["cpu"] for x in of_kind):8.1f} s'
+        )
     return '\n'.join(rows)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog='python tests/tools/fuzz.py', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog='python tests/tools/fuzz.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('kinds', nargs='*', metavar='kind', help=f'one of {", ".join(TARGETS)} (default: all)')
     parser.add_argument('--count', type=int, default=200, help='number of inputs (default: %(default)s)')
     parser.add_argument('--first', type=int, default=0, help='number of the first input (default: %(default)s)')
@@ -260,15 +306,22 @@ def main() -> int:
         parser.error(f'kinds must be among {", ".join(TARGETS)}')
     numbers = range(options.first, options.first + options.count) if options.only is None else [options.only]
 
-    os.environ.update(JAX_PLATFORMS='cpu', TF_CPP_MIN_LOG_LEVEL='3', OPENBLAS_NUM_THREADS='1',
-                      XLA_FLAGS='--xla_backend_optimization_level=0')
+    os.environ.update(
+        JAX_PLATFORMS='cpu',
+        TF_CPP_MIN_LOG_LEVEL='3',
+        OPENBLAS_NUM_THREADS='1',
+        XLA_FLAGS='--xla_backend_optimization_level=0',
+    )
     for module in IMPORTED:
         importlib.import_module(module)
     folder, results = pathlib.Path(tempfile.mkdtemp(prefix='fuzz-')), []
     try:
         inputs = folder / 'inputs' / 'valid'
-        written = run_forked(lambda: write_inputs({draw(number, options.seed, kinds)[1][0] for number in numbers},
-                                                  inputs), folder / 'inputs' / 'home', 600)
+        written = run_forked(
+            lambda: write_inputs({draw(number, options.seed, kinds)[1][0] for number in numbers}, inputs),
+            folder / 'inputs' / 'home',
+            600,
+        )
         if written.status:
             sys.exit(f'{written.output}\nerror: the valid inputs could not be written')
         for number in numbers:
@@ -276,8 +329,14 @@ def main() -> int:
             results.append(attempt(number, options.seed, kinds, inputs, case))
             result = results[-1]
             if result['bad'] or options.only is not None:
-                print(f'{number} ({result["kind"]}, {result["input"]}): {"; ".join(result["bad"])}',
-                      *result['changes'], ' '.join(result['argv']), result['output'], sep='\n  ', flush=True)
+                print(
+                    f'{number} ({result["kind"]}, {result["input"]}): {"; ".join(result["bad"])}',
+                    *result['changes'],
+                    ' '.join(result['argv']),
+                    result['output'],
+                    sep='\n  ',
+                    flush=True,
+                )
             if options.only is None:
                 shutil.rmtree(case)
             if options.json and (number % 50 == 0 or number == numbers[-1]):

@@ -1,4 +1,5 @@
 """The changes that fuzz.py makes to an input: one random change to one file or folder."""
+
 import collections
 import copy
 import io
@@ -17,16 +18,59 @@ import zlib
 
 class Change(NamedTuple):
     """what: a description. names: a message must contain one of these."""
+
     what: str
     names: set[str]
 
 
 LONG, HUGE, NESTED, DEEP = '@long', '@huge', '@nested', '@deep'  # placeholders for what no library writes
-RAW = {f'"{LONG}"': f'"{"a" * 10 ** 6}"', f'"{HUGE}"': '9' * 5000,
-       **{f'"{name}"': '[' * levels + ']' * levels for name, levels in ((NESTED, 950), (DEEP, 10 ** 5))}}
-HOSTILE = (None, True, -1, 0, 0.5, 255, 2 ** 31, 2 ** 63, 10 ** 30, -10 ** 300, 1e308, float('nan'), float('inf'), '',
-           ' ', '0', '-1', 'a', '../x', '/etc/passwd', '.x', 'x/../..', '\x1b[2J', '\ud800', '\x00', 'a\nb', '\u202e',
-           'é' * 200, LONG, HUGE, NESTED, DEEP, [], {}, [[]], [None], ['a'], {'a': 1}, [[1e400]], [[[[[[[[[1]]]]]]]]])
+RAW = {
+    f'"{LONG}"': f'"{"a" * 10**6}"',
+    f'"{HUGE}"': '9' * 5000,
+    **{f'"{name}"': '[' * levels + ']' * levels for name, levels in ((NESTED, 950), (DEEP, 10**5))},
+}
+HOSTILE = (
+    None,
+    True,
+    -1,
+    0,
+    0.5,
+    255,
+    2**31,
+    2**63,
+    10**30,
+    -(10**300),
+    1e308,
+    float('nan'),
+    float('inf'),
+    '',
+    ' ',
+    '0',
+    '-1',
+    'a',
+    '../x',
+    '/etc/passwd',
+    '.x',
+    'x/../..',
+    '\x1b[2J',
+    '\ud800',
+    '\x00',
+    'a\nb',
+    '\u202e',
+    'é' * 200,
+    LONG,
+    HUGE,
+    NESTED,
+    DEEP,
+    [],
+    {},
+    [[]],
+    [None],
+    ['a'],
+    {'a': 1},
+    [[1e400]],
+    [[[[[[[[[1]]]]]]]]],
+)
 
 
 def change_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -42,10 +86,14 @@ def change_bytes(data: bytes, rng: random.Random) -> tuple[bytes, str]:
             del data[at:]
         else:
             source = rng.randrange(len(data) + 1)
-            new = {'put': rng.choice((rng.randbytes(length), b'\xff' * length, bytes(length))), 'delete': b'',
-                   'insert': rng.randbytes(length), 'repeat': bytes(data[at:at + length]) * 2,
-                   'splice': bytes(data[source:source + length])}.get(how, b'')
-            data[at:at if how == 'insert' else at + length] = new
+            new = {
+                'put': rng.choice((rng.randbytes(length), b'\xff' * length, bytes(length))),
+                'delete': b'',
+                'insert': rng.randbytes(length),
+                'repeat': bytes(data[at : at + length]) * 2,
+                'splice': bytes(data[source : source + length]),
+            }.get(how, b'')
+            data[at : at if how == 'insert' else at + length] = new
         done.append(f'{how} {at}:{length}')
     return bytes(data), ', '.join(done)
 
@@ -83,7 +131,7 @@ def change_structure(name: str, data: bytes, rng: random.Random) -> tuple[bytes,
         return _change_zip(data, rng)
     if suffix in ('.json', '.p', '.safetensors'):
         size = 8 + int.from_bytes(data[:8], 'little') if suffix == '.safetensors' else 0
-        content = pickle.loads(data) if suffix == '.p' else json.loads(data[8 * bool(size):size or None])
+        content = pickle.loads(data) if suffix == '.p' else json.loads(data[8 * bool(size) : size or None])
         if not isinstance(content, dict | list):
             return None
         what = change_tree(content, rng)
@@ -102,12 +150,12 @@ def change_structure(name: str, data: bytes, rng: random.Random) -> tuple[bytes,
         value = RAW.get(f'"{value}"', str(value)).replace('"', '')
         fields[rng.randrange(0, len(fields), 2)] = value.encode(errors='surrogatepass')
         new = b''.join(fields)
-        lines[number:number + 1] = rng.choice(([new], [new], [], [lines[number]] * 2))
+        lines[number : number + 1] = rng.choice(([new], [new], [], [lines[number]] * 2))
         return b'\n'.join(lines), f'line {number}: {value!a:.40} or dropped or doubled'
     if data.startswith(b'\x89PNG'):
         header = bytearray(data[12:29])
-        place, value = rng.choice(((4, 4), (8, 4), (12, 1), (13, 1), (16, 1))), rng.choice((0, 1, 3, 8, 16, 77, 9 ** 5))
-        header[place[0]:sum(place)] = (value % 256 ** place[1]).to_bytes(place[1], 'big')
+        place, value = rng.choice(((4, 4), (8, 4), (12, 1), (13, 1), (16, 1))), rng.choice((0, 1, 3, 8, 16, 77, 9**5))
+        header[place[0] : sum(place)] = (value % 256 ** place[1]).to_bytes(place[1], 'big')
         return data[:12] + header + struct.pack('>I', zlib.crc32(header)) + data[33:], f'PNG header {place}: {value}'
     return None
 
@@ -136,8 +184,23 @@ def _change_zip(data, rng):
 
 def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -> str:
     """Changes the file or folder at a path."""
-    how = rng.choice(('remove', 'empty', 'pipe', 'outside', 'nowhere', 'itself', 'junk', 'deeper', 'rename', 'upper',
-                      'twice', 'folder', *(() if path.is_dir() else ('bom', 'crlf'))))
+    how = rng.choice(
+        (
+            'remove',
+            'empty',
+            'pipe',
+            'outside',
+            'nowhere',
+            'itself',
+            'junk',
+            'deeper',
+            'rename',
+            'upper',
+            'twice',
+            'folder',
+            *(() if path.is_dir() else ('bom', 'crlf')),
+        )
+    )
     if how == 'junk':
         for name in ('._' + path.name, '.DS_Store', 'Thumbs.db'):
             (path.parent / name).write_bytes(b'\x00\x05\x16\x07')
@@ -155,9 +218,14 @@ def change_file(path: pathlib.Path, outside: pathlib.Path, rng: random.Random) -
         path.write_bytes(b'\xef\xbb\xbf' + data if how == 'bom' else data.replace(b'\n', b'\r\n'))
     else:
         path.rename(outside)
-        {'empty': path.touch, 'folder': path.mkdir, 'pipe': lambda: os.mkfifo(path),
-         'outside': lambda: path.symlink_to(outside), 'nowhere': lambda: path.symlink_to('nowhere'),
-         'itself': lambda: path.symlink_to(path.name)}.get(how, lambda: None)()
+        {
+            'empty': path.touch,
+            'folder': path.mkdir,
+            'pipe': lambda: os.mkfifo(path),
+            'outside': lambda: path.symlink_to(outside),
+            'nowhere': lambda: path.symlink_to('nowhere'),
+            'itself': lambda: path.symlink_to(path.name),
+        }.get(how, lambda: None)()
     return how
 
 

@@ -1,4 +1,5 @@
 """The small valid inputs of fuzz.py, and the commands that read them."""
+
 import argparse
 import contextlib
 import io
@@ -12,37 +13,76 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # Kind -> [(valid input, command, its arguments)]. {} is the folder of the input, {out} that of the output, {a|b} one of
 # several.
-COPIES = {'ref_youtube_vos': 'ref_youtube_vos', 'ref_youtube_vos with ground truth': 'ref_youtube_vos',
-          'ref_davis': 'ref_davis', 'ref_davis converted': 'ref_davis', 'a2d_sentences': 'a2d_sentences',
-          'jhmdb_sentences': 'jhmdb_sentences', 'refcoco': 'refcoco', 'refcoco converted': 'refcoco'}
+COPIES = {
+    'ref_youtube_vos': 'ref_youtube_vos',
+    'ref_youtube_vos with ground truth': 'ref_youtube_vos',
+    'ref_davis': 'ref_davis',
+    'ref_davis converted': 'ref_davis',
+    'a2d_sentences': 'a2d_sentences',
+    'jhmdb_sentences': 'jhmdb_sentences',
+    'refcoco': 'refcoco',
+    'refcoco converted': 'refcoco',
+}
 OTHERS = {'odd davis': 'ref_davis', 'odd a2d': 'a2d_sentences', 'all refcoco': '{refcoco_plus|refcocog}'}
-WEIGHTS = {'pth': 'w.pth', 'legacy pth': 'w.pth', 'safetensors': 'w.safetensors', 'ours': 'w.safetensors',
-           'ours folder': 'w', 'workdir': 'w'}
+WEIGHTS = {
+    'pth': 'w.pth',
+    'legacy pth': 'w.pth',
+    'safetensors': 'w.safetensors',
+    'ours': 'w.safetensors',
+    'ours folder': 'w',
+    'workdir': 'w',
+}
 CONVERT, PARITY, SCORE = (f'sgmg_jax.{name}.__main__' for name in ('convert', 'parity', 'score'))
 TARGETS = {
-    'convert': [*((name, CONVERT, f'from-official {{}}/{file} --config={ROOT}/configs/synthetic.py '
-                                  '--out={out}/{x|x.safetensors}') for name, file in WEIGHTS.items()),
-                *((name, CONVERT, f'to-official {{}}/{WEIGHTS[name]} --out={{out}}/x.safetensors')
-                  for name in ('ours', 'ours folder', 'workdir')),
-                *(('golden cases', PARITY, '{}') for _ in range(3))],
-    'score': [('davis', SCORE, 'davis --gt={}/gt --pred={}/{pred|pred.zip} --task={unsupervised|semi-supervised} '
-                               '--json={out}/x.json --processes=1'),
-              ('ytvos', SCORE, 'ytvos --gt={}/gt --pred={}/{pred|pred/submission.zip} --json={out}/x.json '
-                               '--processes=1'),
-              *((f'results of {name}', SCORE, name + ' --gt={}/gt.json --pred={}/{pred.json|pred.zip} '
-                                                     '--json={out}/x.json')
-                for name in ('a2d', 'jhmdb', 'refcoco'))],
-    'doctor': [*((name, 'sgmg_jax.doctor.__main__', '{} --json={out}/x.json{| --pixels}')
-                 for name in (*COPIES, *OTHERS, 'records', 'records of a2d'))],
-    'build': [*((name, 'datasets.build', f'{build} --raw={{}} --out={{out}}{{| --skip-bad-videos}}')
-                for name, build in (COPIES | OTHERS).items())],
-    'records': [*((name, '__main__', '{}') for name in ('records', 'records of a2d', 'records of refcoco', 'run'))]}
+    'convert': [
+        *(
+            (
+                name,
+                CONVERT,
+                f'from-official {{}}/{file} --config={ROOT}/configs/synthetic.py --out={{out}}/{{x|x.safetensors}}',
+            )
+            for name, file in WEIGHTS.items()
+        ),
+        *(
+            (name, CONVERT, f'to-official {{}}/{WEIGHTS[name]} --out={{out}}/x.safetensors')
+            for name in ('ours', 'ours folder', 'workdir')
+        ),
+        *(('golden cases', PARITY, '{}') for _ in range(3)),
+    ],
+    'score': [
+        (
+            'davis',
+            SCORE,
+            'davis --gt={}/gt --pred={}/{pred|pred.zip} --task={unsupervised|semi-supervised} '
+            '--json={out}/x.json --processes=1',
+        ),
+        ('ytvos', SCORE, 'ytvos --gt={}/gt --pred={}/{pred|pred/submission.zip} --json={out}/x.json --processes=1'),
+        *(
+            (f'results of {name}', SCORE, name + ' --gt={}/gt.json --pred={}/{pred.json|pred.zip} --json={out}/x.json')
+            for name in ('a2d', 'jhmdb', 'refcoco')
+        ),
+    ],
+    'doctor': [
+        *(
+            (name, 'sgmg_jax.doctor.__main__', '{} --json={out}/x.json{| --pixels}')
+            for name in (*COPIES, *OTHERS, 'records', 'records of a2d')
+        )
+    ],
+    'build': [
+        *(
+            (name, 'datasets.build', f'{build} --raw={{}} --out={{out}}{{| --skip-bad-videos}}')
+            for name, build in (COPIES | OTHERS).items()
+        )
+    ],
+    'records': [*((name, '__main__', '{}') for name in ('records', 'records of a2d', 'records of refcoco', 'run'))],
+}
 WHOLE = {'ours folder', 'workdir'}  # inputs with files of Orbax: a message that names the folder is enough
 
 
 def write_inputs(names: set[str], folder: pathlib.Path) -> None:
     """Writes the valid inputs <folder>/<name>, and <folder>/shapes: the parameter shapes of the demo model."""
     from sgmg_jax import commands, systems
+
     config = commands.load_config(f'{ROOT}/configs/synthetic.py')
     folder.mkdir(parents=True)
     shapes = systems.parameter_shapes(systems.build_model(config.model)) if names & {*WEIGHTS} else {}
@@ -64,9 +104,12 @@ def _write_weights(name, shapes, path):
     from sgmg_jax import checkpoints
     from sgmg_jax.convert import weights
     from sgmg_jax.training import step
+
     rng = np.random.default_rng(0)
-    ours = {key: rng.standard_normal(x.shape, dtype=np.float32)
-            for key, x in traverse_util.flatten_dict(shapes, sep='/').items()}
+    ours = {
+        key: rng.standard_normal(x.shape, dtype=np.float32)
+        for key, x in traverse_util.flatten_dict(shapes, sep='/').items()
+    }
     path.parent.mkdir(parents=True)
     if name.startswith('ours'):
         weights.save(ours, path)
@@ -88,6 +131,7 @@ def _write_scored(name, folder):
 
     from sgmg_jax import score
     from sgmg_jax.data import metadata, records
+
     folder.mkdir()
     if name == 'ytvos':
         raw_tree.add_ground_truth(raw_tree.write(folder / 'raw'))
@@ -107,11 +151,14 @@ def _write_scored(name, folder):
         for number in '1', '2':
             expression = metadata.Expression(number, 'a', 1, ())
             video = metadata.Video(f'v{number}', ('00001', '00002'), *score_files.SIZE, (expression,), True, ((1, 1),))
-            masks = score_files.png(np.eye(*score_files.SIZE, dtype=np.uint8)),
+            masks = (score_files.png(np.eye(*score_files.SIZE, dtype=np.uint8)),)
             split.append(records.Record(video, (), masks))
         truth = score.truth_of_records(name.removeprefix('results of '), split)
-        results = [{'image_id': x['image_id'], 'category_id': 1, 'score': score, 'segmentation': x['segmentation']}
-                   for x in truth['annotations'] for score in (0.3, 0.9)]
+        results = [
+            {'image_id': x['image_id'], 'category_id': 1, 'score': score, 'segmentation': x['segmentation']}
+            for x in truth['annotations']
+            for score in (0.3, 0.9)
+        ]
         (folder / 'gt.json').write_text(json.dumps(truth))
         (folder / 'pred.json').write_text(json.dumps(results))
         with zipfile.ZipFile(folder / 'pred.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -128,6 +175,7 @@ def _write_data(name, folder):
     from datasets import build
     from sgmg_jax import config as configs
     from sgmg_jax.data import text
+
     if name == 'golden cases':
         folder.mkdir()
         for case in ('comp_resize', 'comp_posenc'):
@@ -138,8 +186,11 @@ def _write_data(name, folder):
         (folder / 'config.json').write_text(json.dumps(configs.to_json(synthetic.get_config('smoke'))))
         text.save_tokenizer(text.train_tokenizer(['a cat', 'the dog on the left'], 300), folder)
     elif name in ('records', 'records of a2d', 'records of refcoco'):
-        data_set, raw = {'records': ('ref_youtube_vos', raw_tree.write), 'records of a2d': ('a2d_sentences',
-                         raw_copies.write_a2d), 'records of refcoco': ('refcoco', raw_copies.write_refcoco)}[name]
+        data_set, raw = {
+            'records': ('ref_youtube_vos', raw_tree.write),
+            'records of a2d': ('a2d_sentences', raw_copies.write_a2d),
+            'records of refcoco': ('refcoco', raw_copies.write_refcoco),
+        }[name]
         build.build(data_set, raw(folder / 'raw'), folder / 'tfds')
         (folder / 'tfds' / data_set).rename(folder / data_set)
         shutil.rmtree(folder / 'raw')
@@ -148,4 +199,5 @@ def _write_data(name, folder):
         {'odd davis': raw_davis.write, 'odd a2d': raw_a2d.write, 'all refcoco': raw_copies.write_refcoco}[name](folder)
     else:
         import test_doctor_and_builder
+
         test_doctor_and_builder.COPIES[name](folder)

@@ -8,6 +8,7 @@ Prints each mutant that no test of its package kills: write the missing test, or
 copies of the tree. With --json, the same command resumes an interrupted run; if tests have changed since, survivors are
 tried again.
 """
+
 import argparse
 import ast
 import collections
@@ -50,7 +51,10 @@ TESTS = {
     'sgmg_jax/hosts.py': ('tests/test_hosts.py', 'tests/training/test_many_devices.py'),
     'sgmg_jax/inference': ('tests/inference', 'tests/test_end_to_end.py'),
     'sgmg_jax/inference/evaluate.py': (
-        'tests/inference', 'tests/test_documented_commands.py', 'tests/test_end_to_end.py'),
+        'tests/inference',
+        'tests/test_documented_commands.py',
+        'tests/test_end_to_end.py',
+    ),
     'sgmg_jax/losses': ('tests/losses', 'tests/parity/test_parity.py'),
     'sgmg_jax/models': MODELS,
     'sgmg_jax/ops': MODELS,
@@ -65,33 +69,66 @@ TESTS = {
     'sgmg_jax/types.py': ('tests/data/test_clips.py', 'tests/models'),
 }
 QUICK = {  # module -> words in the names of the few tests that kill most of its mutants
-    'sgmg_jax/losses/': 'criterion or loss', 'sgmg_jax/models/deformable_transformer.py': 'msda or transformer',
-    'sgmg_jax/models/layers.py': 'layers or fpn or lfm', 'sgmg_jax/models/mask_features.py': 'fpn',
-    'sgmg_jax/models/mask_optimizer.py': 'mso', 'sgmg_jax/models/multi_instance.py': 'multi_instance',
-    'sgmg_jax/models/multimodal_fusion.py': 'mmf', 'sgmg_jax/models/object_cluster.py': 'voc',
-    'sgmg_jax/models/patch_kernels.py': 'cpk', 'sgmg_jax/models/roberta.py': 'roberta',
-    'sgmg_jax/models/spectral_fusion.py': 'fusion or lfm', 'sgmg_jax/models/video_swin.py': 'swin',
-    'sgmg_jax/ops/deformable_attention.py': 'msda or sampling', 'sgmg_jax/ops/dynamic_conv.py': 'cpk or maskhead',
-    'sgmg_jax/ops/positions.py': 'posenc or positions', 'sgmg_jax/ops/resize.py': 'resize',
-    'sgmg_jax/ops/spectrum.py': 'lfm'}
-SLOW = ('tests/training/test_loop.py', 'tests/training/test_many_devices.py', 'tests/test_documented_commands.py',
-        'tests/test_end_to_end.py')
+    'sgmg_jax/losses/': 'criterion or loss',
+    'sgmg_jax/models/deformable_transformer.py': 'msda or transformer',
+    'sgmg_jax/models/layers.py': 'layers or fpn or lfm',
+    'sgmg_jax/models/mask_features.py': 'fpn',
+    'sgmg_jax/models/mask_optimizer.py': 'mso',
+    'sgmg_jax/models/multi_instance.py': 'multi_instance',
+    'sgmg_jax/models/multimodal_fusion.py': 'mmf',
+    'sgmg_jax/models/object_cluster.py': 'voc',
+    'sgmg_jax/models/patch_kernels.py': 'cpk',
+    'sgmg_jax/models/roberta.py': 'roberta',
+    'sgmg_jax/models/spectral_fusion.py': 'fusion or lfm',
+    'sgmg_jax/models/video_swin.py': 'swin',
+    'sgmg_jax/ops/deformable_attention.py': 'msda or sampling',
+    'sgmg_jax/ops/dynamic_conv.py': 'cpk or maskhead',
+    'sgmg_jax/ops/positions.py': 'posenc or positions',
+    'sgmg_jax/ops/resize.py': 'resize',
+    'sgmg_jax/ops/spectrum.py': 'lfm',
+}
+SLOW = (
+    'tests/training/test_loop.py',
+    'tests/training/test_many_devices.py',
+    'tests/test_documented_commands.py',
+    'tests/test_end_to_end.py',
+)
 PYTEST = sys.executable, '-m', 'pytest', '-x', '-q', '--tb=short'
-MEMORY = 16 * 2 ** 30  # bytes of address space for the tests of a mutant
+MEMORY = 16 * 2**30  # bytes of address space for the tests of a mutant
 
 OPERATORS = {  # how each is written, and its replacements
-    ast.Lt: ('<', '<=', '>'), ast.LtE: ('<=', '<', '>='), ast.Gt: ('>', '>=', '<'), ast.GtE: ('>=', '>', '<='),
-    ast.Eq: ('==', '!='), ast.NotEq: ('!=', '=='), ast.Is: ('is', 'is not'), ast.IsNot: ('is not', 'is'),
-    ast.In: ('in', 'not in'), ast.NotIn: ('not in', 'in'), ast.And: ('and', 'or'), ast.Or: ('or', 'and'),
-    ast.Add: ('+', '-'), ast.Sub: ('-', '+'), ast.Mult: ('*', '/'), ast.Div: ('/', '*'), ast.FloorDiv: ('//', '*'),
-    ast.Mod: ('%', '*'), ast.Pow: ('**', '*'), ast.BitAnd: ('&', '|'), ast.BitOr: ('|', '&'), ast.BitXor: ('^', '|'),
-    ast.LShift: ('<<', '>>'), ast.RShift: ('>>', '<<')}
+    ast.Lt: ('<', '<=', '>'),
+    ast.LtE: ('<=', '<', '>='),
+    ast.Gt: ('>', '>=', '<'),
+    ast.GtE: ('>=', '>', '<='),
+    ast.Eq: ('==', '!='),
+    ast.NotEq: ('!=', '=='),
+    ast.Is: ('is', 'is not'),
+    ast.IsNot: ('is not', 'is'),
+    ast.In: ('in', 'not in'),
+    ast.NotIn: ('not in', 'in'),
+    ast.And: ('and', 'or'),
+    ast.Or: ('or', 'and'),
+    ast.Add: ('+', '-'),
+    ast.Sub: ('-', '+'),
+    ast.Mult: ('*', '/'),
+    ast.Div: ('/', '*'),
+    ast.FloorDiv: ('//', '*'),
+    ast.Mod: ('%', '*'),
+    ast.Pow: ('**', '*'),
+    ast.BitAnd: ('&', '|'),
+    ast.BitOr: ('|', '&'),
+    ast.BitXor: ('^', '|'),
+    ast.LShift: ('<<', '>>'),
+    ast.RShift: ('>>', '<<'),
+}
 PROSE = {'help', 'description', 'epilog', 'metavar', 'prog', 'desc', 'unit'}  # keywords of texts for people
 
 
 @dataclasses.dataclass(frozen=True)
 class Mutant:
     """Replaces bytes `start` to `end` of a file."""
+
     path: str
     line: int
     start: int
@@ -99,7 +136,7 @@ class Mutant:
     replacement: str
 
     def apply(self, source: bytes) -> bytes:
-        return source[:self.start] + self.replacement.encode() + source[self.end:]
+        return source[: self.start] + self.replacement.encode() + source[self.end :]
 
     def diff(self, source: bytes) -> list[str]:
         """The changed lines, with - and +."""
@@ -125,6 +162,7 @@ def places(path: str, source: bytes) -> list[list[Mutant]]:
 
 def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, list[str]]]:
     """(start, end, replacements) of a node and its descendants."""
+
     def text(node):
         return source[slice(*span(node))].decode()
 
@@ -134,8 +172,13 @@ def _changes(node: ast.AST, source: bytes, span) -> Iterator[tuple[int, int, lis
         place = source.index(sign.encode(), span(left)[1], span(right)[0])
         return place, place + len(sign), others
 
-    children = [child for name, value in ast.iter_fields(node) if name not in ('annotation', 'returns')
-                for child in (value if isinstance(value, list) else [value]) if isinstance(child, ast.AST)]
+    children = [
+        child
+        for name, value in ast.iter_fields(node)
+        if name not in ('annotation', 'returns')
+        for child in (value if isinstance(value, list) else [value])
+        if isinstance(child, ast.AST)
+    ]
     whole = span(node) if hasattr(node, 'lineno') else None
     match node:
         case ast.Raise():
@@ -215,8 +258,14 @@ def stages(path: str, root: pathlib.Path = ROOT) -> list[list[str]]:
 
 def run_tests(tree: pathlib.Path, tests: list[str], cache: pathlib.Path, limit: float | None = None) -> tuple[str, str]:
     """'passed', 'failed' or 'hung' (after `limit` seconds), and the output of pytest."""
-    with subprocess.Popen([*PYTEST, '-o', f'cache_dir={cache}', *tests], cwd=tree, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        [*PYTEST, '-o', f'cache_dir={cache}', *tests],
+        cwd=tree,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
         try:
             output = process.communicate(timeout=limit)[0]
         except subprocess.TimeoutExpired:
@@ -267,8 +316,10 @@ def table(results: list[dict]) -> str:
     rows = [f'{"":24}{"mutants":>9}{"killed":>9}{"hung":>9}{"survived":>9}{"noticed":>9}']
     for name in sorted(counts, key=lambda name: (name == 'all', name)):
         killed, hung, survived = (counts[name][outcome] for outcome in ('killed', 'hung', 'survived'))
-        rows.append(f'{name:24}{killed + hung + survived:9}{killed:9}{hung:9}{survived:9}'
-                    f'{(killed + hung) / (killed + hung + survived):9.0%}')
+        rows.append(
+            f'{name:24}{killed + hung + survived:9}{killed:9}{hung:9}{survived:9}'
+            f'{(killed + hung) / (killed + hung + survived):9.0%}'
+        )
     for result in results:
         if result['outcome'] == 'survived':
             rows += ['', f'{result["path"]}:{result["line"]}', *result['diff']]
@@ -284,10 +335,12 @@ def digest(folder: pathlib.Path, names: tuple[str, ...]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog='python tests/tools/mutate.py', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('paths', nargs='*', default=list(PACKAGES), help='what to mutate, such as sgmg_jax/data '
-                        '(default: everything)')
+    parser = argparse.ArgumentParser(
+        prog='python tests/tools/mutate.py', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'paths', nargs='*', default=list(PACKAGES), help='what to mutate, such as sgmg_jax/data (default: everything)'
+    )
     parser.add_argument('--count', type=int, default=200, help='number of mutants (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='selects the mutants (default: %(default)s)')
     parser.add_argument('--jobs', type=int, default=1, help='mutants tested in parallel (default: %(default)s)')
@@ -295,8 +348,12 @@ def main() -> None:
     parser.add_argument('--list', action='store_true', help='print the mutants and their tests without running them')
     options = parser.parse_args()
 
-    files = [file for path in options.paths for file in sorted([ROOT / path, *(ROOT / path).rglob('*.py')])
-             if file.suffix == '.py' and file.exists()]
+    files = [
+        file
+        for path in options.paths
+        for file in sorted([ROOT / path, *(ROOT / path).rglob('*.py')])
+        if file.suffix == '.py' and file.exists()
+    ]
     sources = {str(file.relative_to(ROOT)): file.read_bytes() for file in files}
     mutants = sample(sources, options.count, options.seed)
     if not mutants:
@@ -312,8 +369,11 @@ def main() -> None:
         known = json.loads(options.json.read_text())
         if known['identity'] != identity:
             parser.error(f'{options.json}: holds results for other code or arguments. Remove it, or name another file.')
-        done = {result['number']: result for result in known['results']
-                if result['outcome'] != 'survived' or result['tests'] == tests}
+        done = {
+            result['number']: result
+            for result in known['results']
+            if result['outcome'] != 'survived' or result['tests'] == tests
+        }
 
     def save():
         if options.json:
@@ -322,8 +382,10 @@ def main() -> None:
             partial.replace(options.json)
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    with tempfile.TemporaryDirectory(prefix='mutants-') as folder, \
-            concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    with (
+        tempfile.TemporaryDirectory(prefix='mutants-') as folder,
+        concurrent.futures.ThreadPoolExecutor(options.jobs) as pool,
+    ):
         cache, trees = pathlib.Path(folder, 'cache'), queue.SimpleQueue()
         for i in range(options.jobs):
             tree = pathlib.Path(folder, f'tree{i}')
@@ -342,8 +404,14 @@ def main() -> None:
         for i, outcome in pool.map(attempt, todo):
             mutant = mutants[i]
             diff = mutant.diff(sources[mutant.path])
-            done[i] = {'number': i, 'path': mutant.path, 'line': mutant.line, 'diff': diff, 'outcome': outcome,
-                       'tests': tests}
+            done[i] = {
+                'number': i,
+                'path': mutant.path,
+                'line': mutant.line,
+                'diff': diff,
+                'outcome': outcome,
+                'tests': tests,
+            }
             print(f'{len(done)} of {len(mutants)}: {outcome}, {mutant.path}:{mutant.line}', *diff, sep='\n', flush=True)
             save()
     print(f'\n{table([done[i] for i in sorted(done)])}')

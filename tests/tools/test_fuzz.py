@@ -1,4 +1,5 @@
 """tests/tools/fuzz.py: a few inputs of every kind are handled well, and it detects bad endings."""
+
 import os
 import pathlib
 import random
@@ -42,18 +43,25 @@ def write(path):
 
 
 @pytest.mark.filterwarnings('ignore:os.fork')  # JAX's warning; the child does not use JAX
-@pytest.mark.parametrize('work, bad', [
-    (lambda: os.kill(os.getpid(), signal.SIGKILL), 'killed by SIGKILL'),
-    (lambda: [][0], 'crashed: IndexError: list index out of range'),
-    (spin, 'hung'), (lambda: time.sleep(60), 'hung'),
-    (lambda: hold(fuzz.MEMORY + 2 ** 26), 'took 2.1 GiB'),
-    (lambda: hold(5 * fuzz.MEMORY), 'crashed: MemoryError'),
-    (lambda: refuse('error: wrong'), 'names neither file nor field'),
-    (lambda: refuse('error: a.json: \x1b[2J'), r"prints '\x1b'"),
-    (lambda: write('../in/new'), 'changed in/new'), (lambda: write('new'), 'changed home/new'),
-    (lambda: os.remove('../in/a.json'), 'changed in/a.json'),
-    (lambda: write('../out/.partial-0a.json'), 'left out/.partial-0a.json'),
-    (lambda: refuse('error: a.json: wrong'), None), (lambda: write('../out/b.json'), None)])
+@pytest.mark.parametrize(
+    'work, bad',
+    [
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), 'killed by SIGKILL'),
+        (lambda: [][0], 'crashed: IndexError: list index out of range'),
+        (spin, 'hung'),
+        (lambda: time.sleep(60), 'hung'),
+        (lambda: hold(fuzz.MEMORY + 2**26), 'took 2.1 GiB'),
+        (lambda: hold(5 * fuzz.MEMORY), 'crashed: MemoryError'),
+        (lambda: refuse('error: wrong'), 'names neither file nor field'),
+        (lambda: refuse('error: a.json: \x1b[2J'), r"prints '\x1b'"),
+        (lambda: write('../in/new'), 'changed in/new'),
+        (lambda: write('new'), 'changed home/new'),
+        (lambda: os.remove('../in/a.json'), 'changed in/a.json'),
+        (lambda: write('../out/.partial-0a.json'), 'left out/.partial-0a.json'),
+        (lambda: refuse('error: a.json: wrong'), None),
+        (lambda: write('../out/b.json'), None),
+    ],
+)
 def test_bad_endings_are_detected(work, bad, tmp_path):
     (tmp_path / 'in').mkdir()
     write(tmp_path / 'in' / 'a.json')
@@ -70,13 +78,22 @@ def test_inputs_are_determined_by_their_number(tmp_path):
         kind, target, rng = fuzz.draw(7, 0, ['build', 'score'])
         assert kind == 'score' and target in fuzz.TARGETS['score']
         change = fuzz_changes.change(tmp_path / name, tmp_path / f'outside {name}', rng)
-        changed.append((change, [(path.name, path.lstat().st_mode, path.lstat().st_size)
-                                 for path in sorted((tmp_path / name).rglob('*'))]))
+        changed.append(
+            (
+                change,
+                [
+                    (path.name, path.lstat().st_mode, path.lstat().st_size)
+                    for path in sorted((tmp_path / name).rglob('*'))
+                ],
+            )
+        )
     assert changed[0] == changed[1]
 
 
-@pytest.mark.parametrize('name, data', [
-    ('x.json', b'{"a": [1, {"b": "c"}]}'), ('x.csv', b'a,b\n"c, d",e\n'), ('x.bin', bytes(100)), ('x.json', b'3')])
+@pytest.mark.parametrize(
+    'name, data',
+    [('x.json', b'{"a": [1, {"b": "c"}]}'), ('x.csv', b'a,b\n"c, d",e\n'), ('x.bin', bytes(100)), ('x.json', b'3')],
+)
 def test_every_kind_of_change_happens(name, data, tmp_path):
     differ = 0
     for seed in range(100):

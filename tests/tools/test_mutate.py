@@ -1,4 +1,5 @@
 """tests/tools/mutate.py: the mutants of a small piece of code, and the verdicts on mutants of a small tree."""
+
 import ast
 import pathlib
 import sys
@@ -38,20 +39,66 @@ def mutants(code):
 
 
 def test_all_mutants_of_a_file():
-    assert sorted(mutants(CODE)) == sorted([
-        "def area(sides: int = 3, *, name: 'str' = 'a b') -> 'int':",
-        "def area(sides: int = (1), *, name: 'str' = 'a b') -> 'int':",
-        'if sides <= 0 or not name:', 'if sides > 0 or not name:', 'if sides < 1 or not name:',
-        'if sides < (-1) or not name:', 'if sides < 0 and not name:', 'if sides < 0 or (name):',
-        'if (not (sides < 0 or not name)):', 'pass', 'pass', 'pass', 'pass',
-        "x.size = math.hypot(4.5, sides, key='ö')", 'x.size = math.hypot(sides, 4.5)',
-        "x.size = math.hypot(sides, 5.5, key='ö')", "x.size = math.hypot(sides, (3.5), key='ö')",
-        "x.size = math.hypot(sides, 4.5, key='')", 'x.size -= -1', 'x.size += (1)', 'x.size += -2', 'x.size += -(0)',
-        'return None', 'return [y for y in x if y is None]', 'return [y for y in x if (not (y is not None))]'])
+    assert sorted(mutants(CODE)) == sorted(
+        [
+            "def area(sides: int = 3, *, name: 'str' = 'a b') -> 'int':",
+            "def area(sides: int = (1), *, name: 'str' = 'a b') -> 'int':",
+            'if sides <= 0 or not name:',
+            'if sides > 0 or not name:',
+            'if sides < 1 or not name:',
+            'if sides < (-1) or not name:',
+            'if sides < 0 and not name:',
+            'if sides < 0 or (name):',
+            'if (not (sides < 0 or not name)):',
+            'pass',
+            'pass',
+            'pass',
+            'pass',
+            "x.size = math.hypot(4.5, sides, key='ö')",
+            'x.size = math.hypot(sides, 4.5)',
+            "x.size = math.hypot(sides, 5.5, key='ö')",
+            "x.size = math.hypot(sides, (3.5), key='ö')",
+            "x.size = math.hypot(sides, 4.5, key='')",
+            'x.size -= -1',
+            'x.size += (1)',
+            'x.size += -2',
+            'x.size += -(0)',
+            'return None',
+            'return [y for y in x if y is None]',
+            'return [y for y in x if (not (y is not None))]',
+        ]
+    )
 
 
-@pytest.mark.parametrize('sign', ['<', '<=', '>', '>=', '==', '!=', 'is', 'is not', 'in', 'not in', 'and', 'or', '+',
-                                  '-', '*', '/', '//', '%', '**', '&', '|', '^', '<<', '>>'])
+@pytest.mark.parametrize(
+    'sign',
+    [
+        '<',
+        '<=',
+        '>',
+        '>=',
+        '==',
+        '!=',
+        'is',
+        'is not',
+        'in',
+        'not in',
+        'and',
+        'or',
+        '+',
+        '-',
+        '*',
+        '/',
+        '//',
+        '%',
+        '**',
+        '&',
+        '|',
+        '^',
+        '<<',
+        '>>',
+    ],
+)
 def test_every_operator_is_replaced(sign):
     changed = list(mutants(f'y = (a) {sign} (b)'))
     assert changed and f'y = (a) {sign} (b)' not in changed
@@ -62,7 +109,7 @@ def test_sample_is_determined_by_its_seed():
     first = mutate.sample(sources, 6, seed=3)
     assert first == mutate.sample(dict(reversed(sources.items())), 6, seed=3) != mutate.sample(sources, 6, seed=4)
     assert len({(mutant.path, mutant.start, mutant.end) for mutant in first}) == 6
-    assert len(mutate.sample(sources, 10 ** 6, seed=0)) == sum(len(mutate.places(*x)) for x in sources.items())
+    assert len(mutate.sample(sources, 10**6, seed=0)) == sum(len(mutate.places(*x)) for x in sources.items())
 
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -100,6 +147,10 @@ def test_a_mutant_is_killed_hangs_or_survives(tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match='fail without a mutant'):
         (tree / 'x.py').write_text('n = 2')
         mutate.check_unchanged(list(mutants.values()), tree, cache)
-    rows = mutate.table([{'path': 'x.py', 'line': 1, 'diff': ['-a', '+b'], 'outcome': outcome}
-                         for outcome in ('killed', 'survived', 'hung')])
+    rows = mutate.table(
+        [
+            {'path': 'x.py', 'line': 1, 'diff': ['-a', '+b'], 'outcome': outcome}
+            for outcome in ('killed', 'survived', 'hung')
+        ]
+    )
     assert '67%' in rows and rows.endswith('x.py:1\n-a\n+b')

@@ -1,4 +1,5 @@
 """Gradient accumulation gives the same step as the whole batch, with the losses and the matching of every system."""
+
 import dataclasses
 
 from flax import linen as nn
@@ -43,13 +44,15 @@ class Free(nn.Module):
         rng = np.random.default_rng(1)
         lead = LAYERS, CLIPS * SENTENCES[name], FRAMES, QUERIES
         patches = (16, 24, 1) if name == 'soc' else (8, 12, 16)
-        return {'scores': rng.standard_normal(lead, dtype=np.float32),
-                'boxes': rng.uniform(0.2, 0.6, (*lead, 4)).astype(np.float32),
-                # Large at the bottom, outside all but the largest clip, where queries differ.
-                'masks': rng.standard_normal((*lead, *patches), dtype=np.float32) * np.linspace(
-                    0.1, 4, patches[0], dtype=np.float32)[:, None, None],
-                'refined': rng.standard_normal((*lead[:3], 64, 96), dtype=np.float32),
-                'alignment': rng.standard_normal((*lead[:2], QUERIES), dtype=np.float32)}
+        return {
+            'scores': rng.standard_normal(lead, dtype=np.float32),
+            'boxes': rng.uniform(0.2, 0.6, (*lead, 4)).astype(np.float32),
+            # Large at the bottom, outside all but the largest clip, where queries differ.
+            'masks': rng.standard_normal((*lead, *patches), dtype=np.float32)
+            * np.linspace(0.1, 4, patches[0], dtype=np.float32)[:, None, None],
+            'refined': rng.standard_normal((*lead[:3], 64, 96), dtype=np.float32),
+            'alignment': rng.standard_normal((*lead[:2], QUERIES), dtype=np.float32),
+        }
 
     @staticmethod
     def apply(variables, clip, text, select, train, rngs):
@@ -78,11 +81,17 @@ def make_step(model, system, parameters, accumulate):
 def test_loss_terms_and_gradients_are_those_of_the_whole_batch(name, accumulate):
     numbers = np.arange(CLIPS * SENTENCES[name])[:, None]
     batch = types.Example(
-        types.Clip(np.zeros((CLIPS, FRAMES, 1, 1, 3), np.float32), np.ones((CLIPS, FRAMES, 1, 1), bool),
-                   np.array(SIZES, np.int32)),
-        types.Text(numbers, numbers >= 0), make_targets(SENTENCES[name]))
-    whole, in_parts = (make_step(Free(), systems.SYSTEMS[name], Free.parameters(name), parts)
-                       for parts in (1, accumulate))
+        types.Clip(
+            np.zeros((CLIPS, FRAMES, 1, 1, 3), np.float32),
+            np.ones((CLIPS, FRAMES, 1, 1), bool),
+            np.array(SIZES, np.int32),
+        ),
+        types.Text(numbers, numbers >= 0),
+        make_targets(SENTENCES[name]),
+    )
+    whole, in_parts = (
+        make_step(Free(), systems.SYSTEMS[name], Free.parameters(name), parts) for parts in (1, accumulate)
+    )
     (metrics, gradients), (expected, of_batch) = in_parts(batch), whole(batch)
     assert set(metrics) == set(expected) and expected['loss'] > 0.1 and expected['skipped'] == 0
     for term, value in expected.items():

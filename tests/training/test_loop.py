@@ -1,4 +1,5 @@
 """What the loop does about accidents."""
+
 import copy
 import json
 import os
@@ -54,11 +55,15 @@ def test_sigterm_saves_and_the_run_resumes(tiny_config, tmp_path, monkeypatch):
             if len(calls) == call:
                 os.kill(os.getpid(), signal.SIGTERM)
             return result
+
         return call_and_stop
 
     # The last of these begins with the validation of step 2.
-    for step, place, name, call in ((1, loop.MetricWriter, 'write', 1), (2, evaluate, '_score_expressions', 1),
-                                    (3, evaluate, '_score_expressions', 3)):
+    for step, place, name, call in (
+        (1, loop.MetricWriter, 'write', 1),
+        (2, evaluate, '_score_expressions', 1),
+        (3, evaluate, '_score_expressions', 3),
+    ):
         calls.clear()
         with monkeypatch.context() as patch:
             patch.setattr(place, name, stopping(getattr(place, name), call))

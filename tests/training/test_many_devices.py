@@ -1,4 +1,5 @@
 """The same numbers on one device, on eight in every mesh, and in two processes."""
+
 import contextlib
 import json
 import os
@@ -23,7 +24,7 @@ STEPS = 4
 
 # Four training steps of the whole model, dropout on, on eight virtual devices; in two parts a step, on four of them:
 # then without dropout, which each part draws anew, and against whole batches on one device.
-PROGRAM = '''
+PROGRAM = """
     import re, sys
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
@@ -117,16 +118,21 @@ PROGRAM = '''
             np.testing.assert_array_equal(compiled(*split), match(cost, real))
         assert 'while' in compiled.as_text() and not re.search('all-|collective-', compiled.as_text())
     print('equal')
-'''
+"""
 
 
-@pytest.mark.parametrize('arguments', [
-    ('sgmg', '1', '1', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
-    ids=['sgmg', 'fast_sgmg in two parts', 'soc'])
+@pytest.mark.parametrize(
+    'arguments',
+    [('sgmg', '1', '1', '8'), ('fast_sgmg', '2', '2', '2'), ('soc', '2', '1', '4')],
+    ids=['sgmg', 'fast_sgmg in two parts', 'soc'],
+)
 def test_every_mesh_computes_alike(arguments):
     result = subprocess.run(
-        [sys.executable, '-c', textwrap.dedent(PROGRAM), *arguments], text=True, capture_output=True,
-        env=environment(8) | {'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])})
+        [sys.executable, '-c', textwrap.dedent(PROGRAM), *arguments],
+        text=True,
+        capture_output=True,
+        env=environment(8) | {'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])},
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     assert result.stdout.splitlines()[-1] == 'equal'
 
@@ -141,8 +147,10 @@ def run(script, config, workdir, devices, *flags_of_processes, status=0, meanwhi
     command = [sys.executable, script, *small.flags(config), f'--workdir={workdir}']
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile('w+')) for _ in flags_of_processes]
-        processes = [subprocess.Popen([*command, *flags], cwd=ROOT, env=environment(devices), stdout=log, stderr=log)
-                     for flags, log in zip(flags_of_processes, logs)]
+        processes = [
+            subprocess.Popen([*command, *flags], cwd=ROOT, env=environment(devices), stdout=log, stderr=log)
+            for flags, log in zip(flags_of_processes, logs)
+        ]
         for process in processes:
             stack.callback(process.kill)
         meanwhile(processes)
@@ -160,8 +168,9 @@ def together(count):
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
-    return [(f'--coordinator=localhost:{port}', f'--process_count={count}', f'--process_index={i}')
-            for i in range(count)]
+    return [
+        (f'--coordinator=localhost:{port}', f'--process_count={count}', f'--process_index={i}') for i in range(count)
+    ]
 
 
 def lines(workdir):
@@ -169,7 +178,7 @@ def lines(workdir):
 
 
 def scores(workdir):
-    path, = workdir.glob('evaluation/*/scores.json')
+    (path,) = workdir.glob('evaluation/*/scores.json')
     return json.loads(path.read_text())
 
 
@@ -183,8 +192,14 @@ def test_two_processes_train_and_evaluate_as_one(tiny_config, tmp_path):
     run('train.py', config, one, 1, [])
 
     def train_two(**options):
-        return run('train.py', config, two, 4, *(['--config.storage_shards=2', '--config.steps=100', *flags]
-                                                 for flags in together(2)), **options)
+        return run(
+            'train.py',
+            config,
+            two,
+            4,
+            *(['--config.storage_shards=2', '--config.steps=100', *flags] for flags in together(2)),
+            **options,
+        )
 
     def stop_the_second(processes):
         """At the beginning of the validation; it takes a second until both of them know."""

@@ -1,4 +1,5 @@
 """The optimizer, compared with AdamW in NumPy."""
+
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -7,9 +8,18 @@ import pytest
 
 from sgmg_jax.training import optimizer
 
-CONFIG = ConfigDict(dict(
-    batch_size=8, learning_rate=1e-2, groups=(('backbone/.*', 5e-3), ('.*/bias', 2e-3)), freeze=('text/.*',),
-    weight_decay=0.5, clip_norm=0.1, warmup_steps=0, drop_steps=(3,)))
+CONFIG = ConfigDict(
+    dict(
+        batch_size=8,
+        learning_rate=1e-2,
+        groups=(('backbone/.*', 5e-3), ('.*/bias', 2e-3)),
+        freeze=('text/.*',),
+        weight_decay=0.5,
+        clip_norm=0.1,
+        warmup_steps=0,
+        drop_steps=(3,),
+    )
+)
 PATHS = {'backbone/kernel': 5e-3, 'backbone/bias': 5e-3, 'head/kernel': 1e-2, 'head/bias': 2e-3, 'norm/scale': 1e-2}
 
 
@@ -24,8 +34,8 @@ def adamw(parameters, gradients, rates, config, drops):
             rate = rates[k] * 0.1 ** sum(step > d for d in drops)
             g = gradient[k] * clip
             first[k] = 0.9 * first[k] + 0.1 * g
-            second[k] = 0.999 * second[k] + 0.001 * g ** 2
-            update = first[k] / (1 - 0.9 ** step) / (np.sqrt(second[k] / (1 - 0.999 ** step)) + 1e-8)
+            second[k] = 0.999 * second[k] + 0.001 * g**2
+            update = first[k] / (1 - 0.9**step) / (np.sqrt(second[k] / (1 - 0.999**step)) + 1e-8)
             parameters[k] -= rate * (update + config.weight_decay * parameters[k])
     return parameters
 
@@ -35,8 +45,10 @@ def test_groups_clipping_decay_and_schedule():
     shapes = {path: (3, 4) if path.endswith('kernel') else (4,) for path in PATHS}
     start = {k: rng.standard_normal(s).astype(np.float32) for k, s in shapes.items()}
     # The last gradient is below the clipping norm.
-    gradients = [{k: (scale * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}
-                 for scale in (10, 1, 1, 1, 1e-3)]
+    gradients = [
+        {k: (scale * rng.standard_normal(s)).astype(np.float32) for k, s in shapes.items()}
+        for scale in (10, 1, 1, 1, 1e-3)
+    ]
     transformation, schedule = optimizer.make_optimizer(CONFIG, start, batch_size=8)
     state, ours, update = transformation.init(start), start, jax.jit(transformation.update)
     for gradient in gradients:
@@ -71,8 +83,9 @@ def test_the_schedule_gives_the_learning_rate_of_the_update():
 
 def test_warm_up_is_linear_and_does_not_shift_drops():
     schedule = optimizer.make_schedule(warmup_steps=4, drop_steps=(6, 8))
-    np.testing.assert_allclose([schedule(step) for step in range(10)],
-                               [0, 0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(
+        [schedule(step) for step in range(10)], [0, 0.25, 0.5, 0.75, 1, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6
+    )
 
 
 def test_partition_and_merge():

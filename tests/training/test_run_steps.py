@@ -1,4 +1,5 @@
 """The bookkeeping of the training loop, with steps that compute nothing: what it logs, saves and scores, and when."""
+
 import contextlib
 import os
 import signal
@@ -20,8 +21,15 @@ from sgmg_jax.training.progress import Progress
 BATCH = types.Example(
     types.Clip(np.zeros((1, 1, 1, 1, 3), np.float32), np.ones((1, 1, 1, 1), bool), np.ones((1, 2), int)),
     types.Text(np.zeros((1, 1), int), np.ones((1, 1), bool)),
-    types.Targets(np.ones((1, 1, 1, 1), bool), np.zeros((1, 1, 4), np.float32), np.ones((1, 1), bool),
-                  np.ones((1, 2), int), np.ones(1, bool)), np.array([[0, 1]]))
+    types.Targets(
+        np.ones((1, 1, 1, 1), bool),
+        np.zeros((1, 1, 4), np.float32),
+        np.ones((1, 1), bool),
+        np.ones((1, 2), int),
+        np.ones(1, bool),
+    ),
+    np.array([[0, 1]]),
+)
 
 
 class FakeStep(steps.TrainStep):
@@ -40,8 +48,14 @@ class FakeStep(steps.TrainStep):
         failed = step in self.bad
         self.skipped, self.row = self.skipped + failed, self.row + 1 if failed else 0
         self.stop.signal = signal.SIGTERM if step == self.stop_at else None
-        return state.replace(step=step), {name: jnp.float32(x) for name, x in (
-            ('loss', np.nan if failed else 10.0 * step), ('skipped', self.skipped), ('skipped_in_a_row', self.row))}
+        return state.replace(step=step), {
+            name: jnp.float32(x)
+            for name, x in (
+                ('loss', np.nan if failed else 10.0 * step),
+                ('skipped', self.skipped),
+                ('skipped_in_a_row', self.row),
+            )
+        }
 
 
 class Writer(MetricWriter):
@@ -75,8 +89,9 @@ class Run:
 
     def __init__(self, begin=0, bad=(), scores=None, stop_at=None, **fields):
         self.config = synthetic.get_config()
-        self.config.update(dict(steps=8, log_every=2, eval_every=100, checkpoint_every=100, stop_after_skipped=3)
-                           | fields)
+        self.config.update(
+            dict(steps=8, log_every=2, eval_every=100, checkpoint_every=100, stop_after_skipped=3) | fields
+        )
         self.config.optimizer.update(learning_rate=0.5, warmup_steps=0, drop_steps=(5,))
         self.lines, self.saved, self.scores, self.begin = [], {}, scores or {}, begin
         self.validated, self.bad, self.stop_at, self.step = [], bad, stop_at, begin
@@ -86,6 +101,7 @@ class Run:
         source = records.Records('records', 'train', (video,), ())
         schedule = optimizers.make_schedule(self.config.optimizer.warmup_steps, tuple(self.config.optimizer.drop_steps))
         stop = loop.Stop()
+
         def validate(state):
             self.validated.append(state.step)
             return self.scores.get(state.step, {'J&F': 50.0 + state.step, 'J': 1.0, 'F': 2.0})
@@ -95,9 +111,13 @@ class Run:
 
         writer = Writer(self.lines)
         finished = loop.run_steps(
-            self.config, steps.TrainState(self.begin, {}, {}, {}, None), FakeStep(self.bad, stop, self.stop_at),
-            iter([BATCH] * 100), Progress(self.config, source, schedule, writer),
-            loop.Run(Saved(self.saved), save, validate, stop))
+            self.config,
+            steps.TrainState(self.begin, {}, {}, {}, None),
+            FakeStep(self.bad, stop, self.stop_at),
+            iter([BATCH] * 100),
+            Progress(self.config, source, schedule, writer),
+            loop.Run(Saved(self.saved), save, validate, stop),
+        )
         self.shown = writer.shown
         return finished
 
@@ -106,8 +126,7 @@ def test_the_logged_learning_rate_is_that_of_the_step(capsys):
     """With a drop after step 5, steps 1 to 5 use the full rate and the sixth a tenth of it."""
     run = Run(log_every=1)
     assert run.go()
-    assert [line['learning_rate'] for line in run.lines if 'loss' in line] == pytest.approx(
-        [0.5] * 5 + [0.05] * 3)
+    assert [line['learning_rate'] for line in run.lines if 'loss' in line] == pytest.approx([0.5] * 5 + [0.05] * 3)
 
 
 def test_skipped_steps_do_not_advance_the_schedule():
@@ -133,7 +152,10 @@ def test_validation_and_checkpoint_intervals():
     assert run.validated == [3, 6, 8]
     assert run.saved == {2: None, 3: 53.0, 4: None, 6: 56.0, 8: 58.0}
     assert [(line['step'], line['valid/J&F']) for line in run.lines if 'valid/J&F' in line] == [
-        (3, 53.0), (6, 56.0), (8, 58.0)]
+        (3, 53.0),
+        (6, 56.0),
+        (8, 58.0),
+    ]
 
 
 def test_a_finished_run_only_adds_its_missing_score():
@@ -149,14 +171,23 @@ def test_map_is_the_main_score_of_its_benchmarks():
     assert run.go() and run.saved == {8: 33.0}
 
 
-@pytest.mark.parametrize('summary, shown', [
-    ({'J&F': 5.0, 'J': 4.0, 'F': 6.0}, ['valid/J&F', 'valid/J', 'valid/F']),
-    ({'P@0.5': 4.0, 'mean_IoU': 1.0, 'overall_IoU': 2.0, 'mAP': 3.0},
-     ['valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU'])])
+@pytest.mark.parametrize(
+    'summary, shown',
+    [
+        ({'J&F': 5.0, 'J': 4.0, 'F': 6.0}, ['valid/J&F', 'valid/J', 'valid/F']),
+        (
+            {'P@0.5': 4.0, 'mean_IoU': 1.0, 'overall_IoU': 2.0, 'mAP': 3.0},
+            ['valid/mAP', 'valid/overall_IoU', 'valid/mean_IoU'],
+        ),
+    ],
+)
 def test_validation_shows_the_scores_of_its_benchmark(summary, shown):
     run = Run(scores={8: summary})
-    assert run.go() and run.shown == shown and run.lines[-1] == {'step': 8} | {
-        f'valid/{name}': value for name, value in summary.items()}
+    assert (
+        run.go()
+        and run.shown == shown
+        and run.lines[-1] == {'step': 8} | {f'valid/{name}': value for name, value in summary.items()}
+    )
 
 
 def test_a_signal_stops_after_the_step_and_saves():

@@ -1,5 +1,5 @@
-"""The step with a model of four numbers: gradient accumulation, dropout, moving average, gradients that are not finite.
-"""
+"""The step with a model of four numbers: gradient accumulation, dropout, moving average, non-finite gradients."""
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,18 @@ from sgmg_jax.training import step as steps
 
 CLIPS, EACH, CHANNELS = 6, 2, 3
 OTHER = 8.0, -4.0  # logits of query 1 in the two frames
-OPTIMIZER = ConfigDict(dict(batch_size=CLIPS, learning_rate=1e-2, groups=(), freeze=('frozen',), weight_decay=0.1,
-                            clip_norm=10.0, warmup_steps=0, drop_steps=()))
+OPTIMIZER = ConfigDict(
+    dict(
+        batch_size=CLIPS,
+        learning_rate=1e-2,
+        groups=(),
+        freeze=('frozen',),
+        weight_decay=0.1,
+        clip_norm=10.0,
+        warmup_steps=0,
+        drop_steps=(),
+    )
+)
 
 
 class Linear(nn.Module):
@@ -28,8 +38,9 @@ class Linear(nn.Module):
         features = jnp.repeat(clip.frames[:, 0, 0, 0], EACH, axis=0)  # N C
         scores = features @ parameters['kernel'] * parameters['frozen']
         scores = jnp.stack([jnp.stack([scores, scores], -1), jnp.zeros((len(scores), 2)) + jnp.array(OTHER)], -1)
-        proposals = types.Proposals(scores[None], jnp.zeros((1, *scores.shape, 4)),
-                                    jnp.zeros((1, *scores.shape, 1, 1, 1)))
+        proposals = types.Proposals(
+            scores[None], jnp.zeros((1, *scores.shape, 4)), jnp.zeros((1, *scores.shape, 1, 1, 1))
+        )
         return proposals, select(proposals), jax.random.uniform(rngs['dropout']) if train else jnp.zeros(())
 
 
@@ -37,12 +48,15 @@ def loss(outputs, targets, totals):
     """A mean over the sentences that are not padding; the named terms are the model's random number and its square."""
     proposals, _, draw = outputs
     errors = (proposals.scores[0, :, 0, 0] - targets.boxes[:, 0, 0]) ** 2
-    return errors.sum(where=targets.asked) / totals.sentences, {'loss_draw': draw, 'loss_square': draw ** 2}
+    return errors.sum(where=targets.asked) / totals.sentences, {'loss_draw': draw, 'loss_square': draw**2}
 
 
 SYSTEM = systems.System(
-    Linear, totals=lambda targets: terms.Totals(targets.present.sum(), targets.asked.sum()),
-    match=lambda proposals, targets, totals: jnp.zeros((1, len(targets.asked)), int), loss=loss)
+    Linear,
+    totals=lambda targets: terms.Totals(targets.present.sum(), targets.asked.sum()),
+    match=lambda proposals, targets, totals: jnp.zeros((1, len(targets.asked)), int),
+    loss=loss,
+)
 
 
 def make_batch(seed=0):
@@ -50,17 +64,26 @@ def make_batch(seed=0):
     features, wanted = rng.normal(size=(CLIPS, 1, 1, 1, CHANNELS)), rng.normal(size=(CLIPS * EACH, 1, 1))
     clip = types.Clip(features.astype(np.float32), np.ones((CLIPS, 1, 1, 1), bool), np.ones((CLIPS, 2), int))
     words = types.Text(np.zeros((CLIPS * EACH, 1), int), np.ones((CLIPS * EACH, 1), bool))
-    return types.Example(clip, words, types.Targets(
-        np.zeros((CLIPS * EACH, 1, 1, 1), bool), np.tile(wanted, 4).astype(np.float32),
-        np.ones((CLIPS * EACH, 1), bool), np.ones((CLIPS * EACH, 2), int), np.ones(CLIPS * EACH, bool)))
+    return types.Example(
+        clip,
+        words,
+        types.Targets(
+            np.zeros((CLIPS * EACH, 1, 1, 1), bool),
+            np.tile(wanted, 4).astype(np.float32),
+            np.ones((CLIPS * EACH, 1), bool),
+            np.ones((CLIPS * EACH, 2), int),
+            np.ones(CLIPS * EACH, bool),
+        ),
+    )
 
 
 def start(ema_decay=0.0, seed=0, **options):
     trainable = {'kernel': jnp.array([1.0, -2.0, 0.5])}
     optimizer, _ = optimizers.make_optimizer(OPTIMIZER, trainable, CLIPS)
     average = dict(trainable) if ema_decay else {}
-    state = steps.TrainState(jnp.zeros((), jnp.int32), trainable, {'frozen': jnp.array(2.0)}, average,
-                             optimizer.init(trainable))
+    state = steps.TrainState(
+        jnp.zeros((), jnp.int32), trainable, {'frozen': jnp.array(2.0)}, average, optimizer.init(trainable)
+    )
     return state, jax.jit(steps.make_train_step(Linear(), SYSTEM, optimizer, seed, ema_decay=ema_decay, **options))
 
 
@@ -135,8 +158,11 @@ def test_steps_with_a_gradient_that_is_not_finite_are_skipped():
         after, metrics = step(after, bad)
         assert metrics['skipped'] == metrics['skipped_in_a_row'] == count and not np.isfinite(metrics['loss'])
     assert after.step == 3
-    for one, other in ((state.trainable, after.trainable), (state.average, after.average),
-                       (state.optimizer_state.inner_state, after.optimizer_state.inner_state)):
+    for one, other in (
+        (state.trainable, after.trainable),
+        (state.average, after.average),
+        (state.optimizer_state.inner_state, after.optimizer_state.inner_state),
+    ):
         jax.tree.map(np.testing.assert_array_equal, one, other)
     after, metrics = step(after, make_batch(2))
     assert metrics['skipped'] == 2 and metrics['skipped_in_a_row'] == 0
