@@ -11,7 +11,7 @@ __version__ = '0.2.0'
 def __getattr__(name):
     # Late, so that the metrics, the loader and the scorer can be used without starting JAX.
     if name == 'Predictor':
-        from sgmg_jax.inference.predict import Predictor
+        from sgmg_jax.inference.predictor import Predictor
 
         return Predictor
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

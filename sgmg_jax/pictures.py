@@ -11,9 +11,9 @@ import struct
 import typing
 import zlib
 
-from jaxtyping import Shaped
+from jaxtyping import Shaped, UInt8
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sgmg_jax import files
 
@@ -111,6 +111,22 @@ def check_jpeg(source: str | os.PathLike | bytes) -> tuple[int, int]:
 
     header, _ = _with_picture(source, (JPEG,), read)
     return header.height, header.width
+
+
+def read_upright(source: str | os.PathLike | bytes, formats: Sequence[str]) -> UInt8[np.ndarray, 'H W 3']:
+    """RGB, turned by a camera's orientation tag as a viewer shows it. Transparent parts keep their colour.
+
+    Raises:
+        FileNotFoundError, BrokenPicture: like `read_header`.
+    """
+
+    def pixels(image: Image.Image) -> np.ndarray:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode.startswith('I;16'):  # Pillow would clip 16 bits instead of scaling them.
+            upright = Image.fromarray((np.asarray(upright, np.uint16) >> 8).astype(np.uint8))
+        return np.array(upright.convert('RGB'))
+
+    return _with_picture(source, formats, pixels)[1]
 
 
 def _with_picture(

@@ -1,6 +1,6 @@
-"""Masks drawn over frames, and contact sheets: each sentence above a strip of frames.
+"""Masks drawn on frames, and contact sheets: each sentence above a strip of frames.
 
-Axis letters: T frames, H W pixels.
+Axis letters: E sentences, T frames, H W pixels.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sgmg_jax import files
 
-# Rare in photographs, and distinct for colour-blind readers.
-PREDICTION = (255, 32, 140)
+# Bright on a dimmed background, and distinct for colour-blind readers.
+COLOURS = (
+    (255, 32, 140),  # pink
+    (255, 221, 0),  # yellow
+    (0, 190, 255),  # blue
+    (96, 255, 96),  # green
+    (255, 128, 0),  # orange
+    (190, 120, 255),  # violet
+    (255, 255, 255),  # white
+    (255, 170, 200),  # rose
+)
+PREDICTION = COLOURS[0]
 TRUTH = (120, 255, 220)
+DIM = 0.45  # brightness of what no mask covers
 
 TALLEST = 4  # maximum height of a tile, in widths; narrower videos are scaled down
 LONGEST_SENTENCE = 500  # characters; the rest is cut off
@@ -38,20 +49,21 @@ class Row(typing.NamedTuple):
 @no_type_check  # checks its own arguments
 def overlay(
     frames: UInt8[np.ndarray, 'T H W 3'],
-    masks: Bool[np.ndarray, 'T H W'],
-    colour: tuple[int, int, int] = PREDICTION,
+    masks: Bool[np.ndarray, 'E T H W'],
     truth: Bool[np.ndarray, 'T H W'] | None = None,
-    tint: float = 0.35,
+    dim: float = DIM,
     thickness: int | None = None,
 ) -> UInt8[np.ndarray, 'T H W 3']:
-    """Draws a tinted mask, its contour, and the ground truth's contour on a copy of the frames.
+    """Draws the contour of each mask on a copy of the frames, in which everything outside the masks is darker.
+
+    The objects keep their own colours, which sentences may name: a tint would change them.
 
     Args:
         frames: RGB.
-        colour: RGB of the mask and its contour.
-        truth: its contour is drawn over the mask's in the colour `TRUTH`.
-        tint: opacity of the colour on the mask, 0 to 1.
-        thickness: of the ground truth's contour, in pixels; the mask's is twice as thick. Default: grows with the
+        masks: of each sentence; their contours have the colours of COLOURS, in order.
+        truth: its contour is drawn over the others in the colour `TRUTH`.
+        dim: brightness of the background, 0 to 1.
+        thickness: of the ground truth's contour, in pixels; the masks' are twice as thick. Default: grows with the
           frame.
 
     Raises:
@@ -61,19 +73,51 @@ def overlay(
     truth = None if truth is None else np.asarray(truth)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(f'frames must be uint8 [T H W 3], got {frames.dtype} {frames.shape}')
-    for name, mask in (('masks', masks), ('truth', truth)):
-        if mask is not None and (mask.dtype != bool or mask.shape != frames.shape[:3]):
-            raise ValueError(f'{name} must be bool {frames.shape[:3]} like the frames, got {mask.dtype} {mask.shape}')
+    if masks.dtype != bool or masks.shape[1:] != frames.shape[:3]:
+        raise ValueError(
+            f'masks must be bool [E {" ".join(map(str, frames.shape[:3]))}] like the frames, got '
+            f'{masks.dtype} {masks.shape}'
+        )
+    if truth is not None and (truth.dtype != bool or truth.shape != frames.shape[:3]):
+        raise ValueError(f'truth must be bool {frames.shape[:3]} like the frames, got {truth.dtype} {truth.shape}')
     if thickness is None:
         thickness = max(1, round(min(frames.shape[1:3]) / 240))
+    darker = np.round(dim * np.arange(256)).astype(np.uint8)
     pictures = frames.copy()
     for t, picture in enumerate(pictures):
-        mask = masks[t]
-        picture[mask] = np.round((1 - tint) * picture[mask] + tint * np.array(colour))
-        _draw_contour(picture, mask, colour, 2 * thickness)
+        background = ~masks[:, t].any(axis=0)
+        picture[background] = darker[picture[background]]
+        for number, mask in enumerate(masks[:, t]):
+            _draw_contour(picture, mask, colour_of(number), 2 * thickness)
         if truth is not None:
             _draw_contour(picture, truth[t], TRUTH, thickness)
     return pictures
+
+
+def colour_of(number: int) -> tuple[int, int, int]:
+    """RGB of a sentence, by its number; they repeat after len(COLOURS) sentences."""
+    return COLOURS[number % len(COLOURS)]
+
+
+def legend(sentences: Sequence[str], width: int, height: int) -> UInt8[np.ndarray, 'h W 3']:
+    """A strip with each sentence beside its colour, to stand below frames of `width` and `height` pixels."""
+    size = max(10, min(width, height) // 18)
+    font = ImageFont.load_default(size)
+    margin, side, line = size // 2, round(size * 0.7), round(size * 1.4)
+    captions = [
+        _wrap(files.one_line(' '.join(sentence.split()), LONGEST_SENTENCE), font, width - 3 * margin - side)
+        for sentence in sentences
+    ]
+    strip = Image.new('RGB', (width, sum(map(len, captions)) * line + margin), INK)
+    draw = ImageDraw.Draw(strip)
+    y = margin // 2
+    for number, caption in enumerate(captions):
+        top = y + (line - side) // 2
+        draw.rectangle((margin, top, margin + side, top + side), colour_of(number))
+        for text in caption:
+            draw.text((2 * margin + side, y + line / 2), text, PAPER, font, anchor='lm')
+            y += line
+    return np.asarray(strip)
 
 
 def _draw_contour(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
@@ -165,7 +209,7 @@ def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
         np.stack(
             [cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC) for t in shown]
         ),
-        np.stack([_resize_mask(masks[t], size) for t in shown]),
+        np.stack([_resize_mask(masks[t], size) for t in shown])[None],
         truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]),
     )
     strip = np.full((size[1], columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
@@ -197,8 +241,7 @@ def _wrap(text: str, font: typing.Any, width: int) -> list[str]:
 
 def _legend(draw: ImageDraw.ImageDraw, x: int, y: int, line: int, font: typing.Any, with_truth: bool) -> None:
     side = line * 3 // 5
-    tinted = tuple(round(0.65 * paper + 0.35 * ink) for paper, ink in zip(PAPER, PREDICTION))
-    entries = [('prediction', tinted, PREDICTION)] + [('ground truth', PAPER, TRUTH)] * with_truth
+    entries = [('prediction', PAPER, PREDICTION)] + [('ground truth', PAPER, TRUTH)] * with_truth
     for text, fill, outline in entries:
         draw.rectangle((x, y, x + side, y + side), fill, outline, max(2, side // 7))
         x += side + line // 3

@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(items):
         'test_multi_instance.py',
         'test_loop.py',
         'test_parity.py',
-        'test_predict.py',
+        'test_predictor.py',
         'test_components.py',
         'test_soc.py',
     ]

@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], f
         if method != 'a' or count == options.sentences[0]:
             methods[method](count)
     count = options.sentences[-1]
-    ours, theirs = (np.concatenate(methods[method](count)) for method in 'ba')
+    ours, theirs = (np.concatenate([logits for _, logits in methods[method](count)]) for method in 'ba')
     seconds: dict[tuple[str, int], list[float]] = {case: [] for case in cases}
     for _ in tqdm.trange(options.runs, desc='measuring', unit='run'):
         for method, count in cases:

@@ -24,7 +24,8 @@ from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
 from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import mean_ap, scoring
-from sgmg_jax.inference import predict, protocols
+from sgmg_jax.inference import protocols
+from sgmg_jax.inference.predictor import Predictor
 
 PICTURES = 8  # rows of the contact sheet
 COLUMNS = 5  # frames per row
@@ -88,12 +89,12 @@ def evaluate(
     return summary if hosts.is_first() else None
 
 
-def choose_predictor(config: ConfigDict, workdir: pathlib.Path, checkpoint: str | int) -> predict.Predictor:
+def choose_predictor(config: ConfigDict, workdir: pathlib.Path, checkpoint: str | int) -> Predictor:
     """The model of the run in `workdir`, or of config.init if it holds no run. Raises as `evaluate` does."""
     if not (workdir / 'config.json').exists():
         if configs.paths(config.init):
-            return predict.Predictor.from_weights(config)
-        return predict.Predictor.from_workdir(workdir, checkpoint, config)  # raises what is missing
+            return Predictor.from_weights(config)
+        return Predictor.from_workdir(workdir, checkpoint, config)  # raises what is missing
     begun_with = configs.paths(configs.read(workdir).init)
     if configs.paths(config.init) not in ((), begun_with):
         raise ValueError(
@@ -101,10 +102,10 @@ def choose_predictor(config: ConfigDict, workdir: pathlib.Path, checkpoint: str 
             f'{begun_with or "new parameters"}, and evaluation there uses its checkpoints. Leave out '
             '--config.init, or evaluate these weights in a new --workdir.'
         )
-    return predict.Predictor.from_workdir(workdir, checkpoint, config)
+    return Predictor.from_workdir(workdir, checkpoint, config)
 
 
-def identity_of(config: ConfigDict, predictor: predict.Predictor, split: records.Records) -> dict[str, Any]:
+def identity_of(config: ConfigDict, predictor: Predictor, split: records.Records) -> dict[str, Any]:
     """Everything that the masks of an evaluation depend on, as JSON values; it resumes only if all are the same."""
     content = configs.to_json(config)
     return {
@@ -128,7 +129,7 @@ def identity_of(config: ConfigDict, predictor: predict.Predictor, split: records
 
 
 def finish(
-    predictor: predict.Predictor,
+    predictor: Predictor,
     split: records.Records,
     benchmark: str,
     partial: pathlib.Path,
@@ -237,7 +238,7 @@ def publish(partial: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def write_predictions(
-    predictor: predict.Predictor,
+    predictor: Predictor,
     split: records.Records,
     protocol: protocols.Protocol,
     partial: pathlib.Path,
@@ -252,7 +253,7 @@ def write_predictions(
 
 
 def score_videos(
-    predictor: predict.Predictor,
+    predictor: Predictor,
     split: records.Records,
     benchmark: str,
     count: int | None = None,
@@ -307,7 +308,7 @@ def score_videos(
     return scoring.summarise(rows)
 
 
-def _score_expressions(predictor: predict.Predictor, record: records.Record, rng: random.Random | None) -> list[dict]:
+def _score_expressions(predictor: Predictor, record: records.Record, rng: random.Random | None) -> list[dict]:
     """Scores of each expression; with `rng`, against another object (`swap_objects`)."""
     expressions: Sequence[metadata.Expression] = record.video.expressions
     if rng:

@@ -20,7 +20,7 @@ from sgmg_jax import files, pictures
 from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
-from sgmg_jax.inference.predict import Predictor
+from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
 from sgmg_jax.score.check import check_submission
@@ -53,9 +53,9 @@ def write_expressions(predictor: Predictor, record: records.Record, folder: path
     """Ref-YouTube-VOS: one binary mask per expression and frame."""
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
-        for expression, logits in zip(video.expressions, ask([e.text for e in video.expressions])):
-            names = video.frame_names[start : start + len(logits)]
-            submission.write_masks(folder, video.name, expression.id, names, logits > 0)
+        for expression, answer in zip(video.expressions, ask([e.text for e in video.expressions])):
+            names = video.frame_names[start : start + len(answer.logits)]
+            submission.write_masks(folder, video.name, expression.id, names, answer.logits > 0)
 
 
 def write_objects(predictor: Predictor, record: records.Record, folder: pathlib.Path) -> None:
@@ -65,7 +65,7 @@ def write_objects(predictor: Predictor, record: records.Record, folder: pathlib.
     groups = annotator_groups(video)
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for annotator, expressions in enumerate(groups):
-            logits = np.stack(list(ask([expression.text for expression in expressions])))
+            logits = np.stack([answer.logits for answer in ask([expression.text for expression in expressions])])
             maps = masks.merge_objects(logits, [expression.object_id for expression in expressions])
             submission.write_maps(
                 folder / davis.ANNOTATORS[annotator], video.name, video.frame_names[start : start + len(maps)], maps

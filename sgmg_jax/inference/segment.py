@@ -45,8 +45,8 @@ def best_masks(
     video: features.VideoFeatures,
     tokens: types.Text,
     real_frames: Bool[types.ArrayLike, '1 T'],
-) -> Float[Array, 'e T H W']:
-    """Mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
+) -> tuple[Float[Array, 'e T'], Float[Array, 'e T H W']]:
+    """Scores in [0, 1] and mask logits of the best query for each sentence, at the padded size; SOC's at stride 4.
 
     Args:
         model: a module of systems.SYSTEMS.
@@ -61,7 +61,8 @@ def best_masks(
         proposals = module.segment(video, words)
         real = jnp.broadcast_to(real_frames, (len(words.sentence), real_frames.shape[1]))
         query = queries.best_query(proposals, real)
-        return module.optimize(queries.take_query(proposals.mask_logits, query), video)[0]
+        scores = jax.nn.sigmoid(queries.take_query(proposals.scores, query)[0])
+        return scores, module.optimize(queries.take_query(proposals.mask_logits, query), video)[0]
 
     # Without `mutable`, apply() returns what `call` does.
     return model.apply({'params': parameters}, method=call)  # type: ignore[return-value]

@@ -16,7 +16,8 @@ from sgmg_jax import checkpoints, sharding, systems, types
 from sgmg_jax import config as configs
 from sgmg_jax.convert import weights
 from sgmg_jax.data import augment, clips, pipeline, records
-from sgmg_jax.inference import evaluate, predict
+from sgmg_jax.inference import evaluate
+from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
 
@@ -118,7 +119,7 @@ def validator(
     stopped: Callable[[], bool],
 ) -> Callable[[steps.TrainState], dict | None]:
     """function(state) -> summary of its scores on `split`, or None if `stopped` (a collective) returned True."""
-    predictor = predict.Predictor.from_config(config, model, None, tokenizer)
+    predictor = Predictor.from_config(config, model, None, tokenizer)
 
     def validate(state: steps.TrainState) -> dict | None:
         parameters = sharding.local_copy(mesh, state.parameters())

@@ -10,7 +10,8 @@ import small
 
 from configs import synthetic
 from sgmg_jax.data import metadata, records
-from sgmg_jax.inference import evaluate, predict, protocols
+from sgmg_jax.inference import evaluate, protocols
+from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.score import submission
 
 
@@ -18,7 +19,7 @@ def parts(tmp_path):
     """Config, predictor and split."""
     tokenizer = types.SimpleNamespace(words='{}')
     tokenizer.to_str = lambda: tokenizer.words
-    predictor = object.__new__(predict.Predictor)
+    predictor = object.__new__(Predictor)
     predictor.origin, predictor.tokenizer = 'runs/a, step 3', tokenizer
     predictor.parameters = {'a': {'b': np.ones(3), 'c': np.zeros(2)}}
     folder = tmp_path / 'records'

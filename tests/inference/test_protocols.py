@@ -11,7 +11,8 @@ import pytest
 
 from sgmg_jax import pictures
 from sgmg_jax.data import metadata, records
-from sgmg_jax.inference import predict, protocols
+from sgmg_jax.inference import protocols
+from sgmg_jax.inference.predictor import Answer, Predictor
 from sgmg_jax.ops import masks
 from sgmg_jax.score import submission
 from sgmg_jax.score.check import check_submission
@@ -19,7 +20,7 @@ from sgmg_jax.score.check import check_submission
 SIZE = (6, 9)
 
 
-class Known(predict.Predictor):
+class Known(Predictor):
     """A predictor without a model: its logits are a function of sentence and frame."""
 
     def __init__(self, window):
@@ -36,7 +37,8 @@ class Known(predict.Predictor):
             yield (
                 start,
                 lambda sentences, frames=frames: (
-                    np.stack([self.logits(sentence, t) for t in frames]) for sentence in sentences
+                    Answer(np.ones(len(frames), np.float32), np.stack([self.logits(sentence, t) for t in frames]))
+                    for sentence in sentences
                 ),
             )
 

@@ -3,12 +3,13 @@
 Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
-from typing import Any, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 from absl import logging
 from flax import linen as nn
@@ -30,8 +31,36 @@ from sgmg_jax.ops import masks
 TOKENS = 16  # sentences are padded to a multiple of this
 
 Frames = UInt8[np.ndarray, 'n H W 3']  # RGB
-# sentences -> their logits, one after the other, above 0 on the object
-Ask = Callable[[Sequence[str]], Iterator[Float[np.ndarray, 'n H W']]]
+
+
+class Answer(NamedTuple):
+    """To one sentence, in one window.
+
+    scores: in [0, 1], how sure the model is that the object is in the frame.
+    logits: above 0 on the object.
+    """
+
+    scores: Float[np.ndarray, ' n']
+    logits: Float[np.ndarray, 'n H W']
+
+
+Ask = Callable[[Sequence[str]], Iterator[Answer]]  # sentences -> their answers, one after the other
+
+
+class Window(NamedTuple):
+    """Consecutive frames of a film, and what was found in them.
+
+    start: index of the first frame.
+    scores: see `Answer`.
+    owner: for each pixel the number of the sentence whose mask covers it, counted from 1; where masks overlap, the one
+        with the highest logit. 0: none.
+    """
+
+    start: int
+    frames: Frames
+    masks: Bool[np.ndarray, 'E n H W']
+    scores: Float[np.ndarray, 'E n']
+    owner: UInt8[np.ndarray, 'n H W']
 
 
 class Predictor:
@@ -171,15 +200,53 @@ class Predictor:
             TypeError, ValueError: for other frames or sentences, and for a sentence that is empty or too long.
             FloatingPointError: if the model's output is not finite, as with damaged weights.
         """
-        if isinstance(sentences, str) or not isinstance(sentences, Sequence) or not len(sentences):
-            raise TypeError(f'sentences = {sentences!r:.100}: must be a list of at least one sentence.')
+        self._check_sentences(sentences)
         frames = check_frames(frames)
-        text.encode(self.tokenizer, sentences, self._text_length)  # check all sentences first
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start : window.stop], len(frames)):
-            for of_sentence, logits in zip(found, ask(sentences)):
-                of_sentence[start : start + len(logits)] = logits > 0
+            for of_sentence, answer in zip(found, ask(sentences)):
+                of_sentence[start : start + len(answer.logits)] = answer.logits > 0
         return found
+
+    @no_type_check  # checks its own arguments
+    def stream(
+        self, frames: Iterable[UInt8[np.ndarray, 'H W 3']], sentences: Sequence[str], threshold: float = 0.0
+    ) -> Iterator[Window]:
+        """Segments a film of any length, window by window; memory does not grow with the length.
+
+        Args:
+            frames: RGB, one after the other, such as `frame.image for frame in video.stream(source)`.
+            sentences: a list of 1 to 255 sentences.
+            threshold: a sentence whose mean score in a window is below it has empty masks there.
+
+        Yields:
+            a `Window` of at most clip_frames frames.
+
+        Raises:
+            TypeError, ValueError, FloatingPointError: as `__call__`.
+        """
+        self._check_sentences(sentences)
+        if len(sentences) > 255:
+            raise ValueError(f'sentences: {len(sentences)}; at most 255 can be told apart in one map of objects.')
+        frames, start = iter(frames), 0
+        while group := list(itertools.islice(frames, self._clip_frames)):
+            window = check_frames(group)
+            masks = np.zeros((len(sentences), *window.shape[:3]), bool)
+            scores = np.zeros((len(sentences), len(window)), np.float32)
+            owner, highest = np.zeros(window.shape[:3], np.uint8), np.zeros(window.shape[:3], np.float32)
+            for number, answer in enumerate(self._window(window)(sentences)):
+                scores[number] = answer.scores
+                if answer.scores.mean() >= threshold:
+                    masks[number] = answer.logits > 0
+                    ahead = answer.logits > highest
+                    owner[ahead], highest[ahead] = number + 1, answer.logits[ahead]
+            yield Window(start, window, masks, scores, owner)
+            start += len(window)
+
+    def _check_sentences(self, sentences: Any) -> None:
+        if isinstance(sentences, str) or not isinstance(sentences, Sequence) or not len(sentences):
+            raise TypeError(f'sentences = {sentences!r:.100}: must be a list of at least one sentence.')
+        text.encode(self.tokenizer, sentences, self._text_length)
 
     def windows(self, read: Callable[[range], Frames], length: int) -> Iterator[tuple[int, Ask]]:
         """Iterates over a video of any length in windows of clip_frames frames, holding one window in memory.
@@ -200,11 +267,11 @@ class Predictor:
     def _window(self, frames: Frames) -> Ask:
         clip, video = self._encode_clip(frames)
 
-        def ask(sentences: Sequence[str]) -> Iterator[np.ndarray]:
+        def ask(sentences: Sequence[str]) -> Iterator[Answer]:
             for group in segment.groups(sentences, self._sentences):
                 every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
-                for logits, _ in zip(every, group):
-                    yield self._resized(logits, clip, frames)[: len(frames)]
+                for scores, logits, _ in zip(*every, group):
+                    yield Answer(np.asarray(scores)[: len(frames)], self._resized(logits, clip, frames)[: len(frames)])
 
         return ask
 
@@ -272,8 +339,7 @@ def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
     """
     if isinstance(frames, str | os.PathLike):
         raise TypeError(
-            f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as '
-            'sgmg_jax.video.read_frames(path).'
+            f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as sgmg_jax.video.read(path).'
         )
     wanted = 'must be uint8 [T H W 3], RGB'
     if isinstance(frames, list | tuple):

@@ -11,7 +11,8 @@ import tokenizers
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
-from sgmg_jax.inference import predict, segment
+from sgmg_jax.inference import segment
+from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.ops import masks, queries, resize
 from sgmg_jax.parity import cases
 
@@ -41,7 +42,7 @@ def make_tokenizer(monkeypatch):
 
 
 def make_predictor(parameters, monkeypatch, clip_frames, sentences=1):
-    return predict.Predictor(
+    return Predictor(
         golden_cases.TINY,
         parameters,
         make_tokenizer(monkeypatch),
@@ -77,10 +78,12 @@ def bare_logits(parameters, frames, tokens, annotated=None):
 def test_padding_in_time_is_ignored(parameters, monkeypatch, length):
     predictor, frames = make_predictor(parameters, monkeypatch, 36), make_frames(length)
     tokens = text.encode(None, SENTENCES[:1], 20)
-    logits, _, query = bare_logits(parameters, frames, tokens)
+    logits, scores, query = bare_logits(parameters, frames, tokens)
     [(start, ask)] = predictor.windows(lambda window: frames[window.start : window.stop], length)
     assert start == 0
-    np.testing.assert_allclose(next(ask(SENTENCES)), logits[query], atol=1e-4)
+    answer = next(ask(SENTENCES))
+    np.testing.assert_allclose(answer.logits, logits[query], atol=1e-4)
+    np.testing.assert_allclose(answer.scores, 1 / (1 + np.exp(-scores[0, :, query])), atol=1e-5)
 
 
 def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
@@ -94,11 +97,60 @@ def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
     whole = predictor(frames, SENTENCES)
     for start, ask in predictor.windows(reader, len(frames)):
         assert read[-1] == list(range(start, min(start + 4, 10)))
-        for logits, found in zip(ask(SENTENCES), whole, strict=True):
-            np.testing.assert_array_equal(logits > 0, found[start : start + 4])
+        for answer, found in zip(ask(SENTENCES), whole, strict=True):
+            np.testing.assert_array_equal(answer.logits > 0, found[start : start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
     assert predictor._segment._cache_size() == 1  # all windows are padded to the same length
+
+
+def test_a_stream_gives_the_same_masks_window_by_window(parameters, monkeypatch):
+    predictor, frames, taken = make_predictor(parameters, monkeypatch, 4), make_frames(10), []
+    whole = predictor(frames, SENTENCES)
+    assert whole.any(axis=(1, 2, 3)).all()
+
+    def one_by_one():
+        for frame in frames:
+            taken.append(len(frame))
+            yield frame
+
+    starts = []
+    for window in predictor.stream(one_by_one(), SENTENCES):
+        assert len(taken) == min(window.start + 4, 10)  # No frame is read before it is needed.
+        starts.append(window.start)
+        stop = window.start + len(window.frames)
+        np.testing.assert_array_equal(window.frames, frames[window.start : stop])
+        np.testing.assert_array_equal(window.masks, whole[:, window.start : stop])
+        (_, ask), *_ = predictor.windows(lambda _, window=window: window.frames, len(window.frames))
+        answers = list(ask(SENTENCES))
+        np.testing.assert_array_equal(window.scores, [answer.scores for answer in answers])
+        highest = np.stack([np.zeros(window.owner.shape), *(answer.logits for answer in answers)]).argmax(0)
+        np.testing.assert_array_equal(window.owner, highest)
+    assert starts == [0, 4, 8]
+
+
+def test_sentences_below_the_threshold_have_empty_masks(parameters, monkeypatch):
+    predictor, frames = make_predictor(parameters, monkeypatch, 36), make_frames(3)
+    (window,) = predictor.stream(frames, SENTENCES)
+    order = np.argsort(window.scores.mean(1))
+    threshold = float(window.scores.mean(1).mean())
+    (kept,) = predictor.stream(frames, SENTENCES, threshold)
+    assert not kept.masks[order[0]].any() and not (kept.owner == order[0] + 1).any()
+    np.testing.assert_array_equal(kept.masks[order[1]], window.masks[order[1]])
+    np.testing.assert_array_equal(kept.scores, window.scores)
+
+
+@pytest.mark.parametrize(
+    'sentences, error, match',
+    [
+        ('a dog', TypeError, 'must be a list'),
+        ([], TypeError, 'at least one'),
+        (['a dog'] * 256, ValueError, 'at most 255'),
+    ],
+)
+def test_a_stream_refuses_sentences_before_it_reads(parameters, monkeypatch, sentences, error, match):
+    with pytest.raises(error, match=match):
+        next(make_predictor(parameters, monkeypatch, 4).stream(iter([None]), sentences))
 
 
 def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypatch):
@@ -106,7 +158,8 @@ def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypat
     one, three = (make_predictor(parameters, monkeypatch, 36, count) for count in (1, 3))
     (_, alone), (_, together) = (next(p.windows(lambda window: frames, 2)) for p in (one, three))
     for a, b in zip(alone(asked), together(asked), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(a).max())
+        np.testing.assert_allclose(a.logits, b.logits, atol=1e-5 * np.abs(a.logits).max())
+        np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
     assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are padded to four
     assert [list(group) for group in segment.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
     assert segment.groups(asked, 3) == [asked]
@@ -137,7 +190,7 @@ def soc_weights():
 
 
 def soc_predictor(weights, monkeypatch, clip_frames):
-    return predict.Predictor(
+    return Predictor(
         golden_cases.TINY_SOC,
         weights,
         make_tokenizer(monkeypatch),
