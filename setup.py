@@ -13,10 +13,8 @@ DATA = [
     'array_record',
     'h5py',
     'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
-    'pycocotools>=2.0.11',  # decode checks its bounds
     'scipy',
     'tensorflow-datasets>=4.9.10',
-    'tqdm',
 ]
 # What trains and evaluates on them.
 TRAIN = [*DATA, 'clu', 'grain>=0.2.18', 'matplotlib', 'optax>=0.2.8', 'tensorboardX']
@@ -55,10 +53,10 @@ setuptools.setup(
         *(f'sgmg_jax.datasets.{name}' for name in setuptools.find_packages('datasets')),
     ],
     package_dir={'sgmg_jax.configs': 'configs', 'sgmg_jax.datasets': 'datasets'},
-    package_data={'sgmg_jax': ['py.typed']},
+    package_data={'sgmg_jax': ['py.typed', 'pretrained/*/*']},
     entry_points={'console_scripts': ['sgmg-jax = sgmg_jax.__main__:main']},
     python_requires='>=3.11',
-    install_requires=[  # of Predictor
+    install_requires=[  # of Predictor and sgmg_jax.predict
         'absl-py',
         'av',
         'flax>=0.12',
@@ -69,12 +67,15 @@ setuptools.setup(
         'opencv-python-headless',
         'orbax-checkpoint>=0.12',
         'pillow',
+        'pycocotools>=2.0.11',  # decode checks its bounds
         'safetensors',
         'tokenizers',
+        'tqdm',
     ],
     extras_require={
         'data': DATA,
         'train': TRAIN,
+        'hub': ['huggingface_hub'],
         'cuda': ['jax[cuda13]>=0.11.2'],
         'tpu': ['jax[tpu]'],
         'docs': DOCS,

@@ -7,7 +7,8 @@ with one message on stderr and exit status 2; --debug also shows the traceback.
 import argparse
 from collections.abc import Callable, Sequence
 import importlib
-from logging import getLogger
+from logging import Formatter, getLogger
+import math
 import os
 import re
 import runpy
@@ -59,6 +60,31 @@ def whole(low: int, high: int) -> Callable[[str], int]:
         raise argparse.ArgumentTypeError(f'{word[:80]!r}: must be a whole number from {low:,} to {high:,}')
 
     return parse
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """The `type` of an argument: a number from `low` to `high`; infinity is not one."""
+
+    def parse(word: str) -> float:
+        try:
+            value = float(word)
+            if low <= value <= high and value < math.inf:
+                return value
+        except ValueError:
+            pass
+        most = f' to {high:g}' if high < math.inf else ' on'
+        raise argparse.ArgumentTypeError(f'{word[:80]!r}: must be a number from {low:g}{most}')
+
+    return parse
+
+
+def log_plainly() -> None:
+    """Shows only warnings of this package, as plain lines on stderr, and nothing of JAX's search for devices."""
+    flags.FLAGS.mark_as_parsed()  # absl would complain about logging before its flags are parsed
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().setFormatter(Formatter('warning: %(message)s'))
+    getLogger('jax').setLevel('ERROR')
 
 
 def run(work: Callable[[], int | None], debug: bool = False) -> int:

@@ -212,6 +212,15 @@ RULES: dict[str, Rule] = {
     'optimizer.drop_steps': Several(Number(0, _STEPS)),
     'optimizer.drop_epochs': Several(Number(0, 1e6, whole=False)),
 }
+MODEL_NEEDS = 'model.name', 'model.backbone', 'model.text_encoder', 'model.dtype'
+# Beside config.model, what a model folder stores; see convert/folder.py.
+MODEL_FIELDS = (
+    'data.text_length',
+    'evaluation.short_side',
+    'evaluation.max_side',
+    'evaluation.clip_frames',
+    'evaluation.sentences',
+)
 SECTIONS = {path.rpartition('.')[0] for path in RULES} - {''}
 
 
@@ -233,10 +242,7 @@ def check(config: ConfigDict, where: str = 'config') -> None:
         if fault:
             raise ValueError(f'{where}.{path} = {value!r:.200}: {fault}.')
     absent = next((path for path in RULES if path not in found and not path.startswith(('model.', 'loss.'))), None)
-    absent = absent or next(
-        (path for path in ('model.name', 'model.backbone', 'model.text_encoder', 'model.dtype') if path not in found),
-        None,
-    )
+    absent = absent or next((path for path in MODEL_NEEDS if path not in found), None)
     if absent:
         raise ValueError(f'{where}.{absent}: is missing. See configs/common.py for its default.')
     height, width = found['data.frame_size']
@@ -291,12 +297,53 @@ def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
     Raises:
         ValueError: naming `where`: a later version wrote it, or it is not a config.
     """
-    if not isinstance(content, dict):
-        raise ValueError(
-            f'{where}: holds a {type(content).__name__}, not the config of a run. Restore the file from a '
-            'copy of the workdir.'
+    stored, format_ = _upgraded(content, where, 'the config of a run. Restore the file from a copy of the workdir')
+    if format_ < 1 and stored.get('accumulate') not in (None, 1):
+        logging.warning(
+            '%s: accumulate = %s. The earlier version that started this run normalised the loss of each '
+            'part on its own; from here on the loss is normalised over the whole batch.',
+            where,
+            stored['accumulate'],
         )
-    stored: dict[str, Any] = json.loads(json.dumps(content))  # a copy
+    config = ConfigDict(stored)
+    check(config, f'{where}: config')
+    return config
+
+
+def model_to_json(config: ConfigDict) -> dict:
+    """The fields that a trained model needs to be used, as plain values for JSON: config.model and MODEL_FIELDS."""
+    content = json.loads(config.to_json())
+    kept: dict[str, Any] = {'format': FORMAT, 'model': content['model']}
+    for path in MODEL_FIELDS:
+        section, _, name = path.partition('.')
+        kept.setdefault(section, {})[name] = content[section][name]
+    return kept
+
+
+def model_from_json(content: object, where: str | os.PathLike) -> ConfigDict:
+    """The inverse of `model_to_json`, also for what earlier versions wrote. Raises as `from_json` does."""
+    stored, _ = _upgraded(content, where, 'the config.json of a model folder. Restore the file from a copy')
+    kept = {path: value for path, value in fields(stored) if path.startswith('model.') or path in MODEL_FIELDS}
+    for path in (*MODEL_NEEDS, *MODEL_FIELDS):
+        if path not in kept:
+            raise ValueError(f'{where}: config.{path}: is missing. Restore the file from a copy.')
+    for path, value in kept.items():
+        check_field(path, f'{where}: config')
+        fault = RULES[path].fault(value)
+        if fault:
+            raise ValueError(f'{where}: config.{path} = {value!r:.200}: {fault}.')
+    sections: dict[str, dict] = {}
+    for path, value in kept.items():
+        section, _, name = path.partition('.')
+        sections.setdefault(section, {})[name] = value
+    return ConfigDict(sections)
+
+
+def _upgraded(content: object, where: str | os.PathLike, what: str) -> tuple[dict[str, Any], int]:
+    """A copy of a stored config with the fields of the current format, without the format number; and that number."""
+    if not isinstance(content, dict):
+        raise ValueError(f'{where}: holds a {type(content).__name__}, not {what}.')
+    stored: dict[str, Any] = json.loads(json.dumps(content))
     format_ = stored.pop('format', 0)
     if type(format_) is not int or not 0 <= format_ <= FORMAT:
         raise ValueError(
@@ -314,20 +361,8 @@ def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
                 try:
                     parent[name] = added.value(stored) if callable(added.value) else added.value
                 except (KeyError, TypeError) as error:
-                    raise ValueError(
-                        f'{where}: is not the config of a run: field {error} is missing. Restore the file '
-                        'from a copy of the workdir.'
-                    ) from error
-    if format_ < 1 and stored.get('accumulate') not in (None, 1):
-        logging.warning(
-            '%s: accumulate = %s. The earlier version that started this run normalised the loss of each '
-            'part on its own; from here on the loss is normalised over the whole batch.',
-            where,
-            stored['accumulate'],
-        )
-    config = ConfigDict(stored)
-    check(config, f'{where}: config')
-    return config
+                    raise ValueError(f'{where}: field {error} is missing: this is not {what}.') from error
+    return stored, format_
 
 
 def _get(content: Any, path: str) -> Any:

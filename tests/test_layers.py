@@ -32,7 +32,7 @@ ALLOWED = {
     'hosts': {'files'},
     'checkpoints': {'checksums', 'files', 'hosts'},
     'checksums': set(),
-    'convert': {'commands', 'config', 'files', 'models', 'systems', 'checkpoints'},
+    'convert': {'commands', 'config', 'files', 'data', 'models', 'systems', 'checkpoints'},
     'parity': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'convert'},
     'synthetic': {'commands', 'pictures'},
     'systems': BASE | {'models', 'losses'},
@@ -41,7 +41,8 @@ ALLOWED = {
     'plain_pickle': {'files'},
     'processes': set(),
     'score': {'files', 'pictures', 'commands', 'processes', 'data', 'evaluation'},
-    'inference': RUNNING | {'commands', 'pictures', 'models', 'evaluation', 'visualize', 'score'},
+    'inference': RUNNING | {'commands', 'pictures', 'video', 'models', 'evaluation', 'visualize', 'score'},
+    'predict': RUNNING | {'commands', 'video', 'inference'},
     'training': RUNNING | {'commands', 'inference'},
     'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }

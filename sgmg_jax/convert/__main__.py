@@ -1,10 +1,13 @@
-"""Converts weights between PyTorch and this package. No torch needed.
+"""Converts weights between PyTorch and this package, and makes model folders. No torch needed.
 
-    python -m sgmg_jax.convert from-official ytvos_swin_t.pth --config=configs/ytvos.py --out=weights/ytvos.safetensors
-    python -m sgmg_jax.convert from-official swin_kinetics.pth roberta-base/model.safetensors --config=... --out=start
+    python -m sgmg_jax.convert from-official ytvos_swin_b.pth --tokenizer=roberta-base --out=models/sgmg-b
+    python -m sgmg_jax.convert from-run runs/ytvos --out=models/ytvos
+    python -m sgmg_jax.convert from-official swin_kinetics.pth roberta-base/model.safetensors \\
+        --config=configs/ytvos.py --out=start.safetensors
     python -m sgmg_jax.convert to-official runs/ytvos --out=ytvos_official.safetensors
 
-`train.py` and `evaluate.py` also read these files directly: --config.init=ytvos_swin_t.pth
+A model folder is what `python -m sgmg_jax.predict --model=` and Predictor.from_pretrained take. `train.py` and
+`evaluate.py` also read the authors' files directly: --config.init=ytvos_swin_t.pth
 """
 
 import argparse
@@ -14,28 +17,57 @@ import sys
 
 from sgmg_jax import commands, files
 
+LICENCES = {'sgmg': 'cc-by-nc-4.0', 'soc': ''}  # of the authors' weights; SOC's release has none
+
 
 def from_official(options: argparse.Namespace) -> None:
-    """PyTorch's or Hugging Face's weights to ours."""
-    files.check_new(options.out, ('', '.safetensors'))
-    for path in options.paths:
+    """PyTorch's or Hugging Face's weights to ours; with a tokenizer, to a model folder."""
+    files.check_new(options.out, None if options.tokenizer else ('', '.safetensors'))
+    for path in (*options.paths, *[options.tokenizer] * bool(options.tokenizer)):
         if not os.path.exists(path):
             raise FileNotFoundError(f'{path}: no such file. Give a .pth or a .safetensors with weights.')
-    config = commands.load_config(options.config)
+    config = commands.load_config(options.config) if options.config else None
 
     from flax import traverse_util
 
     from sgmg_jax import systems
-    from sgmg_jax.convert import weights
+    from sgmg_jax.convert import folder, infer, weights
+    from sgmg_jax.data import text
 
+    tokenizer = text.load_tokenizer(options.tokenizer) if options.tokenizer else None
+    config = config or infer.config_of_files(options.paths)
     shapes = systems.parameter_shapes(systems.build_model(config.model))
     found, report = weights.load(options.paths, shapes, options.skip)
-    weights.save(found, options.out)
     missing = sorted(set(traverse_util.flatten_dict(shapes, sep='/')) - set(found))
+    parts = ', '.join(sorted({name.split('/')[0] for name in missing}))
+    if tokenizer and missing:
+        raise ValueError(
+            f'{len(missing)} parameters of {parts} are missing: a model folder needs all. Leave out --tokenizer to '
+            'write what is there as weights to start from.'
+        )
+    if tokenizer:
+        origin = '; '.join(report)
+        folder.write(folder.Model(config, found, tokenizer, origin), options.out, LICENCES.get(config.model.name, ''))
+    else:
+        weights.save(found, options.out)
     for line in report:
         print(line)
+    if not options.config:
+        print(f'found: {folder.summary(config)}')
     if missing:
-        print(f'missing: {len(missing)} parameters of {", ".join(sorted({m.split("/")[0] for m in missing}))}')
+        print(f'missing: {len(missing)} parameters of {parts}')
+    print(f'written: {options.out}')
+
+
+def from_run(options: argparse.Namespace) -> None:
+    """A checkpoint of a training run to a model folder."""
+    files.check_new(options.out)
+
+    from sgmg_jax.convert import folder
+
+    model, facts = folder.of_run(options.workdir, options.checkpoint)
+    folder.write(model, options.out, options.licence, facts)
+    print(f'{model.origin}: {folder.summary(model.config)}')
     print(f'written: {options.out}')
 
 
@@ -77,12 +109,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     command = add('from-official', from_official, "PyTorch's or Hugging Face's weights to ours")
     command.add_argument('paths', nargs='+', help='.pth, .bin or .safetensors: SgMg, SOC, Video Swin, Swin, RoBERTa')
-    command.add_argument('--config', required=True, help='the experiment, as for train.py: configs/ytvos.py:base')
-    command.add_argument('--out', required=True, help='.safetensors, or no suffix for an Orbax checkpoint')
+    command.add_argument(
+        '--config',
+        help='the experiment, as for train.py: configs/ytvos.py:base. Not needed for a whole SgMg or SOC, whose sizes '
+        'are found in the tensors',
+    )
+    command.add_argument(
+        '--tokenizer',
+        help='folder of roberta-base (vocab.json and merges.txt, or tokenizer.json): writes a model folder',
+    )
+    command.add_argument(
+        '--out',
+        required=True,
+        help='a model folder; without --tokenizer .safetensors, or no suffix for an Orbax checkpoint',
+    )
     command.add_argument(
         '--skip',
         default='',
         help="parameters to leave out: a regular expression for whole names, such as 'class_heads_.*'",
+    )
+    command = add('from-run', from_run, 'a checkpoint of a training run to a model folder')
+    command.add_argument('workdir', help='the --workdir of train.py')
+    command.add_argument('--out', required=True, help='the model folder to write')
+    command.add_argument('--checkpoint', default='best', help="'best', 'latest' or a step (default: %(default)s)")
+    command.add_argument(
+        '--licence', default='', help="of the weights, for the model card, such as 'cc-by-nc-4.0'; default: not known"
     )
     command = add('to-official', to_official, "ours to a state dict with the released SgMg's, or SOC's, names")
     command.add_argument('path', help='a --workdir, or what from-official wrote')

@@ -163,8 +163,9 @@ def read_ours(path: str | os.PathLike) -> dict[str, np.ndarray]:
 @contextlib.contextmanager
 def _stored(path: pathlib.Path) -> Iterator[tuple[Mapping[str, Any], Callable[[], dict[str, np.ndarray]]]]:
     """Opens a file or folder: yields path -> anything with a shape, and a function() -> path -> array."""
-    if not path.is_dir():
-        tensors = sources.read(path)
+    whole = path / 'model.safetensors' if path.is_dir() else path  # of a model folder, or of Hugging Face's
+    if whole.is_file() or not path.is_dir():
+        tensors = sources.read(whole)
         yield tensors, lambda: tensors
     elif (path / 'checkpoints').is_dir():
         with contextlib.closing(checkpoints.Checkpoints(path, read_only=True)) as saved:

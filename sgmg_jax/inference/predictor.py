@@ -22,9 +22,9 @@ import tokenizers
 
 from sgmg_jax import compilation, systems, types
 from sgmg_jax import config as configs
-from sgmg_jax.convert import weights
+from sgmg_jax.convert import folder, weights
 from sgmg_jax.data import clips, text
-from sgmg_jax.inference import restore, segment
+from sgmg_jax.inference import pretrained, restore, segment
 from sgmg_jax.models import features
 from sgmg_jax.ops import masks
 
@@ -82,6 +82,7 @@ class Predictor:
         text_length: int,
         sentences: int = 1,
         origin: str = '',
+        config: ConfigDict | None = None,
     ) -> None:
         """Args:
             model: a module of systems.SYSTEMS.
@@ -93,6 +94,7 @@ class Predictor:
             sentences: maximum number of sentences processed together. For SgMg it changes only memory and time; the
               masks of Fast SgMg depend on it slightly.
             origin: where the parameters are from, in words.
+            config: of the model; `save_pretrained` needs it.
 
         Raises:
             ValueError: for a parameter that is not finite, and for a tokenizer with more tokens than the text encoder.
@@ -100,7 +102,7 @@ class Predictor:
         restore.check_vocabulary(tokenizer, model.text_encoder)
         if parameters is not None:
             weights.check_finite(traverse_util.flatten_dict(parameters, sep='/'), origin or 'parameters')
-        self.parameters, self.origin, self.tokenizer = parameters, origin, tokenizer
+        self.parameters, self.origin, self.tokenizer, self.config = parameters, origin, tokenizer, config
         self._text_length = text_length
         self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
         self._sentences = sentences
@@ -137,6 +139,42 @@ class Predictor:
         return cls.from_config(config, model, parameters, tokenizer, f'{workdir}, step {step}')
 
     @classmethod
+    @no_type_check  # checks its own arguments
+    def from_pretrained(cls, name: str | os.PathLike) -> 'Predictor':
+        """The model in a model folder (convert/folder.py).
+
+        Args:
+            name: a folder; 'demo', the small model that comes with the package; or 'owner/name' on the Hugging Face
+                Hub, which needs `pip install huggingface_hub` and, the first time, a network.
+
+        Raises:
+            FileNotFoundError: there is no such folder or model.
+            ValueError: the folder is damaged; names the file.
+            ConnectionError: the hub cannot be reached, or huggingface_hub is not installed.
+        """
+        stored = folder.read(pretrained.find(name))
+        parameters = {path: jnp.asarray(x) for path, x in stored.parameters.items()}
+        nested = traverse_util.unflatten_dict(parameters, sep='/')
+        model = systems.build_model(stored.config.model)
+        return cls.from_config(stored.config, model, nested, stored.tokenizer, stored.origin)
+
+    def save_pretrained(self, path: str | os.PathLike, licence: str = '') -> None:
+        """Writes a model folder for `from_pretrained`; it must not exist, and appears whole or not at all.
+
+        Args:
+            licence: of the weights, for the model card, such as 'cc-by-nc-4.0'; '': not known.
+
+        Raises:
+            FileExistsError, OSError: the folder exists, or cannot be written.
+            ValueError: this Predictor was made without a config.
+        """
+        if self.config is None or self.parameters is None:
+            raise ValueError('this Predictor has no config or no parameters. Make it with one of the from_ methods.')
+        flat = traverse_util.flatten_dict(self.parameters, sep='/')
+        parameters = {name: np.asarray(x) for name, x in flat.items()}
+        folder.write(folder.Model(self.config, parameters, self.tokenizer, self.origin), path, licence)
+
+    @classmethod
     def from_weights(cls, config: ConfigDict) -> 'Predictor':
         """The model of config.model with the weights of config.init, such as the authors' released ones.
 
@@ -156,14 +194,16 @@ class Predictor:
                 f'config.init = {configs.paths(config.init)}: lacks {len(missing)} parameters, first '
                 f'{missing[0]}. Give the weights of a whole model, or train first.'
             )
-        if config.data.tokenizer is None:
+        restore.check_init(config)
+        tokenizer = restore.tokenizer_path(config)
+        if tokenizer is None:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')
         parameters = {path: jnp.asarray(x, shapes[path].dtype) for path, x in found.items()}
         return cls.from_config(
             config,
             model,
             traverse_util.unflatten_dict(parameters, sep='/'),
-            text.load_tokenizer(config.data.tokenizer),
+            text.load_tokenizer(tokenizer),
             '; '.join(report),
         )
 
@@ -183,6 +223,7 @@ class Predictor:
             tokenizer,
             text_length=config.data.text_length,
             origin=origin,
+            config=config,
             **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')},
         )
 
@@ -201,7 +242,7 @@ class Predictor:
             FloatingPointError: if the model's output is not finite, as with damaged weights.
         """
         self._check_sentences(sentences)
-        frames = check_frames(frames)
+        frames = segment.check_frames(frames)
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start : window.stop], len(frames)):
             for of_sentence, answer in zip(found, ask(sentences)):
@@ -210,7 +251,7 @@ class Predictor:
 
     @no_type_check  # checks its own arguments
     def stream(
-        self, frames: Iterable[UInt8[np.ndarray, 'H W 3']], sentences: Sequence[str], threshold: float = 0.0
+        self, frames: Iterable[UInt8[np.ndarray, 'H W 3']], sentences: Sequence[str], threshold: float | int = 0.0
     ) -> Iterator[Window]:
         """Segments a film of any length, window by window; memory does not grow with the length.
 
@@ -230,7 +271,7 @@ class Predictor:
             raise ValueError(f'sentences: {len(sentences)}; at most 255 can be told apart in one map of objects.')
         frames, start = iter(frames), 0
         while group := list(itertools.islice(frames, self._clip_frames)):
-            window = check_frames(group)
+            window = segment.check_frames(group)
             masks = np.zeros((len(sentences), *window.shape[:3]), bool)
             scores = np.zeros((len(sentences), len(window)), np.float32)
             owner, highest = np.zeros(window.shape[:3], np.uint8), np.zeros(window.shape[:3], np.float32)
@@ -328,30 +369,3 @@ class Predictor:
             return np.asarray(scores), np.asarray(self._binary_at(logits, grid, size, frames.shape[1:3]))
 
         return ask
-
-
-def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
-    """Checks frames, RGB, in an array or a list of arrays, and returns them as one array.
-
-    Raises:
-        TypeError: for a path, None or anything else that holds no frames.
-        ValueError: for frames of another dtype, number of axes or channels, of several sizes, or without pixels.
-    """
-    if isinstance(frames, str | os.PathLike):
-        raise TypeError(
-            f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as sgmg_jax.video.read(path).'
-        )
-    wanted = 'must be uint8 [T H W 3], RGB'
-    if isinstance(frames, list | tuple):
-        shapes = sorted({np.shape(frame) for frame in frames if isinstance(frame, np.ndarray)})
-        if len(shapes) > 1:
-            raise ValueError(f'frames: have several sizes, {", ".join(map(str, shapes[:3]))}; must all have one.')
-    elif not hasattr(frames, '__array__'):
-        raise TypeError(f'frames: a {type(frames).__name__}: {wanted}.')
-    try:
-        frames = np.asarray(frames)
-    except ValueError as error:
-        raise ValueError(f'frames: do not form an array ({error}): {wanted}.') from error
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
-        raise ValueError(f'frames: {frames.dtype} {frames.shape}: {wanted}.')
-    return frames

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 from typing import no_type_check
 
 from flax import linen as nn
@@ -10,8 +11,10 @@ import jax
 from ml_collections import ConfigDict
 import tokenizers
 
-from sgmg_jax import checkpoints, systems
+from sgmg_jax import checkpoints, files, systems
 from sgmg_jax import config as configs
+from sgmg_jax.convert import folder
+from sgmg_jax.data import text
 from sgmg_jax.models import roberta
 
 FREE = {'remat', 'dtype', 'inference_layer'}  # fields of config.model that may differ from those of the training run
@@ -28,18 +31,54 @@ def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> Config
     if config is None:
         return trained
     configs.check(config)
-    fields = sorted({*trained.model, *config.model} - FREE)
+    _check_same(config, trained, workdir)
+    return config
+
+
+def check_init(config: ConfigDict) -> None:
+    """Checks that config.model describes the models of those paths of config.init that have a config of their own:
+    workdirs and model folders. Weights alone do not show every field, such as the number of heads.
+
+    Raises:
+        ValueError: naming the fields that differ (except those in FREE); for a damaged config.json.
+    """
+    for path in configs.paths(config.init):
+        if folder.is_model_folder(path):
+            file = pathlib.Path(path) / folder.CONFIG
+            _check_same(config, configs.model_from_json(files.read_json(file, configs.LARGEST), file), path)
+        elif (pathlib.Path(path) / 'config.json').is_file() and (pathlib.Path(path) / 'checkpoints').is_dir():
+            _check_same(config, configs.read(path), path)
+
+
+def tokenizer_path(config: ConfigDict) -> str | None:
+    """The path of config.data.tokenizer or, if that is None, of the tokenizer beside the weights of config.init, in a
+    workdir or model folder; None without either.
+
+    Raises:
+        ValueError: both are there and differ, or two of config.init differ: the text encoder knows only one.
+    """
+    given = config.data.tokenizer
+    beside = [path for path in configs.paths(config.init) if (pathlib.Path(path) / 'tokenizer.json').is_file()]
+    found = [given] * (given is not None) + beside
+    for path in found[1:]:
+        if text.load_tokenizer(path).get_vocab() != text.load_tokenizer(found[0]).get_vocab():
+            raise ValueError(
+                f'{found[0]} and {path} hold different tokenizers, but the text encoder knows only one. Leave out '
+                'config.data.tokenizer to use the one beside the weights of config.init.'
+            )
+    return found[0] if found else None
+
+
+def _check_same(config: ConfigDict, trained: ConfigDict, where: str | os.PathLike) -> None:
     different = [
         f'config.model.{field} was {trained.model.get(field)!r}, is now {config.model.get(field)!r}'
-        for field in fields
+        for field in sorted({*trained.model, *config.model} - FREE)
         if trained.model.get(field) != config.model.get(field)
     ]
     if different:
         raise ValueError(
-            f'{workdir}: holds checkpoints of another model: {"; ".join(different)}. '
-            'Give the config it was trained with.'
+            f'{where}: holds checkpoints of another model: {"; ".join(different)}. Give the config it was trained with.'
         )
-    return config
 
 
 @no_type_check  # checks its own arguments

@@ -4,11 +4,13 @@ Axis letters: T frames, H W pixels, h w a feature map, e sentences processed tog
 """
 
 from collections.abc import Mapping, Sequence
+import os
+from typing import Any
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 import numpy as np
 
 from sgmg_jax import types
@@ -87,3 +89,30 @@ def original_size(
     """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
     and are resized directly, as in the release."""
     return resize.bilinear(logits[:, : crop[0], : crop[1], None], size)[..., 0]
+
+
+def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:
+    """Checks frames, RGB, in an array or a list of arrays, and returns them as one array.
+
+    Raises:
+        TypeError: for a path, None or anything else that holds no frames.
+        ValueError: for frames of another dtype, number of axes or channels, of several sizes, or without pixels.
+    """
+    if isinstance(frames, str | os.PathLike):
+        raise TypeError(
+            f'frames = {os.fspath(frames)!r:.100}: give the frames themselves, such as sgmg_jax.video.read(path).'
+        )
+    wanted = 'must be uint8 [T H W 3], RGB'
+    if isinstance(frames, list | tuple):
+        shapes = sorted({np.shape(frame) for frame in frames if isinstance(frame, np.ndarray)})
+        if len(shapes) > 1:
+            raise ValueError(f'frames: have several sizes, {", ".join(map(str, shapes[:3]))}; must all have one.')
+    elif not hasattr(frames, '__array__'):
+        raise TypeError(f'frames: a {type(frames).__name__}: {wanted}.')
+    try:
+        frames = np.asarray(frames)
+    except ValueError as error:
+        raise ValueError(f'frames: do not form an array ({error}): {wanted}.') from error
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
+        raise ValueError(f'frames: {frames.dtype} {frames.shape}: {wanted}.')
+    return frames

@@ -74,23 +74,24 @@ def _differences(old: dict, new: dict, prefix: str = '') -> Iterator[tuple[str, 
 def prepare_tokenizer(
     config: ConfigDict, model: nn.Module, source: records.Records, workdir: pathlib.Path, resumed: bool
 ) -> tokenizers.Tokenizer:
-    """The tokenizer of config.data.tokenizer, or, if that is None, byte pairs learned from the training sentences. A
-    resumed run uses the one in its workdir.
+    """The tokenizer of config.data.tokenizer or beside the weights of config.init; without either, byte pairs learned
+    from the training sentences. A resumed run uses the one in its workdir.
 
     Raises:
-        ValueError: if the tokenizer has more tokens than the text encoder.
+        ValueError: if the tokenizer has more tokens than the text encoder, or two tokenizers differ.
     """
     if resumed:
         return text.load_tokenizer(workdir / 'tokenizer.json')
-    if config.data.tokenizer is None:
+    path = restore.tokenizer_path(config)
+    if path is None:
         return text.train_tokenizer(
             [e.text for video in source.videos for e in video.expressions], model.text_encoder.vocabulary
         )
-    tokenizer = text.load_tokenizer(config.data.tokenizer)
+    tokenizer = text.load_tokenizer(path)
     try:
         restore.check_vocabulary(tokenizer, model.text_encoder)
     except ValueError as error:
-        raise ValueError(f'config.data.tokenizer = {config.data.tokenizer!r}: {error}') from error
+        raise ValueError(f'config.data.tokenizer = {path!r}: {error}') from error
     return tokenizer
 
 

@@ -94,7 +94,7 @@ class Source:
     path: pathlib.Path
     files: tuple[pathlib.Path, ...]
     is_film: bool
-    rate: float
+    rate: float | int
     count: int | None
 
 
@@ -137,7 +137,11 @@ def open_source(path: str | os.PathLike) -> Source:
 
 
 def stream(
-    source: Source, every: int = 1, start: float = 0.0, end: float = float('inf'), max_side: int | None = None
+    source: Source,
+    every: int = 1,
+    start: float | int = 0.0,
+    end: float | int = float('inf'),
+    max_side: int | None = None,
 ) -> Iterator[Frame]:
     """Yields frames one by one; only one is in memory. If a film ends early, the frames before that, and a warning
     with their number.

@@ -27,7 +27,7 @@ Append = Callable[[UInt8[np.ndarray, 'H W 3'], float], None]
 
 @contextlib.contextmanager
 def writer(
-    path: str | os.PathLike, rate: float, sound: str | os.PathLike | None = None, start: float = 0.0
+    path: str | os.PathLike, rate: float | int, sound: str | os.PathLike | None = None, start: float | int = 0.0
 ) -> Iterator[Append]:
     """Writes a film frame by frame; it appears whole or not at all.
 
@@ -85,14 +85,16 @@ def writer(
                 mux_sound(float(ticks * CLOCK) + 1 / rate)
 
 
-def write(path: str | os.PathLike, frames: Iterable[UInt8[np.ndarray, 'H W 3']], rate: float = 25.0) -> None:
+def write(path: str | os.PathLike, frames: Iterable[UInt8[np.ndarray, 'H W 3']], rate: float | int = 25.0) -> None:
     """Writes frames, RGB, as an mp4. Raises as `writer` does."""
     with writer(path, rate) as append:
         for number, frame in enumerate(frames):
             append(frame, number / rate)
 
 
-def _sound(film: str | os.PathLike, output: av.container.OutputContainer, start: float) -> Iterator[tuple[float, Any]]:
+def _sound(
+    film: str | os.PathLike, output: av.container.OutputContainer, start: float | int
+) -> Iterator[tuple[float, Any]]:
     """Adds a stream of sound to `output` and yields (seconds from `start`, packet or packets)."""
     try:
         with open_film(film) as (container, video):

@@ -562,7 +562,11 @@ def test_links_are_followed_and_folders_are_listed(tmp_path):
     (tmp_path / 'roberta-base').mkdir()
     (tmp_path / 'roberta-base' / 'model.safetensors').symlink_to(path)
     assert len(sources.read(tmp_path / 'roberta-base' / 'model.safetensors')) == len(roberta())
-    with pytest.raises(FileNotFoundError, match='base: no weights there. It contains model.safetensors: give that'):
+    shapes = {'text_backbone': shapes_of(TINY)['text_backbone']}
+    found, _ = weights.load(tmp_path / 'roberta-base', shapes)
+    assert found.keys() == traverse_util.flatten_dict(shapes, sep='/').keys()
+    (tmp_path / 'roberta-base' / 'model.safetensors').rename(tmp_path / 'roberta-base' / 'weights.safetensors')
+    with pytest.raises(FileNotFoundError, match='base: no weights there. It contains weights.safetensors: give that'):
         weights.load(tmp_path / 'roberta-base', {})
     (tmp_path / 'empty').mkdir()
     for read in (lambda path: weights.load(path, {}), weights.read_ours):

@@ -1,0 +1,34 @@
+"""The model that comes with the package: a small SgMg that learns the procedural world, motion included.
+
+    python -m sgmg_jax.synthetic --out=runs/box/raw --train=4000 --valid=40 --size=112
+    python -m datasets.build ref_youtube_vos --raw=runs/box/raw --out=runs/box/records
+    python train.py --config=configs/demo.py --workdir=runs/box
+    python evaluate.py --config=configs/demo.py --workdir=runs/box
+    python -m sgmg_jax.convert from-run runs/box --out=models/demo
+
+configs/synthetic.py learns from pairs of frames, which hardly show motion; this one from whole clips of eight frames,
+with several sentences for each, so that the two objects that differ only in motion are told apart in the same step.
+"""
+
+from ml_collections import ConfigDict
+
+from sgmg_jax.configs import synthetic
+
+
+def get_config(mode: str = 'full') -> ConfigDict:
+    """mode: as of configs/synthetic.py."""
+    config = synthetic.get_config(mode)
+    config.data.update(
+        records=('runs/box/records',),
+        num_frames=8,
+        sentences=4,
+        consecutive=True,
+        train_split='train[:99%]',
+        valid_split='train[99%:]',  # the checkpoint is chosen on clips that no score reports
+    )
+    if mode == 'full':
+        config.update(steps=2600, eval_every=400, ema_decay=0.998)
+        config.data.batch_size = 4
+        config.optimizer.update(batch_size=4, warmup_steps=100, drop_steps=(2100,))
+        config.evaluation.videos = 20
+    return config
