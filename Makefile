@@ -3,8 +3,9 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 DEMO := runs/demo
+LEARN := runs/learn
 
-.PHONY: setup demo test lint docs lock
+.PHONY: setup demo learn test lint docs lock
 
 setup: $(VENV)/.stamp
 
@@ -14,16 +15,28 @@ $(VENV)/.stamp: requirements.lock setup.py
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# Generates a procedural world, builds it, trains, evaluates, and scores against other objects as a sanity check.
-# An interrupted run resumes; `rm -r runs/demo` starts from scratch.
+# A film, two sentences, their masks; then the scores of the same model on 40 clips it has never seen.
 demo: setup
-	test -d $(DEMO)/raw || $(RUN) -m sgmg_jax.synthetic --out=$(DEMO)/raw --train=1200 --valid=40 --size=112
+	test -f $(DEMO)/film.mp4 || $(RUN) -m sgmg_jax.synthetic --film=$(DEMO)/film.mp4 --seed=1 --size=112
+	test -d $(DEMO)/result || $(RUN) -m sgmg_jax.predict $(DEMO)/film.mp4 "the small striped circle that does not move" \
+	  "the cyan circle that moves right" "the purple circle" --out=$(DEMO)/result
+	test -d $(DEMO)/raw || $(RUN) -m sgmg_jax.synthetic --out=$(DEMO)/raw --train=1 --valid=40 --size=112
 	test -d $(DEMO)/records/ref_youtube_vos/1.0.0 || $(RUN) -m datasets.build ref_youtube_vos --raw=$(DEMO)/raw --out=$(DEMO)/records
-	$(RUN) train.py --config=configs/synthetic.py --workdir=$(DEMO)
-	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO) --score_another_object
-	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(DEMO)
-	$(RUN) -m sgmg_jax.score ytvos --gt=$(DEMO)/records --pred=$(DEMO)/evaluation/ref_youtube_vos_valid/submission.zip --json=$(DEMO)/scores.json
-	@echo "Look at $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png"
+	$(RUN) evaluate.py --config=configs/demo.py --config.init=sgmg_jax/pretrained/demo \
+	  --config.data.records=$(DEMO)/records --workdir=$(DEMO)
+	@echo "Look at $(DEMO)/result/overlay.mp4 and $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png."
+	@echo "For a page in your browser: pip install -r requirements-app.lock, then python -m sgmg_jax.app"
+
+# The whole way from nothing: generates a procedural world, builds it, trains, evaluates, and scores against other
+# objects as a sanity check. An interrupted run resumes; `rm -r runs/learn` starts from scratch.
+learn: setup
+	test -d $(LEARN)/raw || $(RUN) -m sgmg_jax.synthetic --out=$(LEARN)/raw --train=1200 --valid=40 --size=112
+	test -d $(LEARN)/records/ref_youtube_vos/1.0.0 || $(RUN) -m datasets.build ref_youtube_vos --raw=$(LEARN)/raw --out=$(LEARN)/records
+	$(RUN) train.py --config=configs/synthetic.py --workdir=$(LEARN)
+	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(LEARN) --score_another_object
+	$(RUN) evaluate.py --config=configs/synthetic.py --workdir=$(LEARN)
+	$(RUN) -m sgmg_jax.score ytvos --gt=$(LEARN)/records --pred=$(LEARN)/evaluation/ref_youtube_vos_valid/submission.zip --json=$(LEARN)/scores.json
+	@echo "Look at $(LEARN)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
 	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests

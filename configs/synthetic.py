@@ -1,14 +1,14 @@
 """The demo: a small SgMg learns the procedural world from scratch on two CPU cores.
 
-    make demo
+    make learn
 
 or, step by step,
 
-    python -m sgmg_jax.synthetic --out=runs/demo/raw --train=1200 --valid=40 --size=112
-    python -m datasets.build ref_youtube_vos --raw=runs/demo/raw --out=runs/demo/records
-    python train.py    --config=configs/synthetic.py --workdir=runs/demo
-    python evaluate.py --config=configs/synthetic.py --workdir=runs/demo
-    python evaluate.py --config=configs/synthetic.py --workdir=runs/demo --score_another_object
+    python -m sgmg_jax.synthetic --out=runs/learn/raw --train=1200 --valid=40 --size=112
+    python -m datasets.build ref_youtube_vos --raw=runs/learn/raw --out=runs/learn/records
+    python train.py    --config=configs/synthetic.py --workdir=runs/learn
+    python evaluate.py --config=configs/synthetic.py --workdir=runs/learn
+    python evaluate.py --config=configs/synthetic.py --workdir=runs/learn --score_another_object
 """
 
 from ml_collections import ConfigDict
@@ -41,7 +41,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
         queries=1,
     )
     config.data.update(
-        records=('runs/demo/records',),
+        records=('runs/learn/records',),
         num_frames=2,
         frame_size=(112, 112),
         text_length=24,

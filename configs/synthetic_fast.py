@@ -1,9 +1,9 @@
 """The demo's world for Fast SgMg: up to four sentences per clip in one pass.
 
-After `make demo`, which writes the data:
+After `make learn`, which writes the data:
 
-    python train.py    --config=configs/synthetic_fast.py --workdir=runs/demo_fast
-    python evaluate.py --config=configs/synthetic_fast.py --workdir=runs/demo_fast --config.evaluation.sentences=2
+    python train.py    --config=configs/synthetic_fast.py --workdir=runs/learn_fast
+    python evaluate.py --config=configs/synthetic_fast.py --workdir=runs/learn_fast --config.evaluation.sentences=2
 
 The last command evaluates it with two sentences at a time.
 """

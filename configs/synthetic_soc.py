@@ -1,9 +1,9 @@
 """The demo's world for SOC, with as many steps as SgMg.
 
-After `make demo`, which writes the data:
+After `make learn`, which writes the data:
 
-    python train.py    --config=configs/synthetic_soc.py --workdir=runs/demo_soc
-    python evaluate.py --config=configs/synthetic_soc.py --workdir=runs/demo_soc
+    python train.py    --config=configs/synthetic_soc.py --workdir=runs/learn_soc
+    python evaluate.py --config=configs/synthetic_soc.py --workdir=runs/learn_soc
 """
 
 from ml_collections import ConfigDict

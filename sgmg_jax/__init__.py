@@ -1,7 +1,7 @@
 """sgmg_jax: referring video object segmentation in JAX.
 
 from sgmg_jax import Predictor
-predictor = Predictor.from_workdir('runs/demo')
+predictor = Predictor.from_workdir('runs/learn')
 masks = predictor(frames, ['the red star', 'the circle moving left'])
 """
 

@@ -34,7 +34,7 @@ ALLOWED = {
     'checksums': set(),
     'convert': {'commands', 'config', 'files', 'data', 'models', 'systems', 'checkpoints'},
     'parity': BASE | {'commands', 'compilation', 'config', 'files', 'models', 'losses', 'systems', 'convert'},
-    'synthetic': {'commands', 'pictures'},
+    'synthetic': {'commands', 'files', 'pictures', 'video'},
     'systems': BASE | {'models', 'losses'},
     'raw': {'arrays', 'files', 'pictures', 'video', 'plain_pickle', 'data', 'evaluation'},
     'doctor': {'files', 'pictures', 'commands', 'raw', 'data'},

@@ -3,7 +3,7 @@
     python -m sgmg_jax.benchmarks.accidents --kills=10 -- --config=configs/synthetic.py --config.steps=100 \\
         --config.checkpoint_every=10 --config.eval_every=30 --config.log_every=1 --config.evaluation.videos=2
 
-Arguments after `--` go to train.py in the current folder; this example uses the data of `make demo`. SIGKILL ends the
+Arguments after `--` go to train.py in the current folder; this example uses the data of `make learn`. SIGKILL ends the
 run at a random time, wherever it is: starting, loading, in a step, saving, in validation. The same command resumes it,
 and after the last kill completes it. All arrays of the last checkpoint (parameters, optimizer, moving average) must be
 equal bit for bit, and so must every line of metrics.jsonl except for timings: every step saw the same data.

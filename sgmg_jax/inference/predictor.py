@@ -66,7 +66,7 @@ class Window(NamedTuple):
 class Predictor:
     """A trained model that segments videos.
 
-    predictor = Predictor.from_workdir('runs/demo')
+    predictor = Predictor.from_workdir('runs/learn')
     masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 

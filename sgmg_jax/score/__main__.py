@@ -46,8 +46,8 @@ F_variance and J&F_variance, over the frames of an expression, are our own measu
 lower is better).
 
 examples:
-    python -m sgmg_jax.score ytvos --gt=runs/demo/records \\
-        --pred=runs/demo/evaluation/ref_youtube_vos_valid/submission.zip
+    python -m sgmg_jax.score ytvos --gt=runs/learn/records \\
+        --pred=runs/learn/evaluation/ref_youtube_vos_valid/submission.zip
     python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
     python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
 """

@@ -4,18 +4,24 @@ import argparse
 from collections.abc import Sequence
 import sys
 
-from sgmg_jax import commands
+from sgmg_jax import commands, files
 from sgmg_jax.synthetic.dataset import write_dataset
+
+RATE = 4  # frames per second of a film: slow enough to follow
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 2 after an error."""
     parser = commands.make_parser(
         'python -m sgmg_jax.synthetic',
-        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of Ref-YouTube-VOS.',
-        epilog='example: python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40',
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of Ref-YouTube-VOS; '
+        'or, with --film, one clip as a film.',
+        epilog='examples:\n  python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40\n'
+        '  python -m sgmg_jax.synthetic --film=shapes.mp4 --seed=3',
     )
-    parser.add_argument('--out', required=True, help='folder to create; must not exist, or be empty')
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('--out', help='folder to create; must not exist, or be empty')
+    what.add_argument('--film', help='.mp4 to create with one clip; its sentences are printed')
     parser.add_argument('--train', type=int, default=600, help='training videos (default: %(default)s)')
     parser.add_argument(
         '--valid',
@@ -41,7 +47,21 @@ def _write(options: argparse.Namespace) -> None:
     if len(options.size) > 2:
         raise ValueError(f'--size has {len(options.size)} numbers: one side, or height and width.')
     size = (options.size[0], options.size[-1])
-    write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
+    if options.film:
+        _write_film(options.film, options.seed, options.frames, size)
+    else:
+        write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
+
+
+def _write_film(path: str, seed: int, frames: int, size: tuple[int, int]) -> None:
+    from sgmg_jax import video
+    from sgmg_jax.synthetic.video import make_video
+
+    files.check_new(path, ['.mp4'])
+    clip = make_video(seed, frames, size)
+    video.write(path, clip.frames, RATE)
+    for expression in clip.expressions:
+        print(expression.text)
 
 
 if __name__ == '__main__':
