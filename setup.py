@@ -56,9 +56,10 @@ setuptools.setup(
     package_data={'sgmg_jax': ['py.typed', 'pretrained/*/*']},
     entry_points={'console_scripts': ['sgmg-jax = sgmg_jax.__main__:main']},
     python_requires='>=3.11',
-    install_requires=[  # of Predictor and sgmg_jax.predict
+    install_requires=[  # of Predictor, sgmg_jax.predict and sgmg_jax.export
         'absl-py',
         'av',
+        'flatbuffers',  # jax.export needs it to write and read, and does not declare it
         'flax>=0.12',
         'jax>=0.10',
         'jaxtyping',

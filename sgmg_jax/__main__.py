@@ -21,6 +21,7 @@ COMMANDS = {  # name -> (module, what it does)
     'doctor': ('sgmg_jax.doctor.__main__', 'find what is missing or misplaced in a copy of a data set'),
     'build': ('sgmg_jax.datasets.build', 'write a data set as records'),
     'convert': ('sgmg_jax.convert.__main__', "convert weights from and to the authors' PyTorch releases"),
+    'export': ('sgmg_jax.export.__main__', 'write a model as StableHLO, which runs without this package'),
     'parity': ('sgmg_jax.parity.__main__', 'compare the models with the releases, array by array'),
     'synthetic': ('sgmg_jax.synthetic.__main__', 'write the procedural world, a small data set'),
 }

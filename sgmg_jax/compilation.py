@@ -1,6 +1,7 @@
 """How programs are compiled, and where compiled programs are cached."""
 
 from collections.abc import Callable
+import contextvars
 import functools
 import os
 import pathlib
@@ -12,6 +13,7 @@ from absl import logging
 import jax
 
 CACHE_LIMIT = 8 * 2**30  # bytes; beyond it the least recently used programs are evicted
+_tracing_for_cpu: contextvars.ContextVar[bool] = contextvars.ContextVar('tracing_for_cpu')
 
 
 def keep_programs() -> None:
@@ -74,3 +76,26 @@ def jit(function: Callable, **options: Any) -> jax.stages.Wrapped:
     if jax.default_backend() == 'cpu':
         options['compiler_options'] = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
     return jax.jit(at_full_precision, **options)
+
+
+def on_cpu() -> bool:
+    """Whether what is being traced is for a CPU. There, the models compute some layers part by part, which takes less
+    memory, and on a GPU or TPU would take more time."""
+    return _tracing_for_cpu.get(jax.default_backend() == 'cpu')
+
+
+def for_any_platform(function: Callable) -> Callable:
+    """`function`, traced once for CPUs and once for other devices, whatever this machine has. A program that is
+    compiled for one platform has only its part."""
+
+    def traced(for_cpu):
+        def call(*arguments):
+            token = _tracing_for_cpu.set(for_cpu)
+            try:
+                return function(*arguments)
+            finally:
+                _tracing_for_cpu.reset(token)
+
+        return call
+
+    return lambda *arguments: jax.lax.platform_dependent(*arguments, cpu=traced(True), default=traced(False))

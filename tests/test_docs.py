@@ -29,7 +29,7 @@ RUN_BY = {
     'python -m sgmg_jax.synthetic': 'tests/test_commands.py',
     'python -m datasets.build ref_youtube_vos': 'tests/datasets/test_build.py',
 }
-OTHERS = 'python -m pip ', 'python -m pytest ', 'python -m venv ', 'python -c '  # Python's own, and tools
+OTHERS = 'python -m pip ', 'python -m pytest ', 'python -m venv ', 'python -c ', 'python exported/'  # not ours
 README_LINES = 150
 LINKS = (
     'arxiv.org/abs/2307.13537',

@@ -18,7 +18,7 @@ ALLOWED = {
     'ops': {'types'},
     'sharding': set(),
     'compilation': set(),
-    'models': BASE,
+    'models': BASE | {'compilation'},
     'losses': BASE,
     'data': {'types', 'files', 'pictures', 'video', 'processes', 'commands'},
     'evaluation': {'files'},
@@ -43,6 +43,7 @@ ALLOWED = {
     'score': {'files', 'pictures', 'commands', 'processes', 'data', 'evaluation'},
     'inference': RUNNING | {'commands', 'pictures', 'video', 'models', 'evaluation', 'visualize', 'score'},
     'predict': RUNNING | {'commands', 'video', 'inference'},
+    'export': {'commands', 'compilation', 'files', 'types', 'convert', 'data', 'models', 'inference'},
     'training': RUNNING | {'commands', 'inference'},
     'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }

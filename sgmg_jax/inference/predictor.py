@@ -103,8 +103,9 @@ class Predictor:
         if parameters is not None:
             weights.check_finite(traverse_util.flatten_dict(parameters, sep='/'), origin or 'parameters')
         self.parameters, self.origin, self.tokenizer, self.config = parameters, origin, tokenizer, config
-        self._text_length = text_length
-        self._short_side, self._max_side, self._clip_frames = short_side, max_side, clip_frames
+        self.model = model
+        self.text_length = text_length
+        self.short_side, self.max_side, self.clip_frames = short_side, max_side, clip_frames
         self._sentences = sentences
         self._conventions = model.conventions
         self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
@@ -270,7 +271,7 @@ class Predictor:
         if len(sentences) > 255:
             raise ValueError(f'sentences: {len(sentences)}; at most 255 can be told apart in one map of objects.')
         frames, start = iter(frames), 0
-        while group := list(itertools.islice(frames, self._clip_frames)):
+        while group := list(itertools.islice(frames, self.clip_frames)):
             window = segment.check_frames(group)
             masks = np.zeros((len(sentences), *window.shape[:3]), bool)
             scores = np.zeros((len(sentences), len(window)), np.float32)
@@ -287,7 +288,7 @@ class Predictor:
     def _check_sentences(self, sentences: Any) -> None:
         if isinstance(sentences, str) or not isinstance(sentences, Sequence) or not len(sentences):
             raise TypeError(f'sentences = {sentences!r:.100}: must be a list of at least one sentence.')
-        text.encode(self.tokenizer, sentences, self._text_length)
+        text.encode(self.tokenizer, sentences, self.text_length)
 
     def windows(self, read: Callable[[range], Frames], length: int) -> Iterator[tuple[int, Ask]]:
         """Iterates over a video of any length in windows of clip_frames frames, holding one window in memory.
@@ -302,8 +303,8 @@ class Predictor:
         Yields:
             the index of the window's first frame, and an `Ask` for its n frames.
         """
-        for start in range(0, length, self._clip_frames):
-            yield start, self._window(read(range(start, min(start + self._clip_frames, length))))
+        for start in range(0, length, self.clip_frames):
+            yield start, self._window(read(range(start, min(start + self.clip_frames, length))))
 
     def _window(self, frames: Frames) -> Ask:
         clip, video = self._encode_clip(frames)
@@ -319,14 +320,14 @@ class Predictor:
     def _encode_clip(
         self, frames: Frames, annotated: np.ndarray | None = None
     ) -> tuple[types.Clip, features.VideoFeatures]:
-        clip = segment.pad_clip(*clips.prepare_clip(frames, self._short_side, self._max_side), self._conventions)
+        clip = segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
         clip = dataclasses.replace(clip, annotated=annotated)
         return clip, self._encode(self.parameters, clip)
 
     def _tokens(self, sentences: Sequence[str]) -> types.Text:
         """Pads to an even number of sentences and a multiple of TOKENS, because every shape compiles a program."""
         count = len(sentences)
-        tokens = text.encode(self.tokenizer, sentences, self._text_length, count if count == 1 else count + count % 2)
+        tokens = text.encode(self.tokenizer, sentences, self.text_length, count if count == 1 else count + count % 2)
         longest = -(-int(tokens.valid.sum(1).max()) // TOKENS) * TOKENS
         return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
@@ -354,7 +355,7 @@ class Predictor:
             function(sentence) -> scores in [0, 1] and masks of every query.
         """
         indices, position = clips.annotated_window(
-            index, length, self._clip_frames, self._conventions.annotated_in_the_middle
+            index, length, self.clip_frames, self._conventions.annotated_in_the_middle
         )
         frames = read(indices)
         clip, video = self._encode_clip(frames, np.array([position], np.int32))

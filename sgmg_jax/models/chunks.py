@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sgmg_jax import compilation
 from sgmg_jax.types import ArrayLike
 
 LARGEST = 2**21  # elements of a hidden layer that are held at once on a CPU
@@ -32,7 +32,7 @@ def by_chunks(
     x = jnp.asarray(x).reshape(batch, -1, channels)
     positions = x.shape[1]
     count = -(-batch * positions * hidden // LARGEST)
-    if jax.default_backend() != 'cpu' or count == 1:
+    if not compilation.on_cpu() or count == 1:
         return layers(module, x).reshape(batch, *shape, -1)
     size = -(-positions // count)
     x = jnp.pad(x, [(0, 0), (0, -positions % size), (0, 0)]).reshape(batch, -1, size, channels)

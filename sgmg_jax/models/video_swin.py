@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 import numpy as np
 
+from sgmg_jax import compilation
 from sgmg_jax.models import layers
 from sgmg_jax.models.chunks import by_chunks
 from sgmg_jax.sharding import batch_local
@@ -193,7 +194,7 @@ class WindowAttention(nn.Module):
             window = jax.checkpoint(lambda x: attend(*x, absent_keys, bias))
             return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions)), 0, 1)
 
-        if jax.default_backend() == 'cpu':
+        if compilation.on_cpu():
             # One window's logits fit in the CPU cache: half the time of all at once, and nearly no memory.
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
