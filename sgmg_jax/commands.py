@@ -62,7 +62,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+def number(low: float | int, high: float | int = math.inf) -> Callable[[str], float]:
     """The `type` of an argument: a number from `low` to `high`; infinity is not one."""
 
     def parse(word: str) -> float:

@@ -20,9 +20,10 @@ import small
 
 from sgmg_jax import Predictor, checkpoints, files, systems
 from sgmg_jax import config as configs
+from sgmg_jax.convert import __main__ as convert
 from sgmg_jax.convert import weights
 from sgmg_jax.data import records, text
-from sgmg_jax.inference import evaluate, protocols, restore
+from sgmg_jax.inference import evaluate, models, protocols, restore
 from sgmg_jax.score import __main__ as score_command
 from sgmg_jax.training import loop
 
@@ -319,6 +320,34 @@ def test_config_init_beside_a_run_is_refused(trained, tmp_path):
     stored = configs.to_json(configs.read(tmp_path / 'run')) | {'init': [str(path)]}
     (tmp_path / 'run' / 'config.json').write_text(json.dumps(stored))
     assert evaluate.choose_predictor(config, tmp_path / 'run', 'best').origin == f'{tmp_path / "run"}, step 2'
+
+
+def test_a_run_as_a_model_folder(trained, tmp_path, capsys):
+    """The folder segments as the run does, evaluates as its weights do, and says where it is from."""
+    workdir, config = trained
+    folder = tmp_path / 'model'
+    assert convert.main(['from-run', str(workdir), f'--out={folder}', '--licence=cc0-1.0']) == 0
+    assert f'{workdir}, step 2: SgMg, a small Video Swin, 3 queries' in capsys.readouterr().out
+    card = (folder / 'README.md').read_text()
+    for words in ('license: cc0-1.0', 'step 2 of 2, batches of 2 clips of 2 frames, seed 0', 'new parameters'):
+        assert words in card
+    frames = np.random.default_rng(0).integers(0, 256, (2, 80, 90, 3), dtype=np.uint8)
+    masks = Predictor.from_workdir(workdir)(frames, ['the red star'])
+    for name in (folder, workdir):
+        np.testing.assert_array_equal(models.open_model(name)(frames, ['the red star']), masks)
+    assert models.open_model(workdir, checkpoint=1).origin.endswith('step 1')
+    config.init = str(folder)
+    evaluate.evaluate(config, tmp_path / 'new', progress=False)
+    name = pathlib.Path('evaluation/ref_youtube_vos_valid/submission.zip')
+    if not (workdir / name).exists():
+        evaluate.evaluate(configs.read(workdir), workdir, progress=False)
+    with zipfile.ZipFile(tmp_path / 'new' / name) as ours, zipfile.ZipFile(workdir / name) as theirs:
+        assert {n: ours.read(n) for n in ours.namelist()} == {n: theirs.read(n) for n in theirs.namelist()}
+    config.model.update(heads=4, points=1)  # The shapes stay the same.
+    with pytest.raises(ValueError, match=r'model: .* config.model.heads was 2, is now 4; config.model.points was 2'):
+        evaluate.evaluate(config, tmp_path / 'newer', progress=False)
+    assert convert.main(['from-run', str(tmp_path), f'--out={tmp_path / "x"}']) == 2
+    assert 'is not the workdir of a training run' in capsys.readouterr().err
 
 
 def test_weights_that_are_no_numbers(trained, tmp_path):

@@ -66,7 +66,7 @@ class Window(NamedTuple):
 class Predictor:
     """A trained model that segments videos.
 
-    predictor = Predictor.from_workdir('runs/learn')
+    predictor = Predictor.from_pretrained('demo')
     masks = predictor(frames, ['the red star', 'the circle moving left'])
     """
 
