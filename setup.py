@@ -11,7 +11,6 @@ HERE = pathlib.Path(__file__).parent
 # What builds and reads data sets.
 DATA = [
     'array_record',
-    'h5py',
     'importlib_resources',  # tensorflow-datasets imports it for builders, and does not declare it.
     'scipy',
     'tensorflow-datasets>=4.9.10',
@@ -56,11 +55,12 @@ setuptools.setup(
     package_data={'sgmg_jax': ['py.typed', 'pretrained/*/*']},
     entry_points={'console_scripts': ['sgmg-jax = sgmg_jax.__main__:main']},
     python_requires='>=3.11',
-    install_requires=[  # of Predictor, sgmg_jax.predict and sgmg_jax.export
+    install_requires=[  # of Predictor, predict, export, doctor, score, convert
         'absl-py',
         'av',
         'flatbuffers',  # jax.export needs it to write and read, and does not declare it
         'flax>=0.12',
+        'h5py',
         'jax>=0.10',
         'jaxtyping',
         'ml-collections>=1.1',

@@ -27,6 +27,12 @@ from sgmg_jax.files import check_regular, printable
 INTERRUPTED = 128 + signal.SIGINT  # the exit status a shell reports after Ctrl-C
 # The package raises these for wrong input, with a message for the user.
 USER_ERRORS = OSError, ValueError, FloatingPointError
+# Packages that only some commands need -> the extra of setup.py that installs them.
+EXTRAS = {
+    **dict.fromkeys(('array_record', 'tensorflow_datasets', 'google'), 'data'),
+    **dict.fromkeys(('clu', 'grain', 'matplotlib', 'tensorboardX'), 'train'),
+    'gradio': 'app',
+}
 # Old flags of train.py and evaluate.py -> new ones; the old ones work until the next version.
 RENAMED_FLAGS = {
     'shuffle_sentences': 'score_another_object',
@@ -112,6 +118,17 @@ def run(work: Callable[[], int | None], debug: bool = False) -> int:
     except BrokenPipeError:  # e.g. `| head` has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).partition('.')[0])
+        if extra is None:
+            raise
+        if debug:
+            traceback.print_exc()
+        print(
+            f"error: {error.name} is not installed, and this command needs it: pip install 'sgmg_jax[{extra}]'.",
+            file=sys.stderr,
+        )
+        return 2
     except USER_ERRORS as error:
         if debug:
             traceback.print_exc()

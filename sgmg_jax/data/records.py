@@ -7,7 +7,6 @@ Axis letters: T frames, H W pixels.
 """
 
 from collections.abc import Sequence
-import dataclasses
 import os
 import pathlib
 import re
@@ -15,109 +14,14 @@ from typing import Any, NamedTuple, SupportsIndex
 
 from array_record.python import array_record_data_source, array_record_module
 from google.protobuf import message
-from jaxtyping import Bool, Int, UInt8
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from sgmg_jax import files, pictures
-from sgmg_jax.data import decoding
+from sgmg_jax import files
+from sgmg_jax.data.decoding import Record
 from sgmg_jax.data.metadata import Video, read_video
-from sgmg_jax.video import BrokenFilm, open_film
 
-LARGEST_RECORD = 2**30  # bytes of a video's frames; a protobuf message has at most twice as many
 _LARGEST_METADATA = 2**26  # bytes; RefCOCO's has a fifth of it
-Indices = Sequence[int] | Int[np.ndarray, ' T']
-
-
-@dataclasses.dataclass(frozen=True)
-class Record:
-    """A video with its frames (encoded as JPEG or PNG, or the film that contains them) and its masks (PNG; none where
-    they are hidden)."""
-
-    video: Video
-    frames: tuple[bytes, ...]
-    masks: tuple[bytes, ...]
-    film: bytes | None = None
-
-    def decode_frames(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W 3']:
-        """RGB of the frames at `indices` (default: all).
-
-        Raises:
-            ValueError: an image is broken, or the film is broken or ends too early; names video and frame.
-        """
-        indices = range(len(self.video.frame_names)) if indices is None else indices
-        if self.film is not None:
-            return self._decode_film(self.film, indices)
-        return np.stack([self._decode_frame(int(index)) for index in indices])
-
-    def decode_masks(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W'] | None:
-        """Maps of object ids at `indices` (default: all); None without ground truth.
-
-        0 is background; 255 is void in data sets that have it (DAVIS). Only for videos without `mask_places`.
-
-        Raises:
-            ValueError: a PNG is broken or its size differs from the frame's; names video and frame.
-        """
-        if not self.masks:
-            return None
-        indices = range(len(self.masks)) if indices is None else indices
-        return np.stack([self._decode_mask(int(index), int(index)) for index in indices])
-
-    def decode_object(self, object_id: int, index: int) -> Bool[np.ndarray, 'H W']:
-        """The mask of an object in one of its annotated frames.
-
-        Raises:
-            ValueError: the PNG is broken, or the object is not annotated in this frame.
-        """
-        if self.video.mask_places is None:
-            return self._decode_mask(index, index) == object_id
-        if (index, object_id) not in self.video.mask_places:
-            raise ValueError(self._broken(index, f'object {object_id} has no mask here'))
-        return self._decode_mask(self.video.mask_places.index((index, object_id)), index) > 0
-
-    def _decode_film(self, film: bytes, indices: Indices) -> UInt8[np.ndarray, 'T H W 3']:
-        wanted, number = {int(index) for index in indices}, -1
-        found: dict[int, np.ndarray] = {}
-        try:
-            with open_film(film) as (container, stream):
-                for number, frame in enumerate(container.decode(stream)):
-                    if number in wanted:
-                        if (frame.height, frame.width) != (self.video.height, self.video.width):
-                            raise BrokenFilm(
-                                f'its frames are {frame.width}x{frame.height} pixels, not '
-                                f'{self.video.width}x{self.video.height}'
-                            )
-                        found[number] = frame.to_ndarray(format='rgb24')
-                    if len(found) == len(wanted):
-                        break
-        except ValueError as error:
-            raise ValueError(self._broken(max(wanted), f'film is broken ({error})')) from error
-        if len(found) < len(wanted):
-            missing = min(wanted - set(found))
-            raise ValueError(self._broken(missing, f'film ends before it, after {number + 1} frames'))
-        return np.stack([found[int(index)] for index in indices])
-
-    def _decode_frame(self, index: int) -> UInt8[np.ndarray, 'H W 3']:
-        try:
-            return decoding.decode_picture(self.frames[index], (self.video.height, self.video.width))
-        except pictures.BrokenPicture as error:
-            raise ValueError(self._broken(index, f'image {error}')) from error
-
-    def _decode_mask(self, number: int, index: int) -> UInt8[np.ndarray, 'H W']:
-        size = self.video.height, self.video.width
-        try:
-            # Pillow keeps palette indices; OpenCV would turn them into colours.
-            mask = pictures.read_pixels(self.masks[number], (pictures.PNG,), size, ('P', 'L', '1'))
-            return np.asarray(mask, np.uint8)
-        except pictures.BrokenPicture as error:
-            raise ValueError(self._broken(index, f'mask is broken ({error})')) from error
-
-    def _broken(self, index: int, what: str) -> str:
-        return (
-            f'video {self.video.name}, frame {self.video.frame_names[index]}: the {what}. '
-            'Build the records again from intact files.'
-        )
 
 
 class _Piece(NamedTuple):

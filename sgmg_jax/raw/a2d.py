@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 import numpy as np
 
 from sgmg_jax import arrays, files
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import decoding, metadata
 from sgmg_jax.raw import common
 from sgmg_jax.raw.common import add_bytes, encode_png, find_files
 from sgmg_jax.video import BrokenFilm, open_film
@@ -211,7 +211,7 @@ def read_film(
     if len(found) > 1:
         raise ValueError(f'{" and ".join(map(str, found))} are the same clip. Remove all but one.')
     file = found[0]
-    film = files.read_bytes(file, records.LARGEST_RECORD, raw)
+    film = files.read_bytes(file, decoding.LARGEST_RECORD, raw)
     sizes: list[tuple[int, int]] = []
     times: list[int | None] = []
     try:

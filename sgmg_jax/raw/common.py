@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import decoding, metadata
 
 # A video's fields in both record and metadata, its fields in the metadata only, and those in the record only.
 Parts = tuple[dict, dict, dict[str, list[bytes]]]
@@ -96,6 +96,6 @@ def read_frames(
 def add_bytes(total: int, data: bytes, where: pathlib.Path) -> int:
     """`total` plus the size of `data`; raises ValueError if a record cannot hold so many bytes."""
     total += len(data)
-    if total > records.LARGEST_RECORD:
-        raise ValueError(f'{where}: has more than {records.LARGEST_RECORD:,} bytes for one video. Leave it out.')
+    if total > decoding.LARGEST_RECORD:
+        raise ValueError(f'{where}: has more than {decoding.LARGEST_RECORD:,} bytes for one video. Leave it out.')
     return total

@@ -17,13 +17,13 @@ from typing import Any
 from sgmg_jax import files
 
 if typing.TYPE_CHECKING:  # Scoring code is imported late: --help does not need it.
-    from sgmg_jax.data import records
+    from sgmg_jax.data.decoding import Record
 
 __all__ = 'format_scores', 'score_submission', 'truth_of_records', 'write_scores'
 
 
 def score_submission(
-    protocol: str, path: str | os.PathLike, split: 'Sequence[records.Record]', progress: bool = True
+    protocol: str, path: str | os.PathLike, split: 'Sequence[Record]', progress: bool = True
 ) -> dict[str, Any]:
     """Scores a submission against the ground truth of a split, in this process.
 
@@ -48,7 +48,7 @@ def score_submission(
     return {'davis': davis, 'ytvos': ytvos}[protocol].score_submission(path, split, progress)
 
 
-def truth_of_records(protocol: str, split: 'Sequence[records.Record]', progress: bool = False) -> dict[str, Any]:
+def truth_of_records(protocol: str, split: 'Sequence[Record]', progress: bool = False) -> dict[str, Any]:
     """COCO ground truth of built records, see `coco.truth_of_records`."""
     from sgmg_jax.score import coco
 

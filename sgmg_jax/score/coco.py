@@ -12,7 +12,7 @@ from pycocotools import mask as rle
 import tqdm
 
 from sgmg_jax import files
-from sgmg_jax.data import records
+from sgmg_jax.data.decoding import Record
 from sgmg_jax.evaluation import mean_ap, scoring
 from sgmg_jax.score import common, zips
 
@@ -20,7 +20,7 @@ PROTOCOLS = 'a2d', 'jhmdb', 'refcoco'
 LARGEST_MEMBER = 2**28  # bytes of uncompressed results in a zip; reading takes four times as many
 
 
-def truth_of_records(protocol: str, split: Sequence[records.Record], progress: bool = False) -> dict[str, Any]:
+def truth_of_records(protocol: str, split: Sequence[Record], progress: bool = False) -> dict[str, Any]:
     """COCO ground truth of built records: an image per sentence and frame in which its object is annotated.
 
     Areas are those of the masks. (The converted files of RefCOCO have those of the polygons: AP_S, AP_M and AP_L may
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     truth = (
         files.read_json(gt)
         if gt.exists() and not gt.is_dir()
-        else truth_of_records(options.protocol, records.open_records(gt, options.split), progress=True)
+        else truth_of_records(options.protocol, common.open_records(gt, options.split), progress=True)
     )
     _check_truth(truth, gt)
     results = _checked_results(truth, options.pred)
@@ -104,9 +104,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     return mean_ap.evaluate(truth, results)
 
 
-def score_submission(
-    protocol: str, path: str | os.PathLike, split: Sequence[records.Record], progress: bool
-) -> dict[str, Any]:
+def score_submission(protocol: str, path: str | os.PathLike, split: Sequence[Record], progress: bool) -> dict[str, Any]:
     """See `score.score_submission`."""
     truth = truth_of_records(protocol, split, progress)
     _check_truth(truth, getattr(split, 'directory', 'the records'))

@@ -5,13 +5,15 @@ Axis letters: T frames, H W pixels.
 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import os
 import pathlib
 
 from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import metadata
+from sgmg_jax.data.decoding import Record
 
 EXAMPLES = 3  # shown per kind of problem
 MOST_PIXELS = 2**30  # of all masks of a sequence or an expression
@@ -57,9 +59,17 @@ class WrongPredictions(ValueError):
         self.problems = problems
 
 
-def videos_of(split: Sequence[records.Record]) -> Sequence[metadata.Video]:
+def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], split: str) -> Sequence[Record]:
+    """data.records.open_records, imported late: other ground truth is scored without the packages that it needs."""
+    from sgmg_jax.data import records
+
+    return records.open_records(directories, split)
+
+
+def videos_of(split: Sequence[Record]) -> Sequence[metadata.Video]:
     """The videos of a split; built records list them without being read."""
-    return split.videos if isinstance(split, records.Records) else [record.video for record in split]
+    # Records read no frame for it.
+    return split.videos if hasattr(split, 'videos') else [record.video for record in split]
 
 
 def check_folder(path: pathlib.Path) -> None:

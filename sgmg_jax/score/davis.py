@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import files
-from sgmg_jax.data import records
+from sgmg_jax.data.decoding import Record
 from sgmg_jax.evaluation import davis, scoring
 from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
@@ -57,7 +57,7 @@ def open_sequences(folder: str | os.PathLike, split: str, task: str) -> Sequence
     folder = pathlib.Path(folder)
     common.check_folder(folder)
     if not folder.is_dir() or any(any(folder.glob('*/' * level + 'dataset_info.json')) for level in range(4)):
-        return sequences_of_records(records.open_records(folder, split))
+        return sequences_of_records(common.open_records(folder, split))
     folder, names = davis.find_truth(folder, split, task)
     frames = [
         [name.removesuffix('.png') for name in common.listing(folder / sequence)[1] if name.endswith('.png')]
@@ -78,7 +78,7 @@ def open_sequences(folder: str | os.PathLike, split: str, task: str) -> Sequence
     )
 
 
-def sequences_of_records(split: Sequence[records.Record]) -> Sequences:
+def sequences_of_records(split: Sequence[Record]) -> Sequences:
     """The ground truth in built records. Raises ValueError if they have no index maps."""
     videos = common.videos_of(split)
     hidden = [video.name for video in videos if not video.has_masks or video.mask_places is not None]
@@ -202,7 +202,7 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     return None if options.check_only else _summarise(truth, annotators, results, options.task)
 
 
-def score_submission(path: str | os.PathLike, split: Sequence[records.Record], progress: bool) -> dict[str, Any]:
+def score_submission(path: str | os.PathLike, split: Sequence[Record], progress: bool) -> dict[str, Any]:
     """See `score.score_submission`."""
     task = 'unsupervised'
     checked = _check(path, (sequences_of_records, (split,)), task, processes=1, check_only=False, progress=progress)

@@ -15,7 +15,8 @@ from jaxtyping import Bool
 import numpy as np
 
 from sgmg_jax import files, pictures
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import metadata
+from sgmg_jax.data.decoding import Record
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
@@ -156,7 +157,7 @@ def _object_id(value: object, where: str) -> int:
     return value
 
 
-def _records_truth(split: Sequence[records.Record]) -> Truth:
+def _records_truth(split: Sequence[Record]) -> Truth:
     def read(index: int) -> ReadExpression:
         masks = split[index].decode_masks()
         assert masks is not None  # only read where `_known` finds expressions
@@ -189,10 +190,10 @@ def open_truth(folder: str | os.PathLike, split: str) -> Truth:
             raise ValueError(f"{found[0]}: is the ground truth of split 'valid', not of {split!r}")
         if found:
             return open_published_truth(found[0])
-    return _records_truth(records.open_records(folder, split))
+    return _records_truth(common.open_records(folder, split))
 
 
-def score_submission(path: str | os.PathLike, split: Sequence[records.Record], progress: bool) -> dict[str, Any]:
+def score_submission(path: str | os.PathLike, split: Sequence[Record], progress: bool) -> dict[str, Any]:
     """See `score.score_submission`.
 
     The submission may contain more videos than the split. Only faults that prevent scoring are found:

@@ -14,7 +14,7 @@ import pytest
 import raw_tree
 
 from datasets import build
-from sgmg_jax.data import metadata, records
+from sgmg_jax.data import decoding, metadata, records
 from sgmg_jax.raw import youtube
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -436,6 +436,6 @@ def test_a_test_file_without_videos_makes_no_split(raw):
 
 
 def test_videos_larger_than_a_record_are_refused(raw, monkeypatch):
-    monkeypatch.setattr(records, 'LARGEST_RECORD', 5000)
+    monkeypatch.setattr(decoding, 'LARGEST_RECORD', 5000)
     with pytest.raises(ValueError, match='aaa0000001: has more than 5,000 bytes for one video'):
         built(raw, 'train')
