@@ -23,7 +23,7 @@ import tqdm
 from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
 from sgmg_jax.data import metadata, records
-from sgmg_jax.evaluation import mean_ap, scoring
+from sgmg_jax.evaluation import mean_ap, region_boundary, scoring
 from sgmg_jax.inference import protocols
 from sgmg_jax.inference.predictor import Predictor
 
@@ -340,7 +340,8 @@ def swap_objects(expressions: Sequence[metadata.Expression], rng: random.Random)
 
 
 def pictures(split: records.Records, protocol: protocols.Protocol, folder: pathlib.Path) -> list[visualize.Row]:
-    """One sentence of each of PICTURES videos, spread over the split, with the masks that were written."""
+    """One sentence of each of PICTURES videos, spread over the split: the masks that were written, and their mean J in
+    the frames that are shown."""
     rows: list[visualize.Row] = []
     for i in np.unique(np.linspace(0, len(split) - 1, min(PICTURES, len(split))).astype(int)).tolist():
         record = split[i]
@@ -352,8 +353,9 @@ def pictures(split: records.Records, protocol: protocols.Protocol, folder: pathl
         if not frames:
             continue
         masks = np.stack([protocol.read(folder, video, expression, t) for t in frames])
-        truth = None
+        truth, shown = None, None
         if expression.object_id > 0:
             truth = np.stack([record.decode_object(expression.object_id, t) for t in frames])
-        rows.append(visualize.Row(expression.text, record.decode_frames(frames), masks, truth))
+            shown = f'J {100 * np.mean(region_boundary.region_similarity(truth, masks)):.1f}'
+        rows.append(visualize.Row(expression.text, record.decode_frames(frames), masks, truth, shown))
     return rows

@@ -86,6 +86,8 @@ def test_pictures_show_the_ground_truth_unless_it_is_hidden(tmp_path, object_id,
     submission.write_masks(tmp_path, 'a', '0', video.frame_names, np.ones((3, 6, 9), bool))
     (row,) = evaluate.pictures(split, protocols.choose('ytvos'), tmp_path)
     assert row.masks.all() and (row.truth is not None) == has_truth
+    iou = (maps[0] == object_id).mean()  # The prediction is everything.
+    assert row.score == (f'J {100 * iou:.1f}' if has_truth else None)
     if has_truth:
         np.testing.assert_array_equal(row.truth, maps == object_id)
 
