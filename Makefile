@@ -2,10 +2,11 @@
 PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
+VENV_APP := .venv-app
 DEMO := runs/demo
 LEARN := runs/learn
 
-.PHONY: setup demo learn test lint docs lock
+.PHONY: setup demo learn test app-test lint docs lock
 
 setup: $(VENV)/.stamp
 
@@ -41,6 +42,20 @@ learn: setup
 test: setup
 	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
+# The page in a real browser. Needs Chromium or Chrome; on Debian, root gets it installed.
+app-test: $(VENV_APP)/.stamp
+	@which chromium chromium-browser google-chrome | grep -q . || \
+	  { apt-get -q update && apt-get -q install -y --no-install-recommends chromium; } || \
+	  { echo 'error: found neither Chromium nor Chrome. Install one: sudo apt-get install chromium' >&2; exit 1; }
+	$(VENV_APP)/bin/python -m pytest -q --confcutdir=tests/app tests/app
+
+# An environment of its own: gradio needs older packages than the other tests. pip would take ten times as long as uv.
+$(VENV_APP)/.stamp: requirements-app.lock
+	$(PYTHON) -m venv $(VENV_APP)
+	sed -n '/^uv==/,/[^\\]$$/p' $< | $(VENV_APP)/bin/python -m pip install --quiet --require-hashes -r /dev/stdin
+	$(VENV_APP)/bin/uv pip install --quiet --python $(VENV_APP)/bin/python --require-hashes -r $<
+	touch $@
+
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -55,3 +70,5 @@ lock:
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements.lock
 	uv pip compile setup.py --extra cuda --extra train --python-version 3.12 --generate-hashes \
 	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements-cuda.lock
+	uv pip compile setup.py --extra app-test --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements-app.lock

@@ -1,5 +1,5 @@
 """Packaging of sgmg_jax. requirements.lock pins the whole environment for Python 3.11 on CPUs, requirements-cuda.lock
-that for Python 3.12 on NVIDIA GPUs."""
+that for Python 3.12 on NVIDIA GPUs, requirements-app.lock that of the page and its test for Python 3.11."""
 
 import pathlib
 import re
@@ -18,6 +18,7 @@ DATA = [
 # What trains and evaluates on them.
 TRAIN = [*DATA, 'clu', 'grain>=0.2.18', 'matplotlib', 'optax>=0.2.8', 'tensorboardX']
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=0.29']
+APP = ['gradio>=6.3']
 
 setuptools.setup(
     name='sgmg_jax',
@@ -80,6 +81,8 @@ setuptools.setup(
         'cuda': ['jax[cuda13]>=0.11.2'],
         'tpu': ['jax[tpu]'],
         'docs': DOCS,
+        'app': APP,
+        'app-test': [*APP, 'playwright', 'pytest', 'uv'],
         'dev': [
             *TRAIN,
             'beartype',

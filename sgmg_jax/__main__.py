@@ -15,6 +15,7 @@ from sgmg_jax import commands
 
 COMMANDS = {  # name -> (module, what it does)
     'predict': ('sgmg_jax.predict', 'segment the objects that sentences describe in a film'),
+    'app': ('sgmg_jax.app.__main__', 'serve a page that does this in a browser'),
     'train': ('sgmg_jax.training.__main__', 'train a model'),
     'evaluate': ('sgmg_jax.inference.__main__', 'evaluate a model on a split: leaderboard files, scores, pictures'),
     'score': ('sgmg_jax.score.__main__', "check and score any system's files"),

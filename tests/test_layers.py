@@ -44,6 +44,7 @@ ALLOWED = {
     'inference': RUNNING | {'commands', 'pictures', 'video', 'models', 'evaluation', 'visualize', 'score'},
     'predict': RUNNING | {'commands', 'video', 'inference'},
     'export': {'commands', 'compilation', 'files', 'types', 'convert', 'data', 'models', 'inference'},
+    'app': {'commands', 'compilation', 'inference', 'synthetic', 'video', 'visualize'},
     'training': RUNNING | {'commands', 'inference'},
     'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
 }
