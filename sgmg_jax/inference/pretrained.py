@@ -14,22 +14,22 @@ BOX = pathlib.Path(__file__).parent.parent / 'pretrained'  # the models that com
 def find(name: str | os.PathLike) -> pathlib.Path:
     """The model folder of a name; see Predictor.from_pretrained, whose errors it raises.
 
-    A folder comes first, then a model of the package, then the hub.
+    A model folder comes first, then a model of the package, then the hub.
     """
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f'{name!r:.100}: must be a model folder, {", ".join(boxed())}, or owner/name on the hub.')
     path = pathlib.Path(name)
+    if folder.is_model_folder(path):
+        return path
+    if str(name) in boxed():
+        return BOX / str(name)
     if path.is_dir():
-        if folder.is_model_folder(path):
-            return path
         hint = (
             f'It is the workdir of a run: python -m sgmg_jax.convert from-run {path} makes a model folder of it.'
             if (path / 'checkpoints').is_dir()
             else f'It needs {folder.CONFIG} and {folder.WEIGHTS}.'
         )
         raise FileNotFoundError(f'{path}: is not a model folder. {hint}')
-    if str(name) in boxed():
-        return BOX / str(name)
     if path.exists() or not re.fullmatch(r'[\w.-]+/[\w.-]+', str(name)):
         raise FileNotFoundError(
             f'{files.printable(str(name))}: no such model folder. Give a folder, {", ".join(map(repr, boxed()))} for '

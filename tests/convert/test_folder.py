@@ -254,6 +254,20 @@ def test_names_that_are_no_model(name, match, tmp_path, monkeypatch):
         Predictor.from_pretrained(name)
 
 
+def test_a_folder_that_is_no_model_does_not_hide_the_one_of_the_package(tmp_path, monkeypatch, written_model):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretrained, 'BOX', tmp_path / 'box')
+    written_model.rename((tmp_path / 'box').mkdir() or tmp_path / 'box' / 'demo')
+    (tmp_path / 'demo').mkdir()
+    assert pretrained.find('demo') == tmp_path / 'box' / 'demo'
+    (tmp_path / 'other').mkdir()
+    with pytest.raises(FileNotFoundError, match='other: is not a model folder'):
+        pretrained.find('other')
+    (tmp_path / 'other' / 'checkpoints').mkdir()
+    with pytest.raises(FileNotFoundError, match='workdir of a run: python -m sgmg_jax.convert from-run other makes'):
+        pretrained.find('other')
+
+
 def test_models_of_the_hub(written_model, monkeypatch):
     class Hub:
         @staticmethod
