@@ -336,6 +336,13 @@ def test_a_run_as_a_model_folder(trained, tmp_path, capsys):
     for name in (folder, workdir):
         np.testing.assert_array_equal(models.open_model(name)(frames, ['the red star']), masks)
     assert models.open_model(workdir, checkpoint=1).origin.endswith('step 1')
+    assert convert.main(['from-run', str(workdir), f'--out={tmp_path / "half"}', '--float16']) == 0
+    sizes = [(path / 'model.safetensors').stat().st_size for path in (folder, tmp_path / 'half')]
+    assert sizes[1] < 0.6 * sizes[0]
+    for ours, whole in zip(
+        *(jax.tree.leaves(models.open_model(path).parameters) for path in (tmp_path / 'half', folder))
+    ):
+        np.testing.assert_array_equal(ours, np.asarray(whole).astype(np.float16).astype(np.float32))
     config.init = str(folder)
     evaluate.evaluate(config, tmp_path / 'new', progress=False)
     name = pathlib.Path('evaluation/ref_youtube_vos_valid/submission.zip')

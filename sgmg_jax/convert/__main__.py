@@ -66,6 +66,8 @@ def from_run(options: argparse.Namespace) -> None:
     from sgmg_jax.convert import folder
 
     model, facts = folder.of_run(options.workdir, options.checkpoint)
+    if options.float16:
+        model = folder.in_half_precision(model)
     folder.write(model, options.out, options.licence, facts)
     print(f'{model.origin}: {folder.summary(model.config)}')
     print(f'written: {options.out}')
@@ -135,6 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command.add_argument(
         '--licence', default='', help="of the weights, for the model card, such as 'cc-by-nc-4.0'; default: not known"
     )
+    command.add_argument('--float16', action='store_true', help='write half as many bytes; masks change by rounding')
     command = add('to-official', to_official, "ours to a state dict with the released SgMg's, or SOC's, names")
     command.add_argument('path', help='a --workdir, or what from-official wrote')
     command.add_argument('--out', required=True, help='.safetensors')

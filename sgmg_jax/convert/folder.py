@@ -114,6 +114,18 @@ def of_run(workdir: str | os.PathLike, checkpoint: str | int = 'best') -> tuple[
     return model, {title: value for title, value in facts.items() if value}
 
 
+def in_half_precision(model: Model) -> Model:
+    """The model with parameters as float16; they are read as float32 again.
+
+    Raises:
+        ValueError: a parameter is too large for float16.
+    """
+    with np.errstate(over='ignore'):
+        parameters = {path: x.astype(np.float16) for path, x in model.parameters.items()}
+    weights.check_finite(parameters, f'{model.origin}, as float16')
+    return model._replace(parameters=parameters)
+
+
 def _scores(summary: Any) -> str:
     """The scores in a scores.json, in percent; with J&F per kind of sentence."""
     if not isinstance(summary, dict):
