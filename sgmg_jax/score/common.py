@@ -59,11 +59,17 @@ class WrongPredictions(ValueError):
         self.problems = problems
 
 
-def open_records(directories: str | os.PathLike | Sequence[str | os.PathLike], split: str) -> Sequence[Record]:
+def open_records(folder: str | os.PathLike, split: str) -> Sequence[Record]:
     """data.records.open_records, imported late: other ground truth is scored without the packages that it needs."""
-    from sgmg_jax.data import records
-
-    return records.open_records(directories, split)
+    try:
+        from sgmg_jax.data import records
+    except ModuleNotFoundError:
+        if not os.path.isdir(folder):  # Installing them would not help.
+            raise FileNotFoundError(
+                f'{folder}: no such folder. Give built records or the published ground truth.'
+            ) from None
+        raise
+    return records.open_records(folder, split)
 
 
 def videos_of(split: Sequence[Record]) -> Sequence[metadata.Video]:
