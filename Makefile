@@ -40,7 +40,7 @@ learn: setup
 	@echo "Look at $(LEARN)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
-	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered tests
 
 # The page in a real browser. Needs Chromium or Chrome; on Debian, root gets it installed.
 app-test: $(VENV_APP)/.stamp

@@ -4,7 +4,7 @@
     python -m datasets.build ref_youtube_vos --raw=runs/box/raw --out=runs/box/records
     python train.py --config=configs/demo.py --workdir=runs/box
     python evaluate.py --config=configs/demo.py --workdir=runs/box
-    python -m sgmg_jax.convert from-run runs/box --out=models/demo
+    python -m sgmg_jax.convert from-run runs/box --out=models/demo --float16
 
 configs/synthetic.py learns from pairs of frames, which hardly show motion; this one from four frames in a row, with two
 sentences for each clip. Attention knows time only by its relative position bias. Adam moves a parameter by at most the
