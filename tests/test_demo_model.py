@@ -7,7 +7,7 @@ from sgmg_jax import Predictor
 from sgmg_jax.convert import folder
 from sgmg_jax.evaluation import scoring
 from sgmg_jax.inference import pretrained
-from sgmg_jax.synthetic.dataset import _video_seed
+from sgmg_jax.synthetic.dataset import seed_of_video
 from sgmg_jax.synthetic.video import make_video
 
 CLIPS = 8  # the first of the validation split of python -m sgmg_jax.synthetic --size=112
@@ -28,7 +28,7 @@ def test_its_scores_hold():
     predictor = Predictor.from_pretrained('demo')
     rows = []
     for index in range(CLIPS):
-        clip = make_video(_video_seed(0, 'valid', index), size=(112, 112), unseen=index % 2 == 1)
+        clip = make_video(seed_of_video(0, 'valid', index), size=(112, 112), unseen=index % 2 == 1)
         found = predictor(clip.frames, [expression.text for expression in clip.expressions])
         for number, (expression, masks) in enumerate(zip(clip.expressions, found)):
             score = scoring.score_expression(clip.masks, expression.object_id, masks)

@@ -20,8 +20,8 @@ from sgmg_jax.synthetic.video import check, make_video
 MAX_VIDEOS = 100_000  # per split
 
 
-def _video_seed(seed: int, split: str, index: int) -> int:
-    """40 bits; in hexadecimal, the video's id, so that `make_video` can reproduce a video on disk."""
+def seed_of_video(seed: int, split: str, index: int) -> int:
+    """The seed of a video of `write_dataset`, 40 bits; in hexadecimal the video's id, so that `make_video` can draw it."""
     return int.from_bytes(hashlib.sha256(f'{seed}/{split}/{index}'.encode()).digest()[:5], 'big')
 
 
@@ -49,7 +49,7 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
     (root / split / 'JPEGImages').mkdir(parents=True)
     (root / split / 'Annotations').mkdir()
     for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
-        video_seed = _video_seed(seed, split, index)
+        video_seed = seed_of_video(seed, split, index)
         video_id = f'{video_seed:010x}'
         # As in the real data set: some videos do not start at 0, and only every fifth frame exists.
         names = [f'{5 * (t + video_seed % 4):05d}' for t in range(num_frames)]
