@@ -21,7 +21,7 @@ MAX_VIDEOS = 100_000  # per split
 
 
 def seed_of_video(seed: int, split: str, index: int) -> int:
-    """The seed of a video of `write_dataset`, 40 bits; in hexadecimal the video's id, so that `make_video` can draw it."""
+    """The seed that `make_video` draws a video of `write_dataset` from; 40 bits, in hexadecimal the video's id."""
     return int.from_bytes(hashlib.sha256(f'{seed}/{split}/{index}'.encode()).digest()[:5], 'big')
 
 
