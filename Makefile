@@ -6,7 +6,7 @@ VENV_APP := .venv-app
 DEMO := runs/demo
 LEARN := runs/learn
 
-.PHONY: setup demo learn test app-test lint docs lock
+.PHONY: setup demo learn test app-test coverage lint docs lock
 
 setup: $(VENV)/.stamp
 
@@ -40,7 +40,7 @@ learn: setup
 	@echo "Look at $(LEARN)/evaluation/ref_youtube_vos_valid/overlays.png"
 
 test: setup
-	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered tests
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 # The page in a real browser. Needs Chromium or Chrome; on Debian, root gets it installed.
 app-test: $(VENV_APP)/.stamp
@@ -55,6 +55,10 @@ $(VENV_APP)/.stamp: requirements-app.lock
 	sed -n '/^uv==/,/[^\\]$$/p' $< | $(VENV_APP)/bin/python -m pip install --quiet --require-hashes -r /dev/stdin
 	$(VENV_APP)/bin/uv pip install --quiet --python $(VENV_APP)/bin/python --require-hashes -r $<
 	touch $@
+
+# The tests with the lines they run counted, in their subprocesses too.
+coverage: setup
+	$(RUN) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered tests
 
 lint: setup
 	$(VENV)/bin/ruff check .
