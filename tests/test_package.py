@@ -110,7 +110,9 @@ def test_commands_without_the_extras(run, tmp_path):
     assert result.returncode == 0 and (tmp_path / 'out/overlay.mp4').exists(), result.stderr
     checked = run(main, 'doctor', str(raw))
     assert checked.returncode in (0, 1) and 'Ref-YouTube-VOS' in checked.stdout, checked.stderr
-    scored = run(main, 'score', 'ytvos', f'--gt={raw / "valid"}', f'--pred={tmp_path / "nothing.zip"}')
+    world = tmp_path / 'world'  # with published ground truth
+    assert run(main, 'synthetic', f'--out={world}', '--train=0', '--valid=1', '--size=80').returncode == 0
+    scored = run(main, 'score', 'ytvos', f'--gt={world / "valid"}', f'--pred={tmp_path / "nothing.zip"}')
     assert scored.returncode == 2 and 'nothing.zip' in scored.stderr, scored.stderr
     assert run(main, 'convert', 'from-run', 'nowhere', '--out=x').returncode == 2
     for words, extra in (
