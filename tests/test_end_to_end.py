@@ -350,7 +350,7 @@ def test_a_run_as_a_model_folder(trained, tmp_path, capsys):
         evaluate.evaluate(configs.read(workdir), workdir, progress=False)
     with zipfile.ZipFile(tmp_path / 'new' / name) as ours, zipfile.ZipFile(workdir / name) as theirs:
         assert {n: ours.read(n) for n in ours.namelist()} == {n: theirs.read(n) for n in theirs.namelist()}
-    config.model.update(heads=4, points=1)  # The shapes stay the same.
+    config.model.update(heads=4, points=1)
     with pytest.raises(ValueError, match=r'model: .* config.model.heads was 2, is now 4; config.model.points was 2'):
         evaluate.evaluate(config, tmp_path / 'newer', progress=False)
     assert convert.main(['from-run', str(tmp_path), f'--out={tmp_path / "x"}']) == 2

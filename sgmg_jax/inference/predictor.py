@@ -184,6 +184,7 @@ class Predictor:
             ValueError: if the weights do not fit the model, or do not cover all of it.
         """
         configs.check(config)
+        restore.check_init(config)
         model = systems.build_model(config.model)
         shapes = restore.parameter_shapes(model)
         found, report = weights.load(configs.paths(config.init), traverse_util.unflatten_dict(shapes, sep='/'))
@@ -195,7 +196,6 @@ class Predictor:
                 f'config.init = {configs.paths(config.init)}: lacks {len(missing)} parameters, first '
                 f'{missing[0]}. Give the weights of a whole model, or train first.'
             )
-        restore.check_init(config)
         tokenizer = restore.tokenizer_path(config)
         if tokenizer is None:
             raise ValueError('config.data.tokenizer is not set: give the folder with vocab.json and merges.txt.')

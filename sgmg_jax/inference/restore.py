@@ -37,7 +37,7 @@ def check_model(config: ConfigDict | None, workdir: str | os.PathLike) -> Config
 
 def check_init(config: ConfigDict) -> None:
     """Checks that config.model describes the models of those paths of config.init that have a config of their own:
-    workdirs and model folders. Weights alone do not show every field, such as the number of heads.
+    workdirs and model folders. It names fields, where the weights would only show shapes.
 
     Raises:
         ValueError: naming the fields that differ (except those in FREE); for a damaged config.json.

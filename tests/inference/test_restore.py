@@ -56,8 +56,7 @@ def test_training_from_a_model_folder_keeps_its_tokenizer(model):
     assert tokenizer.get_vocab() == text.load_tokenizer(model).get_vocab()
 
 
-def test_weights_of_a_model_with_other_heads_are_refused(model):
-    """The shapes are the same, so nothing else would notice."""
+def test_weights_of_another_model_are_refused_by_field(model):
     config = synthetic.get_config()
     config.init = str(model)
     restore.check_init(config)
