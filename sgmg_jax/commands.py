@@ -118,18 +118,9 @@ def run(work: Callable[[], int | None], debug: bool = False) -> int:
     except BrokenPipeError:  # e.g. `| head` has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    except ModuleNotFoundError as error:
-        extra = EXTRAS.get(str(error.name).partition('.')[0])
-        if extra is None:
+    except (*USER_ERRORS, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and _extra_of(error) is None:
             raise
-        if debug:
-            traceback.print_exc()
-        print(
-            f"error: {error.name} is not installed, and this command needs it: pip install 'sgmg_jax[{extra}]'.",
-            file=sys.stderr,
-        )
-        return 2
-    except USER_ERRORS as error:
         if debug:
             traceback.print_exc()
         print(f'error: {message(error)}', file=sys.stderr)
@@ -139,9 +130,15 @@ def run(work: Callable[[], int | None], debug: bool = False) -> int:
 def message(error: BaseException) -> str:
     """The text of an exception, safe to print; for an OSError the file comes first."""
     text = str(error)
+    if isinstance(error, ModuleNotFoundError) and _extra_of(error):
+        text = f"{error.name} is not installed, and this command needs it: pip install 'sgmg_jax[{_extra_of(error)}]'."
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         text = f'{error.filename}: {error.strerror}'
     return printable(text or type(error).__name__)
+
+
+def _extra_of(error: ModuleNotFoundError) -> str | None:
+    return EXTRAS.get(str(error.name).partition('.')[0])
 
 
 def exit_with(

@@ -236,11 +236,7 @@ def check(config: ConfigDict, where: str = 'config') -> None:
         ValueError: for a field that is unknown, missing or out of range; names it and the allowed values.
     """
     found = dict(fields(config))
-    for path, value in found.items():
-        check_field(path, where)
-        fault = RULES[path].fault(value)
-        if fault:
-            raise ValueError(f'{where}.{path} = {value!r:.200}: {fault}.')
+    _check_values(found, where)
     absent = next((path for path in RULES if path not in found and not path.startswith(('model.', 'loss.'))), None)
     absent = absent or next((path for path in MODEL_NEEDS if path not in found), None)
     if absent:
@@ -252,6 +248,15 @@ def check(config: ConfigDict, where: str = 'config') -> None:
             f'{where}.data: batch_size, num_frames and frame_size make {pixels:,} pixels per step; '
             f'the limit is {MOST_PIXELS:,}. Lower one of them.'
         )
+
+
+def _check_values(values: Mapping[str, Any], where: str) -> None:
+    """Raises ValueError for a path -> value that is unknown or out of range."""
+    for path, value in values.items():
+        check_field(path, where)
+        fault = RULES[path].fault(value)
+        if fault:
+            raise ValueError(f'{where}.{path} = {value!r:.200}: {fault}.')
 
 
 def check_field(path: str, where: str = 'config') -> None:
@@ -313,11 +318,7 @@ def from_json(content: object, where: str | os.PathLike) -> ConfigDict:
 def model_to_json(config: ConfigDict) -> dict:
     """The fields that a trained model needs to be used, as plain values for JSON: config.model and MODEL_FIELDS."""
     content = json.loads(config.to_json())
-    kept: dict[str, Any] = {'format': FORMAT, 'model': content['model']}
-    for path in MODEL_FIELDS:
-        section, _, name = path.partition('.')
-        kept.setdefault(section, {})[name] = content[section][name]
-    return kept
+    return {'format': FORMAT, 'model': content['model']} | _nested({path: _get(content, path) for path in MODEL_FIELDS})
 
 
 def model_from_json(content: object, where: str | os.PathLike) -> ConfigDict:
@@ -327,16 +328,17 @@ def model_from_json(content: object, where: str | os.PathLike) -> ConfigDict:
     for path in (*MODEL_NEEDS, *MODEL_FIELDS):
         if path not in kept:
             raise ValueError(f'{where}: config.{path}: is missing. Restore the file from a copy.')
-    for path, value in kept.items():
-        check_field(path, f'{where}: config')
-        fault = RULES[path].fault(value)
-        if fault:
-            raise ValueError(f'{where}: config.{path} = {value!r:.200}: {fault}.')
-    sections: dict[str, dict] = {}
-    for path, value in kept.items():
+    _check_values(kept, f'{where}: config')
+    return ConfigDict(_nested(kept))
+
+
+def _nested(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The inverse of `fields` for paths of a section and a name."""
+    sections: dict[str, dict[str, Any]] = {}
+    for path, value in values.items():
         section, _, name = path.partition('.')
         sections.setdefault(section, {})[name] = value
-    return ConfigDict(sections)
+    return sections
 
 
 def _upgraded(content: object, where: str | os.PathLike, what: str) -> tuple[dict[str, Any], int]:

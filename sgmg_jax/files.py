@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -52,6 +53,24 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     finally:
         with contextlib.suppress(OSError):  # If the folder is a file, there is nothing to remove.
             partial.unlink()
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields an empty folder beside `path`. It becomes `path`, which must be new or an empty folder, when the block
+    ends without an exception; otherwise it is removed.
+
+    Raises:
+        OSError: it cannot be created or renamed.
+    """
+    path = pathlib.Path(path).absolute()
+    partial = path.with_name(f'.partial-{secrets.token_hex(8)}')
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

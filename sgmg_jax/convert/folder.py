@@ -10,8 +10,6 @@ import contextlib
 import json
 import os
 import pathlib
-import secrets
-import shutil
 from typing import Any, NamedTuple
 
 from flax import traverse_util
@@ -25,7 +23,8 @@ from sgmg_jax.convert import weights
 from sgmg_jax.data import text
 
 WEIGHTS, CONFIG, TOKENIZER, CARD = 'model.safetensors', 'config.json', 'tokenizer.json', 'README.md'
-ANOTHER_OBJECT = '_shuffled'  # ends the name of the folder of evaluate.py --score_another_object
+# Ends the name of the folder of evaluate.py --score_another_object, from before the option had its present name.
+ANOTHER_OBJECT = '_shuffled'
 SYSTEMS = {'sgmg': 'SgMg', 'fast_sgmg': 'Fast SgMg', 'soc': 'SOC'}
 BACKBONES = {'tiny': 'Video-Swin-T', 'small': 'Video-Swin-S', 'base': 'Video-Swin-B', 'demo': 'a small Video Swin'}
 
@@ -159,20 +158,16 @@ def write(model: Model, folder: str | os.PathLike, licence: str = '', facts: dic
         OSError: it cannot be written.
     """
     folder = files.check_new(pathlib.Path(folder).absolute())
-    partial = folder.with_name(f'.partial-{secrets.token_hex(8)}')
     content = configs.model_to_json(model.config) | {'origin': model.origin}
     try:
-        partial.mkdir(parents=True)
-        weights.save(model.parameters, partial / WEIGHTS)
-        text.save_tokenizer(model.tokenizer, partial)
-        (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
-        (partial / CARD).write_text(card(model, folder.name, licence, facts or {}))
-        os.rename(partial, folder)
+        with files.new_folder(folder) as partial:
+            weights.save(model.parameters, partial / WEIGHTS)
+            text.save_tokenizer(model.tokenizer, partial)
+            (partial / CONFIG).write_text(json.dumps(content, indent=2) + '\n')
+            (partial / CARD).write_text(card(model, folder.name, licence, facts or {}))
     except OSError as error:
         reason = f'cannot write ({error.strerror or error}). Free some space, or check the path and its permissions'
         raise OSError(error.errno, reason, str(folder)) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def card(model: Model, name: str, licence: str, facts: dict[str, str]) -> str:

@@ -283,9 +283,7 @@ def write(
         )
     folder = check_out(folder)
     parameters = {name: np.asarray(x) for name, x in traverse_util.flatten_dict(predictor.parameters, sep='/').items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix='.partial-', dir=folder.parent))
-    try:
+    with files.new_folder(folder) as partial:
         begun = time.monotonic()
         programs = export_model(predictor.model, parameters, sizes, platforms)
         log(f'exported for {", ".join(platforms)} in {time.monotonic() - begun:.1f} s')
@@ -298,12 +296,6 @@ def write(
         begun = time.monotonic()
         errors = compare(predictor, partial, sizes)
         log(f'run without sgmg_jax, and compared, in {time.monotonic() - begun:.1f} s')
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp creates it private.
-        os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return errors
 
 

@@ -22,6 +22,7 @@ import tqdm
 
 from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
+from sgmg_jax.convert.folder import ANOTHER_OBJECT
 from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import mean_ap, region_boundary, scoring
 from sgmg_jax.inference import protocols
@@ -29,7 +30,6 @@ from sgmg_jax.inference.predictor import Predictor
 
 PICTURES = 8  # rows of the contact sheet
 COLUMNS = 5  # frames per row
-ANOTHER_OBJECT = '_shuffled'  # of the folder with these scores; its name from before the option had its present one
 
 
 def evaluate(

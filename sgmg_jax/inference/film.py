@@ -8,8 +8,6 @@ import contextlib
 import json
 import os
 import pathlib
-import secrets
-import shutil
 from typing import Any
 
 from jaxtyping import Bool, UInt8
@@ -74,9 +72,7 @@ def segment_film(
 
     found: list[dict[str, Any]] = [{'text': text, 'score': 0.0, 'scores': [], 'masks': []} for text in sentences]
     size: list[int] = []
-    partial = out.with_name(f'.partial-{secrets.token_hex(8)}')
-    try:
-        partial.mkdir(parents=True)
+    with files.new_folder(out) as partial:
         with _overlay(partial, source, rate, start) as append:
             for window in predictor.stream(images(), sentences, threshold):
                 size = list(window.frames.shape[1:3])
@@ -105,9 +101,6 @@ def segment_film(
             'sentences': found,
         }
         (partial / 'result.json').write_text(json.dumps(result), encoding='utf-8')
-        os.rename(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return result
 
 

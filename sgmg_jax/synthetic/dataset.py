@@ -6,15 +6,13 @@ import json
 import numbers
 import os
 import pathlib
-import shutil
-import tempfile
 import typing
 
 import numpy as np
 from PIL import Image
 import tqdm
 
-from sgmg_jax import pictures
+from sgmg_jax import files, pictures
 from sgmg_jax.synthetic.video import check, make_video
 
 MAX_VIDEOS = 100_000  # per split
@@ -124,16 +122,7 @@ def write_dataset(
     root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f'{root}: exists and is not an empty folder; remove it, or choose another folder.')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f'.{root.name}.', dir=root.parent))
-    try:
+    with files.new_folder(root) as partial:
         _write_split(partial, 'train', num_train, seed, num_frames, size)
         _write_split(partial, 'valid', num_valid, seed, num_frames, size)
         _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
-        mask = os.umask(0)
-        os.umask(mask)
-        partial.chmod(0o777 & ~mask)  # mkdtemp creates it private.
-        os.replace(partial, root)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
