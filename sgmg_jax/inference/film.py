@@ -10,14 +10,15 @@ import os
 import pathlib
 from typing import Any
 
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 import numpy as np
 from PIL import Image
 
 import sgmg_jax
-from sgmg_jax import files, pictures, video, visualize
+from sgmg_jax import files, video, visualize
 from sgmg_jax.inference.predictor import Predictor, Window
 from sgmg_jax.inference.results import to_rle
+from sgmg_jax.score import submission
 
 
 def segment_film(
@@ -78,7 +79,8 @@ def segment_film(
                 size = list(window.frames.shape[1:3])
                 chosen = slice(window.start, window.start + len(window.frames))
                 _write_masks(partial, window, names[chosen])
-                strip = visualize.legend(sentences, *reversed(size))
+                if window.start == 0:
+                    strip = visualize.legend(sentences, *reversed(size))
                 for picture, time in zip(visualize.overlay(window.frames, window.masks), times[chosen]):
                     append(np.concatenate([picture, strip]), time - start)
                 for row, scores, masks in zip(found, window.scores, window.masks):
@@ -115,19 +117,7 @@ def _overlay(folder: pathlib.Path, source: video.Source, rate: float | int, star
 
 
 def _write_masks(folder: pathlib.Path, window: Window, names: Sequence[str]) -> None:
-    for name, owner in zip(names, window.owner, strict=True):
-        image = Image.fromarray(owner)
-        image.putpalette(pictures.PALETTE)
-        _save(image, folder / 'objects' / f'{name}.png')
+    submission.write_maps(folder, 'objects', names, window.owner)
     for number, masks in enumerate(window.masks):
-        for name, mask in zip(names, masks, strict=True):
-            _save(Image.fromarray(_black_and_white(mask)), folder / 'masks' / str(number) / f'{name}.png')
-
-
-def _black_and_white(mask: Bool[np.ndarray, 'H W']) -> UInt8[np.ndarray, 'H W']:
-    return mask.astype(np.uint8) * 255
-
-
-def _save(image: Image.Image, path: pathlib.Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
+        images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
+        submission.write_pngs(folder, ('masks', str(number)), names, images)

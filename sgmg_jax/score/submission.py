@@ -86,7 +86,7 @@ def write_masks(
             f'{masks.dtype} {masks.shape}'
         )
     images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
-    _write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
+    write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
 
 
 @typing.no_type_check  # checks its own arguments
@@ -108,10 +108,14 @@ def write_maps(
     images = [Image.fromarray(index) for index in maps]
     for image in images:
         image.putpalette(pictures.PALETTE)
-    _write_pngs(pathlib.Path(root), (video,), frame_names, images)
+    write_pngs(pathlib.Path(root), (video,), frame_names, images)
 
 
-def _write_pngs(root, parts, frame_names, images):
+@typing.no_type_check  # checks its own arguments
+def write_pngs(
+    root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], images: Sequence[Image.Image]
+) -> None:
+    """Writes <root>/<parts>/<frame>.png for each frame. Raises as `write_masks`."""
     for part in parts:
         files.check_name(part, 'the name of a folder of masks')
     where = '/'.join(parts)
