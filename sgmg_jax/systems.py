@@ -72,8 +72,12 @@ def build_model(config: ConfigDict) -> nn.Module:
     return system.module(**fields)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def init_parameters(model: nn.Module, key: jax.Array) -> Mapping[str, Any]:
-    """New parameters, nested. Their shapes do not depend on the sizes of clips and sentences, so small ones suffice."""
+    """New parameters, nested. Their shapes do not depend on the sizes of clips and sentences, so small ones suffice.
+
+    Jitted, so that JAX traces equal models once: every start of a run asks for the shapes first.
+    """
     side = 160  # large enough for any number of levels
     clip = types.Clip(jnp.zeros((1, 1, side, side, 3)), jnp.ones((1, 1, side, side), bool), jnp.full((1, 2), side))
     words = types.Text(jnp.zeros((1, 4), jnp.int32), jnp.ones((1, 4), bool))

@@ -181,6 +181,20 @@ def test_a_full_disk_keeps_whole_checkpoints_and_removes_partial_ones(tmp_path, 
         assert not part.exists() and saved.all_steps() == [1]
 
 
+def test_a_disk_that_fills_up_in_the_background(tmp_path, monkeypatch):
+    """The next save says so; the checkpoint before stays whole, and the run can go on from it."""
+    save(tmp_path, make_state(1))
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved, monkeypatch.context() as patch:
+        patch.setattr(checkpoints.ocp.StandardCheckpointHandler, 'finalize', full_disk_of_tensorstore)
+        saved.save(make_state(2), CONFIG, TOKENIZER)
+        with pytest.raises(OSError, match=r'filled up while writing\); the last whole one is step 1'):
+            saved.save(make_state(3), CONFIG, TOKENIZER)
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['1']
+    save(tmp_path, make_state(2))
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path, read_only=True)) as saved:
+        assert saved.all_steps() == [1, 2]
+
+
 def test_other_errors_of_a_save_are_raised(tmp_path, monkeypatch):
     with contextlib.closing(checkpoints.Checkpoints(tmp_path)) as saved:
         monkeypatch.setattr(saved._manager, 'save', lambda *arguments, **options: {}['key'])

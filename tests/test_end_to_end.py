@@ -1,13 +1,12 @@
 """From records to scores through the functions that train.py, evaluate.py and `score` call."""
 
+import contextlib
 import copy
 import dataclasses
-import errno
 import json
 import pathlib
 import random
 import shutil
-import types
 import zipfile
 
 from flax import traverse_util
@@ -18,14 +17,14 @@ import pytest
 import safetensors.numpy
 import small
 
-from sgmg_jax import Predictor, checkpoints, files, systems
+from sgmg_jax import Predictor, checkpoints, files, sharding, systems
 from sgmg_jax import config as configs
 from sgmg_jax.convert import __main__ as convert
 from sgmg_jax.convert import weights
 from sgmg_jax.data import records, text
 from sgmg_jax.inference import evaluate, models, protocols, restore
 from sgmg_jax.score import __main__ as score_command
-from sgmg_jax.training import loop
+from sgmg_jax.training import loop, start
 
 
 @pytest.fixture(scope='module')
@@ -42,6 +41,13 @@ def trained(run):
     """`run`, its config a copy."""
     workdir, config = run
     return workdir, copy.deepcopy(config)
+
+
+@pytest.fixture(scope='module')
+def evaluated(run):
+    """What the evaluation of `run` returned; its files are in the workdir."""
+    workdir, config = run
+    return evaluate.evaluate(copy.deepcopy(config), workdir, progress=False)
 
 
 def read_lines(workdir):
@@ -70,9 +76,9 @@ def test_a_run_leaves_its_logs_and_checkpoints(trained):
     saved.close()
 
 
-def test_evaluation_writes_leaderboard_files(trained):
+def test_evaluation_writes_leaderboard_files(trained, evaluated):
     workdir, config = trained
-    summary = evaluate.evaluate(config, workdir, progress=False)
+    summary = evaluated
     folder = workdir / 'evaluation' / 'ref_youtube_vos_valid'
     split = records.open_records(config.data.records, 'valid')
     expected = {
@@ -138,9 +144,9 @@ def test_clip_frames_cuts_videos_into_windows(trained):
     whole = Predictor.from_workdir(workdir, config=config)
     ours = parts(frames, ['the red star', 'a circle'])
     assert ours.shape == (2, *frames.shape[:3])
-    for start in range(0, len(frames), 2):
+    for first in range(0, len(frames), 2):
         np.testing.assert_array_equal(
-            ours[:, start : start + 2], whole(frames[start : start + 2], ['the red star', 'a circle'])
+            ours[:, first : first + 2], whole(frames[first : first + 2], ['the red star', 'a circle'])
         )
 
 
@@ -196,59 +202,29 @@ def test_wrong_config_fields_are_named(tiny_config, tmp_path):
             loop.train(config, tmp_path)
 
 
-def test_official_weights_start_a_run_and_an_evaluation(trained, tmp_path):
+def test_official_weights_start_a_run_and_an_evaluation(trained, evaluated, tmp_path):
     workdir, config = trained
     path = tmp_path / 'official.safetensors'
     weights.save(weights.released(weights.read_ours(workdir)), path)
-    config.update(init=(str(path),), steps=1, eval_every=100)
-    config.optimizer.update(learning_rate=0.0, groups=())
+    config.init = (str(path),)
     config.data.tokenizer = str(workdir / 'tokenizer.json')
-    loop.train(config, tmp_path / 'run')
-    ours, theirs = parameters(workdir), parameters(tmp_path / 'run')
+    model, mesh = systems.build_model(config.model), sharding.make_mesh(1)
+    with contextlib.closing(checkpoints.Checkpoints(tmp_path / 'run')) as saved:
+        state, _, _ = start.prepare_state(config, model, systems.SYSTEMS['sgmg'], mesh, saved)
+    ours, theirs = parameters(workdir), state.parameters()
     assert set(ours) == set(theirs)
     for name in ours:
         np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)
 
-    released, own = (
-        evaluate.evaluate(config, tmp_path / 'new'),
-        evaluate.evaluate(configs.read(workdir), workdir, 'latest'),
-    )
-    assert released.pop('weights').startswith(f'{path} (SgMg)') and own.pop('weights') == f'{workdir}, step 2'
-    assert released == own and list((tmp_path / 'new').glob('evaluation/*/submission.zip'))
+    released = evaluate.evaluate(config, tmp_path / 'new')
+    assert released.pop('weights').startswith(f'{path} (SgMg)')
+    assert released == {name: value for name, value in evaluated.items() if name != 'weights'}
+    assert list((tmp_path / 'new').glob('evaluation/*/submission.zip'))
     half = tmp_path / 'swin.safetensors'
     weights.save({n: x for n, x in weights.read_ours(workdir).items() if n != 'query_embedding'}, half)
     config.init = (str(half),)
     with pytest.raises(ValueError, match='swin.safetensors'):
         evaluate.evaluate(config, tmp_path / 'other')
-
-
-def test_a_full_disk_while_saving(trained, tmp_path, monkeypatch):
-    """The error names the folder and the step to resume from; the checkpoint before stays whole."""
-    workdir, config = trained
-    shutil.copytree(workdir, tmp_path, dirs_exist_ok=True)
-    before = parameters(tmp_path)
-    config.steps = 3
-    with monkeypatch.context() as patch:
-        # The background write of the third step finds no space.
-        patch.setattr(checkpoints.ocp.StandardCheckpointHandler, 'finalize', _raise_full)
-        with pytest.raises(OSError, match=r'filled up while writing\); the last whole one is step 2'):
-            loop.train(config, tmp_path)
-    with monkeypatch.context() as patch:
-        # It is seen beforehand that there is too little.
-        patch.setattr(checkpoints.shutil, 'disk_usage', lambda folder: types.SimpleNamespace(free=10**6))
-        message = r'\(needs \d+ MB, 1 MB are free\); the last whole one is step 2'
-        with pytest.raises(OSError, match=message):
-            loop.train(config, tmp_path)
-    assert sorted(int(p.name) for p in (tmp_path / 'checkpoints').iterdir()) == [1, 2]
-    after = parameters(tmp_path)
-    for path in before:
-        np.testing.assert_array_equal(before[path], after[path])
-    loop.train(config, tmp_path)
-    assert checkpoints.Checkpoints(tmp_path).latest_step() == 3
-
-
-def _raise_full(*args, **kwargs):
-    raise OSError(errno.ENOSPC, 'No space left on device')
 
 
 def test_wrong_frames_and_sentences_are_refused(trained):
@@ -322,7 +298,7 @@ def test_config_init_beside_a_run_is_refused(trained, tmp_path):
     assert evaluate.choose_predictor(config, tmp_path / 'run', 'best').origin == f'{tmp_path / "run"}, step 2'
 
 
-def test_a_run_as_a_model_folder(trained, tmp_path, capsys):
+def test_a_run_as_a_model_folder(trained, evaluated, tmp_path, capsys):
     """The folder segments as the run does, evaluates as its weights do, and says where it is from."""
     workdir, config = trained
     folder = tmp_path / 'model'
@@ -346,8 +322,6 @@ def test_a_run_as_a_model_folder(trained, tmp_path, capsys):
     config.init = str(folder)
     evaluate.evaluate(config, tmp_path / 'new', progress=False)
     name = pathlib.Path('evaluation/ref_youtube_vos_valid/submission.zip')
-    if not (workdir / name).exists():
-        evaluate.evaluate(configs.read(workdir), workdir, progress=False)
     with zipfile.ZipFile(tmp_path / 'new' / name) as ours, zipfile.ZipFile(workdir / name) as theirs:
         assert {n: ours.read(n) for n in ours.namelist()} == {n: theirs.read(n) for n in theirs.namelist()}
     config.model.update(heads=4, points=1)

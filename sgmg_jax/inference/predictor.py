@@ -5,7 +5,6 @@ Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
-import functools
 import itertools
 import os
 import pathlib
@@ -20,13 +19,12 @@ from ml_collections import ConfigDict
 import numpy as np
 import tokenizers
 
-from sgmg_jax import compilation, systems, types
 from sgmg_jax import config as configs
+from sgmg_jax import systems, types
 from sgmg_jax.convert import folder, weights
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import pretrained, restore, segment
 from sgmg_jax.models import features
-from sgmg_jax.ops import masks
 
 TOKENS = 16  # sentences are padded to a multiple of this
 
@@ -108,13 +106,7 @@ class Predictor:
         self.short_side, self.max_side, self.clip_frames = short_side, max_side, clip_frames
         self._sentences = sentences
         self._conventions = model.conventions
-        self._encode = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))
-        self._segment, self._segment_all = (
-            compilation.jit(functools.partial(ask, model)) for ask in (segment.best_masks, segment.every_mask)
-        )
-        # A program of its own: videos of equal padded size may differ in their original size.
-        self._original_size = compilation.jit(segment.original_size, static_argnums=(1, 2))
-        self._binary_at = compilation.jit(masks.binary_at, static_argnums=(1, 2, 3))
+        self._programs = segment.programs(model)
 
     @classmethod
     @no_type_check  # checks its own arguments
@@ -311,7 +303,7 @@ class Predictor:
 
         def ask(sentences: Sequence[str]) -> Iterator[Answer]:
             for group in segment.groups(sentences, self._sentences):
-                every = self._segment(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
+                every = self._programs.best_masks(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
                 for scores, logits, _ in zip(*every, group):
                     yield Answer(np.asarray(scores)[: len(frames)], self._resized(logits, clip, frames)[: len(frames)])
 
@@ -322,7 +314,7 @@ class Predictor:
     ) -> tuple[types.Clip, features.VideoFeatures]:
         clip = segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
         clip = dataclasses.replace(clip, annotated=annotated)
-        return clip, self._encode(self.parameters, clip)
+        return clip, self._programs.encode(self.parameters, clip)
 
     def _tokens(self, sentences: Sequence[str]) -> types.Text:
         """Pads to an even number of sentences and a multiple of TOKENS, because every shape compiles a program."""
@@ -332,7 +324,7 @@ class Predictor:
         return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
     def _resized(self, logits: Array, clip: types.Clip, frames: Frames) -> np.ndarray:
-        resized = np.asarray(self._original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
+        resized = np.asarray(self._programs.original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
         # NaN > 0 is false: the mask would silently be empty.
         if not np.isfinite(resized).all():
             raise FloatingPointError(
@@ -361,12 +353,12 @@ class Predictor:
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
         def ask(sentence: str) -> tuple[np.ndarray, np.ndarray]:
-            scores, logits = self._segment_all(self.parameters, video, self._tokens([sentence]))
+            scores, logits = self._programs.every_mask(self.parameters, video, self._tokens([sentence]))
             if not self._conventions.cut_before_resizing:
                 return np.asarray(scores), self._resized(logits, clip, frames) > 0
             size = tuple(clip.size[0].tolist())
             # The release resizes RefCOCO's pictures on the grid of the stride-4 map, videos on that of the frame.
             grid = size if length > 1 else tuple(4 * n for n in logits.shape[1:])
-            return np.asarray(scores), np.asarray(self._binary_at(logits, grid, size, frames.shape[1:3]))
+            return np.asarray(scores), np.asarray(self._programs.binary_at(logits, grid, size, frames.shape[1:3]))
 
         return ask

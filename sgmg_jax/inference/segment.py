@@ -3,9 +3,10 @@
 Axis letters: T frames, H W pixels, h w a feature map, e sentences processed together, Q queries.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import functools
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -13,9 +14,37 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, UInt8
 import numpy as np
 
-from sgmg_jax import types
+from sgmg_jax import compilation, types
 from sgmg_jax.models import features
-from sgmg_jax.ops import queries, resize
+from sgmg_jax.ops import masks, queries, resize
+
+
+class Programs(NamedTuple):
+    """What runs on the device for one model, jitted; the arguments are those of the functions named, less the model.
+
+    encode: (parameters, clip) -> model.encode_video.
+    best_masks, every_mask: of this module.
+    original_size, binary_at: of this module and of ops.masks. Programs of their own: videos of equal padded size may
+        differ in their original size.
+    """
+
+    encode: Callable
+    best_masks: Callable
+    every_mask: Callable
+    original_size: Callable
+    binary_at: Callable
+
+
+@functools.lru_cache(maxsize=8)
+def programs(model: nn.Module) -> Programs:
+    """The programs of a module of systems.SYSTEMS; equal modules share them, and so what has been compiled."""
+    return Programs(
+        compilation.jit(lambda parameters, clip: model.apply({'params': parameters}, clip, method='encode_video')),
+        compilation.jit(functools.partial(best_masks, model)),
+        compilation.jit(functools.partial(every_mask, model)),
+        compilation.jit(original_size, static_argnums=(1, 2)),
+        compilation.jit(masks.binary_at, static_argnums=(1, 2, 3)),
+    )
 
 
 def pad_clip(

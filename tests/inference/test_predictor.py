@@ -88,6 +88,7 @@ def test_padding_in_time_is_ignored(parameters, monkeypatch, length):
 
 def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
     """Only one window is read and computed at a time; windows are independent clips."""
+    segment.programs.cache_clear()  # equal models share their programs
     predictor, frames, read = make_predictor(parameters, monkeypatch, 4), make_frames(10), []
 
     def reader(window):
@@ -101,7 +102,7 @@ def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
             np.testing.assert_array_equal(answer.logits > 0, found[start : start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
-    assert predictor._segment._cache_size() == 1  # all windows are padded to the same length
+    assert predictor._programs.best_masks._cache_size() == 1  # all windows are padded to the same length
 
 
 def test_a_stream_gives_the_same_masks_window_by_window(parameters, monkeypatch):
@@ -154,13 +155,14 @@ def test_a_stream_refuses_sentences_before_it_reads(parameters, monkeypatch, sen
 
 
 def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypatch):
+    segment.programs.cache_clear()
     frames, asked = make_frames(2), [*SENTENCES, 'a dog on the right']
     one, three = (make_predictor(parameters, monkeypatch, 36, count) for count in (1, 3))
     (_, alone), (_, together) = (next(p.windows(lambda window: frames, 2)) for p in (one, three))
     for a, b in zip(alone(asked), together(asked), strict=True):
         np.testing.assert_allclose(a.logits, b.logits, atol=1e-5 * np.abs(a.logits).max())
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
-    assert one._segment._cache_size() == three._segment._cache_size() == 1  # three are padded to four
+    assert one._programs.best_masks._cache_size() == 2  # one sentence, and three padded to four
     assert [list(group) for group in segment.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
     assert segment.groups(asked, 3) == [asked]
 
