@@ -19,7 +19,16 @@ import sys
 
 from sgmg_jax import commands, files
 
-NAMES = 'a2d_sentences', 'jhmdb_sentences', 'ref_davis', 'ref_youtube_vos', 'refcoco', 'refcoco_plus', 'refcocog'
+NAMES = (
+    'a2d_sentences',
+    'jhmdb_sentences',
+    'mevis',
+    'ref_davis',
+    'ref_youtube_vos',
+    'refcoco',
+    'refcoco_plus',
+    'refcocog',
+)
 
 
 def build(
@@ -114,12 +123,17 @@ def _builder_class(name: str):
     # Imported late, so that --help appears at once.
     from sgmg_jax.datasets.a2d_sentences.a2d_sentences import A2dSentences
     from sgmg_jax.datasets.jhmdb_sentences.jhmdb_sentences import JhmdbSentences
+    from sgmg_jax.datasets.mevis.mevis import Mevis
     from sgmg_jax.datasets.ref_davis.ref_davis import RefDavis
     from sgmg_jax.datasets.ref_youtube_vos.ref_youtube_vos import RefYoutubeVos
     from sgmg_jax.datasets.refcoco.refcoco import Refcoco, Refcocog, RefcocoPlus
 
     classes = dict(
-        zip(NAMES, (A2dSentences, JhmdbSentences, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog), strict=True)
+        zip(
+            NAMES,
+            (A2dSentences, JhmdbSentences, Mevis, RefDavis, RefYoutubeVos, Refcoco, RefcocoPlus, Refcocog),
+            strict=True,
+        )
     )
     if name not in classes:
         raise ValueError(f'data set {name!r}: must be one of {", ".join(NAMES)}.')

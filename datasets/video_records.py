@@ -41,6 +41,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
     """Builds one record per video, or per picture. Subclasses define the encoding of frames, and `splits`."""
 
     FRAMES = frames('jpeg')
+    OBJECTS: dict = {}  # further features of an expression
     ITEM = 'video'
 
     def __init__(self, *, skip_bad_videos: bool = False, **kwargs: Any) -> None:
@@ -69,7 +70,8 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                     'frame_names': tfds.features.Sequence(tfds.features.Text()),
                     **self.FRAMES,
                     # One map of object ids per frame, 255 is void; none where the ground truth is hidden. Or masks of 0
-                    # and 1, each of one object in one frame: `mask_places` in metadata.json gives both.
+                    # and 1, each of one object in one frame: `mask_places` in metadata.json gives both. Or several maps
+                    # per frame: `mask_layers` gives their objects.
                     'masks': tfds.features.Sequence(tfds.features.Image(shape=(None, None, 1), encoding_format='png')),
                     'expressions': tfds.features.Sequence(
                         {
@@ -77,6 +79,7 @@ class VideoRecords(dataset_builder.FileReaderBuilder):
                             'text': tfds.features.Text(),
                             'object_id': np.int32,  # -1 where it is hidden.
                             'tags': tfds.features.Text(),  # Words, separated by spaces.
+                            **self.OBJECTS,
                         }
                     ),
                     'height': np.int32,

@@ -29,6 +29,7 @@ def training_index(
 
     As in the released code, the centres are every `num_frames`-th frame of a video, from the first. If only some
     frames are annotated (A2D-Sentences), they are the centres. Expressions tagged 'crowd' (RefCOCO) are left out.
+    Sentences without target (MeViS) have clips as others do.
 
     Args:
         consecutive: clips are windows of consecutive frames, as SOC trains, and `centre` is the window's first frame.
@@ -48,7 +49,7 @@ def training_index(
                 'one object only. Set it to 1.'
             )
         for position, expression in enumerate(video.expressions):
-            if expression.object_id < 0 or not video.has_masks:
+            if expression.objects is None or not video.has_masks:
                 raise ValueError(
                     f'video {video.name}, expression {expression.id}: has no ground truth to '
                     'train on. Train on a split that has it.'
@@ -59,7 +60,7 @@ def training_index(
             centres = (
                 list(range(0, length, num_frames))
                 if video.mask_places is None
-                else (video.annotated_frames(expression.object_id))
+                else video.annotated_frames(expression.object_id)
             )
             if consecutive and video.mask_places is None:
                 centres = [max(0, min(first, length - num_frames)) for first in centres]
@@ -73,11 +74,12 @@ class Sample:
     """Some frames of a video and the objects that sentences refer to, before padding.
 
     frames: RGB.
-    masks: of each sentence's object in each frame.
+    masks: of each sentence's object in each frame; of several objects their union.
     boxes: x1 y1 x2 y2 in pixels, the last column and row inclusive; zeros where absent.
     present: whether the box has an extent.
     sentences: E, as written.
     annotated: index of the only frame that has masks, boxes and present (A2D-Sentences); then R = E. None: all have.
+    untargeted: which of the E sentences refer to nothing (MeViS), so that absence is what is learned; empty: none.
     """
 
     frames: UInt8[np.ndarray, 'T h w 3']
@@ -86,6 +88,7 @@ class Sample:
     present: Bool[np.ndarray, ' R']
     sentences: tuple[str, ...]
     annotated: int | None = None
+    untargeted: tuple[bool, ...] = ()
 
 
 def sample_frames(
@@ -145,9 +148,11 @@ def annotated_window(
 
 
 def visible(sample: Sample) -> Sample:
-    """The sample without the sentences whose object is in no frame."""
+    """The sample without the sentences whose object is in no frame; it keeps those that refer to nothing."""
     count = len(sample.sentences)
     seen = np.array([here.any() for here in np.split(sample.present, count)])
+    if sample.untargeted:
+        seen |= np.array(sample.untargeted)
     masks, boxes, present = (
         x.reshape(count, -1, *x.shape[1:])[seen].reshape(-1, *x.shape[1:])
         for x in (sample.masks, sample.boxes, sample.present)
@@ -158,6 +163,7 @@ def visible(sample: Sample) -> Sample:
         boxes=boxes,
         present=present,
         sentences=tuple(s for s, there in zip(sample.sentences, seen) if there),
+        untargeted=tuple(u for u, there in zip(sample.untargeted, seen) if there),
     )
 
 

@@ -3,15 +3,16 @@
 Axis letters: T frames, H W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 
 import cv2
 from jaxtyping import Bool, Int, UInt8
 import numpy as np
 
 from sgmg_jax import pictures
-from sgmg_jax.data.metadata import Video
+from sgmg_jax.data.metadata import Expression, Video
 from sgmg_jax.video import BrokenFilm, open_film
 
 LARGEST_RECORD = 2**30  # bytes of a video's frames; a protobuf message has at most twice as many
@@ -89,7 +90,8 @@ class Record:
     def decode_masks(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W'] | None:
         """Maps of object ids at `indices` (default: all); None without ground truth.
 
-        0 is background; 255 is void in data sets that have it (DAVIS). Only for videos without `mask_places`.
+        0 is background; 255 is void in data sets that have it (DAVIS). Only for videos without `mask_places` and
+        `mask_layers`.
 
         Raises:
             ValueError: a PNG is broken or its size differs from the frame's; names video and frame.
@@ -98,6 +100,35 @@ class Record:
             return None
         indices = range(len(self.masks)) if indices is None else indices
         return np.stack([self._decode_mask(int(index), int(index)) for index in indices])
+
+    def decode_targets(self, indices: Indices | None = None) -> Callable[[Expression], Bool[np.ndarray, 'T H W']]:
+        """Masks at `indices` (default: all). Only for videos with ground truth and without `mask_places`.
+
+        Returns:
+            function(expression) -> the pixels of any of its objects; none for a sentence without target. It raises
+            ValueError as `decode_masks` does.
+        """
+        indices = range(len(self.video.frame_names)) if indices is None else indices
+        length = len(self.video.frame_names)
+        places = {
+            number: (layer, value)
+            for layer, numbers in enumerate(self.video.mask_layers or ())
+            for value, number in enumerate(numbers, 1)
+        }
+
+        @functools.cache
+        def decode_layer(layer: int) -> UInt8[np.ndarray, 'T H W']:
+            return np.stack([self._decode_mask(layer * length + int(index), int(index)) for index in indices])
+
+        def of_expression(expression: Expression) -> Bool[np.ndarray, 'T H W']:
+            if self.video.mask_layers is None:
+                return decode_layer(0) == expression.object_id
+            found = np.zeros((len(indices), self.video.height, self.video.width), bool)
+            for layer, value in (places[number] for number in expression.group or ()):
+                found |= decode_layer(layer) == value
+            return found
+
+        return of_expression
 
     def decode_object(self, object_id: int, index: int) -> Bool[np.ndarray, 'H W']:
         """The mask of an object in one of its annotated frames.

@@ -15,16 +15,25 @@ LONGEST_SENTENCE = 10_000  # characters
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """A sentence that refers to one object of its video.
+    """A sentence that refers to one object of its video; in videos with `mask_layers` to any number of them.
 
     id: its key in the data set's expressions file, and the name of its folder in a submission.
-    object_id: the value of its object in the masks; -1 where the data set hides it.
+    object_id: the value of its object in the masks; -1 where the data set hides it, 0 where `group` gives the objects.
+    group: ids of the objects whose union it means; empty for a sentence without target. None: `object_id` alone.
     """
 
     id: str
     text: str
     object_id: int
     tags: tuple[str, ...]
+    group: tuple[int, ...] | None = None
+
+    @property
+    def objects(self) -> tuple[int, ...] | None:
+        """Ids of the objects whose union it means; None where the data set hides them."""
+        if self.group is not None:
+            return self.group
+        return (self.object_id,) if self.object_id > 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +42,9 @@ class Video:
 
     mask_places: the frame index and object id of each mask, if each mask shows one object in one frame
       (A2D-Sentences, RefCOCO). None: every frame has one map of all objects.
+    mask_layers: ids of the objects of each layer, if objects may overlap (MeViS). Every frame has one map per layer, in
+      which the k-th object of the layer has the value k, counted from 1. The masks are those of the first layer in all
+      frames, then those of the second, and so on.
     """
 
     name: str
@@ -42,6 +54,16 @@ class Video:
     expressions: tuple[Expression, ...]
     has_masks: bool
     mask_places: tuple[tuple[int, int], ...] | None = None
+    mask_layers: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def num_masks(self) -> int:
+        """The number of masks of its record."""
+        if not self.has_masks:
+            return 0
+        if self.mask_places is not None:
+            return len(self.mask_places)
+        return len(self.frame_names) * (1 if self.mask_layers is None else len(self.mask_layers))
 
     def annotated_frames(self, object_id: int) -> list[int]:
         """Indices of the frames with ground truth for the object, including those it is absent from."""
@@ -125,9 +147,13 @@ def read_video(entry: object, where: str) -> Video:
         places = tuple(map(tuple, places))
         if len(set(places)) < len(places):
             raise ValueError(f'{where}: field "mask_places" has a place twice.')
+    layers = _read_layers(entry, where)
     expressions = []
     for value in entry['expressions']:
         value = _check_fields(value, {'id': str, 'text': str, 'object_id': int, 'tags': str}, f'{where}: an expression')
+        if layers is not None:
+            expressions.append(_read_group(value, layers, where))
+            continue
         key = files.check_name(value['id'], f'{where}: an expression: field "id"')
         text = check_sentence(value['text'], f'{where}, expression {key}: field "text"')
         if value['object_id'] != -1 and not 0 < value['object_id'] < (VOID if places is None else 2**31):
@@ -135,7 +161,41 @@ def read_video(entry: object, where: str) -> Video:
         expressions.append(Expression(key, text, value['object_id'], tuple(value['tags'].split())))
     if not expressions or len({expression.id for expression in expressions}) < len(expressions):
         raise ValueError(f'{where}: field "expressions" is empty, or has an id twice.')
-    return Video(name, names, entry['height'], entry['width'], tuple(expressions), entry['has_masks'], places)
+    return Video(name, names, entry['height'], entry['width'], tuple(expressions), entry['has_masks'], places, layers)
+
+
+def _read_layers(entry: dict[str, Any], where: str) -> tuple[tuple[int, ...], ...] | None:
+    layers = entry.get('mask_layers')
+    if layers is None:
+        return None
+    if (
+        not isinstance(layers, list)
+        or not all(isinstance(layer, list) and 0 < len(layer) < VOID for layer in layers)
+        or not all(type(number) is int and 0 < number < 2**31 for layer in layers for number in layer)
+        or len({number for layer in layers for number in layer}) < sum(map(len, layers))
+    ):
+        raise ValueError(
+            f'{where}: field "mask_layers" must be lists of 1 to {VOID - 1} object ids, all different, is '
+            f'{reprlib.repr(layers)}.'
+        )
+    if not entry['has_masks'] or entry.get('mask_places') is not None:
+        raise ValueError(f'{where}: field "mask_layers" needs "has_masks", and no "mask_places".')
+    return tuple(map(tuple, layers))
+
+
+def _read_group(value: dict[str, Any], layers: tuple[tuple[int, ...], ...], where: str) -> Expression:
+    """An expression of a video with layers: its field "object_ids" gives the objects."""
+    _check_fields(value, {'object_ids': str}, f'{where}: an expression')
+    key = files.check_name(value['id'], f'{where}: an expression: field "id"')
+    text = check_sentence(value['text'], f'{where}, expression {key}: field "text"')
+    known = {str(number): number for layer in layers for number in layer}
+    words = value['object_ids'].split()
+    if not known.keys() >= set(words) or len(set(words)) < len(words):
+        raise ValueError(
+            f'{where}, expression {key}: field "object_ids" must be different ids of "mask_layers", with spaces '
+            f'between them, is {reprlib.repr(value["object_ids"])}.'
+        )
+    return Expression(key, text, 0, tuple(value['tags'].split()), tuple(known[word] for word in words))
 
 
 def _check_fields(entry: object, kinds: Mapping[str, type], where: str) -> dict[str, Any]:

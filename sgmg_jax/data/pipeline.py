@@ -51,7 +51,8 @@ def train_batches(
 
     An epoch has `len(clips.training_index(source.videos, num_frames, sentences, consecutive))` clips. If no frame of
     a clip shows the object (it is absent or cropped off), another clip is drawn in its place, as in the released
-    code. Of several sentences, those whose object is absent are dropped.
+    code. Of several sentences, those whose object is absent are dropped. Sentences without target (MeViS) are kept:
+    their object is absent from every frame, which teaches low scores.
 
     Args:
         source: a split with ground truth.
@@ -198,13 +199,13 @@ def choose_sentences(
 ) -> list[metadata.Expression]:
     """Draws which of a video's sentences to process together; at most `most`, in random order.
 
-    With equal probability: one sentence per object (as in Ref-DAVIS17's groups), a random number of sentences, or all
-    of them (as in Ref-YouTube-VOS). The paper does not say how it draws them.
+    With equal probability: one sentence per object, or per group of objects (as in Ref-DAVIS17's groups), a random
+    number of sentences, or all of them (as in Ref-YouTube-VOS). The paper does not say how it draws them.
     """
     drawn = [expressions[i] for i in rng.permutation(len(expressions))]
     how = rng.integers(3)
     if how == 0:
-        drawn = list({expression.object_id: expression for expression in drawn}.values())
+        drawn = list({expression.objects: expression for expression in drawn}.values())
     elif how == 1:
         drawn = drawn[: rng.integers(1, len(drawn) + 1)]
     return drawn[:most]
@@ -228,15 +229,21 @@ def load_sample(
     """
     annotated = None
     if record.video.mask_places is None:
-        maps = typing.cast(np.ndarray, record.decode_masks(indices))  # training_index refuses videos without masks
-        masks = np.concatenate([maps == expression.object_id for expression in expressions])
+        masks_of = record.decode_targets(indices)
+        masks = np.concatenate([masks_of(expression) for expression in expressions])
     else:
         masks = np.stack([record.decode_object(expression.object_id, centre) for expression in expressions])
         if len(record.video.frame_names) > 1:
             annotated = int(np.flatnonzero(indices == centre)[0]) if position is None else position
     boxes, present = clips.boxes_of_masks(masks)
     return clips.Sample(
-        record.decode_frames(indices), masks, boxes, present, tuple(e.text for e in expressions), annotated
+        record.decode_frames(indices),
+        masks,
+        boxes,
+        present,
+        tuple(e.text for e in expressions),
+        annotated,
+        tuple(e.objects == () for e in expressions),
     )
 
 
@@ -279,17 +286,19 @@ class LoadClip(grain.transforms.RandomMap):
                 self.skipped += 1
                 logging.warning('Skipped a bad clip, number %d of this process: %s', self.skipped, message)
             row = int(rng.integers(len(self.index)))
+        objects = ' and '.join(map(str, expressions[0].objects or ()))
         raise ValueError(
             f'{self.source.directory}: in {MAX_DRAWS} draws no clip of split {self.source.split!r} could be '
             f'used; the last was video {video.name}, expression {expressions[0].id}, object '
-            f'{expressions[0].object_id}, around frame {video.frame_names[centre]}. Check that its '
-            'masks show the object, that crops are not too small and pictures not too narrow.'
+            f'{objects}, around frame {video.frame_names[centre]}. Check that its masks show the object, that crops '
+            'are not too small and pictures not too narrow.'
         )
 
     def _load(
         self, number: int, expressions: Sequence[metadata.Expression], centre: int, rng: np.random.Generator
     ) -> types.Example | None:
-        """A clip around a frame; None if it shows no object, or is a picture too narrow for `pseudo_clip`."""
+        """A clip around a frame; None if it shows no object of a sentence, or is a picture too narrow for
+        `pseudo_clip`."""
         video = self.source.videos[number]
         copies = len(video.frame_names) == 1 < self.num_frames  # of a picture of RefCOCO
         if copies and augment.too_narrow(video.height, video.width):
@@ -299,9 +308,9 @@ class LoadClip(grain.transforms.RandomMap):
         if copies:
             sample = augment.pseudo_clip(sample, rng, self.num_frames)
         sample = augment.apply(sample, rng, self.augmentation, self.frame_size)
-        if not sample.present.any():
-            return None
         sample = clips.visible(sample)
+        if not sample.sentences:
+            return None
         tokens = text.encode(self.tokenizer, sample.sentences, self.text_length, self.sentences)
         example = clips.to_example(sample, tokens, self.frame_size)
         return dataclasses.replace(example, origin=np.array([[number, centre]], np.int32))

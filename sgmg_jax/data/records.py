@@ -104,10 +104,7 @@ class Records(Sequence):
                 f'it is of video {example["video"].decode(errors="replace")!r:.200}, but metadata.json '
                 f'says {video.name}'
             )
-        masks = len(video.frame_names) if video.mask_places is None else len(video.mask_places)
-        wanted = {'masks': masks if video.has_masks else 0} | (
-            {'film': 1} if 'film' in example else {'frames': len(video.frame_names)}
-        )
+        wanted = {'masks': video.num_masks} | ({'film': 1} if 'film' in example else {'frames': len(video.frame_names)})
         for field, count in wanted.items():
             if len(example.get(field, ())) != count:
                 raise ValueError(f'it has {len(example.get(field, ()))} {field}, metadata.json says {count}')

@@ -56,7 +56,12 @@ def find_files(folder: pathlib.Path, names: Sequence[str], *endings: str) -> lis
 
 
 def read_frames(
-    paths: Sequence[pathlib.Path], root: pathlib.Path, kind: str, read: Callable[[bytes], tuple[int, int]], missing: str
+    paths: Sequence[pathlib.Path],
+    root: pathlib.Path,
+    kind: str,
+    read: Callable[[bytes], tuple[int, int]],
+    missing: str,
+    load: Callable[[pathlib.Path], bytes] | None = None,
 ) -> tuple[list[bytes], int, int]:
     """The bytes of a video's frames, and their common height and width.
 
@@ -65,6 +70,7 @@ def read_frames(
         kind: 'JPEG' or 'PNG', for messages.
         read: checks a whole picture and returns its (height, width), or raises BrokenPicture.
         missing: why a frame should exist, for messages.
+        load: gives the bytes of a path that is in an archive, and raises like `files.read_bytes`, the default.
 
     Raises:
         FileNotFoundError: a frame is missing.
@@ -75,7 +81,7 @@ def read_frames(
     total = 0
     for path in paths:
         try:
-            found.append(files.read_bytes(path, pictures.LARGEST, root))
+            found.append(load(path) if load else files.read_bytes(path, pictures.LARGEST, root))
             sizes.append(read(found[-1]))
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{path}: missing{missing}. Unpack the frames again.') from error

@@ -1,0 +1,3 @@
+from sgmg_jax.raw import mevis as raw
+
+__all__ = ['raw']
