@@ -80,7 +80,8 @@ def test_decoding_runs_no_code():
 
 def rows(rng, count, video):
     return [
-        scoring.with_statistics(*rng.random((2, 7))) | {'video': video, 'expression': str(i), 'tags': ('ö', 'b')}
+        scoring.with_statistics(*rng.random((2, 7)), *(rng.random((2, 7)) < 0.5))
+        | {'video': video, 'expression': str(i), 'tags': ('ö', 'b')}
         for i in range(count)
     ] + [{'image_id': 5, 'segmentation': {'size': [4, 5], 'counts': '04`0'}, 'score': 0.1}]
 

@@ -17,7 +17,7 @@ import re
 import typing
 from typing import Any
 
-from jaxtyping import Float64, UInt8
+from jaxtyping import Bool, Float64, UInt8
 import numpy as np
 import scipy.optimize
 
@@ -72,24 +72,37 @@ def score_sequence(
     # Missing predicted objects are padded with empty ones.
     counts = [max(int(prediction.max()), count) for prediction in predictions]
     region, boundary = ([np.empty((len(truth), number, count)) for number in counts] for _ in range(2))
+    there = np.empty((len(truth), count), bool)
+    found = [np.empty((len(truth), number), bool) for number in counts]
     for t, frame in enumerate(truth):
         void = frame == scoring.VOID if task == 'unsupervised' else np.False_
         frame = np.where(frame <= count, frame, np.uint8(0))  # Without void and objects that appear later.
         contours = region_boundary.contours(frame, count)
-        for number, prediction, j, f in zip(counts, predictions, region, boundary):
+        there[t] = np.bincount(frame.ravel(), minlength=count + 1)[1:] > 0
+        for number, prediction, j, f, has in zip(counts, predictions, region, boundary, found):
             seen = np.where(void, np.uint8(0), prediction[t]) if void.any() else prediction[t]
+            has[t] = np.bincount(seen.ravel(), minlength=number + 1)[1:] > 0
             j[t] = region_boundary.pairwise_region_similarity(frame, seen, count, number)
             f[t] = region_boundary.pairwise_boundary_accuracy(contours, region_boundary.contours(seen, number))
-    return [_assign(j, f, task) for j, f in zip(region, boundary)]
+    return [_assign(j, f, there, has, task) for j, f, has in zip(region, boundary, found)]
 
 
-def _assign(region: Float64[np.ndarray, 'T P N'], boundary: Float64[np.ndarray, 'T P N'], task: str) -> list[dict]:
+def _assign(
+    region: Float64[np.ndarray, 'T P N'],
+    boundary: Float64[np.ndarray, 'T P N'],
+    there: Bool[np.ndarray, 'T N'],
+    seen: Bool[np.ndarray, 'T P'],
+    task: str,
+) -> list[dict]:
     predicted: Iterable[int] = range(region.shape[2])
     true = predicted
     if task == 'unsupervised':
         predicted, true = scipy.optimize.linear_sum_assignment(-(region.mean(0) + boundary.mean(0)) / 2)
     pairs = sorted(zip(true, predicted))
-    return [scoring.with_statistics(region[:, row, column], boundary[:, row, column]) for column, row in pairs]
+    return [
+        scoring.with_statistics(region[:, row, column], boundary[:, row, column], there[:, column], seen[:, row])
+        for column, row in pairs
+    ]
 
 
 def find_truth(root: str | os.PathLike, split: str, task: str = 'unsupervised') -> tuple[pathlib.Path, list[str]]:

@@ -19,6 +19,24 @@ from sgmg_jax import files
 from sgmg_jax.evaluation import region_boundary
 
 VOID = 255
+MCS_THRESHOLDS = 0.5, 0.7, 0.9
+MCS = tuple(f'MCS@{threshold}' for threshold in MCS_THRESHOLDS)
+# Columns of a table, before the counts.
+COLUMNS = (
+    'J&F',
+    'J',
+    'F',
+    'J_recall',
+    'F_recall',
+    'J_decay',
+    'F_decay',
+    'J_variance',
+    'F_variance',
+    'J&F_variance',
+    *MCS,
+    'tIoU',
+    'vIoU',
+)
 
 
 @typing.no_type_check  # checks its own arguments
@@ -36,7 +54,8 @@ def score_expression(
 
     Returns:
         'J', 'F': float64 [T] in [0, 1]; 'J_mean', 'J_recall', 'J_decay', 'F_mean', 'F_recall', 'F_decay': floats, see
-        `region_boundary.statistics`.
+        `region_boundary.statistics`; 'there', 'seen': bool [T], whether truth and prediction have a pixel that is not
+        void; 'tIoU', 'vIoU': floats in [0, 1], see `overlap_in_time`.
 
     Raises:
         ValueError: a shape or type does not fit, or there is no frame.
@@ -57,15 +76,41 @@ def score_expression(
     if truth.ndim != 3:
         raise ValueError(f'truth must be [T H W], got shape {truth.shape}')
 
-    return with_statistics(
-        region_boundary.region_similarity(truth, prediction, void),
-        region_boundary.boundary_accuracy(truth, prediction, void),
+    region = region_boundary.region_similarity(truth, prediction, void)
+    boundary = region_boundary.boundary_accuracy(truth, prediction, void)
+    there, seen = (
+        np.any(mask if void is None else mask & ~void, axis=(1, 2)) for mask in (truth, np.asarray(prediction))
     )
+    return with_statistics(region, boundary, there, seen)
 
 
-def with_statistics(region: Float64[np.ndarray, ' T'], boundary: Float64[np.ndarray, ' T']) -> dict[str, Any]:
-    """The result of `score_expression`, given J and F of each frame."""
-    score: dict[str, Any] = {'J': region, 'F': boundary}
+def overlap_in_time(
+    region: Float64[np.ndarray, ' T'], there: Bool[np.ndarray, ' T'], seen: Bool[np.ndarray, ' T']
+) -> tuple[float, float]:
+    """tIoU and vIoU of an object, in [0, 1] (Long-RVOS, Liang et al., 2025); both 1 if it is in no frame of either.
+
+    tIoU: the fraction of frames with the object in truth and prediction, of those with it in one of them. vIoU: the sum
+    of J over the former, divided by the number of the latter.
+
+    Args:
+        region: J of each frame.
+        there, seen: whether the object is in the frame, in truth and in prediction.
+    """
+    both, either = there & seen, there | seen
+    if not either.any():
+        return 1.0, 1.0
+    return float(both.sum() / either.sum()), float(region[both].sum() / either.sum())
+
+
+def with_statistics(
+    region: Float64[np.ndarray, ' T'],
+    boundary: Float64[np.ndarray, ' T'],
+    there: Bool[np.ndarray, ' T'],
+    seen: Bool[np.ndarray, ' T'],
+) -> dict[str, Any]:
+    """The result of `score_expression`, given J and F of each frame, and which frames have the object."""
+    score: dict[str, Any] = {'J': region, 'F': boundary, 'there': there, 'seen': seen}
+    score['tIoU'], score['vIoU'] = overlap_in_time(region, there, seen)
     for measure in ('J', 'F'):
         mean, recall, decay = region_boundary.statistics(score[measure])
         score |= {f'{measure}_mean': mean, f'{measure}_recall': recall, f'{measure}_decay': decay}
@@ -81,11 +126,13 @@ def summarise(scores: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         {'J', 'F', 'J&F', 'J_recall', 'F_recall', 'J_decay', 'F_decay': percent, 'J_variance', 'F_variance',
-        'J&F_variance': temporal consistency, 'expressions', 'frames': counts, 'tags': {tag: the same twelve},
-        'videos': {video: the same twelve and 'scores': {expression: {'J', 'F'}}}}. An expression counts in each of
-        its tags. A decay is None if it is undefined for any expression, which happens in some long videos with the
-        released statistics. Temporal consistency is our own measure, from no paper: the population variance over
-        frames of J, of F and of (J + F) / 2, all in [0, 1], averaged over expressions.
+        'J&F_variance': temporal consistency, 'MCS@0.5', 'MCS@0.7', 'MCS@0.9', 'tIoU', 'vIoU': percent, 'expressions',
+        'frames': counts, 'tags': {tag: the same numbers}, 'videos': {video: the same numbers and 'scores':
+        {expression: {'J', 'F'}}}}. An expression counts in each of its tags. A decay is None if it is undefined for any
+        expression, which happens in some long videos with the released statistics. Temporal consistency is our own
+        measure, from no paper: the population variance over frames of J, of F and of (J + F) / 2, all in [0, 1],
+        averaged over expressions. MCS (mask consistency score, HTR by Miao et al., 2024; default threshold 0.9) is the
+        percentage of expressions whose J is above the threshold in every frame. tIoU and vIoU: see `overlap_in_time`.
 
     Raises:
         ValueError: no scores, or an expression is scored twice.
@@ -129,6 +176,9 @@ def _means(scores: list[Mapping[str, Any]]) -> dict[str, Any]:
     means['J_variance'] = float(np.mean([np.var(score['J']) for score in scores]))
     means['F_variance'] = float(np.mean([np.var(score['F']) for score in scores]))
     means['J&F_variance'] = float(np.mean([np.var((score['J'] + score['F']) / 2) for score in scores]))
+    lowest = np.array([np.min(score['J']) for score in scores])
+    means |= {name: 100 * float(np.mean(lowest > threshold)) for name, threshold in zip(MCS, MCS_THRESHOLDS)}
+    means |= {name: percent(name) for name in ('tIoU', 'vIoU')}
     means['expressions'] = len(scores)
     means['frames'] = sum(len(score['J']) for score in scores)
     return means
@@ -136,21 +186,7 @@ def _means(scores: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def format_summary(summary: Mapping[str, Any]) -> str:
     """A printable table: a row for all expressions, then one per tag."""
-    columns = (
-        'J&F',
-        'J',
-        'F',
-        'J_recall',
-        'F_recall',
-        'J_decay',
-        'F_decay',
-        'J_variance',
-        'F_variance',
-        'J&F_variance',
-        'expressions',
-        'frames',
-    )
-    return format_table({'all': summary} | summary['tags'], columns)
+    return format_table({'all': summary} | summary['tags'], (*COLUMNS, 'expressions', 'frames'))
 
 
 def format_table(rows_of_means: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:

@@ -22,20 +22,7 @@ from sgmg_jax.processes import for_each
 from sgmg_jax.score import common, submission
 from sgmg_jax.score.check import find_duplicates, read_png
 
-COLUMNS = (
-    'J',
-    'F',
-    'J&F',
-    'J_recall',
-    'F_recall',
-    'J_decay',
-    'F_decay',
-    'J_variance',
-    'F_variance',
-    'J&F_variance',
-    'frames',
-    'objects',
-)
+COLUMNS = ('J', 'F', 'J&F', *scoring.COLUMNS[3:], 'frames', 'objects')
 
 
 class Sequences(typing.NamedTuple):

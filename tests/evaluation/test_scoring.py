@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from sgmg_jax.evaluation import region_boundary, scoring
+from sgmg_jax.evaluation import scoring
 
 
 def boxes(*spans, size=(20, 30)):
@@ -65,11 +65,9 @@ def test_malformed_input_is_refused(truth, object_id, match):
 
 
 def made_up(video, expression, tags, region, boundary):
-    score = {'video': video, 'expression': expression, 'tags': tags, 'J': np.array(region), 'F': np.array(boundary)}
-    for measure in 'JF':
-        names = (f'{measure}_mean', f'{measure}_recall', f'{measure}_decay')
-        score |= dict(zip(names, region_boundary.statistics(score[measure])))
-    return score
+    region, everywhere = np.array(region), np.ones(len(region), bool)
+    score = scoring.with_statistics(region, np.array(boundary), everywhere, region > 0)
+    return score | {'video': video, 'expression': expression, 'tags': tags}
 
 
 def test_summary_by_hand():
@@ -93,6 +91,10 @@ def test_summary_by_hand():
     assert summary['J_variance'] == pytest.approx(0.25 / 3)
     assert summary['F_variance'] == pytest.approx(0.01 / 3)
     assert summary['J&F_variance'] == pytest.approx(0.09 / 3)
+    # The third is above 0.5 and 0.7 in every frame; 0.9 itself is not above 0.9.
+    assert [summary[name] for name in scoring.MCS] == pytest.approx([100 / 3, 100 / 3, 0])
+    assert summary['tIoU'] == pytest.approx(100 * (1 / 2 + 1 + 1) / 3)
+    assert summary['vIoU'] == pytest.approx(100 * (1 / 2 + 0.4 + 0.9) / 3)
 
     assert list(summary['tags']) == ['motion', 'relation', 'unseen']
     assert summary['tags']['motion']['J'] == pytest.approx(70)

@@ -171,6 +171,11 @@ def test_tables_ignore_unknown_keys(tmp_path, split, sparse_split):
             'J_variance',
             'F_variance',
             'J&F_variance',
+            'MCS@0.5',
+            'MCS@0.7',
+            'MCS@0.9',
+            'tIoU',
+            'vIoU',
             'expressions',
             'frames',
         ],
@@ -186,6 +191,11 @@ def test_tables_ignore_unknown_keys(tmp_path, split, sparse_split):
             'J_variance',
             'F_variance',
             'J&F_variance',
+            'MCS@0.5',
+            'MCS@0.7',
+            'MCS@0.9',
+            'tIoU',
+            'vIoU',
             'frames',
             'objects',
         ],
@@ -194,7 +204,7 @@ def test_tables_ignore_unknown_keys(tmp_path, split, sparse_split):
 
 def test_names_are_escaped_in_table_and_json(tmp_path):
     """In the table, and in scores.json, which must be valid for strict parsers."""
-    score_of = scoring.with_statistics(np.array([0.5]), np.array([0.5]))
+    score_of = scoring.with_statistics(np.array([0.5]), np.array([0.5]), np.array([True]), np.array([True]))
     name = 'a\x1b[2J\ud800\nb'
     summary = scoring.summarise([score_of | {'video': name, 'expression': '\udcff', 'tags': (name, 'größe 😀')}])
     table = score.format_scores(summary)
