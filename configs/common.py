@@ -96,6 +96,9 @@ def get_config() -> ConfigDict:
             # Maximum number of sentences processed together. It does not change SgMg's masks; more is faster if memory
             # allows. Fast SgMg owes its speed to many sentences, and its masks depend slightly on how they are grouped.
             sentences=1,
+            # A sentence whose mean score in a window is below it has empty masks there; 0: never. For sentences that
+            # refer to nothing (MeViS). Protocols 'ytvos' and 'mevis'.
+            threshold=0.0,
             videos=config_dict.placeholder(int),  # number of videos scored during training; None: all
         )
     )

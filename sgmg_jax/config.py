@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from sgmg_jax import files
 
 # Raise it with every field that is added or renamed, and list the field in ADDED or RENAMED.
-FORMAT = 2
+FORMAT = 3
 MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
 LARGEST = 2**24  # bytes of a stored config
 
@@ -47,6 +47,7 @@ ADDED = (
     Added(1, 'data.consecutive', False),
     Added(1, 'evaluation.sentences', 1),
     Added(1, 'optimizer.batch_size', lambda config: config['data']['batch_size']),
+    Added(3, 'evaluation.threshold', 0.0),
 )
 
 
@@ -201,6 +202,7 @@ RULES: dict[str, Rule] = {
     'evaluation.max_side': _SIDE._replace(optional=True),
     'evaluation.clip_frames': _count(1000),
     'evaluation.sentences': _count(1000),
+    'evaluation.threshold': _PROBABILITY,
     'evaluation.videos': _count(_STEPS, optional=True),
     'optimizer.batch_size': _count(2**20),
     'optimizer.learning_rate': _RATE,

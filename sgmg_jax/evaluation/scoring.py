@@ -87,7 +87,7 @@ def score_expression(
 def overlap_in_time(
     region: Float64[np.ndarray, ' T'], there: Bool[np.ndarray, ' T'], seen: Bool[np.ndarray, ' T']
 ) -> tuple[float, float]:
-    """tIoU and vIoU of an object, in [0, 1] (Long-RVOS, Liang et al., 2025); both 1 if it is in no frame of either.
+    """tIoU and vIoU of an object, in [0, 1] (Long-RVOS, iSEE-Laboratory); both 1 if it is in no frame of either.
 
     tIoU: the fraction of frames with the object in truth and prediction, of those with it in one of them. vIoU: the sum
     of J over the former, divided by the number of the latter.

@@ -24,9 +24,10 @@ from sgmg_jax import compilation, files, hosts, score, visualize
 from sgmg_jax import config as configs
 from sgmg_jax.convert.folder import ANOTHER_OBJECT
 from sgmg_jax.data import metadata, records
-from sgmg_jax.evaluation import mean_ap, region_boundary, scoring
+from sgmg_jax.evaluation import mean_ap, mevis, region_boundary, scoring
 from sgmg_jax.inference import protocols
 from sgmg_jax.inference.predictor import Predictor
+from sgmg_jax.score import ytvos
 
 PICTURES = 8  # rows of the contact sheet
 COLUMNS = 5  # frames per row
@@ -162,6 +163,12 @@ def open_split(config: ConfigDict, split: str) -> tuple[records.Records, protoco
     opened, protocol = records.open_records(directories, split), protocols.choose(config.evaluation.protocol)
     for video in opened.videos:
         protocol.check(video)
+    if config.evaluation.threshold and config.evaluation.protocol not in protocols.EMPTYING:
+        raise ValueError(
+            f'config.evaluation.threshold = {config.evaluation.threshold}: the protocol '
+            f'{config.evaluation.protocol!r} has no empty masks. Set it to 0, or use one of the protocols '
+            f'{", ".join(protocols.EMPTYING)}.'
+        )
     name = pathlib.Path(opened.directory).parent.name
     usual = protocols.USUAL.get(name, config.evaluation.protocol)
     if usual != config.evaluation.protocol:
@@ -182,7 +189,7 @@ def split_name(split: records.Records) -> str:
 
 def has_truth(split: records.Records) -> bool:
     """Whether the split has ground truth."""
-    return any(e.object_id > 0 for video in split.videos for e in video.expressions)
+    return any(e.objects is not None for video in split.videos for e in video.expressions)
 
 
 def fingerprint(parameters: Mapping) -> int:
@@ -272,8 +279,8 @@ def score_videos(
           get the same answer.
 
     Returns:
-        the summary of evaluation.scoring.summarise or evaluation.mean_ap.evaluate, the same in all processes, which
-        share the videos. None if it was stopped.
+        the summary of evaluation.scoring.summarise, mevis.summarise or mean_ap.evaluate, the same in all processes,
+        which share the videos. None if it was stopped.
 
     Raises:
         ValueError: for `another_object` with a benchmark that annotates only some frames.
@@ -305,7 +312,7 @@ def score_videos(
             f'{split.directory}, split {split.split!r}: no video has sentences about two objects, so '
             '--score_another_object has no other object to score against. Choose another split.'
         )
-    return scoring.summarise(rows)
+    return (mevis.summarise if benchmark == 'mevis' else scoring.summarise)(rows)
 
 
 def _score_expressions(predictor: Predictor, record: records.Record, rng: random.Random | None) -> list[dict]:
@@ -315,27 +322,25 @@ def _score_expressions(predictor: Predictor, record: records.Record, rng: random
         expressions = swap_objects(expressions, rng)
     if not expressions:
         return []
-    truth = record.decode_masks()
-    assert truth is not None  # `score_videos` is called for splits with ground truth.
+    truth_of = ytvos.read_truth(record)
     masks = predictor(record.decode_frames(), [e.text for e in expressions])
-    return [
-        scoring.score_expression(truth, e.object_id, mask)
-        | {'video': record.video.name, 'expression': e.id, 'tags': e.tags}
-        for e, mask in zip(expressions, masks)
-    ]
+    return [ytvos.score_expression(record.video, e, truth_of, mask) for e, mask in zip(expressions, masks)]
 
 
 def swap_objects(expressions: Sequence[metadata.Expression], rng: random.Random) -> list[metadata.Expression]:
-    """Replaces the object of each expression by another object of the video; drops expressions without another one.
+    """Replaces the object of each expression by another object of the video, or its objects by those of a sentence that
+    shares none with it; drops expressions without another one, and those that refer to nothing.
 
     A sanity check: a model that uses the sentence should score low against these objects. A model that finds objects
     but ignores the sentence scores as high as before.
     """
     swapped = []
     for expression in expressions:
-        others = [e.object_id for e in expressions if e.object_id != expression.object_id]
+        mine = set(expression.objects or ())
+        others = [e for e in expressions if mine and mine.isdisjoint(e.objects or mine)]
         if others:
-            swapped.append(dataclasses.replace(expression, object_id=rng.choice(others)))
+            other = rng.choice(others)
+            swapped.append(dataclasses.replace(expression, object_id=other.object_id, group=other.group))
     return swapped
 
 
@@ -354,8 +359,11 @@ def pictures(split: records.Records, protocol: protocols.Protocol, folder: pathl
             continue
         masks = np.stack([protocol.read(folder, video, expression, t) for t in frames])
         truth, shown = None, None
-        if expression.object_id > 0:
+        if video.mask_layers is not None:
+            truth = record.decode_targets(frames)(expression)
+        elif expression.object_id > 0:
             truth = np.stack([record.decode_object(expression.object_id, t) for t in frames])
+        if truth is not None:
             shown = f'J {100 * np.mean(region_boundary.region_similarity(truth, masks)):.1f}'
         rows.append(visualize.Row(expression.text, record.decode_frames(frames), masks, truth, shown))
     return rows

@@ -41,6 +41,10 @@ class Answer(NamedTuple):
     scores: Float[np.ndarray, ' n']
     logits: Float[np.ndarray, 'n H W']
 
+    def masks(self, threshold: float | int) -> Bool[np.ndarray, 'n H W']:
+        """The masks; empty if the mean score is below `threshold`, in [0, 1]."""
+        return (self.logits > 0) & bool(self.scores.mean() >= threshold)
+
 
 Ask = Callable[[Sequence[str]], Iterator[Answer]]  # sentences -> their answers, one after the other
 
@@ -79,6 +83,7 @@ class Predictor:
         clip_frames: int,
         text_length: int,
         sentences: int = 1,
+        threshold: float | int = 0.0,
         origin: str = '',
         config: ConfigDict | None = None,
     ) -> None:
@@ -91,6 +96,8 @@ class Predictor:
             text_length: maximum number of tokens per sentence.
             sentences: maximum number of sentences processed together. For SgMg it changes only memory and time; the
               masks of Fast SgMg depend on it slightly.
+            threshold: of `__call__` and of the benchmarks' files: a sentence whose mean score in a window is below it
+              has empty masks there.
             origin: where the parameters are from, in words.
             config: of the model; `save_pretrained` needs it.
 
@@ -104,7 +111,7 @@ class Predictor:
         self.model = model
         self.text_length = text_length
         self.short_side, self.max_side, self.clip_frames = short_side, max_side, clip_frames
-        self._sentences = sentences
+        self._sentences, self.threshold = sentences, threshold
         self._conventions = model.conventions
         self._programs = segment.programs(model)
 
@@ -217,6 +224,7 @@ class Predictor:
             text_length=config.data.text_length,
             origin=origin,
             config=config,
+            threshold=config.evaluation.get('threshold', 0.0),  # model folders have none
             **{name: config.evaluation[name] for name in ('short_side', 'max_side', 'clip_frames', 'sentences')},
         )
 
@@ -239,7 +247,7 @@ class Predictor:
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start : window.stop], len(frames)):
             for of_sentence, answer in zip(found, ask(sentences)):
-                of_sentence[start : start + len(answer.logits)] = answer.logits > 0
+                of_sentence[start : start + len(answer.logits)] = answer.masks(self.threshold)
         return found
 
     @no_type_check  # checks its own arguments
@@ -251,7 +259,7 @@ class Predictor:
         Args:
             frames: RGB, one after the other, such as `frame.image for frame in video.stream(source)`.
             sentences: a list of 1 to 255 sentences.
-            threshold: a sentence whose mean score in a window is below it has empty masks there.
+            threshold: see `Answer.masks`.
 
         Yields:
             a `Window` of at most clip_frames frames.
@@ -269,11 +277,9 @@ class Predictor:
             scores = np.zeros((len(sentences), len(window)), np.float32)
             owner, highest = np.zeros(window.shape[:3], np.uint8), np.zeros(window.shape[:3], np.float32)
             for number, answer in enumerate(self._window(window)(sentences)):
-                scores[number] = answer.scores
-                if answer.scores.mean() >= threshold:
-                    masks[number] = answer.logits > 0
-                    ahead = answer.logits > highest
-                    owner[ahead], highest[ahead] = number + 1, answer.logits[ahead]
+                scores[number], masks[number] = answer.scores, answer.masks(threshold)
+                ahead = masks[number] & (answer.logits > highest)
+                owner[ahead], highest[ahead] = number + 1, answer.logits[ahead]
             yield Window(start, window, masks, scores, owner)
             start += len(window)
 

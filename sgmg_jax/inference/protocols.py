@@ -22,7 +22,7 @@ from sgmg_jax.evaluation import davis
 from sgmg_jax.evaluation.mean_ap import image_id
 from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.ops import masks
-from sgmg_jax.score import submission
+from sgmg_jax.score import mevis, submission
 from sgmg_jax.score.check import check_submission
 from sgmg_jax.score.common import format_problems
 from sgmg_jax.score.ytvos import expected_videos
@@ -50,12 +50,13 @@ class Protocol(NamedTuple):
 
 
 def write_expressions(predictor: Predictor, record: records.Record, folder: pathlib.Path) -> None:
-    """Ref-YouTube-VOS: one binary mask per expression and frame."""
+    """Ref-YouTube-VOS, MeViS: one binary mask per expression and frame, see Predictor's `threshold`."""
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for expression, answer in zip(video.expressions, ask([e.text for e in video.expressions])):
             names = video.frame_names[start : start + len(answer.logits)]
-            submission.write_masks(folder, video.name, expression.id, names, answer.logits > 0)
+            found = answer.masks(predictor.threshold)
+            submission.write_masks(folder, video.name, expression.id, names, found)
 
 
 def write_objects(predictor: Predictor, record: records.Record, folder: pathlib.Path) -> None:
@@ -203,7 +204,18 @@ def _zip_expressions(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> 
     """Checks the zip like the evaluation server, which gives no reasons when it rejects one."""
     path = pathlib.Path(folder) / 'submission.zip'
     submission.zip_submission(folder, path)
-    problems = check_submission(path, expected_videos(videos))
+    return _checked(path, videos, submission.TOP)
+
+
+def _zip_videos(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> pathlib.Path:
+    """The folders of the videos at the top; checked like those of Ref-YouTube-VOS."""
+    path = pathlib.Path(folder) / 'submission.zip'
+    submission.zip_submission(pathlib.Path(folder) / submission.TOP, path, (mevis.TOP,))
+    return _checked(path, videos, mevis.TOP)
+
+
+def _checked(path: pathlib.Path, videos: Sequence[metadata.Video], top: str) -> pathlib.Path:
+    problems = check_submission(path, expected_videos(videos), top=top)
     if problems:
         raise ValueError(f'{path}: the evaluation server would reject it.\n{format_problems(problems)}')
     return path
@@ -217,10 +229,12 @@ def _zip_objects(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> path
 
 
 ANNOTATED = 'a2d', 'jhmdb', 'refcoco'
+EMPTYING = 'ytvos', 'mevis'  # where a sentence with a low score may have empty masks
 # The protocol of each data set.
 USUAL = {
     'ref_youtube_vos': 'ytvos',
     'ref_davis': 'davis',
+    'mevis': 'mevis',
     'a2d_sentences': 'a2d',
     'jhmdb_sentences': 'jhmdb',
     'refcoco': 'refcoco',
@@ -240,6 +254,7 @@ PROTOCOLS = {
         )
         for name in ANNOTATED
     },
+    'mevis': Protocol(write_expressions, _zip_videos, _read_expression, check=_check_whole),
 }
 
 

@@ -1,6 +1,6 @@
-"""Scores the files of any system on Ref-DAVIS17, Ref-YouTube-VOS, A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g.
+"""Scores the files of any system on Ref-DAVIS17, Ref-YouTube-VOS, MeViS, A2D- and JHMDB-Sentences, RefCOCO/+/g.
 
-    python -m sgmg_jax.score {davis,ytvos,a2d,jhmdb,refcoco} --gt=GROUND_TRUTH --pred=PREDICTIONS
+    python -m sgmg_jax.score {davis,ytvos,mevis,a2d,jhmdb,refcoco} --gt=GROUND_TRUTH --pred=PREDICTIONS
 
 Checks the files first, and scores nothing if one is wrong. Prints a short table, and writes all numbers, including
 those of each video and sentence, to a JSON file. Exit status: 0 success, 1 the predictions are wrong (the problems are
@@ -28,24 +28,25 @@ def score_submission(
     """Scores a submission against the ground truth of a split, in this process.
 
     Args:
-        protocol: 'davis', 'ytvos', 'a2d', 'jhmdb' or 'refcoco'.
+        protocol: 'davis', 'ytvos', 'mevis', 'a2d', 'jhmdb' or 'refcoco'.
         path: the folder, zip or JSON of predictions, see the help of the command.
         split: the records of the split, such as `records.open_records` returns. Expressions without a known object
             are ignored.
         progress: show a progress bar on stderr.
 
     Returns:
-        the summary of `scoring.summarise` ('ytvos'), `davis.summarise` ('davis') or `mean_ap.evaluate` (others).
+        the summary of `scoring.summarise` ('ytvos'), `davis.summarise` ('davis'), `mevis.summarise` ('mevis') or
+        `mean_ap.evaluate` (others).
 
     Raises:
         FileNotFoundError: there is no such submission.
         ValueError: the predictions are wrong, or the split has no ground truth.
     """
-    from sgmg_jax.score import coco, davis, ytvos
+    from sgmg_jax.score import coco, davis, mevis, ytvos
 
     if protocol in coco.PROTOCOLS:
         return coco.score_submission(protocol, path, split, progress)
-    return {'davis': davis, 'ytvos': ytvos}[protocol].score_submission(path, split, progress)
+    return {'davis': davis, 'ytvos': ytvos, 'mevis': mevis}[protocol].score_submission(path, split, progress)
 
 
 def truth_of_records(protocol: str, split: 'Sequence[Record]', progress: bool = False) -> dict[str, Any]:
@@ -57,11 +58,13 @@ def truth_of_records(protocol: str, split: 'Sequence[Record]', progress: bool = 
 
 def format_scores(summary: Mapping[str, Any]) -> str:
     """A printable table of the result of `score_submission`; other entries of the summary are ignored."""
-    from sgmg_jax.evaluation import scoring
+    from sgmg_jax.evaluation import mevis, scoring
     from sgmg_jax.score import coco, davis
 
     if 'annotators' in summary:
         return davis.format_scores(summary)
+    if 'N-acc' in summary:
+        return mevis.format_summary(summary)
     return coco.format_scores(summary) if 'mAP' in summary else scoring.format_summary(summary)
 
 

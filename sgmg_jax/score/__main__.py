@@ -43,13 +43,35 @@ Then every expression with ground truth is scored: J (region similarity), F (bou
 percent, first averaged over the frames of an expression, then over expressions; and per tag, if the data set has tags.
 Recall is the fraction of frames above 0.5, decay the loss from the first quarter of a video to its last. J_variance,
 F_variance and J&F_variance, over the frames of an expression, are our own measure of temporal consistency (in [0, 1],
-lower is better).
+lower is better). MCS@K is the share of expressions whose J is above K in every frame, tIoU the overlap of the frames in
+which truth and prediction have the object, vIoU their J over these frames (0 where only one of them has it).
 
 examples:
     python -m sgmg_jax.score ytvos --gt=runs/learn/records \\
         --pred=runs/learn/evaluation/ref_youtube_vos_valid/submission.zip
     python -m sgmg_jax.score ytvos --gt=data/tfds/ref_youtube_vos --pred=submission.zip --check-only
     python -m sgmg_jax.score ytvos --gt=refer_youtube_vos/valid --pred=submission.zip --json=scores.json
+"""
+MEVIS = """\
+PRED is a leaderboard submission, as a zip or as the folder that was zipped; its top level is the folders of the videos:
+
+    <video>/<expression id>/<frame name>.png    8-bit, one channel, 0 and 255, one for every frame
+
+It is first checked for everything that an evaluation server rejects. A missing video would count 0 there, and a missing
+frame breaks its scorer; here both are refused. Each kind of problem is listed once, with its count, examples and how to
+fix it, and the exit status is 1.
+
+GT is the built data set. Its split valid has no ground truth: the files are checked, not scored.
+
+J, F and J&F in percent are those of DAVIS-2017, means over all frames of an expression, then over expressions; a frame
+where both masks are empty scores 1. N-acc is the share of sentences without target whose masks are empty in every
+frame, T-acc the share of the others whose masks are not, Final the mean of J&F, N-acc and T-acc. It is not published
+whether J&F counts sentences without target: J&F and Final count them, J&F_with_target and Final_with_target do not. The
+other columns are as for ytvos, also for sentences of no, one and several objects.
+
+examples:
+    python -m sgmg_jax.score mevis --gt=data/tfds/mevis --pred=submission.zip
+    python -m sgmg_jax.score mevis --gt=data/tfds/mevis --pred=submission.zip --split=valid --check-only
 """
 COCO = """\
 PRED is COCO results, as JSON or as a zip with one .json in it:
@@ -102,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     rows = [
         ('davis', 'Ref-DAVIS17: index PNGs', DAVIS, 'valid'),
         ('ytvos', 'Ref-YouTube-VOS: leaderboard zip', YTVOS, 'valid'),
+        ('mevis', 'MeViS: leaderboard zip', MEVIS, 'valid_u'),
         *(
             (name, f'{about["title"]}: COCO results', COCO % (about | {'name': name}), about['split'])
             for name, about in COCO_PROTOCOLS.items()
@@ -151,10 +174,10 @@ def _work(options: argparse.Namespace) -> int:
     for given in (options.gt, options.pred):
         if os.path.exists(options.json) and os.path.exists(given) and os.path.samefile(options.json, given):
             raise ValueError(f'--json={options.json}: is an input and would be overwritten. Name another file.')
-    from sgmg_jax.score import coco, common, davis, ytvos
+    from sgmg_jax.score import coco, common, davis, mevis, ytvos
 
     try:
-        summary = {'davis': davis, 'ytvos': ytvos}.get(options.protocol, coco).run(options)
+        summary = {'davis': davis, 'ytvos': ytvos, 'mevis': mevis}.get(options.protocol, coco).run(options)
     except common.WrongPredictions as error:
         print(f'{error}\n\n{files.printable(options.pred)}: not fit for upload, and not scored.')
         return 1

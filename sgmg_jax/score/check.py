@@ -20,7 +20,11 @@ from sgmg_jax.score.submission import TOP, ExpectedVideo, Submission, mask_path,
 
 
 def check_submission(
-    path: str | os.PathLike, expected: Sequence[ExpectedVideo], processes: int = 1, progress: bool = False
+    path: str | os.PathLike,
+    expected: Sequence[ExpectedVideo],
+    processes: int = 1,
+    progress: bool = False,
+    top: str = TOP,
 ) -> list[common.Problem]:
     """Finds everything that an evaluation server would reject.
 
@@ -31,6 +35,7 @@ def check_submission(
         expected: the videos of the split.
         processes: number of processes that decode masks.
         progress: show a progress bar on stderr.
+        top: the folder that must be at the top; '' if it must be the videos' (MeViS).
 
     Returns:
         one `common.Problem` per kind; empty if there are none.
@@ -39,11 +44,11 @@ def check_submission(
         FileNotFoundError, ValueError: as `open_submission`.
     """
     found: common.Found = collections.defaultdict(list)
-    with open_submission(path) as submission:
-        there = _under_top(submission, {video.name for video in expected}, found)
+    with open_submission(path, top) as submission:
+        there = _under_top(submission, {video.name for video in expected}, top, found)
     find_duplicates(submission, found)
-    _check_files(set(there), expected, found)
-    for of_video in for_each(_open_masks, (path, there, expected), len(expected), processes, 'checking', progress):
+    _check_files(set(there), expected, top, found)
+    for of_video in for_each(_open_masks, (path, there, expected, top), len(expected), processes, 'checking', progress):
         for key, where in of_video.items():
             found[key] += where
     return common.problems_of(found)
@@ -56,55 +61,62 @@ def find_duplicates(submission: Submission, found: common.Found) -> None:
             found['file twice in the zip', 'zip the folder again'].append(name)
 
 
-def _under_top(submission: Submission, videos: set[str], found: common.Found) -> dict[str, str]:
-    """The files below the top folder: the name it should have -> the name it has."""
-    names = []
+def _under_top(submission: Submission, videos: set[str], wanted: str, found: common.Found) -> dict[str, str]:
+    """The files below the top folder, which must be called `wanted`: the name it should have -> the name it has."""
+    names, zipped = [], f'zip -r -X submission.zip {wanted or "."}'
     for name in submission.files:
         parts = name.split('/')
         if any(map(files.is_junk, parts)):
-            found[
-                "operating system's junk", f"delete it; zip with: zip -r -X submission.zip {TOP} -x '*/.*' '__MACOSX*'"
-            ].append(name)
+            found["operating system's junk", f"delete it; zip with: {zipped} -x '*/.*' '__MACOSX*'"].append(name)
         elif '\\' in name or {'', '.', '..'} & set(parts):
             found[
                 'path outside of the zip',
-                'names in a zip must be relative, separated by / and without . or ..; '
-                f'zip with: zip -r -X submission.zip {TOP}',
+                f'names in a zip must be relative, separated by / and without . or ..; zip with: {zipped}',
             ].append(name)
         else:
             names.append(name)
 
-    kind, top = 'wrong top folder', _find_top([name.split('/') for name in names], videos)
+    kind, top = 'wrong top folder', _find_top([name.split('/') for name in names], videos, wanted)
     if top is None:
-        found[kind, f'it contains neither {TOP}/ nor a video of this split: is it the right folder or zip?'].append(
+        holds = f'neither {wanted}/ nor a video' if wanted else 'no video'
+        found[kind, f'it contains {holds} of this split: is it the right folder or zip?'].append(
             names[0] if names else f'{submission.path} contains no file'
         )
         return {}
-    if top == '':
+    if not wanted:
+        if top:
+            found[
+                kind,
+                f'the folders of the videos must be at the top: in {top.removesuffix("/")}, run {zipped}; without '
+                'zipping, give that folder',
+            ].append(f'{top} should not be there')
+    elif top == '':
         found[
             kind,
-            f'put the videos into one folder {TOP}/ and zip that folder (without zipping, give the folder '
-            f'that contains {TOP}/)',
-        ].append(f'{names[0]} should be {TOP}/{names[0]}')
-    elif top.endswith(f'/{TOP}/'):
+            f'put the videos into one folder {wanted}/ and zip that folder (without zipping, give the folder '
+            f'that contains {wanted}/)',
+        ].append(f'{names[0]} should be {wanted}/{names[0]}')
+    elif top.endswith(f'/{wanted}/'):
         found[
-            kind, f'{TOP}/ must be at the top: in {top.removesuffix(TOP + "/")}, run zip -r submission.zip {TOP}'
+            kind,
+            f'{wanted}/ must be at the top: in {top.removesuffix(wanted + "/")}, run zip -r submission.zip {wanted}',
         ].append(top)
-    elif top != f'{TOP}/':
-        found[kind, f'rename it to {TOP}/'].append(top)
+    elif top != f'{wanted}/':
+        found[kind, f'rename it to {wanted}/'].append(top)
     for name in names:
         if not name.startswith(top):
-            found[f'file outside {files.one_line(top)}', f'zip only {TOP}/: delete the rest'].append(name)
-    return {f'{TOP}/{name.removeprefix(top)}': name for name in names if name.startswith(top)}
+            found[f'file outside {files.one_line(top)}', f'zip only {wanted or top}/: delete the rest'].append(name)
+    start = f'{wanted}/' if wanted else ''
+    return {f'{start}{name.removeprefix(top)}': name for name in names if name.startswith(top)}
 
 
-def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
-    """The folder in the role of 'Annotations/', the likeliest one; None without any."""
-    if any(len(parts) > 1 and parts[0] == TOP for parts in names):
-        return f'{TOP}/'
-    for parts in names:
-        if TOP in parts[:-1]:
-            return '/'.join(parts[: parts.index(TOP) + 1]) + '/'
+def _find_top(names: list[list[str]], videos: set[str], wanted: str) -> str | None:
+    """The folder in the role of `wanted`, the likeliest one; None without any."""
+    if wanted and any(len(parts) > 1 and parts[0] == wanted for parts in names):
+        return f'{wanted}/'
+    for parts in names if wanted else ():
+        if wanted in parts[:-1]:
+            return '/'.join(parts[: parts.index(wanted) + 1]) + '/'
     for depth in (0, 1):
         for parts in names:
             if len(parts) > depth + 1 and parts[depth] in videos:
@@ -112,14 +124,15 @@ def _find_top(names: list[list[str]], videos: set[str]) -> str | None:
     return None
 
 
-def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: common.Found) -> None:
+def _check_files(there: set[str], expected: Sequence[ExpectedVideo], top: str, found: common.Found) -> None:
     """Missing and unexpected files; a folder that is missing or unexpected as a whole is reported once."""
     if not there:
         return
-    folders = {'/'.join(name.split('/')[:depth]) for name in there for depth in (2, 3)}
+    of_video = 2 if top else 1  # the depth of its folder
+    folders = {'/'.join(name.split('/')[:depth]) for name in there for depth in (of_video, of_video + 1)}
     wanted_folders, wanted_files = set(), set()
     for video in expected:
-        folder = f'{TOP}/{video.name}'
+        folder = f'{top}/{video.name}'.lstrip('/')
         wanted_folders.add(folder)
         if folder not in folders:
             found['missing video', 'predict it: every video of the split is scored'].append(folder)
@@ -132,7 +145,7 @@ def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: comm
                     'predict it: every expression of a video needs a folder named as its key in meta_expressions.json',
                 ].append(expression)
             for frame in video.frame_names:
-                name = mask_path(video.name, expression_id, frame)
+                name = mask_path(video.name, expression_id, frame, top)
                 wanted_files.add(name)
                 if expression in folders and name not in there:
                     found[
@@ -143,7 +156,7 @@ def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: comm
     seen: set[str] = set()
     for name in sorted(there - wanted_files):
         parts = name.split('/')
-        for depth, kind in ((2, 'unexpected video'), (3, 'unexpected expression')):
+        for depth, kind in ((of_video, 'unexpected video'), (of_video + 1, 'unexpected expression')):
             folder = '/'.join(parts[:depth])
             if len(parts) > depth and folder not in wanted_folders:
                 if folder not in seen:
@@ -162,9 +175,9 @@ def _check_files(there: set[str], expected: Sequence[ExpectedVideo], found: comm
 
 @contextlib.contextmanager
 def _open_masks(
-    path: str | os.PathLike, there: dict[str, str], expected: Sequence[ExpectedVideo]
+    path: str | os.PathLike, there: dict[str, str], expected: Sequence[ExpectedVideo], top: str
 ) -> Iterator[Callable[[int], common.Found]]:
-    with open_submission(path) as submission:
+    with open_submission(path, top) as submission:
 
         def work(index: int) -> common.Found:
             """The problems of the masks of one video."""
@@ -172,7 +185,7 @@ def _open_masks(
             video = expected[index]
             for expression_id in video.expression_ids:
                 for frame in video.frame_names:
-                    name = mask_path(video.name, expression_id, frame)
+                    name = mask_path(video.name, expression_id, frame, top)
                     if name in there:
                         _check_png(submission, there[name], video.size, found)
             return dict(found)

@@ -1,8 +1,9 @@
-"""Leaderboard files of Ref-YouTube-VOS, and of Ref-DAVIS in its layout: write, zip, read.
+"""Leaderboard files of Ref-YouTube-VOS, of MeViS, and of Ref-DAVIS in its layout: write, zip, read.
 
-A submission is a zip with one top folder:
+A submission is a zip with one top folder; that of MeViS has the folders of the videos at its top:
 
     Annotations/<video>/<expression id>/<frame name>.png
+    <video>/<expression id>/<frame name>.png
 
 Its files are 8-bit single-channel PNGs (mode L) of the size of the frame with values 0 and 255, one for each frame of
 each expression, all black where the object is absent. `check.check_submission` finds faults before the upload.
@@ -55,9 +56,9 @@ class Submission:
     read: Callable[[str], bytes]
 
 
-def mask_path(video: str, expression_id: str, frame_name: str) -> str:
-    """The name of the mask of a frame in a submission."""
-    return f'{TOP}/{video}/{expression_id}/{frame_name}.png'
+def mask_path(video: str, expression_id: str, frame_name: str, top: str = TOP) -> str:
+    """The name of the mask of a frame in a submission. top: its top folder; '' for none."""
+    return f'{top}/{video}/{expression_id}/{frame_name}.png'.lstrip('/')
 
 
 @typing.no_type_check  # checks its own arguments
@@ -139,7 +140,7 @@ def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: S
     Args:
         root: the parent folder of Annotations/.
         zip_path: appears whole or not at all; an existing file is replaced.
-        tops: the folders of `root` to zip.
+        tops: the folders of `root` to zip; '' is all of it.
 
     Returns:
         The number of masks in the zip.
@@ -157,7 +158,9 @@ def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: S
         if name.endswith('.png') and not name.rpartition('/')[2].startswith('.')
     ]
     if not names:
-        raise FileNotFoundError(f'{root}: no mask to zip in {" or ".join(tops)}. Give the folder that holds them.')
+        raise FileNotFoundError(
+            f'{root}: no mask to zip in {" or ".join(tops) or "it"}. Give the folder that holds them.'
+        )
     with files.replacing(zip_path) as partial, zipfile.ZipFile(partial, 'w') as archive:
         for name in sorted(names):
             # The default date of ZipInfo is fixed; the time of writing would change the bytes.
@@ -229,17 +232,23 @@ def _files_below(root: pathlib.Path, top: pathlib.Path) -> list[str]:
 
 
 def read_mask(
-    submission: Submission, video: str, expression_id: str, frame_name: str, size: tuple[int, int] | None = None
+    submission: Submission,
+    video: str,
+    expression_id: str,
+    frame_name: str,
+    size: tuple[int, int] | None = None,
+    top: str = TOP,
 ) -> Bool[np.ndarray, 'H W']:
     """One mask of a submission: True where the PNG is above 127.
 
     Args:
         size: required (H, W); None: any.
+        top: see `mask_path`.
 
     Raises:
         ValueError: the file is missing, unreadable, not 8-bit single-channel or of another size; names it.
     """
-    name = mask_path(video, expression_id, frame_name)
+    name = mask_path(video, expression_id, frame_name, top)
     try:
         data = submission.read(name)
         header = pictures.read_header(data, [pictures.PNG])

@@ -157,17 +157,23 @@ def _object_id(value: object, where: str) -> int:
     return value
 
 
-def _records_truth(split: Sequence[Record]) -> Truth:
-    def read(index: int) -> ReadExpression:
-        masks = split[index].decode_masks()
-        assert masks is not None  # only read where `_known` finds expressions
-        return lambda expression: (masks, expression.object_id)
-
+def truth_of_records(split: Sequence[Record]) -> Truth:
+    """The ground truth in built records. Raises ValueError if only some frames have masks."""
     videos = common.videos_of(split)
     sparse = [video.name for video in videos if video.mask_places is not None]
     if sparse:
-        raise ValueError(f'video {sparse[0]}: has masks of single frames. Give records of Ref-YouTube-VOS.')
-    return Truth(videos, read)
+        raise ValueError(f'video {sparse[0]}: has masks of single frames. Give records of Ref-YouTube-VOS or MeViS.')
+    return Truth(videos, lambda index: read_truth(split[index]))
+
+
+def read_truth(record: Record) -> ReadExpression:
+    """function(expression) -> the first two arguments of scoring.score_expression, of a record with ground truth."""
+    if record.video.mask_layers is not None:
+        masks_of = record.decode_targets()
+        return lambda expression: (masks_of(expression), None)
+    masks = record.decode_masks()
+    assert masks is not None  # has_masks
+    return lambda expression: (masks, expression.object_id)
 
 
 def open_truth(folder: str | os.PathLike, split: str) -> Truth:
@@ -190,7 +196,7 @@ def open_truth(folder: str | os.PathLike, split: str) -> Truth:
             raise ValueError(f"{found[0]}: is the ground truth of split 'valid', not of {split!r}")
         if found:
             return open_published_truth(found[0])
-    return _records_truth(common.open_records(folder, split))
+    return truth_of_records(common.open_records(folder, split))
 
 
 def score_submission(path: str | os.PathLike, split: Sequence[Record], progress: bool) -> dict[str, Any]:
@@ -199,22 +205,43 @@ def score_submission(path: str | os.PathLike, split: Sequence[Record], progress:
     The submission may contain more videos than the split. Only faults that prevent scoring are found:
     `check_submission` finds them all.
     """
-    return _score(path, (_records_truth, (split,)), len(split), 1, progress)
+    return scoring.summarise(score_videos(path, (truth_of_records, (split,)), len(split), 1, progress))
 
 
-def _score(
-    path: str | os.PathLike, source: tuple[Callable[..., Truth], tuple], count: int, processes: int, progress: bool
-) -> dict[str, Any]:
-    of_videos = for_each(_open_work, (path, *source), count, processes, 'scoring', progress)
-    return scoring.summarise(score for scores in of_videos for score in scores)
+def score_videos(
+    path: str | os.PathLike,
+    source: tuple[Callable[..., Truth], tuple],
+    count: int,
+    processes: int,
+    progress: bool,
+    top: str = submission.TOP,
+) -> list[dict[str, Any]]:
+    """The scores of all expressions whose objects are known.
+
+    Args:
+        path: of the submission.
+        source: a function that opens the ground truth in each process, and its arguments.
+        count: of videos.
+        top: see `submission.mask_path`.
+
+    Returns:
+        a list of what `scoring.summarise` takes, with 'target' added: whether the expression refers to anything.
+    """
+    of_videos = for_each(_open_work, (path, *source, top), count, processes, 'scoring', progress)
+    return [score for scores in of_videos for score in scores]
 
 
 @contextlib.contextmanager
 def _open_work(
-    path: str | os.PathLike, open_source: Callable[..., Truth], arguments: tuple
+    path: str | os.PathLike, open_source: Callable[..., Truth], arguments: tuple, top: str
 ) -> Iterator[Callable[[int], list[dict]]]:
     truth = open_source(*arguments)
-    with submission.open_submission(path) as predicted:
+    with submission.open_submission(path, top) as predicted:
+
+        def masks_of(video: metadata.Video, expression: metadata.Expression) -> Bool[np.ndarray, 'T H W']:
+            size = video.height, video.width
+            names = video.frame_names
+            return np.stack([submission.read_mask(predicted, video.name, expression.id, n, size, top) for n in names])
 
         def work(index: int) -> list[dict]:
             video = truth.videos[index]
@@ -222,44 +249,51 @@ def _open_work(
             if not known:
                 return []
             truth_of = truth.read(index)
-            return [_score_expression(predicted, video, expression, truth_of) for expression in known]
+            return [score_expression(video, e, truth_of, masks_of(video, e)) for e in known]
 
         yield work
 
 
-def _score_expression(
-    predicted: submission.Submission, video: metadata.Video, expression: metadata.Expression, truth_of: ReadExpression
+def score_expression(
+    video: metadata.Video,
+    expression: metadata.Expression,
+    truth_of: ReadExpression,
+    prediction: Bool[np.ndarray, 'T H W'],
 ) -> dict[str, Any]:
-    truth, object_id = truth_of(expression)
-    prediction = _read_expression(predicted, video, expression.id)
+    """The scores of an expression, see `score_videos`. Raises ValueError, naming it, if something does not fit."""
     try:
-        score = scoring.score_expression(truth, object_id, prediction)
+        score = scoring.score_expression(*truth_of(expression), prediction)
     except ValueError as error:
         raise ValueError(f'video {video.name}, expression {expression.id}: {error}') from error
-    return score | {'video': video.name, 'expression': expression.id, 'tags': expression.tags}
+    return score | {
+        'video': video.name,
+        'expression': expression.id,
+        'tags': expression.tags,
+        'target': expression.objects != (),
+    }
 
 
 def _known(video: metadata.Video) -> list[metadata.Expression]:
-    """The expressions whose object is known."""
-    return [expression for expression in video.expressions if expression.object_id > 0 and video.has_masks]
+    """The expressions whose objects are known."""
+    return [expression for expression in video.expressions if expression.objects is not None and video.has_masks]
 
 
-def _read_expression(
-    predicted: submission.Submission, video: metadata.Video, expression_id: str
-) -> Bool[np.ndarray, 'T H W']:
-    return np.stack(
-        [
-            submission.read_mask(predicted, video.name, expression_id, name, (video.height, video.width))
-            for name in video.frame_names
-        ]
-    )
+def run(
+    options: argparse.Namespace,
+    open_truth: Callable[..., Truth] = open_truth,
+    summarise: Callable[[list[dict[str, Any]]], dict[str, Any]] = scoring.summarise,
+    top: str = submission.TOP,
+) -> dict[str, Any] | None:
+    """Runs the command, see its help. Returns the scores, or None with --check-only and without ground truth.
 
-
-def run(options: argparse.Namespace) -> dict[str, Any] | None:
-    """Runs the command, see its help. Returns the scores, or None with --check-only and without ground truth."""
+    Args:
+        open_truth: function(--gt, --split).
+        summarise: function(result of `score_videos`) -> the scores.
+        top: see `submission.mask_path`.
+    """
     truth = open_truth(options.gt, options.split)
     expected = expected_videos(truth.videos)
-    problems = check_submission(options.pred, expected, options.processes, progress=True)
+    problems = check_submission(options.pred, expected, options.processes, progress=True, top=top)
     if problems:
         raise common.WrongPredictions(problems)
     masks = sum(len(video.frame_names) * len(video.expression_ids) for video in expected)
@@ -272,4 +306,5 @@ def run(options: argparse.Namespace) -> dict[str, Any] | None:
     if hidden == len(expected):
         print(f'Split {options.split!r} has no ground truth: checked, not scored.')
         return None
-    return _score(options.pred, (open_truth, (options.gt, options.split)), len(truth.videos), options.processes, True)
+    source = open_truth, (options.gt, options.split)
+    return summarise(score_videos(options.pred, source, len(truth.videos), options.processes, True, top))

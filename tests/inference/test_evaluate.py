@@ -1,6 +1,7 @@
 """An interrupted evaluation resumes only if everything that its masks depend on is the same."""
 
 import pathlib
+import random
 import types
 
 import jax
@@ -90,6 +91,31 @@ def test_pictures_show_the_ground_truth_unless_it_is_hidden(tmp_path, object_id,
     assert row.score == (f'J {100 * iou:.1f}' if has_truth else None)
     if has_truth:
         np.testing.assert_array_equal(row.truth, maps == object_id)
+
+
+def test_other_objects_share_nothing_with_those_of_the_sentence():
+    def of(number, *objects):
+        return metadata.Expression(str(number), 'a', 0, (), objects)
+
+    expressions = [of(0, 1), of(1, 1, 2), of(2, 2, 3), of(3), of(4, 4)]
+    for seed in range(20):
+        swapped = evaluate.swap_objects(expressions, random.Random(seed))
+        assert [e.id for e in swapped] == ['0', '1', '2', '4']
+        for e, before in zip(swapped, (expressions[0], expressions[1], expressions[2], expressions[4])):
+            assert e.objects and not set(e.objects) & set(before.objects)
+    assert evaluate.swap_objects(expressions[:2], random.Random(0)) == []
+
+
+def test_a_threshold_needs_a_protocol_with_empty_masks(world_records):
+    config = synthetic.get_config()
+    config.data.records = (str(world_records),)
+    config.evaluation.threshold = 0.5
+    evaluate.open_split(config, 'valid')
+    config.evaluation.protocol = 'mevis'
+    evaluate.open_split(config, 'valid')
+    config.evaluation.protocol = 'a2d'
+    with pytest.raises(ValueError, match="config.evaluation.threshold = 0.5: the protocol 'a2d' has no empty masks"):
+        evaluate.open_split(config, 'valid')
 
 
 def test_a_config_out_of_range_is_refused_before_anything_is_read(tmp_path):

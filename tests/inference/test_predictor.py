@@ -139,6 +139,10 @@ def test_sentences_below_the_threshold_have_empty_masks(parameters, monkeypatch)
     assert not kept.masks[order[0]].any() and not (kept.owner == order[0] + 1).any()
     np.testing.assert_array_equal(kept.masks[order[1]], window.masks[order[1]])
     np.testing.assert_array_equal(kept.scores, window.scores)
+    whole = predictor(frames, SENTENCES)
+    predictor.threshold = threshold
+    above = (np.arange(len(whole)) != order[0])[:, None, None, None]
+    np.testing.assert_array_equal(predictor(frames, SENTENCES), whole & above)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The files of each benchmark, from a predictor with known answers."""
 
 import dataclasses
+import io
 import json
 import random
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -23,8 +25,8 @@ SIZE = (6, 9)
 class Known(Predictor):
     """A predictor without a model: its logits are a function of sentence and frame."""
 
-    def __init__(self, window):
-        self.window = window
+    def __init__(self, window, threshold=0.0):
+        self.window, self.threshold = window, threshold
 
     @staticmethod
     def logits(sentence, frame):
@@ -93,6 +95,53 @@ def test_ytvos_submissions_are_checked(tmp_path):
     protocol.write(Known(3), record, tmp_path)
     with pytest.raises(ValueError, match=r'(?s)submission.zip: the evaluation server would reject.*missing frame: 1'):
         protocol.finish(tmp_path, [other.video])
+
+
+def test_mevis_submissions_have_the_videos_at_their_top(tmp_path):
+    record = make_record([expression(0, 'a dog', -1), expression(1, 'a cat', -1)], 7)
+    protocol = protocols.choose('mevis')
+    protocol.write(Known(3), record, tmp_path)
+    with zipfile.ZipFile(protocol.finish(tmp_path, [record.video])) as archive:
+        assert archive.namelist() == [f'-a_b/{key}/{name}.png' for key in '01' for name in record.video.frame_names]
+        png = Image.open(io.BytesIO(archive.read('-a_b/1/00045.png')))
+        assert png.mode == 'L'
+        np.testing.assert_array_equal(np.asarray(png), 255 * (Known.logits('a cat', 5) > 0))
+    np.testing.assert_array_equal(
+        protocol.read(tmp_path, record.video, record.video.expressions[1], 5), Known.logits('a cat', 5) > 0
+    )
+    other = dataclasses.replace(record.video, name='other')
+    with pytest.raises(ValueError, match=r'(?s)submission.zip: the evaluation server would reject.*missing video: 1'):
+        protocol.finish(tmp_path, [record.video, other])
+
+
+class Unsure(Known):
+    """Its score of a cat falls from window to window."""
+
+    def windows(self, read, length):
+        for start, ask in super().windows(read, length):
+
+            def answer(sentences, start=start, ask=ask):
+                for sentence, found in zip(sentences, ask(sentences)):
+                    sure = 1 - 0.1 * start * ('cat' in sentence)
+                    scores = np.linspace(sure - 0.1, sure + 0.1, len(found.scores)).astype(np.float32)
+                    yield found._replace(scores=scores)
+
+            yield start, answer
+
+
+@pytest.mark.parametrize('benchmark', protocols.EMPTYING)
+def test_masks_below_the_threshold_are_empty(tmp_path, benchmark):
+    """In each window on its own, by the mean over its frames."""
+    record = make_record([expression(0, 'a dog', -1), expression(1, 'a cat', -1)], 9)
+    protocol = protocols.choose(benchmark)
+    for threshold, kept in ((0.0, 9), (0.35, 9), (0.45, 6), (0.75, 3)):
+        folder = tmp_path / str(threshold)
+        protocol.write(Unsure(3, threshold), record, folder)
+        protocol.finish(folder, [record.video])
+        for e in record.video.expressions:
+            for t in range(9):
+                wanted = (Known.logits(e.text, t) > 0) & (e.text == 'a dog' or t < kept)
+                np.testing.assert_array_equal(protocol.read(folder, record.video, e, t), wanted)
 
 
 def brute_force(logits):
