@@ -19,6 +19,7 @@ from PIL import Image
 import PIL.EpsImagePlugin
 import pytest
 from raw_copies import write_a2d, write_davis, write_jhmdb, write_refcoco
+import raw_mevis
 import raw_tree
 
 from datasets import build
@@ -31,11 +32,18 @@ def write_refcoco_alone(root, converted):
     shutil.rmtree(root / 'refcocog')
 
 
+def pack_all(root):
+    for split in raw_mevis.VIDEOS:
+        raw_mevis.pack(root, split)
+
+
 COPIES = {
     'ref_youtube_vos': raw_tree.write,
     'ref_youtube_vos with ground truth': lambda root: raw_tree.add_ground_truth(raw_tree.write(root)),
     'ref_davis': lambda root: write_davis(root, converted=False),
     'ref_davis converted': lambda root: write_davis(root, converted=True),
+    'mevis': raw_mevis.write,
+    'mevis packed': lambda root: pack_all(raw_mevis.write(root)),
     'a2d_sentences': write_a2d,
     'jhmdb_sentences': write_jhmdb,
     'refcoco': lambda root: write_refcoco_alone(root, converted=False),
@@ -274,6 +282,10 @@ MISPLACED = [
     ('ref_davis', deeper('DAVIS')),
     ('ref_davis', elsewhere('davis_text_annotations', 'texts')),
     ('ref_davis converted', deeper('valid', 'Annotations')),
+    ('mevis', deeper('train')),
+    ('mevis', deeper('valid_u', 'JPEGImages')),
+    ('mevis', elsewhere('valid/JPEGImages', 'frames of valid')),
+    ('mevis packed', deeper('valid')),
     ('a2d_sentences', deeper('Release')),
     ('a2d_sentences', elsewhere('Release/CLIPS320', 'clips')),
     ('jhmdb_sentences', deeper('Rename_Images')),

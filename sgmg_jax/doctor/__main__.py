@@ -22,7 +22,7 @@ from sgmg_jax.doctor.common import Finding, quote
 
 HELP = """\
 FOLDER is where you unpacked one data set, or several: Ref-YouTube-VOS, Ref-DAVIS17 (the original downloads or
-converted), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
+converted), MeViS (both editions), A2D-Sentences, JHMDB-Sentences, RefCOCO/+/g (original or converted), or records that
 datasets.build wrote. Parts are recognised by their content, up to four levels below FOLDER and beside it, so
 misplaced parts are found; the report gives the `mv` command for each.
 
@@ -44,6 +44,7 @@ BUILD_NAMES = {'refcoco': 'refcoco', 'refcoco+': 'refcoco_plus', 'refcocog': 're
 USES = {
     'ref_youtube_vos': ('ytvos', 'ytvos', 'train', 'valid'),
     'ref_davis': ('davis', 'ytvos', '', 'valid'),
+    'mevis': ('mevis', 'mevis', 'train', 'valid_u'),
     'a2d_sentences': ('a2d', 'a2d', 'train', 'test'),
     'jhmdb_sentences': ('jhmdb', 'a2d', '', 'test'),
     **{name: ('refcoco', 'refcoco', 'train', 'val') for name in BUILD_NAMES.values()},
@@ -136,11 +137,12 @@ def diagnose(folder: pathlib.Path, pixels: bool = False) -> list[Report]:
 
 def _data_sets() -> dict[str, tuple[str, Sequence[str], Callable]]:
     """By name: title, places that are checked even if not recognised, and the check."""
-    from sgmg_jax.doctor import davis, frame_sets, youtube  # Imported late, so that --help appears at once.
+    from sgmg_jax.doctor import davis, frame_sets, mevis, youtube  # Imported late, so that --help appears at once.
 
     return {
         'ref_youtube_vos': ('Ref-YouTube-VOS', youtube.PLACES, youtube.check),
         'ref_davis': ('Ref-DAVIS17', davis.PLACES, davis.check),
+        'mevis': ('MeViS', mevis.PLACES, mevis.check),
         'a2d_sentences': ('A2D-Sentences', frame_sets.A2D_PLACES, frame_sets.check_a2d),
         'jhmdb_sentences': ('JHMDB-Sentences', frame_sets.JHMDB_PLACES, frame_sets.check_jhmdb),
         'refcoco': ('RefCOCO/+/g', frame_sets.REFCOCO_PLACES, frame_sets.check_refcoco),
@@ -162,11 +164,12 @@ def _read_as_builder(
         faulty: faults are known already, so errors of the lists are not reported again.
     """
     from sgmg_jax.data import metadata
-    from sgmg_jax.raw import a2d, davis, jhmdb, refcoco, youtube
+    from sgmg_jax.raw import a2d, davis, jhmdb, mevis, refcoco, youtube
 
     readers = {
         'ref_youtube_vos': youtube.splits,
         'ref_davis': davis.splits,
+        'mevis': mevis.splits,
         'a2d_sentences': a2d.splits,
         'jhmdb_sentences': jhmdb.splits,
     }

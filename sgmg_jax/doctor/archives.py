@@ -22,6 +22,8 @@ MEMBERS = tuple(
             'ref_youtube_vos',
             r'meta_expressions/\1/meta_expressions.json',
         ),
+        (r'(train|valid_u|valid)/JPEGImages/[0-9a-f]{12}/', 'mevis', r'\1/JPEGImages'),
+        (r'(train|valid_u)/mask_dict\.json$', 'mevis', r'\1/mask_dict.json'),
         (r'(DAVIS/(?:JPEGImages|Annotations_unsupervised|Annotations)/480p)/', 'ref_davis', r'\1'),
         (r'DAVIS/ImageSets/2017/(train|val)\.txt$', 'ref_davis', r'DAVIS/ImageSets/2017/\1.txt'),
         (r'(davis_text_annotations/Davis17_annot[12](?:_full_video)?\.txt)$', 'ref_davis', r'\1'),

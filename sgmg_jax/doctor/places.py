@@ -21,6 +21,8 @@ LEVELS = 4  # of folders that are searched
 MAX_FOLDERS = 20_000
 LARGEST_LIST = 2**26  # bytes of a file of sentences
 YOUTUBE_SPLITS = {'train': 3471, 'valid': 202, 'test': 305}  # videos; the valid file also lists those of test
+MEVIS_SPLITS = {'train': 1662, 'valid_u': 50, 'valid': 140}  # videos
+MEVIS_LISTS = ('meta_expressions.json', 'meta_expressions_v2.json', 'meta_expressions_v2_release.json')
 DAVIS_VALID = frozenset(
     'bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump '
     'drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading '
@@ -124,6 +126,8 @@ def survey(folder: pathlib.Path, leave_out: pathlib.Path | None = None, max_fold
             found.parts.append(part)
             if part.name == 'ref_youtube_vos':
                 known[part.place.split('/')[1]] |= videos
+            elif part.name == 'mevis':
+                known[f'mevis {part.place.split("/")[0]}'] |= videos
     for path, names, others in folders:
         found.parts += _folder_parts(path, names, others, known)
         for name in others:
@@ -141,6 +145,7 @@ def find_root(parts: list[Part], folder: pathlib.Path) -> pathlib.Path:
         while root and root.name in (
             'train',
             'valid',
+            'valid_u',
             'test',
             'meta_expressions',
             'Release',
@@ -226,6 +231,13 @@ def _folder_parts(
         yield Part('a2d_sentences', f'Release/{"clips320H" if path.name == "clips320H" else "CLIPS320"}', path)
     if any(re.fullmatch(r'refs\(\w+\)\.p|instances_refcoco[+g]?_\w+\.json', name) for name in others):
         yield Part('refcoco', _refcoco_name(path, others), path)
+    if 'JPEGImages.tar' in others and path.name in MEVIS_SPLITS and {'mask_dict.json', *MEVIS_LISTS} & {*others}:
+        yield Part('mevis', f'{path.name}/JPEGImages.tar', path / 'JPEGImages.tar')
+    mevis = [name for name in folders if re.fullmatch('[0-9a-f]{12}', name)]
+    if mevis:
+        if _kind_of_videos(path, mevis) == 'JPEGImages':
+            yield Part('mevis', f'{_mevis_split(path, mevis, known)}/JPEGImages', path)
+        return
     youtube = [name for name in folders if re.fullmatch('[0-9a-f]{10}', name)]
     if youtube:
         kind = _kind_of_videos(path, youtube)
@@ -276,6 +288,15 @@ def _youtube_split(path: pathlib.Path, videos: list[str], known: Mapping[str, se
     return min(YOUTUBE_SPLITS, key=lambda split: abs(YOUTUBE_SPLITS[split] - len(videos)))
 
 
+def _mevis_split(path: pathlib.Path, videos: list[str], known: Mapping[str, set[str]]) -> str:
+    shared = {split: len(known.get(f'mevis {split}', set()).intersection(videos)) for split in MEVIS_SPLITS}
+    if any(shared.values()):
+        return max(MEVIS_SPLITS, key=lambda split: shared[split])
+    if path.parent.name in MEVIS_SPLITS:
+        return path.parent.name
+    return min(MEVIS_SPLITS, key=lambda split: abs(MEVIS_SPLITS[split] - len(videos)))
+
+
 def _davis_place(path: pathlib.Path, kind: str, videos: set[str]) -> str:
     splits = [split for split, names in (('valid', DAVIS_VALID), ('train', DAVIS_TRAIN)) if names & videos]
     for place in DAVIS_FRAMES if kind == 'JPEGImages' else DAVIS_MASKS:
@@ -314,7 +335,9 @@ def _file_parts(file: pathlib.Path) -> Iterator[Part]:
     wide = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     head = begin.removeprefix(codecs.BOM_UTF8).decode('utf-16' if wide else 'latin-1', errors='ignore')
     line = head.splitlines()[0] if head.strip() else ''
-    if re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
+    if file.name == 'mask_dict.json':
+        yield Part('mevis', f'{"valid_u" if file.parent.name == "valid_u" else "train"}/mask_dict.json', file)
+    elif re.fullmatch(r'Davis17_annot[12](_full_video)?\.txt', file.name):
         yield Part('ref_davis', f'davis_text_annotations/{file.name}', file)
     elif file.name in ('train.txt', 'val.txt') and _ends(file, f'DAVIS/ImageSets/2017/{file.name}'):
         # Other files of these names lie beside the converted splits, for the official evaluation.
@@ -349,6 +372,10 @@ def _expressions_part(file: pathlib.Path) -> Iterator[tuple[Part, set[str]]]:
     if (DAVIS_VALID | DAVIS_TRAIN).intersection(videos):
         split = 'valid' if DAVIS_VALID.intersection(videos) else 'train'
         yield Part('ref_davis', f'meta_expressions/{split}/meta_expressions.json', file), set(videos)
+    elif re.fullmatch('[0-9a-f]{12}', first):
+        guess = 'valid' if hidden else 'train' if len(videos) > 2 * MEVIS_SPLITS['valid_u'] else 'valid_u'
+        split = file.parent.name if file.parent.name in MEVIS_SPLITS else guess
+        yield Part('mevis', f'{split}/{file.name if file.name in MEVIS_LISTS else MEVIS_LISTS[0]}', file), set(videos)
     elif re.fullmatch('[0-9a-f]{10}', first):
         if file.name == 'meta_expressions_challenge.json':
             yield Part('ref_youtube_vos', 'valid/meta_expressions_challenge.json', file), set()
