@@ -17,6 +17,7 @@ import pytest
 import raw_a2d
 import raw_copies
 import raw_davis
+import raw_mevis
 import small
 
 from datasets import build
@@ -54,6 +55,7 @@ def built(tmp_path_factory, world_records):
     raw, out = tmp_path_factory.mktemp('raw'), tmp_path_factory.mktemp('tfds')
     written = {
         'ref_davis': raw_davis.write(raw / 'davis'),
+        'mevis': raw_mevis.write(raw / 'mevis'),
         'a2d_sentences': raw_a2d.write(raw / 'a2d'),
         'jhmdb_sentences': raw_copies.write_jhmdb(raw / 'jhmdb'),
         'refcoco': raw_copies.write_refcoco(raw / 'coco'),
@@ -70,7 +72,7 @@ def tokenizer(tmp_path_factory, built):
     sentences = [
         e.text
         for folder in built.values()
-        for split in ('train', 'valid', 'test', 'val')
+        for split in ('train', 'valid', 'valid_u', 'test', 'val')
         for e in every_expression(folder, split)
     ]
     folder = tmp_path_factory.mktemp('roberta-base')

@@ -94,8 +94,10 @@ class Record:
         `mask_layers`.
 
         Raises:
-            ValueError: a PNG is broken or its size differs from the frame's; names video and frame.
+            ValueError: a PNG is broken or its size differs from the frame's; names video and frame. Or the video has
+                `mask_layers`.
         """
+        self._check_layers()
         if not self.masks:
             return None
         indices = range(len(self.masks)) if indices is None else indices
@@ -134,13 +136,21 @@ class Record:
         """The mask of an object in one of its annotated frames.
 
         Raises:
-            ValueError: the PNG is broken, or the object is not annotated in this frame.
+            ValueError: the PNG is broken, the object is not annotated in this frame, or the video has `mask_layers`.
         """
+        self._check_layers()
         if self.video.mask_places is None:
             return self._decode_mask(index, index) == object_id
         if (index, object_id) not in self.video.mask_places:
             raise ValueError(self._broken(index, f'object {object_id} has no mask here'))
         return self._decode_mask(self.video.mask_places.index((index, object_id)), index) > 0
+
+    def _check_layers(self) -> None:
+        if self.video.mask_layers is not None:
+            raise ValueError(
+                f'video {self.video.name}: its sentences refer to groups of objects that may overlap, as in MeViS. Use '
+                "config.evaluation.protocol 'mevis' or 'ytvos', or `python -m sgmg_jax.score mevis`."
+            )
 
     def _decode_film(self, film: bytes, indices: Indices) -> UInt8[np.ndarray, 'T H W 3']:
         wanted, number = {int(index) for index in indices}, -1

@@ -184,7 +184,7 @@ def open_split(config: ConfigDict, split: str) -> tuple[records.Records, protoco
 
 def split_name(split: records.Records) -> str:
     """A folder name such as ref_youtube_vos_valid."""
-    return f'{pathlib.Path(split.directory).parent.name}_{re.sub(r"[^0-9a-zA-Z]+", "-", split.split).strip("-")}'
+    return f'{pathlib.Path(split.directory).parent.name}_{re.sub(r"[^0-9a-zA-Z_]+", "-", split.split).strip("-")}'
 
 
 def has_truth(split: records.Records) -> bool:

@@ -141,7 +141,12 @@ def _check_davis(video: metadata.Video) -> None:
 
 
 def _check_annotated(video: metadata.Video, benchmark: str) -> None:
-    """Raises ValueError if two images of the video have the same id, or if an image has none."""
+    """Raises ValueError for groups of objects, and if two images of the video have the same id or one has none."""
+    if video.mask_layers is not None:
+        raise ValueError(
+            f'video {video.name}: its sentences refer to groups of objects, which {benchmark} cannot score. Set '
+            "config.evaluation.protocol = 'mevis'."
+        )
     ids = [
         image_id(benchmark, video.name, video.frame_names[frame], expression.id)
         for expression in video.expressions

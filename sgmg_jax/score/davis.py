@@ -68,7 +68,11 @@ def open_sequences(folder: str | os.PathLike, split: str, task: str) -> Sequence
 def sequences_of_records(split: Sequence[Record]) -> Sequences:
     """The ground truth in built records. Raises ValueError if they have no index maps."""
     videos = common.videos_of(split)
-    hidden = [video.name for video in videos if not video.has_masks or video.mask_places is not None]
+    hidden = [
+        video.name
+        for video in videos
+        if not video.has_masks or video.mask_places is not None or video.mask_layers is not None
+    ]
     if hidden:
         raise ValueError(
             f'video {hidden[0]} has no index maps. Give records of Ref-DAVIS17, and a split with ground truth.'

@@ -52,7 +52,8 @@ class MetricWriter:
                 'again: training resumes from the latest checkpoint',
             ) from error
         for name, value in scalars.items():
-            self._board.add_scalar(name.replace('&', ''), value, step)  # TensorBoard does not allow '&' in names.
+            # TensorBoard does not allow '&' and '@' in names.
+            self._board.add_scalar(name.replace('&', '').replace('@', '_'), value, step)
         logging.info('step %d: %s', step, ', '.join(f'{name} {scalars[name]:.4g}' for name in shown))
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from datasets import build
 from sgmg_jax import score
 from sgmg_jax.data import records
 from sgmg_jax.evaluation import mevis, region_boundary, scoring
+from sgmg_jax.inference import protocols
 from sgmg_jax.score import submission
 
 VIDEOS = raw_mevis.VIDEOS['valid_u']
@@ -214,6 +215,22 @@ def test_the_top_folder_of_the_other_leaderboard_stays(tmp_path, folder, capsys)
     pred = zipped(tmp_path / 'run', tmp_path / 'submission.zip', 'Annotations/')
     assert run('ytvos', folder, pred, tmp_path / 'scores.json', '--split=valid_u') == 0
     assert 'N-acc' not in capsys.readouterr().out
+
+
+def test_other_protocols_refuse_groups_of_objects(tmp_path, folder, capsys):
+    root = write(tmp_path / 'run')
+    assert run('davis', folder, root, tmp_path / 'scores.json', '--split=valid_u') == 2
+    assert 'video 2a1b2c3d4e5f has no index maps' in capsys.readouterr().err
+    (tmp_path / 'results.json').write_text('[]')
+    assert run('a2d', folder, tmp_path / 'results.json', tmp_path / 'scores.json', '--split=valid_u') == 2
+    assert 'video 2a1b2c3d4e5f: its sentences refer to groups of objects' in capsys.readouterr().err
+    record = records.open_records(folder, 'valid_u')[0]
+    for protocol in ('a2d', 'davis'):
+        with pytest.raises(ValueError, match='video 2a1b2c3d4e5f: .*evaluation.protocol'):
+            protocols.choose(protocol).check(record.video)
+    for decode in (record.decode_masks, lambda: record.decode_object(1, 0)):
+        with pytest.raises(ValueError, match="Use config.evaluation.protocol 'mevis'"):
+            decode()
 
 
 def test_valid_is_only_checked(tmp_path, folder, capsys):

@@ -18,11 +18,14 @@ COPIES = {
     'ref_youtube_vos with ground truth': 'ref_youtube_vos',
     'ref_davis': 'ref_davis',
     'ref_davis converted': 'ref_davis',
+    'mevis': 'mevis',
+    'mevis packed': 'mevis',
     'a2d_sentences': 'a2d_sentences',
     'jhmdb_sentences': 'jhmdb_sentences',
     'refcoco': 'refcoco',
     'refcoco converted': 'refcoco',
 }
+RECORDS = 'records', 'records of a2d', 'records of refcoco', 'records of mevis'
 OTHERS = {'odd davis': 'ref_davis', 'odd a2d': 'a2d_sentences', 'all refcoco': '{refcoco_plus|refcocog}'}
 WEIGHTS = {
     'pth': 'w.pth',
@@ -65,7 +68,7 @@ TARGETS = {
     'doctor': [
         *(
             (name, 'sgmg_jax.doctor.__main__', '{} --json={out}/x.json{| --pixels}')
-            for name in (*COPIES, *OTHERS, 'records', 'records of a2d')
+            for name in (*COPIES, *OTHERS, *RECORDS)
         )
     ],
     'build': [
@@ -74,7 +77,7 @@ TARGETS = {
             for name, build in (COPIES | OTHERS).items()
         )
     ],
-    'records': [*((name, '__main__', '{}') for name in ('records', 'records of a2d', 'records of refcoco', 'run'))],
+    'records': [*((name, '__main__', '{}') for name in (*RECORDS, 'run'))],
 }
 WHOLE = {'ours folder', 'workdir'}  # inputs with files of Orbax: a message that names the folder is enough
 
@@ -169,6 +172,7 @@ def _write_data(name, folder):
     import raw_a2d
     import raw_copies
     import raw_davis
+    import raw_mevis
     import raw_tree
 
     from configs import synthetic
@@ -185,11 +189,12 @@ def _write_data(name, folder):
         folder.mkdir()
         (folder / 'config.json').write_text(json.dumps(configs.to_json(synthetic.get_config('smoke'))))
         text.save_tokenizer(text.train_tokenizer(['a cat', 'the dog on the left'], 300), folder)
-    elif name in ('records', 'records of a2d', 'records of refcoco'):
+    elif name in RECORDS:
         data_set, raw = {
             'records': ('ref_youtube_vos', raw_tree.write),
             'records of a2d': ('a2d_sentences', raw_copies.write_a2d),
             'records of refcoco': ('refcoco', raw_copies.write_refcoco),
+            'records of mevis': ('mevis', raw_mevis.write),
         }[name]
         build.build(data_set, raw(folder / 'raw'), folder / 'tfds')
         (folder / 'tfds' / data_set).rename(folder / data_set)

@@ -46,7 +46,7 @@ TESTS = {
     'sgmg_jax/checkpoints.py': ('tests/test_checkpoints.py', 'tests/training', 'tests/test_end_to_end.py'),
     'sgmg_jax/convert': ('tests/convert',),
     'sgmg_jax/data': ('tests/data',),
-    'sgmg_jax/doctor': ('tests/test_doctor.py', 'tests/test_doctor_and_builder.py'),
+    'sgmg_jax/doctor': ('tests/test_doctor.py', 'tests/test_doctor_mevis.py', 'tests/test_doctor_and_builder.py'),
     'sgmg_jax/evaluation': ('tests/evaluation', 'tests/score'),
     'sgmg_jax/hosts.py': ('tests/test_hosts.py', 'tests/training/test_many_devices.py'),
     'sgmg_jax/inference': ('tests/inference', 'tests/test_end_to_end.py'),
