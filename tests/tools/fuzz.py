@@ -227,7 +227,11 @@ def read_everything(folder: str) -> int:
         for split in records.describe(folder)[1]:
             for record in records.open_records(folder, split):
                 record.decode_frames()
-                if record.video.mask_places is None:
+                if record.video.mask_layers is not None:
+                    masks_of = record.decode_targets()
+                    for expression in record.video.expressions:
+                        masks_of(expression)
+                elif record.video.mask_places is None:
                     record.decode_masks()
                 for frame, number in record.video.mask_places or ():
                     record.decode_object(number, frame)
