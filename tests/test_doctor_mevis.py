@@ -44,7 +44,9 @@ def test_a_whole_copy_of_the_second_edition(raw, monkeypatch):
     found = findings(raw)
     assert not [line for line in found if line.startswith(('missing', 'wrong'))]
     assert 'ok train/meta_expressions_v2.json: train: sentences: found 8, known 8' in found
+    assert 'ok train/meta_expressions_v2.json: train: videos: found 2, known 2' in found
     assert 'ok train/meta_expressions_v2.json: train: 2 sentences of several objects, 2 without target' in found
+    assert 'ok valid_u/meta_expressions_v2.json: valid_u: 4 sentences of several objects, 2 without target' in found
     assert 'ok train/mask_dict.json: has the masks of all 4 objects that sentences refer to, of 4' in found
     assert 'ok valid/JPEGImages: all 2 frames of 1 videos are there' in found
     assert doctor.main([str(raw)]) == 0
