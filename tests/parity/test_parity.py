@@ -146,6 +146,7 @@ def test_components_equal_the_release(case, capsys):
         ('full_tiny_train', 404),
         ('full_tiny_train_a2d', 404),
         ('soc/full_tiny_train_a2d_multi', 439),
+        ('soc/full_tiny_eval_b2_mixing', 12),
     ],
 )
 def test_whole_models_equal_the_release(case, count, capsys):
