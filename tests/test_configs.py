@@ -16,7 +16,8 @@ from sgmg_jax.training import start
 
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
-OWN_SIZES = 'davis_small', 'demo', 'synthetic', 'synthetic_fast', 'synthetic_soc'  # small models, without a 'base'
+# Small models, without a 'base'.
+OWN_SIZES = 'davis_small', 'demo', 'synthetic', 'synthetic_fast', 'synthetic_mevis', 'synthetic_soc'
 CASES = [
     (experiment, mode)
     for experiment in EXPERIMENTS

@@ -2,7 +2,8 @@
 
     python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40
 
-writes it in the raw layout of Ref-YouTube-VOS. In Python, `make_video(seed)` returns one clip.
+writes it in the raw layout of Ref-YouTube-VOS; with `--layout=mevis` in that of MeViS, where sentences also mean
+several objects or none (groups.py). In Python, `make_video(seed)` returns one clip.
 
 Every sentence is true of exactly one object of its clip. There are three kinds of clips, so that a model must
 understand every kind of word:

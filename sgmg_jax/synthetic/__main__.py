@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sys
 
 from sgmg_jax import commands, files
-from sgmg_jax.synthetic.dataset import write_dataset
+from sgmg_jax.synthetic.dataset import LAYOUTS, write_dataset
 
 RATE = 4  # frames per second of a film: slow enough to follow
 
@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 2 after an error."""
     parser = commands.make_parser(
         'python -m sgmg_jax.synthetic',
-        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of Ref-YouTube-VOS; '
-        'or, with --film, one clip as a film.',
+        'Writes a procedural data set of moving shapes and sentences about them, in the raw layout of Ref-YouTube-VOS '
+        'or of MeViS; or, with --film, one clip as a film.',
         epilog='examples:\n  python -m sgmg_jax.synthetic --out=data/synthetic_raw --train=600 --valid=40\n'
         '  python -m sgmg_jax.synthetic --film=shapes.mp4 --seed=3',
     )
@@ -29,6 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=40,
         help='validation videos; every second one has a combination of colour and shape '
         'that training never shows (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--layout',
+        choices=tuple(LAYOUTS),
+        default='ref_youtube_vos',
+        help='of the data set; in mevis, sentences mean one object, several or none (default: %(default)s)',
     )
     parser.add_argument('--frames', type=int, default=8, help='frames per video (default: %(default)s)')
     parser.add_argument(
@@ -50,7 +56,9 @@ def _write(options: argparse.Namespace) -> None:
     if options.film:
         _write_film(options.film, options.seed, options.frames, size)
     else:
-        write_dataset(options.out, options.train, options.valid, options.seed, options.frames, size)
+        write_dataset(
+            options.out, options.train, options.valid, options.seed, options.frames, size, layout=options.layout
+        )
 
 
 def _write_film(path: str, seed: int, frames: int, size: tuple[int, int]) -> None:

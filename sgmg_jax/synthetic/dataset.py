@@ -1,4 +1,4 @@
-"""Writes the world as a data set, in the raw layout of Ref-YouTube-VOS."""
+"""Writes the world as a data set, in the raw layout of Ref-YouTube-VOS or of MeViS."""
 
 from collections.abc import Iterable, Sequence
 import hashlib
@@ -10,9 +10,11 @@ import typing
 
 import numpy as np
 from PIL import Image
+from pycocotools import mask as coco_mask
 import tqdm
 
 from sgmg_jax import files, pictures
+from sgmg_jax.synthetic.groups import group_expressions
 from sgmg_jax.synthetic.video import check, make_video
 
 MAX_VIDEOS = 100_000  # per split
@@ -40,6 +42,40 @@ def _save_frames(folder: pathlib.Path, names: Sequence[str], images: Iterable[np
 def _save_json(path: pathlib.Path, videos: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({'videos': dict(sorted(videos.items()))}))
+
+
+def _write_mevis_split(
+    root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int]
+) -> None:
+    (root / split / 'JPEGImages').mkdir(parents=True)
+    names = [f'{t:05d}' for t in range(num_frames)]
+    videos, masks = {}, {}
+    for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
+        video_seed = seed_of_video(seed, split, index)
+        video = make_video(video_seed, num_frames, size, unseen=split == 'valid_u' and index % 2 == 1)
+        sentences = group_expressions(np.random.default_rng([video_seed, 1]), video.objects, video.expressions)
+        _save_frames(root / split / 'JPEGImages' / f'{video_seed:012x}', names, video.frames)
+        first = len(masks)
+        for k in range(1, len(video.objects) + 1):
+            masks[str(first + k)] = [_run_lengths(mask == k) for mask in video.masks]
+        videos[f'{video_seed:012x}'] = {
+            'vid_id': index,
+            'expressions': {
+                str(i): {'exp': e.text, 'obj_id': list(e.object_ids), 'anno_id': [first + k for k in e.object_ids]}
+                for i, e in enumerate(sentences)
+            },
+            'frames': names,
+        }
+    (root / split / 'mask_dict.json').write_text(json.dumps(masks))
+    _save_json(root / split / 'meta_expressions_v2.json', videos)
+
+
+def _run_lengths(mask: np.ndarray) -> dict | None:
+    """COCO's; None without a pixel."""
+    if not mask.any():
+        return None
+    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return {'size': list(mask.shape), 'counts': code['counts'].decode()}
 
 
 def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int]) -> None:
@@ -84,6 +120,9 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
         _save_json(root / 'meta_expressions/valid/meta_expressions.json', public)
 
 
+LAYOUTS = {'ref_youtube_vos': (_write_split, ('train', 'valid')), 'mevis': (_write_mevis_split, ('train', 'valid_u'))}
+
+
 @typing.no_type_check  # checks its own arguments
 def write_dataset(
     root: str | os.PathLike,
@@ -92,8 +131,10 @@ def write_dataset(
     seed: int = 0,
     num_frames: int = 8,
     size: tuple[int, int] = (128, 128),
+    *,
+    layout: str = 'ref_youtube_vos',
 ) -> None:
-    """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth.
+    """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth, or in that of MeViS.
 
     root/{train,valid}/JPEGImages/<video>/<frame>.jpg
     root/train/Annotations/<video>/<frame>.png             palette PNG, k = object k
@@ -106,23 +147,34 @@ def write_dataset(
     but no training video, has a (colour, shape) of HELD_OUT. A video depends only on the seed, the split and its
     number, not on the number of videos.
 
+    In the layout of MeViS's second edition, sentences mean one object, several or none (groups.py):
+
+    root/{train,valid_u}/JPEGImages/<video>/<frame>.jpg
+    root/{train,valid_u}/mask_dict.json                    COCO run lengths of each object, by anno_id
+    root/{train,valid_u}/meta_expressions_v2.json          exp, obj_id, anno_id
+
     Args:
         root: the folder to create; it must not exist, or be empty. It appears once everything is written.
         num_train, num_valid: videos, up to 100,000.
         seed, num_frames, size: of every video, as in `make_video`.
+        layout: a key of LAYOUTS.
 
     Raises:
-        ValueError: a number is out of range.
+        ValueError: a number is out of range, or there is no such layout.
         FileExistsError: root exists and is not empty.
     """
     for name, value in (('num_train', num_train), ('num_valid', num_valid)):
         if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
             raise ValueError(f'{name}={value!r:.100}: must be a whole number from 0 to {MAX_VIDEOS}.')
     check(seed, num_frames, size)
+    if layout not in LAYOUTS:
+        raise ValueError(f'layout = {layout!r}: must be one of {", ".join(LAYOUTS)}.')
+    write_split, splits = LAYOUTS[layout]
     root = pathlib.Path(os.path.realpath(root))
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FileExistsError(f'{root}: exists and is not an empty folder; remove it, or choose another folder.')
     with files.new_folder(root) as partial:
-        _write_split(partial, 'train', num_train, seed, num_frames, size)
-        _write_split(partial, 'valid', num_valid, seed, num_frames, size)
-        _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})
+        for split, count in zip(splits, (num_train, num_valid)):
+            write_split(partial, split, count, seed, num_frames, size)
+        if layout == 'ref_youtube_vos':
+            _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})

@@ -17,8 +17,8 @@ RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)
 RELATION_DOMINANCE = 1.15  # Offset along the relation's axis over the offset across it.
 _SUBSETS = tuple(names for n in range(5) for names in itertools.combinations(ATTRIBUTES, n))
 _SUBSET_WEIGHT = (0.05, 0.5, 1.0, 0.3, 0.1)  # by the number of attributes named
-_MOVING = ('moving {}', 'that moves {}', 'going {}')
-_STANDING = ('standing still', 'that stands still', 'that does not move')
+MOVING = ('moving {}', 'that moves {}', 'going {}')
+STANDING = ('standing still', 'that stands still', 'that does not move')
 _BESIDE = ('{} of', 'to the {} of', 'on the {} of')
 _OVER = ('{}', 'that is {}', 'placed {}')
 
@@ -120,11 +120,11 @@ def make_expressions(
             number = rng.integers(3)  # The same template for all: only the direction may differ.
             for k in group:
                 motion = objects[k].motion
-                phrase = _STANDING[number] if motion == 'still' else _MOVING[number].format(motion)
+                phrase = STANDING[number] if motion == 'still' else MOVING[number].format(motion)
                 add(f'the {_noun(objects[k], names)} {phrase}', k, 'motion')
         for k, words in enumerate(objects):
             if k not in group and words.motion != AWAY and needs_motion((), k) and rng.random() < 0.4:
-                phrase = (_STANDING if words.motion == 'still' else _MOVING)[rng.integers(3)]
+                phrase = (STANDING if words.motion == 'still' else MOVING)[rng.integers(3)]
                 add(f'the one {phrase.format(words.motion)}', k, 'motion')
 
     if kind == 'relation':
