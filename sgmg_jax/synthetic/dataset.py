@@ -49,7 +49,8 @@ def _write_mevis_split(
 ) -> None:
     (root / split / 'JPEGImages').mkdir(parents=True)
     names = [f'{t:05d}' for t in range(num_frames)]
-    videos, masks = {}, {}
+    videos: dict[str, dict] = {}
+    masks: dict[str, list] = {}
     for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
         video_seed = seed_of_video(seed, split, index)
         video = make_video(video_seed, num_frames, size, unseen=split == 'valid_u' and index % 2 == 1)
