@@ -47,7 +47,9 @@ def from_official(options: argparse.Namespace) -> None:
         )
     if tokenizer:
         origin = '; '.join(report)
-        folder.write(folder.Model(config, found, tokenizer, origin), options.out, LICENCES.get(config.model.name, ''))
+        facts = {} if options.config else {'assumed': infer.ASSUMED}
+        model = folder.Model(config, found, tokenizer, origin)
+        folder.write(model, options.out, LICENCES.get(config.model.name, ''), facts)
     else:
         weights.save(found, options.out)
     for line in report:

@@ -13,6 +13,7 @@ from sgmg_jax.convert.names import ROBERTA, SWIN
 from sgmg_jax.models import roberta, video_swin
 
 HEADS = 8  # of deformable attention in both releases; the tensors show only heads times points
+ASSUMED = f'{HEADS} heads of deformable attention, as in both releases: the tensors do not show them'  # for model cards
 
 
 def config_of(tensors: Mapping[str, Any]) -> ConfigDict:

@@ -194,7 +194,8 @@ def test_official_weights_become_a_folder_without_a_config(model, tokenizer, tmp
     assert stored.config.model.heads == 8 and stored.config.model.points == 2
     for path, x in model.parameters.items():
         np.testing.assert_array_equal(stored.parameters[path], x)
-    assert 'license: cc-by-nc-4.0' in (tmp_path / 'out' / 'README.md').read_text()
+    card = (tmp_path / 'out' / 'README.md').read_text()
+    assert 'license: cc-by-nc-4.0' in card and '| assumed | 8 heads of deformable attention' in card
     # The same weights, opened where they lie.
     direct = models.open_model(official, tmp_path / 'roberta')
     again = models.open_model(tmp_path / 'out')
