@@ -28,6 +28,7 @@ RUN_BY = {
     'python -m sgmg_jax.parity': 'tests/parity/test_parity.py',
     'python -m sgmg_jax.synthetic': 'tests/test_commands.py',
     'python -m datasets.build ref_youtube_vos': 'tests/datasets/test_build.py',
+    'python -m datasets.build mevis': 'tests/test_synthetic_groups.py',
 }
 OTHERS = 'python -m pip ', 'python -m pytest ', 'python -m venv ', 'python -c ', 'python exported/'  # not ours
 README_LINES = 150

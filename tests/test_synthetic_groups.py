@@ -11,6 +11,7 @@ import test_synthetic as parsing
 from datasets import build
 from sgmg_jax import synthetic
 from sgmg_jax.data import records
+from sgmg_jax.synthetic import __main__ as command
 from sgmg_jax.synthetic import groups
 from sgmg_jax.synthetic.words import HELD_OUT
 
@@ -83,12 +84,15 @@ def test_clips_have_sentences_of_one_of_several_and_of_none(clips):
     count = collections.Counter(min(len(e.object_ids), 2) for _, sentences in clips for e in sentences)
     assert min(count.values()) > 0.2 * sum(count.values())
     with_motion = [said(e.text)[1] is not None for _, sentences in clips for e in sentences if not e.object_ids]
-    assert 0.35 < np.mean(with_motion) < 0.65
+    assert 0.4 < np.mean(with_motion) < 0.75
 
 
 def test_the_layout_of_mevis_reads_back(tmp_path):
-    synthetic.write_dataset(tmp_path / 'raw', 3, 2, seed=5, num_frames=5, size=(64, 80), layout='mevis')
-    folder = build.build('mevis', tmp_path / 'raw', tmp_path / 'records')
+    """By python -m sgmg_jax.synthetic --layout=mevis, and python -m datasets.build mevis."""
+    numbers = '--train=3', '--valid=2', '--seed=5', '--frames=5', '--size', '64', '80'
+    assert command.main([f'--out={tmp_path / "raw"}', '--layout=mevis', *numbers]) == 0
+    assert build.main(['mevis', f'--raw={tmp_path / "raw"}', f'--out={tmp_path / "records"}']) == 0
+    folder = tmp_path / 'records' / 'mevis'
     kinds = set()
     for split, count in (('train', 3), ('valid_u', 2)):
         listed = json.loads((tmp_path / 'raw' / split / 'meta_expressions_v2.json').read_text())['videos']

@@ -100,7 +100,7 @@ def group_expressions(
 
 
 def _sample(rng: np.random.Generator, meanings: list[Any], most: int) -> list[Any]:
-    """At most so many; half of them say a motion, though many more meanings do."""
+    """At most so many. Each time a motion is as likely as none, where there are both; many more meanings say one."""
     if not meanings:
         return []
     moving = np.array([meaning.motion is not None for meaning, _ in meanings])
