@@ -10,7 +10,6 @@ import typing
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as coco_mask
 import tqdm
 
 from sgmg_jax import files, pictures
@@ -73,6 +72,8 @@ def _write_mevis_split(
 
 def _run_lengths(mask: np.ndarray) -> dict | None:
     """COCO's; None without a pixel."""
+    from pycocotools import mask as coco_mask  # not needed for --help
+
     if not mask.any():
         return None
     code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
