@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import io
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 from jaxtyping import Shaped
@@ -105,3 +106,45 @@ def add_bytes(total: int, data: bytes, where: pathlib.Path) -> int:
     if total > decoding.LARGEST_RECORD:
         raise ValueError(f'{where}: has more than {decoding.LARGEST_RECORD:,} bytes for one video. Leave it out.')
     return total
+
+
+def field(content: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """A field of an object of JSON.
+
+    Args:
+        kind: the type that its value must have; several: a string, or what stands for one.
+
+    Raises:
+        ValueError: beginning with `where`: the field is missing or of another type.
+    """
+    if not isinstance(content, dict) or name not in content:
+        raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from the archive.')
+    if not isinstance(content[name], kind):
+        raise ValueError(
+            f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be '
+            f'{kind.__name__ if isinstance(kind, type) else "a string"}. Copy the file again from the '
+            'archive.'
+        )
+    return content[name]
+
+
+def video_fields(file: pathlib.Path, name: str, content: object) -> tuple[list[str], dict[str, Any]]:
+    """The names of the frames and the expressions of a video in an expressions file.
+
+    Raises:
+        ValueError: a field is missing or empty, a name is not a valid file name, or a frame is named twice; names
+            file, video and field.
+    """
+    where = f'{file}: video {name}'
+    files.check_name(name, f'{file}: field "videos", the name of a video')
+    frames = field(content, 'frames', list, where)
+    if not frames:
+        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty. Add them.')
+    for frame in frames:
+        files.check_name(frame, f'{where}: field "frames", a name')
+    if len(set(frames)) != len(frames):
+        raise ValueError(f'{where}: field "frames" names a frame twice. Remove the second.')
+    expressions = field(content, 'expressions', dict, where)
+    if not expressions:
+        raise ValueError(f'{where}: field "expressions" is empty. Add a sentence or remove the video.')
+    return frames, expressions

@@ -169,7 +169,7 @@ def read_videos(file: pathlib.Path, root: pathlib.Path | None = None, hidden: bo
         ValueError: it is not JSON, a field is missing, a sentence is empty, an id is wrong, or a name is not a valid
             file name; names video, expression and field.
     """
-    videos = _field(files.read_json(file, LARGEST_JSON, root), 'videos', dict, f'{file}')
+    videos = common.field(files.read_json(file, LARGEST_JSON, root), 'videos', dict, f'{file}')
     if not videos:
         raise ValueError(f'{file}: field "videos" is empty. Copy the file again from the archive.')
     return [_read_video(name, videos[name], file, hidden) for name in sorted(videos)]
@@ -322,17 +322,7 @@ def _draw(
 
 def _read_video(name: str, content: Any, file: pathlib.Path, hidden: bool) -> Video:
     where = f'{file}: video {name}'
-    files.check_name(name, f'{file}: field "videos", the name of a video')
-    frames = _field(content, 'frames', list, where)
-    if not frames:
-        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty. Add them.')
-    for frame in frames:
-        files.check_name(frame, f'{where}: field "frames", a name')
-    if len(set(frames)) != len(frames):
-        raise ValueError(f'{where}: field "frames" names a frame twice. Remove the second.')
-    expressions = _field(content, 'expressions', dict, where)
-    if not expressions:
-        raise ValueError(f'{where}: field "expressions" is empty. Add a sentence or remove the video.')
+    frames, expressions = common.video_fields(file, name, content)
     return Video(
         name,
         tuple(frames),
@@ -342,7 +332,7 @@ def _read_video(name: str, content: Any, file: pathlib.Path, hidden: bool) -> Vi
 
 def _read_expression(key: str, content: Any, where: str, hidden: bool) -> Expression:
     files.check_name(key, f'{where}: the id of an expression')
-    text = metadata.check_sentence(_field(content, 'exp', str, where), f'{where}: field "exp"')
+    text = metadata.check_sentence(common.field(content, 'exp', str, where), f'{where}: field "exp"')
     if hidden:
         return Expression(key, text, None)
     objects = _numbers(content, 'obj_id', where)
@@ -356,20 +346,9 @@ def _read_expression(key: str, content: Any, where: str, hidden: bool) -> Expres
 
 
 def _numbers(content: Any, name: str, where: str) -> list[int]:
-    numbers = _field(content, name, list, where)
+    numbers = common.field(content, name, list, where)
     if not all(type(number) is int and 0 <= number < 2**31 for number in numbers):
         raise ValueError(
             f'{where}: field "{name}" must be a list of whole numbers, is {reprlib.repr(numbers)}. Correct it.'
         )
     return numbers
-
-
-def _field(content: object, name: str, kind: type, where: str) -> Any:
-    if not isinstance(content, dict) or name not in content:
-        raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from the archive.')
-    if not isinstance(content[name], kind):
-        raise ValueError(
-            f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be {kind.__name__}. Copy the '
-            'file again from the archive.'
-        )
-    return content[name]

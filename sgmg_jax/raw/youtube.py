@@ -150,7 +150,7 @@ def read_videos(split: Split) -> list[Video]:
             valid file name.
     """
     file = split.expressions_file
-    videos = _field(files.read_json(file, LARGEST_JSON, split.root), 'videos', dict, f'{file}')
+    videos = common.field(files.read_json(file, LARGEST_JSON, split.root), 'videos', dict, f'{file}')
     if not videos and split.name == 'test':
         common.warn('%s: lists no video, so there is no split %r.', file, split.name)  # Then valid keeps all videos.
     elif not videos:
@@ -262,17 +262,7 @@ def read_masks(split: Split, video: Video, height: int, width: int) -> list[byte
 
 def _read_video(split: Split, name: str, content: Any) -> Video:
     where = f'{split.expressions_file}: video {name}'
-    files.check_name(name, f'{split.expressions_file}: field "videos", the name of a video')
-    frames = _field(content, 'frames', list, where)
-    if not frames:
-        raise ValueError(f'{where}: field "frames" must be a list of frame names, is empty. Add them.')
-    for frame in frames:
-        files.check_name(frame, f'{where}: field "frames", a name')
-    if len(set(frames)) != len(frames):
-        raise ValueError(f'{where}: field "frames" names a frame twice. Remove the second.')
-    expressions = _field(content, 'expressions', dict, where)
-    if not expressions:
-        raise ValueError(f'{where}: field "expressions" is empty. Add a sentence or remove the video.')
+    frames, expressions = common.video_fields(split.expressions_file, name, content)
     parsed = tuple(
         _read_expression(split, key, value, f'{where}, expression {key}') for key, value in expressions.items()
     )
@@ -287,10 +277,10 @@ def _read_video(split: Split, name: str, content: Any) -> Video:
 
 def _read_expression(split: Split, key: str, content: Any, where: str) -> Expression:
     files.check_name(key, f'{where}: the id of an expression')
-    text = check_sentence(_field(content, 'exp', str, where), f'{where}: field "exp"')
+    text = check_sentence(common.field(content, 'exp', str, where), f'{where}: field "exp"')
     object_id = -1
     if split.name == 'train' or split.challenge or 'obj_id' in content:
-        object_id = parse_object_id(_field(content, 'obj_id', (str, int), where)) or 0
+        object_id = parse_object_id(common.field(content, 'obj_id', (str, int), where)) or 0
         if not object_id:
             raise ValueError(
                 f'{where}: field "obj_id" must be a whole number from 1 to {VOID - 1}, '
@@ -302,18 +292,6 @@ def _read_expression(split: Split, key: str, content: Any, where: str) -> Expres
     ):
         raise ValueError(f'{where}: field "tags" must be a list of words, is {reprlib.repr(tags)}. Correct it.')
     return Expression(key, text, object_id, tuple(tags))
-
-
-def _field(content: object, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    if not isinstance(content, dict) or name not in content:
-        raise ValueError(f'{where}: field "{name}" is missing. Add it, or copy the file again from the archive.')
-    if not isinstance(content[name], kind):
-        raise ValueError(
-            f'{where}: field "{name}" has the type {type(content[name]).__name__}, must be '
-            f'{kind.__name__ if isinstance(kind, type) else "a string"}. Copy the file again from the '
-            'archive.'
-        )
-    return content[name]
 
 
 def _video_folder(folders: tuple[pathlib.Path, ...], video: Video, split: Split, what: str) -> pathlib.Path:
