@@ -41,7 +41,7 @@ if typing.TYPE_CHECKING:
 
 # Copies of systems.SYSTEMS and video_swin.SIZES: --help does not import them.
 MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
-BACKBONES = 'tiny', 'small', 'base', 'demo'
+BACKBONES = 'tiny', 'small', 'base', 'demo', 'pocket'
 SMALLEST = 129  # pixels, the shortest side of a frame of SgMg
 MOST_TOKENS = 512  # of RoBERTa-base
 OPTIMIZER = ConfigDict(

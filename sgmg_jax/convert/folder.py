@@ -26,7 +26,9 @@ WEIGHTS, CONFIG, TOKENIZER, CARD = 'model.safetensors', 'config.json', 'tokenize
 # Ends the name of the folder of evaluate.py --score_another_object, from before the option had its present name.
 ANOTHER_OBJECT = '_shuffled'
 SYSTEMS = {'sgmg': 'SgMg', 'fast_sgmg': 'Fast SgMg', 'soc': 'SOC'}
-BACKBONES = {'tiny': 'Video-Swin-T', 'small': 'Video-Swin-S', 'base': 'Video-Swin-B', 'demo': 'a small Video Swin'}
+BACKBONES = {'tiny': 'Video-Swin-T', 'small': 'Video-Swin-S', 'base': 'Video-Swin-B'} | dict.fromkeys(
+    ('demo', 'pocket'), 'a small Video Swin'
+)
 
 
 class Model(NamedTuple):

@@ -28,11 +28,16 @@ SEPARATION = -100.0  # added to the logits of token pairs that share a window on
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """Widths and depths: channels of the first stage (doubled at each next one), blocks and heads of each stage."""
+    """Widths and depths: channels of the first stage (doubled at each next one), blocks and heads of each stage.
+
+    near: in a new model each head begins by looking at one near place (as in ConViT, d'Ascoli et al., 2021), not at its
+        whole window alike. Without pretraining, the model otherwise hardly learns shapes.
+    """
 
     channels: int
     depths: tuple[int, ...]
     heads: tuple[int, ...]
+    near: bool = False
 
 
 SIZES = {
@@ -40,6 +45,7 @@ SIZES = {
     'small': Size(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     'base': Size(128, (2, 2, 18, 2), (4, 8, 16, 32)),
     'demo': Size(32, (1, 1, 1, 1), (1, 2, 4, 8)),  # for small images on a CPU
+    'pocket': Size(32, (1, 1, 2, 1), (2, 4, 8, 8), near=True),  # of the model that comes with the package
 }
 
 
@@ -90,6 +96,7 @@ class VideoSwin(nn.Module):
             for i in range(depth):
                 x = block(
                     heads=heads,
+                    near=size.near,
                     shifted=i % 2 == 1,
                     drop_path=float(next(rates)),
                     dtype=self.dtype,
@@ -119,6 +126,7 @@ class Block(nn.Module):
     """Attention in 3-D windows, then an MLP; every second block shifts its windows by half their size."""
 
     heads: int
+    near: bool
     shifted: bool
     drop_path: float
     dtype: Any = jnp.float32
@@ -143,7 +151,9 @@ class Block(nn.Module):
         padded = y.shape[1:4]
         regions = _regions(padded, window, shift) if any(shift) else None
         y = jnp.roll(y, [-s for s in shift], axis=(1, 2, 3))
-        y = WindowAttention(self.heads, dtype=self.dtype, name='attention')(_partition(y, window), regions, absent_keys)
+        y = WindowAttention(self.heads, self.near, dtype=self.dtype, name='attention')(
+            _partition(y, window), regions, absent_keys
+        )
         y = _unpartition(y, padded, window)
         y = jnp.roll(y, shift, axis=(1, 2, 3))[:, : shape[0], : shape[1], : shape[2]]
         x = x + drop_path(y)
@@ -161,6 +171,7 @@ class WindowAttention(nn.Module):
     """Self-attention within windows with a relative position bias."""
 
     heads: int
+    near: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -176,7 +187,8 @@ class WindowAttention(nn.Module):
         qkv = layers.dense(3 * channels, channels, dtype=self.dtype, name='qkv')(x)
         q, k, v = jnp.moveaxis(qkv.reshape(*lead, tokens, 3, self.heads, width), -3, 0)
         rows = np.prod([2 * w - 1 for w in WINDOW])
-        table = self.param('relative_position_bias', nn.initializers.truncated_normal(0.02), (rows, self.heads))
+        start = _near_bias if self.near else nn.initializers.truncated_normal(0.02)
+        table = self.param('relative_position_bias', start, (rows, self.heads))
         bias = jnp.moveaxis(table[relative_position_index()[:tokens, :tokens]], -1, 0)
 
         def attend(q, k, v, regions, absent_keys, bias):
@@ -202,6 +214,18 @@ class WindowAttention(nn.Module):
         return layers.dense(channels, channels, dtype=self.dtype, name='projection')(
             out.reshape(*lead, tokens, channels)
         )
+
+
+def _near_bias(key, shape, dtype=jnp.float32):
+    """Each head looks at one place, up to 2 frames and 1.5 tokens away, and at what is within about a token of it."""
+    offsets = jnp.stack(jnp.meshgrid(*[jnp.arange(1 - w, w) for w in WINDOW], indexing='ij'), axis=-1)
+    time, place = jax.random.split(key)
+    centres = jnp.concatenate(
+        [jax.random.randint(time, (shape[1], 1), -2, 3), jax.random.uniform(place, (shape[1], 2), dtype, -1.5, 1.5)],
+        axis=1,
+    )
+    distances = jnp.square(offsets.reshape(-1, 1, 3) - centres).sum(-1)
+    return jnp.maximum(-distances, -6).astype(dtype)
 
 
 def _layer_norm(dtype, name):

@@ -43,7 +43,7 @@ def call(capsys, command, *arguments):
         (step, ['--fsdp=0'], '--storage_shards', 'from 1 to'),
         (step, ['--devices=0'], '--devices', 'from 1 to'),
         (step, ['--model=swin'], '--model', "'sgmg', 'fast_sgmg', 'soc'"),
-        (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo'"),
+        (step, ['--backbone=huge'], '--backbone', "'tiny', 'small', 'base', 'demo', 'pocket'"),
         (step, ['--dtype=float16'], '--dtype', "'float32', 'bfloat16'"),
         (step, ['--mode=eval'], '--mode', "'forward', 'train'"),
         (step, ['--speed=3'], '--speed', ''),
