@@ -1,11 +1,12 @@
 """How programs are compiled, and where compiled programs are cached."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 import contextvars
 import functools
 import os
 import pathlib
-import platform
+import platform as machine
 from typing import Any
 import zlib
 
@@ -13,7 +14,8 @@ from absl import logging
 import jax
 
 CACHE_LIMIT = 8 * 2**30  # bytes; beyond it the least recently used programs are evicted
-_tracing_for_cpu: contextvars.ContextVar[bool] = contextvars.ContextVar('tracing_for_cpu')
+PLATFORMS = 'cpu', 'gpu', 'tpu'  # that the models have forms of their own for
+_traced_for: contextvars.ContextVar[str] = contextvars.ContextVar('traced_for')
 
 
 def keep_programs() -> None:
@@ -42,7 +44,7 @@ def _processor() -> str:
         lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
         return f'{zlib.crc32(next(line for line in lines if line.startswith(("flags", "Features"))).encode()):x}'
     except (OSError, StopIteration):
-        return platform.machine()
+        return machine.machine()
 
 
 @functools.cache
@@ -73,29 +75,38 @@ def jit(function: Callable, **options: Any) -> jax.stages.Wrapped:
             return function(*args)
 
     _warn_of_slow_scatters()
-    if jax.default_backend() == 'cpu':
+    if platform() == 'cpu':
         options['compiler_options'] = {'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'}
     return jax.jit(at_full_precision, **options)
 
 
-def on_cpu() -> bool:
-    """Whether what is being traced is for a CPU. There, the models compute some layers part by part, which takes less
-    memory, and on a GPU or TPU would take more time."""
-    return _tracing_for_cpu.get(jax.default_backend() == 'cpu')
+def platform() -> str:
+    """The one of PLATFORMS that what is being traced is for: by default, that of this machine's devices. The models
+    compute some layers in another form on each. Other devices have the form for GPUs."""
+    backend = _traced_for.get(jax.default_backend())
+    return backend if backend in PLATFORMS else 'gpu'
+
+
+@contextlib.contextmanager
+def tracing_for(name: str) -> Iterator[None]:
+    """What the block traces is for this one of PLATFORMS, whatever this machine has."""
+    token = _traced_for.set(name)
+    try:
+        yield
+    finally:
+        _traced_for.reset(token)
 
 
 def for_any_platform(function: Callable) -> Callable:
-    """`function`, traced once for CPUs and once for other devices, whatever this machine has. A program that is
-    compiled for one platform has only its part."""
+    """`function`, traced once for each of PLATFORMS. A program that is compiled for one of them has only its part."""
 
-    def traced(for_cpu):
+    def traced(name):
         def call(*arguments):
-            token = _tracing_for_cpu.set(for_cpu)
-            try:
+            with tracing_for(name):
                 return function(*arguments)
-            finally:
-                _tracing_for_cpu.reset(token)
 
         return call
 
-    return lambda *arguments: jax.lax.platform_dependent(*arguments, cpu=traced(True), default=traced(False))
+    return lambda *arguments: jax.lax.platform_dependent(
+        *arguments, cpu=traced('cpu'), tpu=traced('tpu'), default=traced('gpu')
+    )

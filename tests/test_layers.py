@@ -15,7 +15,7 @@ ALLOWED = {
     'configs': set(),
     'datasets': set(),
     'types': set(),
-    'ops': {'types'},
+    'ops': {'types', 'compilation'},
     'sharding': set(),
     'compilation': set(),
     'models': BASE | {'compilation'},

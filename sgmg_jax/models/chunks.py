@@ -32,7 +32,7 @@ def by_chunks(
     x = jnp.asarray(x).reshape(batch, -1, channels)
     positions = x.shape[1]
     count = -(-batch * positions * hidden // LARGEST)
-    if not compilation.on_cpu() or count == 1:
+    if compilation.platform() != 'cpu' or count == 1:
         return layers(module, x).reshape(batch, *shape, -1)
     size = -(-positions // count)
     x = jnp.pad(x, [(0, 0), (0, -positions % size), (0, 0)]).reshape(batch, -1, size, channels)

@@ -206,7 +206,7 @@ class WindowAttention(nn.Module):
             window = jax.checkpoint(lambda x: attend(*x, absent_keys, bias))
             return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions)), 0, 1)
 
-        if compilation.on_cpu():
+        if compilation.platform() == 'cpu':
             # One window's logits fit in the CPU cache: half the time of all at once, and nearly no memory.
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:

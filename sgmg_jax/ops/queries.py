@@ -21,6 +21,7 @@ def best_query(proposals: Proposals, real_frames: Bool[ArrayLike, 'N T'] | None 
 
 def take_query(x: Float[ArrayLike, 'D N T Q *rest'], query: Int[ArrayLike, 'K N']) -> Float[Array, 'K N T *rest']:
     """The chosen query of each of the last K layers."""
-    x = x[x.shape[0] - query.shape[0] :]
-    index = query.reshape(*query.shape, *[1] * (x.ndim - 2))
-    return jnp.take_along_axis(x, index, axis=3)[:, :, :, 0]
+    x = jnp.asarray(x)[x.shape[0] - query.shape[0] :]
+    # The indices are unique, so that on a GPU the gradient is stored, not added atomically, which in bfloat16 is slow.
+    take = jax.vmap(jax.vmap(lambda queries, i: queries.at[:, i].get(unique_indices=True)))
+    return take(x, query)

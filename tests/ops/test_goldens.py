@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sgmg_jax import compilation
 from sgmg_jax.ops import deformable_attention, dynamic_conv, positions, resize
 
 
@@ -78,10 +79,15 @@ def brute_force_sample(values, sizes, locations, weights):
     return out
 
 
-@pytest.mark.parametrize('dense_cells', [0, 10, 10000])
-def test_sampling_and_gradients_equal_the_definition(monkeypatch, dense_cells):
-    """With dense and sparse gradients; points inside, on and outside the border; levels of one row and of one cell."""
-    monkeypatch.setattr(deformable_attention, 'DENSE_CELLS', dense_cells)
+@pytest.mark.parametrize(
+    'platform, dense_cells',
+    [('cpu', 0), ('cpu', 10), ('cpu', 10000), ('gpu', 0), ('gpu', 10), ('gpu', 10000), ('tpu', 0)],
+)
+def test_sampling_and_gradients_equal_the_definition(monkeypatch, platform, dense_cells):
+    """In the form of every platform, with dense and sparse gradients, queries in several chunks, the last of them not
+    full; points inside, on and outside the border; levels of one row and of one cell."""
+    monkeypatch.setattr(deformable_attention, 'DENSE_CELLS', dict(cpu=dense_cells, gpu=dense_cells))
+    monkeypatch.setattr(deformable_attention, 'MATRIX', 2 * 2 * 39 * 3)
     sizes = ((5, 7), (1, 3), (1, 1))
     rng = np.random.default_rng(0)
     values = rng.standard_normal((2, 39, 2, 3))
@@ -89,11 +95,13 @@ def test_sampling_and_gradients_equal_the_definition(monkeypatch, dense_cells):
     weights = rng.standard_normal((2, 4, 2, 3, 2))
     cotangent = rng.standard_normal((2, 4, 2, 3)).astype(np.float32)
     arguments = [x.astype(np.float32) for x in (values, locations, weights)]
-    ours, pull_back = jax.vjp(lambda v, x, y: deformable_attention.sample(v, sizes, x, y), *arguments)
+    with compilation.tracing_for(platform):
+        ours, pull_back = jax.vjp(lambda v, x, y: deformable_attention.sample(v, sizes, x, y), *arguments)
+        gradients = pull_back(cotangent)
     np.testing.assert_allclose(ours, brute_force_sample(values, sizes, locations, weights), atol=1e-5)
 
     # Central differences of the definition, in double precision, along a random direction per argument.
-    for i, gradient in enumerate(pull_back(cotangent)):
+    for i, gradient in enumerate(gradients):
         direction = rng.standard_normal(gradient.shape)
         ends = []
         for sign in (1, -1):
@@ -103,9 +111,28 @@ def test_sampling_and_gradients_equal_the_definition(monkeypatch, dense_cells):
         np.testing.assert_allclose(np.sum(gradient * direction), (ends[0] - ends[1]) / 2e-6, rtol=1e-3)
 
 
-def test_sampling_gradient_at_a_cell_centre_is_the_slope_to_the_right():
+@pytest.mark.parametrize('platform', compilation.PLATFORMS)
+def test_sampling_gradient_at_a_cell_centre_is_the_slope_to_the_right(platform):
     """At initialisation most points lie exactly on a cell's centre, where PyTorch's floor selects the slope."""
     values = jnp.array([0.0, 1.0, 10.0]).reshape(1, 3, 1, 1)
     location = jnp.array([0.5, 0.5]).reshape(1, 1, 1, 1, 1, 2)
     slope = jax.grad(lambda x: deformable_attention.sample(values, ((1, 3),), x, jnp.ones((1, 1, 1, 1, 1))).sum())
-    assert slope(location)[..., 0].item() == pytest.approx(3 * (10 - 1))
+    with compilation.tracing_for(platform):
+        assert slope(location)[..., 0].item() == pytest.approx(3 * (10 - 1))
+
+
+@pytest.mark.parametrize('platform', compilation.PLATFORMS)
+def test_sampling_keeps_dtypes_and_adds_gradients_in_float32_on_accelerators(platform):
+    """Of bfloat16 values: 1000 queries that all read one cell give it a gradient of 1000, which bfloat16 additions of 1
+    cannot reach: beyond 256 they change nothing."""
+    values = jnp.ones((1, 400, 1, 2), jnp.bfloat16)
+    locations = jnp.full((1, 1000, 1, 1, 1, 2), 0.525)
+    weights = jnp.ones((1, 1000, 1, 1, 1))
+    with compilation.tracing_for(platform):
+        out, pull_back = jax.vjp(
+            lambda *a: deformable_attention.sample(a[0], ((20, 20),), *a[1:]), values, locations, weights
+        )
+        gradients = pull_back(jnp.ones_like(out))
+    assert [out.dtype, *(g.dtype for g in gradients)] == [jnp.bfloat16, jnp.bfloat16, jnp.float32, jnp.float32]
+    if platform != 'cpu':
+        assert gradients[0].max() == 1000

@@ -9,6 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from sgmg_jax import compilation
 from sgmg_jax.parity import cases, compare
 from sgmg_jax.parity.__main__ import main
 from sgmg_jax.types import Clip
@@ -137,6 +138,15 @@ def test_components_equal_the_release(case, capsys):
     out = capsys.readouterr().out
     assert f'1 cases, {len(expected)} arrays, 0 failed' in out
     assert all(f'{pathlib.Path(case).name}  {name} ' in out for name in expected)
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'tpu'])
+def test_the_forms_for_other_platforms_equal_the_release(platform, capsys):
+    """Attention, sampling and chunks as a GPU or TPU computes them, on this CPU."""
+    cases = [GOLDENS / f'comp_{name}.npz' for name in ('msda_ref2', 'msda_ref4', 'transformer', 'swin_T10_72x104')]
+    with compilation.tracing_for(platform):
+        assert compare.run(cases)
+    assert '4 cases' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
