@@ -56,7 +56,7 @@ def prepare(options: argparse.Namespace, most: int) -> dict[str, Callable[[int],
         lambda path, x: jnp.asarray(0.02 * rng.standard_normal(x.shape, np.float32) + (path[-1].key == 'scale')),
         systems.parameter_shapes(models[1]),
     )
-    clip = jax.device_put(step.make_example(options, multiple=16).clip)
+    clip = jax.device_put(step.make_example(options, step.padded(options, multiple=16)).clip)
     tokens = types.Text(
         rng.integers(3, 50000, (most, options.tokens)).astype(np.int32), np.ones((most, options.tokens), bool)
     )

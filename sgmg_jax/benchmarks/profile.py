@@ -43,9 +43,11 @@ def part_of(name: str) -> tuple[str, bool]:
 
 def operations(text: str) -> dict[str, str]:
     """{operation of a compiled program: its name in the traced one, or ''}, without operations that only contain others
-    (loops, calls). A fusion without a name gets that of its last operation."""
+    (loops, calls). A fusion without a name gets that of its last operation; what still has none, on a CPU the gradients
+    of convolution kernels, that of an operand."""
     names: dict[str, str] = {}
     fused: dict[str, str] = {}
+    everything: dict[str, str] = {}
     computation = ''
     for line in text.splitlines():
         if start := re.match(r'%?([\w.\-]+) \(.*\{$', line):
@@ -56,6 +58,11 @@ def operations(text: str) -> dict[str, str]:
             fusion = re.search(r'calls=%?([\w.\-]+)', rest)
             name = named[1] if named else fused.get(fusion[1], '') if fusion else ''
             fused[computation] = name or fused.get(computation, '')
+            if not name:
+                operands = [everything.get(x, '') for x in re.findall(r'%([\w.\-]+)', rest.partition(')')[0])]
+                # The cotangent tells more than the input.
+                name = max(operands, key=lambda other: (bool(other), '/transpose(' in other), default='')
+            everything[operation] = name
             if kind not in ('while', 'call', 'conditional'):
                 names[operation] = name
     return names

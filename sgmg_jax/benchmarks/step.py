@@ -36,6 +36,7 @@ from sgmg_jax.benchmarks import machine
 
 if typing.TYPE_CHECKING:
     import jax
+    from jax.sharding import Mesh
 
     from sgmg_jax import types
 
@@ -58,12 +59,16 @@ OPTIMIZER = ConfigDict(
 )
 
 
-def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 'types.Example':
-    """A batch of random clips with one object each, padded to a multiple of so many pixels."""
+def padded(options: argparse.Namespace, multiple: int, clips: int = 1) -> tuple[int, int, int, int]:
+    """The shape [B T H W] of a batch of clips that is padded to a multiple of so many pixels."""
+    return (clips, options.frames, *(-(-n // multiple) * multiple for n in (options.height, options.width)))
+
+
+def make_example(options: argparse.Namespace, shape: Sequence[int]) -> 'types.Example':
+    """A batch of random clips with one object each, padded to a shape [B T H W]."""
     from sgmg_jax import types
 
-    height, width = (-(-n // multiple) * multiple for n in (options.height, options.width))
-    shape = (clips, options.frames, height, width)
+    clips = shape[0]
     rng = np.random.default_rng(0)
     valid = np.zeros(shape, bool)
     valid[:, :, : options.height, : options.width] = True
@@ -80,14 +85,12 @@ def make_example(options: argparse.Namespace, multiple: int, clips: int = 1) -> 
     return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
 
 
-def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compiled', Callable[[], object], tuple]:
-    """The step of options.mode with `batch` clips per device.
+def make_program(options: argparse.Namespace, mesh: 'Mesh', batch: int) -> tuple[Callable, 'jax.stages.Wrapped', tuple]:
+    """The step of options.mode with `batch` clips per device, for devices that need not exist.
 
     Returns:
-        the compiled step; a function that runs it to completion; the step with its arguments, for `count_operations`.
-
-    Raises:
-        ValueError: there are fewer devices, or their number is not a multiple of options.storage_shards.
+        a function; the same one jitted, to be lowered within jax.set_mesh(mesh); its two arguments, parameters or
+        training state, and batch, as shapes with shardings.
     """
     import jax
     import jax.numpy as jnp
@@ -99,11 +102,6 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     from sgmg_jax.training import optimizer as optimizers
     from sgmg_jax.training import step as steps
 
-    devices = machine.devices(options.devices)
-    if len(devices) % options.storage_shards:
-        raise ValueError(
-            f'--storage_shards={options.storage_shards}: must divide {len(devices)}, the number of devices.'
-        )
     system = systems.SYSTEMS[options.model]
     model = system.module(
         backbone=video_swin.SIZES[options.backbone],
@@ -111,50 +109,76 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
         remat=options.remat,
         dtype=jnp.dtype(options.dtype),
     )
-    mesh = sharding.make_mesh(options.storage_shards, devices)
     clips = batch * mesh.size
     config = ConfigDict(dict(optimizer=OPTIMIZER, data=dict(batch_size=clips), ema_decay=0.0))
     init, optimizer, _ = steps.init_state(model, config)
-    rng = np.random.default_rng(1)
-    shapes = jax.eval_shape(init, jax.random.key(0))
-    trainable, frozen = (
-        {name: np.float32(0.02) * rng.standard_normal(x.shape, np.float32) for name, x in part.items()}
-        for part in (shapes.trainable, shapes.frozen)
-    )
+    state = jax.eval_shape(init, jax.random.key(0))
     everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def placed(shapes: Any, shardings: Any) -> Any:
+        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
     def forward(parameters: dict, example: 'types.Example') -> 'jax.Array':
         outputs: Any = model.apply({'params': parameters}, example.clip, example.text, queries.best_query)
         return outputs[2].masks
 
+    multiple = model.conventions.pixels if options.mode == 'forward' else 32
+    example = jax.eval_shape(lambda: make_example(options, padded(options, multiple, clips)))
+    split = NamedSharding(mesh, PartitionSpec(sharding.BATCH))
+    example = placed(example, jax.tree.map(lambda _: split, example))
+    if options.mode == 'forward':
+        parameters = optimizers.merge(state.trainable, state.frozen)
+        parameters = placed(parameters, jax.tree.map(lambda _: everywhere, parameters))
+        return forward, compilation.jit(forward), (parameters, example)
+    train_step = steps.make_train_step(model, system, optimizer, 0)
+    shardings = sharding.parameter_shardings(mesh, state)
+    jitted = compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
+    return train_step, jitted, (placed(state, shardings), example)
+
+
+def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compiled', Callable[[], object], tuple]:
+    """The step of options.mode with `batch` clips per device, and random weights.
+
+    Returns:
+        the compiled step; a function that runs it to completion; the step with its arguments, for `count_operations`.
+
+    Raises:
+        ValueError: there are fewer devices, or their number is not a multiple of options.storage_shards.
+    """
+    import jax
+
+    from sgmg_jax import sharding
+
+    devices = machine.devices(options.devices)
+    if len(devices) % options.storage_shards:
+        raise ValueError(
+            f'--storage_shards={options.storage_shards}: must divide {len(devices)}, the number of devices.'
+        )
+    mesh = sharding.make_mesh(options.storage_shards, devices)
+    rng = np.random.default_rng(1)
+
+    def fill(path: tuple, x: 'jax.ShapeDtypeStruct') -> 'jax.Array':
+        # Zeros for the step, and for the optimizer's moments and counters.
+        moment = 'optimizer_state' in jax.tree_util.keystr(path)
+        zeros = moment or not np.issubdtype(x.dtype, np.floating)
+        value = np.zeros(x.shape, x.dtype) if zeros else np.float32(0.02) * rng.standard_normal(x.shape, np.float32)
+        return jax.device_put(value, x.sharding)
+
+    function, jitted, shapes = make_program(options, mesh, batch)
     with jax.set_mesh(mesh):
-        multiple = model.conventions.pixels if options.mode == 'forward' else 32
-        example = sharding.global_batch(mesh, make_example(options, multiple, clips))
-        if options.mode == 'forward':
-            parameters = jax.device_put(optimizers.merge(trainable, frozen), everywhere)
-            compiled = compilation.jit(forward).lower(parameters, example).compile()
-            return (
-                compiled,
-                lambda: jax.block_until_ready(compiled(parameters, example)),
-                (forward, parameters, example),
-            )
-        train_step = steps.make_train_step(model, system, optimizer, 0)
-        shardings = sharding.parameter_shardings(mesh, shapes)
-        state = jax.device_put(
-            steps.TrainState(jnp.zeros((), jnp.int32), trainable, frozen, {}, optimizer.init(trainable)), shardings
-        )
-        compiled = (
-            compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
-            .lower(state, example)
-            .compile()
-        )
+        compiled = jitted.lower(*shapes).compile()
+        state = jax.tree_util.tree_map_with_path(fill, shapes[0])
+        example = sharding.global_batch(mesh, make_example(options, shapes[1].clip.frames.shape[:4]))
 
     def run() -> None:
         nonlocal state
-        state, metrics = compiled(state, example)
-        jax.block_until_ready((state, metrics))
+        if options.mode == 'forward':
+            jax.block_until_ready(compiled(state, example))
+        else:
+            state, metrics = compiled(state, example)
+            jax.block_until_ready((state, metrics))
 
-    return compiled, run, (train_step, state, example)
+    return compiled, run, (function, *shapes)
 
 
 def count_operations(step: Callable, *arguments: object) -> float:
@@ -219,9 +243,8 @@ def measure_in_subprocess(mode: str, arguments: Sequence[str]) -> Iterator[dict[
     yield from map(json.loads, machine.output_lines(['-m', 'sgmg_jax.benchmarks.step', *arguments, f'--mode={mode}']))
 
 
-def add_sizes(parser: argparse.ArgumentParser) -> None:
+def add_clip_size(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments for the size of a clip, and the dtype."""
-    parser.add_argument('--backbone', default='tiny', choices=BACKBONES)
     parser.add_argument('--frames', type=commands.whole(1, 1000), default=5, metavar='T', help='default: %(default)s')
     for name, default in (('height', 360), ('width', 640)):
         parser.add_argument(
@@ -231,6 +254,13 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
             metavar='PIXELS',
             help='of a frame (default: %(default)s)',
         )
+    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of `add_clip_size`, and those for the model's and the sentences' size."""
+    parser.add_argument('--backbone', default='tiny', choices=BACKBONES)
+    add_clip_size(parser)
     parser.add_argument(
         '--tokens',
         type=commands.whole(1, MOST_TOKENS),
@@ -238,7 +268,6 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
         metavar='L',
         help='of a sentence (default: %(default)s)',
     )
-    parser.add_argument('--dtype', default='float32', choices=['float32', 'bfloat16'])
 
 
 def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None:

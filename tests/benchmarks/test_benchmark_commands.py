@@ -14,8 +14,9 @@ import pytest
 import small
 
 from sgmg_jax import checkpoints, commands, compilation, files, systems
-from sgmg_jax.benchmarks import accidents, loader, machine, multi_object, profile, scaling, step
+from sgmg_jax.benchmarks import accidents, compiled, loader, machine, multi_object, profile, sampling, scaling, step
 from sgmg_jax.models import roberta, sgmg, video_swin
+from sgmg_jax.ops import deformable_attention
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -55,6 +56,13 @@ def call(capsys, command, *arguments):
         (profile, ['--mode=train', '--width=100'], '--width=100', 'at least 129 pixels'),
         (profile, ['--mode=train', '--devices=4096'], '--devices=4096', 'at most'),
         (profile, ['--mode=train', '--fsdp=4096'], '--storage_shards=4096', 'must divide'),
+        (compiled, [], '--for', 'required'),
+        (compiled, ['--for=v100'], '--for=v100', 'a100, h100, h200, or a TPU with its topology, like v5e:2x4'),
+        (compiled, ['--for=v5e'], '--for=v5e', 'like v5e:2x4'),
+        (compiled, ['--for=h100', '--batch', '1', '2'], '--batch 1 2', 'one number'),
+        (compiled, ['--for=h100', '--width=100'], '--width=100', 'at least 129 pixels'),
+        (sampling, ['--batch=0'], '--batch', 'from 1 to'),
+        (sampling, ['--dtype=float16'], '--dtype', "'float32', 'bfloat16'"),
         (scaling, ['--batch', '1', '2'], '--batch 1 2', 'one number'),
         (scaling, ['--mode=forward'], '--mode', ''),
         (multi_object, ['--sentences', '1', '0'], '--sentences', 'from 1 to 1,000'),
@@ -78,7 +86,7 @@ def test_usage_errors_are_one_line(capsys, tmp_path, command, arguments, flag, a
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('command', [step, profile, scaling, multi_object, loader, accidents])
+@pytest.mark.parametrize('command', [step, profile, scaling, sampling, compiled, multi_object, loader, accidents])
 def test_help_and_defaults(capsys, monkeypatch, command):
     with pytest.raises(SystemExit):
         command.main(['--help'])
@@ -92,6 +100,19 @@ def test_help_and_defaults(capsys, monkeypatch, command):
         for value in action.default if isinstance(action.default, list | tuple) else [action.default]:
             assert str(action.type(str(value))) == str(value), action.dest
             assert not action.choices or value in action.choices
+
+
+def test_sampling_compares_equal_forms(capsys):
+    options = ['--frames=1', '--height=70', '--width=90', '--runs=1']
+    assert sampling.main(options) == 0
+    forward, backward = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert forward[0] == 'forward' and backward[0] == 'backward' and float(forward[1]) > 0
+
+    sizes, rng = ((5, 7), (1, 3)), np.random.default_rng(0)
+    values = rng.standard_normal((2, 38, 2, 3), np.float32)
+    locations, weights = rng.uniform(-0.3, 1.3, (2, 4, 2, 2, 2, 2)), rng.standard_normal((2, 4, 2, 2, 2))
+    arguments = values, sizes, np.float32(locations), np.float32(weights)
+    np.testing.assert_allclose(sampling.plain(*arguments), deformable_attention.sample(*arguments), atol=1e-5)
 
 
 def test_choices_match_the_models():

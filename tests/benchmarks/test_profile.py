@@ -50,3 +50,22 @@ def test_operations_of_a_program_appear_in_its_profile():
         for scope in ('product', 'loop')
     }
     assert all(time > 0 for time in spent.values()), (spent, seconds, names)
+
+
+def test_operations_without_a_name_get_that_of_an_operand():
+    """The cotangent's rather than the input's."""
+    text = """
+%fused (p: f32[2]) -> f32[2] {
+  ROOT %inside = f32[2] add(%p, %p)
+}
+
+ENTRY %main (x: f32[2]) -> f32[2] {
+  %input = f32[2] sine(%x), metadata={op_name="jit(f)/jvp(M)/M.a/first/sin"}
+  %cotangent = f32[2] cosine(%x), metadata={op_name="jit(f)/transpose(jvp(M))/M.a/second/cos"}
+  %alone = f32[2] negate(%x)
+  ROOT %gradient = f32[2] fusion(%input, %cotangent, %alone), kind=kCustom, calls=%fused
+}
+"""
+    names = profile.operations(text)
+    assert names['gradient'] == names['cotangent'] and 'second' in names['gradient']
+    assert names['alone'] == '' and 'first' in names['input']
