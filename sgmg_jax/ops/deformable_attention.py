@@ -130,9 +130,9 @@ def _corner_rows(shape, cells, size, x, y):
     """The rows at the CORNERS of a level's points; for those outside the map, past the table's end, where reads give
     zero and writes are dropped."""
     n, s, m, _ = shape
-    clip, head = jnp.arange(n)[:, None, None, None], jnp.arange(m)[:, None]
+    frame, head = jnp.arange(n)[:, None, None, None], jnp.arange(m)[:, None]
     for cell in _corner_cells(size, x, y, outside=-1):
-        yield jnp.where(cell < 0, n * s * m, (clip * s + cells.start + cell) * m + head)
+        yield jnp.where(cell < 0, n * s * m, (frame * s + cells.start + cell) * m + head)
 
 
 def _sum_rows(values, sizes, locations, weights):
