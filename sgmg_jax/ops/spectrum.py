@@ -5,12 +5,10 @@ Axis letters: N frames, h w a feature map, C channels.
 
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 import numpy as np
 
-from sgmg_jax import compilation
 from sgmg_jax.types import ArrayLike
 
 SIGMA = 7.0
@@ -28,33 +26,11 @@ def gaussian(size: Sequence[int], sigma: float = SIGMA) -> Float[np.ndarray, 'h 
 
 def to_spectrum(x: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N h w 2*C']:
     """Real and imaginary parts of the unnormalised transform."""
-    x = x.astype(jnp.float32)
-    if compilation.platform() == 'tpu':
-        real, imaginary = _transform(x, jnp.zeros_like(x), axis=2, sign=-1)
-        return jnp.concatenate(_transform(real, imaginary, axis=1, sign=-1), axis=-1)
-    spectrum = jnp.fft.fft2(x, axes=(1, 2))
+    spectrum = jnp.fft.fft2(x.astype(jnp.float32), axes=(1, 2))
     return jnp.concatenate([spectrum.real, spectrum.imag], axis=-1)
 
 
 def from_spectrum(parts: Float[ArrayLike, 'N h w parts']) -> Float[Array, 'N h w parts//2']:
     """Real part of the inverse transform; the first half of `parts` is real, the second imaginary."""
     real, imaginary = jnp.split(parts.astype(jnp.float32), 2, axis=-1)
-    if compilation.platform() == 'tpu':
-        real, imaginary = _transform(real, imaginary, axis=1, sign=1)
-        return _transform(real, imaginary, axis=2, sign=1)[0] / (parts.shape[1] * parts.shape[2])
     return jnp.fft.ifft2(real + 1j * imaginary, axes=(1, 2)).real
-
-
-def _transform(real, imaginary, axis, sign):
-    """The Fourier transform along one axis as matrix products: on a TPU, an FFT whose length is no power of 2 is a
-    program of several MB, which takes half a minute to compile."""
-    n = real.shape[axis]
-    # Modulo n, so that angles stay small and exact.
-    angles = 2 * np.pi / n * (np.outer(np.arange(n), np.arange(n)) % n)
-    cosine, sine = np.cos(angles).astype(np.float32), sign * np.sin(angles).astype(np.float32)
-
-    def product(matrix, x):
-        x = jnp.tensordot(matrix, x, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
-        return jnp.moveaxis(x, 0, axis)
-
-    return (product(cosine, real) - product(sine, imaginary), product(cosine, imaginary) + product(sine, real))

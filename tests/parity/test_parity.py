@@ -143,12 +143,10 @@ def test_components_equal_the_release(case, capsys):
 @pytest.mark.parametrize('platform', ['gpu', 'tpu'])
 def test_the_forms_for_other_platforms_equal_the_release(platform, capsys):
     """Attention, sampling and chunks as a GPU or TPU computes them, on this CPU."""
-    cases = [
-        GOLDENS / f'comp_{name}.npz' for name in ('msda_ref2', 'msda_ref4', 'transformer', 'swin_T10_72x104', 'lfm_odd')
-    ]
+    cases = [GOLDENS / f'comp_{name}.npz' for name in ('msda_ref2', 'msda_ref4', 'transformer', 'swin_T10_72x104')]
     with compilation.tracing_for(platform):
         assert compare.run(cases)
-    assert '5 cases' in capsys.readouterr().out
+    assert '4 cases' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
