@@ -123,9 +123,11 @@ def make_program(options: argparse.Namespace, mesh: 'Mesh', batch: int) -> tuple
         return outputs[2].masks
 
     multiple = model.conventions.pixels if options.mode == 'forward' else 32
-    example = jax.eval_shape(lambda: make_example(options, padded(options, multiple, clips)))
     split = NamedSharding(mesh, PartitionSpec(sharding.BATCH))
-    example = placed(example, jax.tree.map(lambda _: split, example))
+    example = jax.tree.map(  # Every leaf's first axis is that of clips, each with one sentence.
+        lambda x: jax.ShapeDtypeStruct((clips, *x.shape[1:]), x.dtype, sharding=split),
+        make_example(options, padded(options, multiple)),
+    )
     if options.mode == 'forward':
         parameters = optimizers.merge(state.trainable, state.frozen)
         parameters = placed(parameters, jax.tree.map(lambda _: everywhere, parameters))
