@@ -38,13 +38,13 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config.optimizer.groups = (('video_encoder/.*relative_position_bias', 6e-3),)
     if 'smoke' in words:
         return config
-    config.update(steps=1000, eval_every=250, ema_decay=0.998)
+    config.update(steps=400, eval_every=100, ema_decay=0.99)
     config.data.batch_size = 4
-    config.optimizer.update(batch_size=4, warmup_steps=100, drop_steps=(700,))
+    config.optimizer.update(batch_size=4, learning_rate=2e-4, warmup_steps=50, drop_steps=(250,))
     config.evaluation.videos = 20
     if 'pictures' in words:
-        config.update(steps=2400, eval_every=300)
-        config.data.update(num_frames=1, batch_size=32)
-        config.optimizer.update(batch_size=32, learning_rate=1.2e-3, drop_steps=())
+        config.update(steps=3200, eval_every=300, ema_decay=0.998)
+        config.data.update(num_frames=1, batch_size=32, consecutive=False)
+        config.optimizer.update(batch_size=32, learning_rate=1.2e-3, warmup_steps=100, drop_steps=())
         config.evaluation.update(clip_frames=1, videos=10)
     return config

@@ -96,4 +96,4 @@ def test_the_notebook(tmp_path, monkeypatch, capsys):
     assert 'the purple circle' in sentences and shape == (2, 8, 112, 112) and dtype == np.dtype(bool) and same
     assert picture.size == (448, 448)
     assert len(video.read('result/overlay.mp4')) == 8
-    assert 'frames 4 to 7' in capsys.readouterr().out
+    assert 'frames 8 to 15' in capsys.readouterr().out
