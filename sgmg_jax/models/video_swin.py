@@ -96,9 +96,9 @@ class VideoSwin(nn.Module):
             for i in range(depth):
                 x = block(
                     heads=heads,
-                    near=size.near,
                     shifted=i % 2 == 1,
                     drop_path=float(next(rates)),
+                    near=size.near,
                     dtype=self.dtype,
                     name=f'stage{stage}_block{i}',
                 )(x, real_frames, train)
@@ -126,9 +126,9 @@ class Block(nn.Module):
     """Attention in 3-D windows, then an MLP; every second block shifts its windows by half their size."""
 
     heads: int
-    near: bool
     shifted: bool
     drop_path: float
+    near: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
