@@ -157,13 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         '--together', type=count, default=1, metavar='E', help='sentences per call of b (default: %(default)s)'
     )
     step.add_sizes(parser)
-    parser.add_argument(
-        '--runs',
-        type=commands.whole(1, 10**6),
-        default=3,
-        metavar='N',
-        help='timed runs after one warm-up run (default: %(default)s)',
-    )
+    step.add_runs(parser, default=3)
     parser.add_argument(
         '--out', type=pathlib.Path, default='runs/multi_object', metavar='FOLDER', help='default: %(default)s'
     )

@@ -103,13 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--batch', type=commands.whole(1, 2**16), default=1, metavar='B', help='clips (default: %(default)s)'
     )
-    parser.add_argument(
-        '--runs',
-        type=commands.whole(1, 10**6),
-        default=5,
-        metavar='N',
-        help='timed runs after one warm-up run (default: %(default)s)',
-    )
+    step.add_runs(parser)
     return commands.exit_with(_work, parser, argv)
 
 

@@ -272,6 +272,17 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runs(parser: argparse.ArgumentParser, default: int = 5) -> None:
+    """Adds the number of timed runs."""
+    parser.add_argument(
+        '--runs',
+        type=commands.whole(1, 10**6),
+        default=default,
+        metavar='N',
+        help='timed runs after one warm-up run (default: %(default)s)',
+    )
+
+
 def check_sizes(options: argparse.Namespace, model: str, clips: int = 1) -> None:
     """Raises ValueError if frames are too small for the model, or too many pixels for any device."""
     height, width = options.height, options.width
@@ -321,13 +332,7 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--remat', action='store_true', help='recompute the blocks of backbone and transformer in the backward pass'
     )
-    parser.add_argument(
-        '--runs',
-        type=commands.whole(1, 10**6),
-        default=5,
-        metavar='N',
-        help='timed runs after one warm-up run (default: %(default)s)',
-    )
+    add_runs(parser)
     return parser
 
 

@@ -37,20 +37,17 @@ def test_collectives_by_kind():
     assert compiled.collectives(text) == {'all-reduce': 2, 'all-gather': 1}
 
 
+def options_of(**sizes):
+    """Of a forward pass of a small model."""
+    return argparse.Namespace(
+        backbone='demo', dtype='float32', remat=False, tokens=4, mode='forward', storage_shards=1, devices=None, **sizes
+    )
+
+
 @pytest.mark.parametrize('platform', compilation.PLATFORMS)
 def test_the_program_of_a_step_is_that_of_its_platform(platform):
     """Made from shapes alone. Only a CPU's has loops over windows, and only a TPU's loops over chunks of queries."""
-    options = argparse.Namespace(
-        model='sgmg',
-        backbone='demo',
-        dtype='float32',
-        remat=False,
-        frames=2,
-        height=150,
-        width=200,
-        tokens=4,
-        mode='forward',
-    )
+    options = options_of(model='sgmg', frames=2, height=150, width=200)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
     with compilation.tracing_for(platform):
         function, _, (parameters, example) = step.make_program(options, mesh, 3)
@@ -64,18 +61,7 @@ def test_the_program_of_a_step_is_that_of_its_platform(platform):
 
 
 def test_a_prepared_step_runs():
-    options = argparse.Namespace(
-        model='soc',
-        backbone='demo',
-        dtype='float32',
-        remat=False,
-        frames=1,
-        height=90,
-        width=70,
-        tokens=4,
-        mode='forward',
-    )
-    options.storage_shards, options.devices = 1, None
+    options = options_of(model='soc', frames=1, height=90, width=70)
     _, run, (_, parameters, example) = step.prepare(options, 2)
     run()
     assert example.clip.frames.shape == (2, 1, 90, 70, 3)  # SOC pads nothing
