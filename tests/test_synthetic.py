@@ -267,6 +267,16 @@ def test_shares_of_the_kinds(videos):
     assert 6 <= total / len(videos) <= 10
 
 
+@pytest.mark.parametrize('kind', ['attribute', 'motion', 'relation'])
+def test_clips_of_one_kind(kind):
+    clips = [synthetic.make_video(seed, kind=kind) for seed in range(12)]
+    shares = [np.mean([expression.tags[0] == kind for expression in clip.expressions]) for clip in clips]
+    assert min(shares) > 0.3 and np.mean(shares) > 0.6
+    drawn = [clip for clip in map(synthetic.make_video, range(12)) if any(e.tags[0] == kind for e in clip.expressions)]
+    # A clip that would be of that kind anyway is the same.
+    assert sum(any(np.array_equal(a.frames, b.frames) for b in clips) for a in drawn) >= 2
+
+
 def test_held_out_combinations(videos, unseen_videos):
     held_out = set(HELD_OUT)
     for position, values in enumerate((COLOURS, SHAPES)):  # Everything is seen in other combinations.
@@ -338,6 +348,9 @@ WRONG = [
     ('size', (128.0, 128)),
     ('size', (10**9, 10**9)),
     ('size', '64x64'),
+    ('kind', 'colour'),
+    ('kind', ''),
+    ('kind', ['motion']),
 ]
 
 
@@ -472,6 +485,17 @@ def test_existing_target_is_refused_and_failure_leaves_nothing(tmp_path, monkeyp
     with pytest.raises(OSError, match='No space left'):
         synthetic.write_dataset(tmp_path / 'other', 1, 0)
     assert [p.name for p in tmp_path.iterdir()] == ['world']
+
+
+def test_a_data_set_of_one_kind(tmp_path):
+    for name, split in (('ref_youtube_vos', 'valid'), ('mevis', 'valid_u')):
+        synthetic.write_dataset(tmp_path / name, 0, 2, size=(64, 64), layout=name, kind='relation')
+        (folder, *_) = sorted((tmp_path / name / split / 'JPEGImages').iterdir())
+        first = sorted(folder.iterdir())[0]
+        clip = synthetic.make_video(int(folder.name, 16), size=(64, 64), kind='relation', unseen=False)
+        other = synthetic.make_video(int(folder.name, 16), size=(64, 64), kind='relation', unseen=True)
+        found = np.asarray(Image.open(first), int)
+        assert min(np.abs(found - c.frames[0]).mean() for c in (clip, other)) < 6  # JPEG
 
 
 def test_command(tmp_path):

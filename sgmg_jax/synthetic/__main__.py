@@ -6,6 +6,7 @@ import sys
 
 from sgmg_jax import commands, files
 from sgmg_jax.synthetic.dataset import LAYOUTS, write_dataset
+from sgmg_jax.synthetic.layout import KINDS
 
 RATE = 4  # frames per second of a film: slow enough to follow
 
@@ -36,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         default='ref_youtube_vos',
         help='of the data set; in mevis, sentences mean one object, several or none (default: %(default)s)',
     )
+    parser.add_argument(
+        '--kind',
+        choices=tuple(KINDS),
+        help='of all videos: whether their sentences need words for attributes, motion or relations (default: mixed)',
+    )
     parser.add_argument('--frames', type=int, default=8, help='frames per video (default: %(default)s)')
     parser.add_argument(
         '--size',
@@ -54,19 +60,26 @@ def _write(options: argparse.Namespace) -> None:
         raise ValueError(f'--size has {len(options.size)} numbers: one side, or height and width.')
     size = (options.size[0], options.size[-1])
     if options.film:
-        _write_film(options.film, options.seed, options.frames, size)
+        _write_film(options.film, options.seed, options.frames, size, options.kind)
     else:
         write_dataset(
-            options.out, options.train, options.valid, options.seed, options.frames, size, layout=options.layout
+            options.out,
+            options.train,
+            options.valid,
+            options.seed,
+            options.frames,
+            size,
+            layout=options.layout,
+            kind=options.kind,
         )
 
 
-def _write_film(path: str, seed: int, frames: int, size: tuple[int, int]) -> None:
+def _write_film(path: str, seed: int, frames: int, size: tuple[int, int], kind: str | None) -> None:
     from sgmg_jax import video
     from sgmg_jax.synthetic.video import make_video
 
     files.check_new(path, ['.mp4'])
-    clip = make_video(seed, frames, size)
+    clip = make_video(seed, frames, size, kind=kind)
     video.write(path, clip.frames, RATE)
     for expression in clip.expressions:
         print(expression.text)

@@ -44,7 +44,7 @@ def _save_json(path: pathlib.Path, videos: dict) -> None:
 
 
 def _write_mevis_split(
-    root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int]
+    root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int], *, kind: str | None
 ) -> None:
     (root / split / 'JPEGImages').mkdir(parents=True)
     names = [f'{t:05d}' for t in range(num_frames)]
@@ -52,7 +52,7 @@ def _write_mevis_split(
     masks: dict[str, list] = {}
     for index in tqdm.trange(count, desc=split, unit='video', dynamic_ncols=True):
         video_seed = seed_of_video(seed, split, index)
-        video = make_video(video_seed, num_frames, size, unseen=split == 'valid_u' and index % 2 == 1)
+        video = make_video(video_seed, num_frames, size, unseen=split == 'valid_u' and index % 2 == 1, kind=kind)
         sentences = group_expressions(np.random.default_rng([video_seed, 1]), video.objects, video.expressions)
         _save_frames(root / split / 'JPEGImages' / f'{video_seed:012x}', names, video.frames)
         first = len(masks)
@@ -80,7 +80,9 @@ def _run_lengths(mask: np.ndarray) -> dict | None:
     return {'size': list(mask.shape), 'counts': code['counts'].decode()}
 
 
-def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int]) -> None:
+def _write_split(
+    root: pathlib.Path, split: str, count: int, seed: int, num_frames: int, size: tuple[int, int], *, kind: str | None
+) -> None:
     public, full, meta = {}, {}, {}
     (root / split / 'JPEGImages').mkdir(parents=True)
     (root / split / 'Annotations').mkdir()
@@ -89,7 +91,7 @@ def _write_split(root: pathlib.Path, split: str, count: int, seed: int, num_fram
         video_id = f'{video_seed:010x}'
         # As in the real data set: some videos do not start at 0, and only every fifth frame exists.
         names = [f'{5 * (t + video_seed % 4):05d}' for t in range(num_frames)]
-        video = make_video(video_seed, num_frames, size, unseen=split == 'valid' and index % 2 == 1)
+        video = make_video(video_seed, num_frames, size, unseen=split == 'valid' and index % 2 == 1, kind=kind)
         _save_frames(root / split / 'JPEGImages' / video_id, names, video.frames)
         annotations = root / split / 'Annotations' / video_id
         if split == 'train':
@@ -135,6 +137,7 @@ def write_dataset(
     size: tuple[int, int] = (128, 128),
     *,
     layout: str = 'ref_youtube_vos',
+    kind: str | None = None,
 ) -> None:
     """Writes the world in the raw layout of Ref-YouTube-VOS, with public validation ground truth, or in that of MeViS.
 
@@ -160,6 +163,7 @@ def write_dataset(
         num_train, num_valid: videos, up to 100,000.
         seed, num_frames, size: of every video, as in `make_video`.
         layout: a key of LAYOUTS.
+        kind: of every video, as in `make_video`.
 
     Raises:
         ValueError: a number is out of range, or there is no such layout.
@@ -168,7 +172,7 @@ def write_dataset(
     for name, value in (('num_train', num_train), ('num_valid', num_valid)):
         if not isinstance(value, numbers.Integral) or not 0 <= value <= MAX_VIDEOS:
             raise ValueError(f'{name}={value!r:.100}: must be a whole number from 0 to {MAX_VIDEOS}.')
-    check(seed, num_frames, size)
+    check(seed, num_frames, size, kind)
     if layout not in LAYOUTS:
         raise ValueError(f'layout = {layout!r}: must be one of {", ".join(LAYOUTS)}.')
     write_split, splits = LAYOUTS[layout]
@@ -177,6 +181,6 @@ def write_dataset(
         raise FileExistsError(f'{root}: exists and is not an empty folder; remove it, or choose another folder.')
     with files.new_folder(root) as partial:
         for split, count in zip(splits, (num_train, num_valid)):
-            write_split(partial, split, count, seed, num_frames, size)
+            write_split(partial, split, count, seed, num_frames, size, kind=kind)
         if layout == 'ref_youtube_vos':
             _save_json(partial / 'meta_expressions/test/meta_expressions.json', {})

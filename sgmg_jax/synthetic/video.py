@@ -36,7 +36,7 @@ class SyntheticVideo:
 
 @typing.no_type_check  # checks its own arguments
 def make_video(
-    seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128), unseen: bool = False
+    seed: int, num_frames: int = 8, size: tuple[int, int] = (128, 128), unseen: bool = False, *, kind: str | None = None
 ) -> SyntheticVideo:
     """Draws one clip of 3 or 4 objects; deterministic in its arguments.
 
@@ -48,13 +48,15 @@ def make_video(
         num_frames: 5 to 1000.
         size: H and W, 64 to 2048 each.
         unseen: whether at least one object has a held-out (colour, shape); otherwise none has.
+        kind: 'attribute', 'motion' or 'relation', the word that its sentences need; None to draw one.
 
     Raises:
         ValueError: an argument is out of range, or a clip of this seed and size cannot be laid out.
     """
-    check(seed, num_frames, size)
+    check(seed, num_frames, size, kind)
     rng = np.random.default_rng([seed, int(unseen)])
-    kind = pick(rng, layout.KINDS)
+    drawn = pick(rng, layout.KINDS)
+    kind = kind or drawn
     event = pick(rng, layout.EVENTS)
     for _ in range(5000):
         bodies = layout.lay_out(rng, kind, event, num_frames, size, unseen)
@@ -84,7 +86,7 @@ def make_video(
 
 
 @typing.no_type_check  # checks its own arguments
-def check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
+def check(seed: int, num_frames: int, size: tuple[int, int], kind: str | None = None) -> None:
     """Raises ValueError for arguments of `make_video` that are out of range."""
 
     def is_whole(value, low, high=float('inf')):
@@ -99,6 +101,8 @@ def check(seed: int, num_frames: int, size: tuple[int, int]) -> None:
         )
     if not isinstance(size, tuple | list) or len(size) != 2 or not all(is_whole(x, MIN_SIDE, MAX_SIDE) for x in size):
         raise ValueError(f'size={size!r:.100}: must be a height and a width of {MIN_SIDE} to {MAX_SIDE} pixels.')
+    if kind is not None and not (isinstance(kind, str) and kind in layout.KINDS):
+        raise ValueError(f'kind={kind!r:.100}: must be one of {", ".join(layout.KINDS)}.')
     if num_frames * size[0] * size[1] > MAX_PIXELS:
         raise ValueError(
             f'num_frames={num_frames}, size={size}: a video of more than {MAX_PIXELS:,} pixels. Take '
