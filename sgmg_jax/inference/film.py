@@ -102,7 +102,8 @@ def segment_film(
             'times': [round(time, 4) for time in times],
             'sentences': found,
         }
-        (partial / 'result.json').write_text(json.dumps(result), encoding='utf-8')
+        with open(partial / 'result.json', 'w', encoding='utf-8') as file:
+            json.dump(result, file)  # piece by piece: the whole text of a long film would be its largest allocation
     return result
 
 
