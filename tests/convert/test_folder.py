@@ -10,7 +10,7 @@ from official import shapes_of, written
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from configs import synthetic, ytvos, ytvos_soc
+from configs import synthetic, synthetic_soc, ytvos, ytvos_soc
 from sgmg_jax import Predictor, systems
 from sgmg_jax import config as configs
 from sgmg_jax.convert import folder, infer, names, sources, weights
@@ -27,10 +27,12 @@ def tokenizer():
     return text.train_tokenizer(SENTENCES, 300)
 
 
-def small_config():
-    """Heads and text encoder as of the releases, where the tensors do not show them."""
-    config = synthetic.get_config()
+def small_config(experiment=synthetic):
+    """As released, where the tensors do not show it."""
+    config = experiment.get_config()
     config.model.update(hidden=32, heads=8, encoder_layers=1, decoder_layers=2, mlp=48, queries=3, points=2)
+    if 'inference_layer' in config.model:
+        config.model.update(inference_layer='first', hidden=128)
     return config
 
 
@@ -183,23 +185,43 @@ def test_config_and_sizes_are_found_in_the_tensors(system, size):
     names.from_official(tensors, {part: shapes[part] for part in set(shapes) - names.OURS_ALONE})
 
 
-def test_official_weights_become_a_folder_without_a_config(model, tokenizer, tmp_path, capsys):
-    official = written(weights.released(model.parameters), tmp_path / 'official.safetensors')
+@pytest.mark.parametrize(
+    'experiment, found',
+    [
+        (synthetic, 'SgMg, a small Video Swin, 3 queries, 3 levels, 1 encoder and 2 decoder layers'),
+        (synthetic_soc, 'SOC, a small Video Swin, 3 queries, 3 levels, 1 encoder and 2 decoder layers'),
+    ],
+)
+def test_official_weights_become_a_folder_without_a_config(experiment, found, tokenizer, tmp_path, capsys):
+    config = small_config(experiment)
+    parameters = random_parameters(config)
+    official = written(weights.released(parameters), tmp_path / 'official.safetensors')
     text.save_tokenizer(tokenizer, tmp_path / 'roberta')
     command = ['from-official', str(official), f'--tokenizer={tmp_path / "roberta"}', f'--out={tmp_path / "out"}']
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert 'found: SgMg, a small Video Swin, 3 queries, 3 levels, 1 encoder and 2 decoder layers\n' in printed
+    assert f'found: {found}\n' in printed
     stored = folder.read(tmp_path / 'out')
     assert stored.config.model.heads == 8 and stored.config.model.points == 2
-    for path, x in model.parameters.items():
+    for path, x in parameters.items():
         np.testing.assert_array_equal(stored.parameters[path], x)
     card = (tmp_path / 'out' / 'README.md').read_text()
-    assert 'license: cc-by-nc-4.0' in card and '| assumed | 8 heads of deformable attention' in card
-    # The same weights, opened where they lie.
-    direct = models.open_model(official, tmp_path / 'roberta')
-    again = models.open_model(tmp_path / 'out')
-    np.testing.assert_array_equal(direct(FRAMES[:1, :100, :112], SENTENCES), again(FRAMES[:1, :100, :112], SENTENCES))
+    assert ('license: cc-by-nc-4.0' in card) == (experiment is synthetic)
+    assert '| assumed | 8 heads of deformable attention' in card
+    # The same weights with the config that is known, and opened where they lie.
+    predictors = [
+        predictor_of(config, parameters, tokenizer),
+        models.open_model(official, tmp_path / 'roberta'),
+        models.open_model(tmp_path / 'out'),
+    ]
+    for predictor in predictors:
+        predictor.short_side = 112
+    frames = FRAMES[:1, :100, :112]
+    known, *others = [list(next(p.windows(lambda window: frames, 1))[1](SENTENCES)) for p in predictors]
+    for answers in others:
+        for a, b in zip(known, answers, strict=True):
+            np.testing.assert_array_equal(a.logits, b.logits)
+            np.testing.assert_array_equal(a.scores, b.scores)
 
 
 @pytest.mark.parametrize(
