@@ -213,8 +213,9 @@ class WindowAttention(nn.Module):
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
             out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
-        start = layers.uniform(channels / 9) if self.near else None  # three times as large: as large as what it adds to
-        return layers.dense(channels, channels, start, dtype=self.dtype, name='projection')(
+        # Three times as large as usual: as large as what it is added to.
+        kernel = layers.uniform(channels / 9) if self.near else None
+        return layers.dense(channels, channels, kernel, dtype=self.dtype, name='projection')(
             out.reshape(*lead, tokens, channels)
         )
 
