@@ -2,17 +2,15 @@
 
     python -m sgmg_jax.synthetic --out=runs/box/raw --train=4000 --valid=40 --size=112
     python -m datasets.build ref_youtube_vos --raw=runs/box/raw --out=runs/box/records
-    python -m sgmg_jax.synthetic --out=runs/box_motion/raw --train=2000 --valid=1 --size=112 --kind=motion --seed=1
-    python -m datasets.build ref_youtube_vos --raw=runs/box_motion/raw --out=runs/box_motion/records
     python train.py --config=configs/demo.py:pictures --workdir=runs/box_pictures
     python train.py --config=configs/demo.py --config.init=runs/box_pictures --workdir=runs/box
     python evaluate.py --config=configs/demo.py --workdir=runs/box
     python -m sgmg_jax.convert from-run runs/box --out=models/demo --float16
 
 As the released models, it first learns from single pictures, which cost little: in each step 64 sentences about 32 of
-them. Then it learns from whole clips, a third of them of the kind that only motion tells apart. Attention knows place
-and time only by its relative position bias. Adam moves a parameter by at most the learning rate in a step, so at the
-usual rate that bias stays small for thousands of steps: it has a rate of its own.
+them. Then it learns from whole clips. Attention knows place and time only by its relative position bias. Adam moves a
+parameter by at most the learning rate in a step, so at the usual rate that bias stays small for thousands of steps: it
+has a rate of its own.
 """
 
 from ml_collections import ConfigDict
@@ -36,18 +34,17 @@ def get_config(mode: str = 'full') -> ConfigDict:
         train_split='train[:99%]',
         valid_split='train[99%:]',  # the checkpoint is chosen on clips that no score reports
     )
-    config.evaluation.records = ('runs/box/records',)
     config.evaluation.clip_frames = 8  # longer films are segmented in clips like those of the training
     config.optimizer.groups = (('video_encoder/.*relative_position_bias', 6e-3),)
     if 'smoke' in words:
         return config
-    config.update(steps=1000, eval_every=200, ema_decay=0.99)
-    config.data.update(records=('runs/box/records', 'runs/box_motion/records'), batch_size=4, sentences=4)
-    config.optimizer.update(batch_size=4, learning_rate=6e-4, warmup_steps=50, drop_steps=(700,))
+    config.update(steps=400, eval_every=100, ema_decay=0.99)
+    config.data.batch_size = 4
+    config.optimizer.update(batch_size=4, learning_rate=2e-4, warmup_steps=50, drop_steps=(250,))
     config.evaluation.videos = 20
     if 'pictures' in words:
-        config.update(steps=1500, eval_every=300, ema_decay=0.998)
-        config.data.update(records=('runs/box/records',), num_frames=1, batch_size=32, sentences=2, consecutive=False)
+        config.update(steps=3200, eval_every=300, ema_decay=0.998)
+        config.data.update(num_frames=1, batch_size=32, consecutive=False)
         config.optimizer.update(batch_size=32, learning_rate=1.2e-3, warmup_steps=100, drop_steps=())
         config.evaluation.update(clip_frames=1, videos=10)
     return config
