@@ -12,7 +12,7 @@ import typing
 from typing import TypeVar
 
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 import numpy as np
 
 ArrayLike = Array | np.ndarray
@@ -46,7 +46,7 @@ def pytree(cls: type[T]) -> type[T]:
 class Clip:
     """Frames of one video per clip, padded at the bottom and right to a common size.
 
-    frames: RGB / 255, normalised by ImageNet's mean and standard deviation; 0 on padding.
+    frames: RGB, which the models normalise (models.features.normalise); or, as floats, normalised already.
     valid: True on real pixels.
     size: height and width of the real pixels.
     annotated: index of the annotated frame if only one frame per clip has a mask (A2D, JHMDB);
@@ -55,7 +55,7 @@ class Clip:
     A frame that pads the clip in time is False everywhere in `valid`.
     """
 
-    frames: Float[ArrayLike, 'B T H W 3']
+    frames: UInt8[ArrayLike, 'B T H W 3'] | Float[ArrayLike, 'B T H W 3']
     valid: Bool[ArrayLike, 'B T H W']
     size: Int[ArrayLike, 'B 2']
     annotated: Int[ArrayLike, ' B'] | None = None

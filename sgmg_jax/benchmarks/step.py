@@ -72,7 +72,7 @@ def make_example(options: argparse.Namespace, shape: Sequence[int]) -> 'types.Ex
     rng = np.random.default_rng(0)
     valid = np.zeros(shape, bool)
     valid[:, :, : options.height, : options.width] = True
-    frames = rng.standard_normal((*shape, 3), dtype=np.float32) * valid[..., None]
+    frames = rng.integers(0, 256, (*shape, 3), np.uint8)
     masks = np.zeros(shape, bool)
     masks[:, :, 60:200, 100:300] = True
     box = np.array([200 / options.width, 130 / options.height, 200 / options.width, 140 / options.height])

@@ -138,8 +138,7 @@ def encode_video(
     """
     inside = [jnp.arange(n) < real for n, real in zip(frames.shape, (count, size[0], size[1]))]
     valid = inside[0][:, None, None] & inside[1][:, None] & inside[2]
-    normal = (frames.astype(jnp.float32) / 255 - clips.MEAN) / clips.STD
-    clip = types.Clip(jnp.where(valid[..., None], normal, 0)[None], valid[None], size[None])
+    clip = types.Clip(frames[None], valid[None], size[None])
     video: features.VideoFeatures = model.apply(  # type: ignore[assignment]  # without `mutable`, what the method does
         {'params': traverse_util.unflatten_dict(dict(parameters), sep='/')}, clip, method='encode_video'
     )
@@ -237,7 +236,7 @@ def describe(predictor: Predictor, sizes: Sizes, programs: Mapping[str, export.E
             'max_side': predictor.max_side,
             'filter': "bilinear, antialiased, as Pillow's",
         },
-        'normalised_by_the_program': {'mean': clips.MEAN.tolist(), 'std': clips.STD.tolist(), 'of': 'RGB / 255'},
+        'normalised_by_the_program': {'mean': features.MEAN, 'std': features.STD, 'of': 'RGB / 255'},
         'signatures': {name: signature(name, program) for name, program in programs.items()},
     }
 
@@ -337,7 +336,7 @@ def compare(predictor: Predictor, folder: pathlib.Path, sizes: Sizes) -> dict[st
 
 def _by_the_model(predictor, frames, sentences, sizes):
     model, parameters = predictor.model, predictor.parameters
-    clip = segment.pad_clip(clips.normalise(frames), frames.shape[1:3], model.conventions)
+    clip = segment.pad_clip(frames, frames.shape[1:3], model.conventions)
     tokens = text.encode(predictor.tokenizer, sentences, sizes.tokens)
     video = compilation.jit(lambda p, clip: model.apply({'params': p}, clip, method='encode_video'))(parameters, clip)
     ask = compilation.jit(functools.partial(segment.best_masks, model))

@@ -48,7 +48,7 @@ def programs(model: nn.Module) -> Programs:
 
 
 def pad_clip(
-    frames: Float[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
+    frames: UInt8[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
 ) -> types.Clip:
     """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
 

@@ -10,13 +10,17 @@ from typing import Any, NamedTuple
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Float32, Int, Shaped, UInt8
 
 from sgmg_jax import types
 from sgmg_jax.models.layers import Initializer, dense, xavier
 from sgmg_jax.models.spectral_fusion import Words
 from sgmg_jax.ops import positions, queries, resize
 from sgmg_jax.types import ArrayLike, pytree
+
+# ImageNet's, of RGB from 0 to 1.
+MEAN = 0.485, 0.456, 0.406
+STD = 0.229, 0.224, 0.225
 
 
 class Conventions(NamedTuple):
@@ -116,6 +120,15 @@ def project(
     return [norm(convolve(fold(x))) for x, convolve, norm in zip(sources, convolutions, norms)]
 
 
+def normalise(frames: UInt8[ArrayLike, 'B T H W 3'], valid: Bool[ArrayLike, 'B T H W']) -> Float32[Array, 'B T H W 3']:
+    """RGB / 255, standardised by ImageNet's mean and standard deviation; 0 on padding, whatever it holds.
+
+    Batches hold uint8, a quarter of the bytes, until they are on the device.
+    """
+    normal = (jnp.asarray(frames, jnp.float32) / 255 - jnp.array(MEAN)) / jnp.array(STD)
+    return jnp.where(valid[..., None], normal, 0)
+
+
 def backbone_maps(
     encoder: nn.Module, clip: types.Clip, train: bool
 ) -> tuple[list[Float[Array, 'B T _h _w _C']], Bool[ArrayLike, 'B T H W']]:
@@ -123,7 +136,10 @@ def backbone_maps(
 
     Of a clip with an annotated frame, only that frame is kept: the others give the backbone context. T is then 1.
     """
-    maps, valid = encoder(clip.frames, real_frames=clip.valid[:, :, 0, 0], train=train), clip.valid
+    frames, valid = clip.frames, clip.valid
+    if frames.dtype == jnp.uint8:
+        frames = normalise(frames, valid)
+    maps = encoder(frames, real_frames=valid[:, :, 0, 0], train=train)
     if clip.annotated is not None:
         keep = lambda x: jnp.take_along_axis(x, clip.annotated.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
         maps, valid = [keep(x) for x in maps], keep(valid)

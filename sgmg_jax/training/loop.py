@@ -1,6 +1,6 @@
 """The training loop, for every model, benchmark and number of devices and hosts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import itertools
@@ -214,11 +214,15 @@ def run_steps(
         dynamic_ncols=True,
         disable=not hosts.is_first(),
     )
+    running: Mapping[str, jax.Array] = {}
     for done in bar:
         if run.stop_requested():
             return stop(state)
         batch = first if done == begin else progress.next_batch(batches)
         state, metrics = train_step(state, batch)
+        # While a step runs, the next batch is loaded and goes to the device. Any further batch would take memory there.
+        jax.block_until_ready(running)
+        running = metrics
         step = done + 1
         assert batch.origin is not None  # The loader sets it.
         progress.add(step, batch.origin, metrics)

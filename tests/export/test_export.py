@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from sgmg_jax import systems, types
-from sgmg_jax.data import clips, text
+from sgmg_jax.data import text
 from sgmg_jax.export import __main__ as command
 from sgmg_jax.export import programs
 from sgmg_jax.inference import models, predictor
@@ -51,6 +51,7 @@ OPTIONS = {
     'soc': ['--frames=5', '--size', '66', '75'],
 }
 FRAMES = {'sgmg': (3, 70, 93), 'fast_sgmg': (1, 96, 67), 'soc': (4, 66, 75)}
+IMAGENET = {'mean': [0.485, 0.456, 0.406], 'std': [0.229, 0.224, 0.225]}
 # Runs a script and leaves behind which packages it imported.
 WITHOUT_PACKAGE = """
 import runpy, sys
@@ -87,7 +88,8 @@ def by_the_model(name, sentences):
     """mask_logits [E T H W] and scores [E T] of the whole model, without padding in time."""
     model, (count, height, width) = MODELS[name], FRAMES[name]
     pads = [(0, -side % model.conventions.pixels) for side in (height, width)]
-    frames = np.pad(clips.normalise(frames_of(name)), [(0, 0), *pads, (0, 0)])
+    normal = (frames_of(name) / np.float32(255) - IMAGENET['mean']) / np.array(IMAGENET['std'], np.float32)
+    frames = np.pad(normal.astype(np.float32), [(0, 0), *pads, (0, 0)])
     valid = np.pad(np.ones((count, height, width), bool), [(0, 0), *pads])
     clip = types.Clip(frames[None], valid[None], np.array([[height, width]], np.int32))
     tokens = text.encode(TOKENIZER, sentences, 20)
@@ -171,7 +173,7 @@ def test_description(exported):
     assert about['platforms'] == ['cpu', 'cuda', 'tpu'] and about['matmul_precision'] == 'float32'
     assert about['jax'] == jax.__version__ and about['calling_convention_version'] > 8
     assert (about['frames'], about['fewest_frames'], about['tokens']) == ([8, 80, 96, 3], 1, [1, 18])
-    assert about['normalised_by_the_program']['mean'] == clips.MEAN.tolist()
+    assert about['normalised_by_the_program'] == IMAGENET | {'of': 'RGB / 255'}
     assert (about['mask_stride'], about['resized']['short_side']) == (1, 80)
     video, segment = (about['signatures'][name] for name in about['programs'])
     assert video['inputs'][0] == segment['inputs'][0] == 'platform_index int32[]'

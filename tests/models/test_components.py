@@ -14,7 +14,7 @@ import transformers
 from configs import common, ytvos_fast, ytvos_soc
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
-from sgmg_jax.models import deformable_transformer, layers, roberta, video_swin
+from sgmg_jax.models import deformable_transformer, features, layers, roberta, video_swin
 from sgmg_jax.ops import queries
 from sgmg_jax.parity import cases
 
@@ -317,3 +317,13 @@ def test_only_the_first_box_head_starts_with_small_boxes():
         last = max(name for name in found[f'box_head{i}'])
         np.testing.assert_array_equal(found[f'box_head{i}'][last]['kernel'], 0)
         np.testing.assert_array_equal(found[f'box_head{i}'][last]['bias'], [0, 0, -2, -2] if i == 0 else 0)
+
+
+def test_frames_are_normalised_and_padding_is_zero():
+    frames = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 2, 8, 16, 3)
+    valid = np.random.default_rng(0).random((1, 2, 8, 16)) < 0.7
+    expected = (frames / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225] * valid[..., None]
+    for call in (features.normalise, jax.jit(features.normalise)):
+        found = call(frames, valid)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -93,7 +93,7 @@ def test_clips_and_sentences_do_not_mix(train):
 
 def test_padded_frames_are_ignored():
     """A clip of three frames, padded to eight: padding is masked as keys in every attention."""
-    frames = np.random.default_rng(0).standard_normal((3, HEIGHT, WIDTH, 3), dtype=np.float32)
+    frames = np.random.default_rng(0).integers(0, 256, (3, HEIGHT, WIDTH, 3), dtype=np.uint8)
     full = segment.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions)
     assert full.frames.shape == (1, 8, HEIGHT, WIDTH, 3)
     bare = jax.tree.map(lambda x: x[:, :3] if x.ndim > 2 else x, full)

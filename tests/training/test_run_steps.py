@@ -231,3 +231,22 @@ def test_ctrl_c_in_one_process_reaches_the_others_as_sigterm(monkeypatch, proces
     with loop.noting_signals() as stop:
         signal.raise_signal(signal.SIGINT)
         assert stop.signal == signal.SIGINT and killed == sent
+
+
+def test_at_most_two_steps_are_dispatched(monkeypatch):
+    """A step is dispatched while the one before runs, but not before the second last has ended."""
+    events = []
+    call = FakeStep.__call__
+
+    def dispatch(self, state, batch):
+        events.append(('dispatched', state.step + 1))
+        return call(self, state, batch)
+
+    def wait(metrics):
+        events.extend([('ended', int(metrics['loss']) // 10)] if metrics else [])
+
+    monkeypatch.setattr(FakeStep, '__call__', dispatch)
+    monkeypatch.setattr(jax, 'block_until_ready', wait)
+    assert Run(steps=4, log_every=100).go()
+    order = [('dispatched', 1), *(x for step in (1, 2, 3) for x in (('dispatched', step + 1), ('ended', step)))]
+    assert events == order
