@@ -41,10 +41,10 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     partial = path.with_name(f'.partial-{secrets.token_hex(8)}{path.suffix[:20]}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, 'xb') as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # follows the umask, which threads cannot read safely
         yield partial
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(partial, 0o666 & ~mask)  # Some libraries make it readable by the owner only.
+        os.chmod(partial, mode)  # Some libraries make it readable by the owner only.
         os.replace(partial, path)
     except OSError as error:
         hint = 'Free some space.' if error.errno == errno.ENOSPC else 'Check the path and its permissions.'

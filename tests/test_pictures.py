@@ -28,6 +28,16 @@ def chunk(kind, data):
     return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (5, 7), (300, 400)])
+def test_written_pngs_are_read_back(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8) * (np.arange(shape[1]) % 9 < 2)
+    for palette, mode in ((False, 'L'), (True, 'P')):
+        for given in (pixels, np.asfortranarray(pixels)):
+            data = pictures.encode_png(given, palette)
+            np.testing.assert_array_equal(pictures.read_pixels(data, ['PNG'], shape, [mode]), pixels)
+    assert Image.open(io.BytesIO(data)).getpalette() == pictures.PALETTE
+
+
 def bomb(height, width):
     """A PNG of a few bytes that claims this size."""
     return (

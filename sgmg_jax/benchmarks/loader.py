@@ -20,6 +20,7 @@ import tempfile
 import typing
 
 from absl import flags
+from jaxtyping import UInt8
 import numpy as np
 
 from sgmg_jax import commands
@@ -217,8 +218,7 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
     """
     import cv2
 
-    if not pathlib.Path('datasets/build.py').exists():
-        raise FileNotFoundError('datasets/build.py: not found. Run from the root of the repository, or give --records.')
+    check_builder('--records')
     rng = np.random.default_rng(0)
     raw, listed = folder / 'raw', {}
     names = [f'{5 * frame:05d}' for frame in range(num_frames)]
@@ -227,14 +227,9 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
         frames, masks = (raw / 'train' / kind / video for kind in ('JPEGImages', 'Annotations'))
         frames.mkdir(parents=True)
         masks.mkdir(parents=True)
-        # Detail at several scales makes a JPEG about as large as that of a real scene.
-        texture = 128 + np.sum(
-            [cv2.resize(rng.normal(0, 9, (720 // scale, 1280 // scale, 3)), (1280, 720)) for scale in (3, 8, 40)],
-            axis=0,
-        )
+        scene = texture(rng, 720, 1280)
         for step, name in enumerate(names):
-            image = texture[2 * step : 2 * step + 360, 4 * step : 4 * step + 640]
-            image = np.clip(image, 0, 255).astype(np.uint8)
+            image = scene[2 * step : 2 * step + 360, 4 * step : 4 * step + 640].copy()
             centre = (60 + 15 * step, 180)
             cv2.circle(image, centre, 50, (40, 60, 200), -1)
             mask = cv2.circle(np.zeros((360, 640), np.uint8), centre, 50, 1, -1)
@@ -247,14 +242,35 @@ def make_records(folder: pathlib.Path, num_videos: int = 6, num_frames: int = 30
     file = raw / 'meta_expressions' / 'train' / 'meta_expressions.json'
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({'videos': listed}))
+    build(raw, folder / 'tfds')
+    return folder / 'tfds'
+
+
+def check_builder(option: str) -> None:
+    """Raises FileNotFoundError if the builder is not in the current folder. option: with which it is not needed."""
+    if not pathlib.Path('datasets/build.py').exists():
+        raise FileNotFoundError(f'datasets/build.py: not found. Run from the root of the repository, or give {option}.')
+
+
+def texture(rng: np.random.Generator, height: int, width: int) -> UInt8[np.ndarray, 'H W 3']:
+    """Detail at several scales, which makes a JPEG about as large as that of a real scene."""
+    import cv2
+
+    scales = [
+        cv2.resize(rng.normal(0, 9, (height // scale, width // scale, 3)), (width, height)) for scale in (3, 8, 40)
+    ]
+    return np.clip(128 + np.sum(scales, axis=0), 0, 255).astype(np.uint8)
+
+
+def build(raw: pathlib.Path, out: pathlib.Path) -> None:
+    """Builds raw data in the layout of Ref-YouTube-VOS. Raises ChildProcessError with the builder's last message."""
     built = subprocess.run(
-        [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}', f'--out={folder / "tfds"}'],
+        [sys.executable, '-m', 'datasets.build', 'ref_youtube_vos', f'--raw={raw}', f'--out={out}'],
         capture_output=True,
         text=True,
     )
     if built.returncode:
         raise ChildProcessError(f'datasets.build: {built.stderr.strip().rpartition(chr(10))[2]}')
-    return folder / 'tfds'
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 Axis letters: T frames, H W pixels, E sentences.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -25,7 +25,7 @@ from sgmg_jax import config as configs
 from sgmg_jax.convert.folder import ANOTHER_OBJECT
 from sgmg_jax.data import metadata, records
 from sgmg_jax.evaluation import mean_ap, mevis, region_boundary, scoring
-from sgmg_jax.inference import protocols
+from sgmg_jax.inference import parallel, protocols
 from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.score import ytvos
 
@@ -81,7 +81,7 @@ def evaluate(
             if hosts.is_first():
                 begin(partial, target, identity_of(config, predictor, split))
             hosts.wait('the evaluation can begin')
-            write_predictions(predictor, split, protocol, partial, progress)
+            write_predictions(parallel.on_all_devices(predictor), split, protocol, partial, progress)
             hosts.wait('every video is written')
             summary = None
             if hosts.is_first():
@@ -245,18 +245,27 @@ def publish(partial: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def write_predictions(
-    predictor: Predictor,
+    predictors: Sequence[Predictor],
     split: records.Records,
     protocol: protocols.Protocol,
     partial: pathlib.Path,
     progress: bool = True,
 ) -> None:
-    """Writes the predictions of every unfinished video to partial/files; partial/done lists the finished ones."""
+    """Writes the predictions of every unfinished video to partial/files; partial/done lists the finished ones.
+
+    Args:
+        predictors: see parallel.each_video.
+    """
     finished = {int(path.name) for path in (partial / 'done').iterdir() if path.name.isdecimal()}
-    for i in tqdm.tqdm(hosts.share(split), desc='predicting', unit='video', disable=not progress):
-        if i not in finished:
-            protocol.write(predictor, split[i], partial / 'files')
-            (partial / 'done' / str(i)).touch()
+    mine = [i for i in hosts.share(split) if i not in finished]
+
+    def write(predictor: Predictor, i: int) -> None:
+        protocol.write(predictor, split[i], partial / 'files')
+        (partial / 'done' / str(i)).touch()
+
+    done = parallel.each_video(predictors, mine, write)
+    for _ in tqdm.tqdm(done, total=len(mine), desc='predicting', unit='video', disable=not progress):
+        pass
 
 
 def score_videos(
@@ -292,18 +301,26 @@ def score_videos(
         )
     split = split.first(count or len(split))
 
-    def of_video(i: int) -> list[dict]:
+    def of_video(predictor: Predictor, i: int) -> list[dict]:
         if benchmark in protocols.ANNOTATED:
             return protocols.predict_annotated(predictor, split[i], benchmark)
         return _score_expressions(predictor, split[i], random.Random(i) if another_object else None)
 
     mine: range = hosts.share(split)
-    found: dict[int, list[dict]] = {}
-    turns = range(-(-len(split) // jax.process_count()))  # In the last turn some processes are idle.
-    for turn in tqdm.tqdm(turns, desc='validation', unit='video', leave=False, disable=not progress):
-        if stopped():
-            return None
-        found |= {i: of_video(i) for i in mine[turn : turn + 1]}
+    was_stopped = False
+
+    def next_videos() -> Iterator[int]:
+        nonlocal was_stopped
+        for turn in range(-(-len(split) // jax.process_count())):  # In the last turn some processes are idle.
+            was_stopped = stopped()
+            if was_stopped:
+                return
+            yield from mine[turn : turn + 1]
+
+    done = parallel.each_video(parallel.on_all_devices(predictor), next_videos(), of_video)
+    found = dict(tqdm.tqdm(done, total=len(mine), desc='validation', unit='video', leave=False, disable=not progress))
+    if was_stopped:
+        return None
     rows = [row for of_one in hosts.gather(found) for row in of_one]
     if benchmark in protocols.ANNOTATED:
         return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)

@@ -120,5 +120,4 @@ def _overlay(folder: pathlib.Path, source: video.Source, rate: float | int, star
 def _write_masks(folder: pathlib.Path, window: Window, names: Sequence[str]) -> None:
     submission.write_maps(folder, 'objects', names, window.owner)
     for number, masks in enumerate(window.masks):
-        images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
-        submission.write_pngs(folder, ('masks', str(number)), names, images)
+        submission.write_pngs(folder, ('masks', str(number)), names, masks.view(np.uint8) * np.uint8(255))

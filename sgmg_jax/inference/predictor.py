@@ -4,6 +4,7 @@ Axis letters: T frames, n frames of a window, H W pixels, E sentences, Q queries
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import copy
 import dataclasses
 import itertools
 import os
@@ -13,8 +14,9 @@ from typing import Any, NamedTuple, no_type_check
 from absl import logging
 from flax import linen as nn
 from flax import traverse_util
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from ml_collections import ConfigDict
 import numpy as np
 import tokenizers
@@ -32,18 +34,25 @@ Frames = UInt8[np.ndarray, 'n H W 3']  # RGB
 
 
 class Answer(NamedTuple):
-    """To one sentence, in one window.
+    """To one sentence, in one window. Its masks stay on the device until they are asked for.
 
     scores: in [0, 1], how sure the model is that the object is in the frame.
-    logits: above 0 on the object.
+    fetch: function(binary) -> the mask logits at the size of the frames, or whether they are above 0: a quarter of the
+        bytes. Raises FloatingPointError if they are not finite.
     """
 
     scores: Float[np.ndarray, ' n']
-    logits: Float[np.ndarray, 'n H W']
+    fetch: Callable[[bool], Shaped[np.ndarray, 'n H W']]
+
+    @property
+    def logits(self) -> Float[np.ndarray, 'n H W']:
+        """Above 0 on the object."""
+        return self.fetch(False)
 
     def masks(self, threshold: float | int) -> Bool[np.ndarray, 'n H W']:
         """The masks; empty if the mean score is below `threshold`, in [0, 1]."""
-        return (self.logits > 0) & bool(self.scores.mean() >= threshold)
+        found = self.fetch(True)
+        return found if self.scores.mean() >= threshold else np.zeros_like(found)
 
 
 Ask = Callable[[Sequence[str]], Iterator[Answer]]  # sentences -> their answers, one after the other
@@ -113,7 +122,7 @@ class Predictor:
         self.short_side, self.max_side, self.clip_frames = short_side, max_side, clip_frames
         self._sentences, self.threshold = sentences, threshold
         self._conventions = model.conventions
-        self._programs = segment.programs(model)
+        self.programs = segment.programs(model)
 
     @classmethod
     @no_type_check  # checks its own arguments
@@ -157,6 +166,12 @@ class Predictor:
         nested = traverse_util.unflatten_dict(parameters, sep='/')
         model = systems.build_model(stored.config.model)
         return cls.from_config(stored.config, model, nested, stored.tokenizer, stored.origin)
+
+    def on(self, device: jax.Device) -> 'Predictor':
+        """The same model on another device of this process."""
+        other = copy.copy(self)
+        other.parameters = jax.device_put(self.parameters, device)
+        return other
 
     def save_pretrained(self, path: str | os.PathLike, licence: str = '') -> None:
         """Writes a model folder for `from_pretrained`; it must not exist, and appears whole or not at all.
@@ -247,7 +262,7 @@ class Predictor:
         found = np.zeros((len(sentences), *frames.shape[:3]), bool)
         for start, ask in self.windows(lambda window: frames[window.start : window.stop], len(frames)):
             for of_sentence, answer in zip(found, ask(sentences)):
-                of_sentence[start : start + len(answer.logits)] = answer.masks(self.threshold)
+                of_sentence[start : start + len(answer.scores)] = answer.masks(self.threshold)
         return found
 
     @no_type_check  # checks its own arguments
@@ -277,9 +292,10 @@ class Predictor:
             scores = np.zeros((len(sentences), len(window)), np.float32)
             owner, highest = np.zeros(window.shape[:3], np.uint8), np.zeros(window.shape[:3], np.float32)
             for number, answer in enumerate(self._window(window)(sentences)):
+                logits = answer.logits
                 scores[number], masks[number] = answer.scores, answer.masks(threshold)
-                ahead = masks[number] & (answer.logits > highest)
-                owner[ahead], highest[ahead] = number + 1, answer.logits[ahead]
+                ahead = masks[number] & (logits > highest)
+                owner[ahead], highest[ahead] = number + 1, logits[ahead]
             yield Window(start, window, masks, scores, owner)
             start += len(window)
 
@@ -309,9 +325,13 @@ class Predictor:
 
         def ask(sentences: Sequence[str]) -> Iterator[Answer]:
             for group in segment.groups(sentences, self._sentences):
-                every = self._programs.best_masks(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
+                every = self.programs.best_masks(self.parameters, video, self._tokens(group), clip.valid[:, :, 0, 0])
                 for scores, logits, _ in zip(*every, group):
-                    yield Answer(np.asarray(scores)[: len(frames)], self._resized(logits, clip, frames)[: len(frames)])
+
+                    def fetch(binary: bool, logits: types.ArrayLike = logits) -> np.ndarray:
+                        return self._resized(logits, clip, frames, binary)[: len(frames)]
+
+                    yield Answer(np.asarray(scores)[: len(frames)], fetch)
 
         return ask
 
@@ -320,7 +340,7 @@ class Predictor:
     ) -> tuple[types.Clip, features.VideoFeatures]:
         clip = segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
         clip = dataclasses.replace(clip, annotated=annotated)
-        return clip, self._programs.encode(self.parameters, clip)
+        return clip, self.programs.encode(self.parameters, clip)
 
     def _tokens(self, sentences: Sequence[str]) -> types.Text:
         """Pads to an even number of sentences and a multiple of TOKENS, because every shape compiles a program."""
@@ -329,15 +349,17 @@ class Predictor:
         longest = -(-int(tokens.valid.sum(1).max()) // TOKENS) * TOKENS
         return types.Text(tokens.tokens[:, :longest], tokens.valid[:, :longest])
 
-    def _resized(self, logits: Array, clip: types.Clip, frames: Frames) -> np.ndarray:
-        resized = np.asarray(self._programs.original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3]))
+    def _resized(self, logits: types.ArrayLike, clip: types.Clip, frames: Frames, binary: bool) -> np.ndarray:
+        """Mask logits [T h w], resized to the frames; or whether they are above 0."""
+        resized = self.programs.original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3])
+        above, finite = self.programs.above_zero(resized)
         # NaN > 0 is false: the mask would silently be empty.
-        if not np.isfinite(resized).all():
+        if not finite:
             raise FloatingPointError(
                 f'the mask logits are not finite; the weights ({self.origin}) are damaged, or too '
                 'large for config.model.dtype.'
             )
-        return resized
+        return np.asarray(above if binary else resized)
 
     def annotated(
         self, read: Callable[[np.ndarray], Frames], length: int, index: int
@@ -359,12 +381,12 @@ class Predictor:
         clip, video = self._encode_clip(frames, np.array([position], np.int32))
 
         def ask(sentence: str) -> tuple[np.ndarray, np.ndarray]:
-            scores, logits = self._programs.every_mask(self.parameters, video, self._tokens([sentence]))
+            scores, logits = self.programs.every_mask(self.parameters, video, self._tokens([sentence]))
             if not self._conventions.cut_before_resizing:
-                return np.asarray(scores), self._resized(logits, clip, frames) > 0
+                return np.asarray(scores), self._resized(logits, clip, frames, binary=True)
             size = tuple(clip.size[0].tolist())
             # The release resizes RefCOCO's pictures on the grid of the stride-4 map, videos on that of the frame.
             grid = size if length > 1 else tuple(4 * n for n in logits.shape[1:])
-            return np.asarray(scores), np.asarray(self._programs.binary_at(logits, grid, size, frames.shape[1:3]))
+            return np.asarray(scores), np.asarray(self.programs.binary_at(logits, grid, size, frames.shape[1:3]))
 
         return ask

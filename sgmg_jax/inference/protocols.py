@@ -28,6 +28,7 @@ from sgmg_jax.score.common import format_problems
 from sgmg_jax.score.ytvos import expected_videos
 
 ANNOTATORS = len(davis.ANNOTATORS)
+MASKS_PER_PROCESS = 2000  # that check a submission: as many as take longer than a process to start
 RESULTS = 'results'  # folder of the results of single videos
 Mask = Bool[np.ndarray, 'H W']
 
@@ -54,7 +55,7 @@ def write_expressions(predictor: Predictor, record: records.Record, folder: path
     video = record.video
     for start, ask in predictor.windows(record.decode_frames, len(video.frame_names)):
         for expression, answer in zip(video.expressions, ask([e.text for e in video.expressions])):
-            names = video.frame_names[start : start + len(answer.logits)]
+            names = video.frame_names[start : start + len(answer.scores)]
             found = answer.masks(predictor.threshold)
             submission.write_masks(folder, video.name, expression.id, names, found)
 
@@ -220,7 +221,9 @@ def _zip_videos(folder: pathlib.Path, videos: Sequence[metadata.Video]) -> pathl
 
 
 def _checked(path: pathlib.Path, videos: Sequence[metadata.Video], top: str) -> pathlib.Path:
-    problems = check_submission(path, expected_videos(videos), top=top)
+    masks = sum(len(video.expressions) * len(video.frame_names) for video in videos)
+    processes = min(os.cpu_count() or 1, 1 + masks // MASKS_PER_PROCESS)
+    problems = check_submission(path, expected_videos(videos), processes, top=top)
     if problems:
         raise ValueError(f'{path}: the evaluation server would reject it.\n{format_problems(problems)}')
     return path

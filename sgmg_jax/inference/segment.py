@@ -24,14 +24,15 @@ class Programs(NamedTuple):
 
     encode: (parameters, clip) -> model.encode_video.
     best_masks, every_mask: of this module.
-    original_size, binary_at: of this module and of ops.masks. Programs of their own: videos of equal padded size may
-        differ in their original size.
+    original_size, above_zero, binary_at: of this module and of ops.masks. Programs of their own: videos of equal padded
+        size may differ in their original size.
     """
 
     encode: Callable
     best_masks: Callable
     every_mask: Callable
     original_size: Callable
+    above_zero: Callable
     binary_at: Callable
 
 
@@ -43,6 +44,7 @@ def programs(model: nn.Module) -> Programs:
         compilation.jit(functools.partial(best_masks, model)),
         compilation.jit(functools.partial(every_mask, model)),
         compilation.jit(original_size, static_argnums=(1, 2)),
+        compilation.jit(above_zero),
         compilation.jit(masks.binary_at, static_argnums=(1, 2, 3)),
     )
 
@@ -118,6 +120,13 @@ def original_size(
     """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
     and are resized directly, as in the release."""
     return resize.bilinear(logits[:, : crop[0], : crop[1], None], size)[..., 0]
+
+
+def above_zero(
+    logits: Float[types.ArrayLike, '*axes'],
+) -> tuple[Bool[types.ArrayLike, '*axes'], Bool[types.ArrayLike, '']]:
+    """Whether each is above 0, and whether all are finite."""
+    return logits > 0, jnp.isfinite(logits).all()
 
 
 def check_frames(frames: Any) -> UInt8[np.ndarray, 'T H W 3']:

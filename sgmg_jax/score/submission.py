@@ -21,7 +21,6 @@ import zipfile
 
 from jaxtyping import Bool, UInt8
 import numpy as np
-from PIL import Image
 
 from sgmg_jax import files, pictures
 from sgmg_jax.score import zips
@@ -86,8 +85,7 @@ def write_masks(
             f'video {video!r}, expression {expression_id!r}: masks must be bool [T H W], got '
             f'{masks.dtype} {masks.shape}'
         )
-    images = [Image.fromarray(mask.astype(np.uint8) * 255) for mask in masks]
-    write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, images)
+    write_pngs(pathlib.Path(root), (TOP, video, expression_id), frame_names, masks.view(np.uint8) * np.uint8(255))
 
 
 @typing.no_type_check  # checks its own arguments
@@ -106,32 +104,33 @@ def write_maps(
     maps = np.asarray(maps)
     if maps.dtype != np.uint8 or maps.ndim != 3:
         raise ValueError(f'video {video!r}: maps must be uint8 [T H W], got {maps.dtype} {maps.shape}')
-    images = [Image.fromarray(index) for index in maps]
-    for image in images:
-        image.putpalette(pictures.PALETTE)
-    write_pngs(pathlib.Path(root), (video,), frame_names, images)
+    write_pngs(pathlib.Path(root), (video,), frame_names, maps, palette=True)
 
 
 @typing.no_type_check  # checks its own arguments
 def write_pngs(
-    root: pathlib.Path, parts: Sequence[str], frame_names: Sequence[str], images: Sequence[Image.Image]
+    root: pathlib.Path,
+    parts: Sequence[str],
+    frame_names: Sequence[str],
+    maps: UInt8[np.ndarray, 'T H W'],
+    palette: bool = False,
 ) -> None:
-    """Writes <root>/<parts>/<frame>.png for each frame. Raises as `write_masks`."""
+    """Writes <root>/<parts>/<frame>.png for each frame. palette: see pictures.encode_png. Raises as `write_masks`."""
     for part in parts:
         files.check_name(part, 'the name of a folder of masks')
     where = '/'.join(parts)
     for name in frame_names:
         files.check_name(name, f'{where}: the name of a frame')
-    if len(images) != len(frame_names) or len(set(frame_names)) != len(frame_names):
+    if len(maps) != len(frame_names) or len(set(frame_names)) != len(frame_names):
         raise ValueError(
-            f'{where}: {len(images)} masks for {len(frame_names)} frame names, {len(set(frame_names))} of '
+            f'{where}: {len(maps)} masks for {len(frame_names)} frame names, {len(set(frame_names))} of '
             'them distinct: each frame must have one mask'
         )
     folder = root.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, image in zip(frame_names, images):
+    for name, pixels in zip(frame_names, maps):
         with files.replacing(folder / f'{name}.png') as partial:
-            image.save(partial, 'PNG')
+            partial.write_bytes(pictures.encode_png(pixels, palette))
 
 
 def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: Sequence[str] = (TOP,)) -> int:

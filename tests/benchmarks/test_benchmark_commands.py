@@ -14,7 +14,18 @@ import pytest
 import small
 
 from sgmg_jax import checkpoints, commands, compilation, files, systems
-from sgmg_jax.benchmarks import accidents, compiled, loader, machine, multi_object, profile, sampling, scaling, step
+from sgmg_jax.benchmarks import (
+    accidents,
+    compiled,
+    evaluate,
+    loader,
+    machine,
+    multi_object,
+    profile,
+    sampling,
+    scaling,
+    step,
+)
 from sgmg_jax.models import roberta, sgmg, video_swin
 from sgmg_jax.ops import deformable_attention
 
@@ -73,6 +84,8 @@ def call(capsys, command, *arguments):
         (loader, ['--workers', '1', '-1'], '--workers', 'from 0 to 1,000'),
         (loader, ['--records={tmp}/nowhere'], '{tmp}/nowhere', 'no such folder'),
         (loader, ['--records={tmp}'], '{tmp}', 'holds no built data set'),
+        (evaluate, ['{tmp}/new', '--videos=203'], '--videos', 'from 1 to 202'),
+        (evaluate, ['{tmp}/new', '--window_ms=0'], '--window_ms', 'from 1 to'),
         (accidents, ['--kills=0', '--', '--config=x'], '--kills', 'from 1 to'),
         (accidents, ['--seed=-1', '--', '--config=x'], '--seed', 'from 0 to'),
         (accidents, ['--kills=1'], 'after --', 'flags of train.py'),
@@ -86,7 +99,10 @@ def test_usage_errors_are_one_line(capsys, tmp_path, command, arguments, flag, a
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('command', [step, profile, scaling, sampling, compiled, multi_object, loader, accidents])
+COMMANDS = step, profile, scaling, sampling, compiled, multi_object, loader, evaluate, accidents
+
+
+@pytest.mark.parametrize('command', COMMANDS)
 def test_help_and_defaults(capsys, monkeypatch, command):
     with pytest.raises(SystemExit):
         command.main(['--help'])
@@ -293,6 +309,39 @@ def test_loader_generates_videos_of_a_moving_disc(tmp_path, monkeypatch):
         # The texture moves too, by 2 pixels up and 4 to the left.
         np.testing.assert_allclose(frames[0][2:100, 4:], frames[1][:98, :-4], atol=40)
         assert np.abs(frames[0][2:100, 4:] - np.float32(frames[1][:98, :-4])).mean() < 5
+
+
+def test_evaluate_makes_up_videos_of_the_true_size(tmp_path, monkeypatch):
+    lengths = np.array(evaluate.lengths())
+    assert lengths.shape == (202, 2) and lengths[:, 1].sum() == 834 and lengths.prod(1).sum() == 22046
+    assert 36 == lengths[:, 0].max() > lengths[:, 0].min() > 15
+    monkeypatch.setattr(evaluate, 'PARTS', ((2, 3, 12),))
+    monkeypatch.setattr(evaluate, 'SPREAD', 1)
+
+    def build(raw, out):
+        videos = json.loads((raw / 'meta_expressions/valid/meta_expressions.json').read_text())['videos']
+        assert sorted(len(video['frames']) for video in videos.values()) == [6, 6]
+        for name, video in videos.items():
+            assert len(video['expressions']) == 3
+            frames = [np.asarray(Image.open(raw / f'valid/JPEGImages/{name}/{t}.jpg')) for t in video['frames']]
+            assert np.shape(frames) == (6, 720, 1280, 3) and np.std(frames[0]) > 5
+        out.mkdir()
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(loader, 'build', build)
+    evaluate.make_records(tmp_path / 'new' / 'folder')
+    assert [path.name for path in (tmp_path / 'new' / 'folder').iterdir()] == ['records']
+
+
+def test_evaluate_shows_what_the_model_waits_for(tmp_path, world_records, capsys):
+    (tmp_path / 'records').symlink_to(world_records)
+    assert evaluate.main([str(tmp_path), '--videos=2', '--window_ms=3']) == 0
+    _, data, _, alone, one, four = capsys.readouterr().out.splitlines()
+    sentences = int(data.split(' sentences')[0].split()[-1])
+    assert f'{5 * sentences} masks' in data and alone.startswith('without the model, one core')
+    for line, videos in ((one, 1), (four, 4)):
+        assert line.startswith(f'3 ms a window, {videos} video(s) at a time') and line.split()[-3].endswith('%')
+    assert [path.name for path in tmp_path.iterdir()] == ['records']  # What was written is gone.
 
 
 def test_multi_object_writes_json_and_a_plot(tmp_path, monkeypatch, capsys):

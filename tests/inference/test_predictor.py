@@ -102,7 +102,7 @@ def test_long_videos_are_processed_in_windows(parameters, monkeypatch):
             np.testing.assert_array_equal(answer.logits > 0, found[start : start + 4])
     assert [len(window) for window in read] == [4, 4, 2]
     np.testing.assert_array_equal(whole[:, 8:], predictor(list(frames[8:]), SENTENCES))
-    assert predictor._programs.best_masks._cache_size() == 1  # all windows are padded to the same length
+    assert predictor.programs.best_masks._cache_size() == 1  # all windows are padded to the same length
 
 
 def test_a_stream_gives_the_same_masks_window_by_window(parameters, monkeypatch):
@@ -166,7 +166,7 @@ def test_sgmg_does_not_depend_on_how_sentences_are_grouped(parameters, monkeypat
     for a, b in zip(alone(asked), together(asked), strict=True):
         np.testing.assert_allclose(a.logits, b.logits, atol=1e-5 * np.abs(a.logits).max())
         np.testing.assert_allclose(a.scores, b.scores, atol=1e-5)
-    assert one._programs.best_masks._cache_size() == 2  # one sentence, and three padded to four
+    assert one.programs.best_masks._cache_size() == 2  # one sentence, and three padded to four
     assert [list(group) for group in segment.groups(range(5), 2)] == [[0], [1, 2], [3, 4]]
     assert segment.groups(asked, 3) == [asked]
 
