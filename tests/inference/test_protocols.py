@@ -36,13 +36,11 @@ class Known(Predictor):
         for start in range(0, length, self.window):
             frames = range(start, min(start + self.window, length))
             assert len(read(frames)) == len(frames)
-            yield (
-                start,
-                lambda sentences, frames=frames: (
-                    Answer(np.ones(len(frames), np.float32), np.stack([self.logits(sentence, t) for t in frames]))
-                    for sentence in sentences
-                ),
-            )
+            yield start, lambda sentences, frames=frames: (self.answer(sentence, frames) for sentence in sentences)
+
+    def answer(self, sentence, frames):
+        logits = np.stack([self.logits(sentence, t) for t in frames])
+        return Answer(np.ones(len(frames), np.float32), lambda binary: logits > 0 if binary else logits)
 
     def annotated(self, read, length, index):
         def ask(sentence):
