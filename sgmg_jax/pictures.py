@@ -149,18 +149,12 @@ def _with_picture(
         raise BrokenPicture(f'cannot be read ({files.printable(reason or type(error).__name__)})') from error
 
 
-def encode_png(pixels: UInt8[np.ndarray, 'H W'], palette: bool = False) -> bytes:
-    """A PNG of grey values, or of indices into PALETTE.
+def write_png(path: str | os.PathLike, pixels: UInt8[np.ndarray, 'H W'], palette: bool = False) -> None:
+    """Writes a PNG of grey values, or of indices into PALETTE.
 
-    Rows have no filter and are compressed by run lengths. Masks become smaller than Pillow's, in a third of the time.
+    Compressed by run lengths, masks are smaller than by Pillow's default and written in less time.
     """
-    height, width = pixels.shape
-    rows = np.zeros((height, 1 + width), np.uint8)  # Each begins with the number of its filter.
-    rows[:, 1:] = pixels
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
-    parts = [(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 3 if palette else 0, 0, 0, 0))]
-    parts += [(b'PLTE', bytes(PALETTE))] * palette
-    parts += [(b'IDAT', packer.compress(rows.data) + packer.flush()), (b'IEND', b'')]
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data)) for kind, data in parts
-    )
+    image = Image.fromarray(pixels)
+    if palette:
+        image.putpalette(PALETTE)
+    image.save(path, 'PNG', compress_level=1, compress_type=zlib.Z_RLE)

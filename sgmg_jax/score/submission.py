@@ -115,7 +115,7 @@ def write_pngs(
     maps: UInt8[np.ndarray, 'T H W'],
     palette: bool = False,
 ) -> None:
-    """Writes <root>/<parts>/<frame>.png for each frame. palette: see pictures.encode_png. Raises as `write_masks`."""
+    """Writes <root>/<parts>/<frame>.png for each frame. palette: see pictures.write_png. Raises as `write_masks`."""
     for part in parts:
         files.check_name(part, 'the name of a folder of masks')
     where = '/'.join(parts)
@@ -130,7 +130,7 @@ def write_pngs(
     folder.mkdir(parents=True, exist_ok=True)
     for name, pixels in zip(frame_names, maps):
         with files.replacing(folder / f'{name}.png') as partial:
-            partial.write_bytes(pictures.encode_png(pixels, palette))
+            pictures.write_png(partial, pixels, palette)
 
 
 def zip_submission(root: str | os.PathLike, zip_path: str | os.PathLike, tops: Sequence[str] = (TOP,)) -> int:

@@ -116,17 +116,17 @@ def test_file_permissions_follow_the_umask(root):
 
 
 def fill_disk_after(monkeypatch, count):
-    """Lets `count` files be written; then the disk is full, with half of a file written."""
-    write, left = pathlib.Path.write_bytes, [count]
+    """Lets Pillow save `count` images; then the disk is full, with half of a file written."""
+    save, left = Image.Image.save, [count]
 
-    def limited(self, data):
+    def limited(self, path, *args, **kwargs):
         if not left[0]:
-            write(self, data[: len(data) // 2])
+            pathlib.Path(path).write_bytes(b'\x89PNG half')
             raise OSError(errno.ENOSPC, 'No space left on device')
         left[0] -= 1
-        write(self, data)
+        save(self, path, *args, **kwargs)
 
-    monkeypatch.setattr(pathlib.Path, 'write_bytes', limited)
+    monkeypatch.setattr(Image.Image, 'save', limited)
 
 
 def test_full_disk_leaves_no_partial_mask(root, monkeypatch):
