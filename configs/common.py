@@ -46,6 +46,10 @@ def get_config() -> ConfigDict:
             mlp=2048,
             box_refinement=True,
             relative_coordinates=True,
+            fusion='spectrum',  # these four switch the paper's ideas, see models/sgmg.py
+            labels=16,
+            optimizer=True,
+            feature_decoder=False,
             dropout=0.1,
             text_dropout=0.1,
             drop_path=0.2,

@@ -39,6 +39,8 @@ def get_config(mode: str = 'full') -> ConfigDict:
             encoder_layers=3,
             decoder_layers=3,
             mlp=2048,
+            fusion_direction='both',
+            aggregation='cluster',
             cluster_encoder_layers=3,
             cluster_decoder_layers=3,
             cluster_mlp=2048,
@@ -53,7 +55,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
             dtype='float32',
         )
     )
-    config.loss.weights = 'released'
+    config.loss.update(weights='released', contrast=True)
     config.data.update(
         tokenizer='data/roberta-base',
         train_split='train[:90%]',

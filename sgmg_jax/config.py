@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from sgmg_jax import files
 
 # Raise it with every field that is added or renamed, and list the field in ADDED or RENAMED.
-FORMAT = 3
+FORMAT = 4
 MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
 LARGEST = 2**24  # bytes of a stored config
 
@@ -48,6 +48,14 @@ ADDED = (
     Added(1, 'evaluation.sentences', 1),
     Added(1, 'optimizer.batch_size', lambda config: config['data']['batch_size']),
     Added(3, 'evaluation.threshold', 0.0),
+    *(
+        Added(4, f'model.{name}', value, system)
+        for system in ('sgmg', 'fast_sgmg')
+        for name, value in dict(fusion='spectrum', labels=16, optimizer=True, feature_decoder=False).items()
+    ),
+    Added(4, 'model.fusion_direction', 'both', 'soc'),
+    Added(4, 'model.aggregation', 'cluster', 'soc'),
+    Added(4, 'loss.contrast', True, 'soc'),
 )
 
 
@@ -155,28 +163,26 @@ RULES: dict[str, Rule] = {
     'ema_decay': _FRACTION,
     'stop_after_skipped': _count(_STEPS),
     'loss.weights': Text(),
+    'loss.contrast': _SWITCH,
     'model.name': Text(),
     'model.backbone': Text(),
     'model.text_encoder': Text(),
     **{f'model.{name}': _count(2**14) for name in ('hidden', 'mlp', 'cluster_mlp')},
     **{f'model.{name}': _count(1000) for name in ('queries', 'classes')},
-    **{
-        f'model.{name}': _count(64)
-        for name in (
-            'levels',
-            'heads',
-            'points',
-            'encoder_layers',
-            'decoder_layers',
-            'cluster_encoder_layers',
-            'cluster_decoder_layers',
-        )
-    },
+    **{f'model.{name}': _count(64) for name in ('levels', 'heads', 'points', 'encoder_layers', 'decoder_layers')},
+    **{f'model.cluster_{name}_layers': Number(0, 64) for name in ('encoder', 'decoder')},
+    'model.labels': OneOf((1, 16)),
     'model.cluster_window': Number(0, 10_000),
-    **{f'model.{name}': _SWITCH for name in ('box_refinement', 'relative_coordinates', 'remat')},
+    **{
+        f'model.{name}': _SWITCH
+        for name in ('box_refinement', 'relative_coordinates', 'optimizer', 'feature_decoder', 'remat')
+    },
     **{f'model.{name}': _FRACTION for name in ('dropout', 'text_dropout', 'drop_path')},
     'model.dtype': OneOf(('float32', 'bfloat16')),
-    **{f'model.{name}': Text() for name in ('decoupling', 'inference_layer', 'contrast_scale')},
+    **{
+        f'model.{name}': Text()
+        for name in ('decoupling', 'fusion', 'fusion_direction', 'aggregation', 'inference_layer', 'contrast_scale')
+    },
     'data.records': _PATHS._replace(least=1),
     'data.train_split': Text(),
     'data.valid_split': Text(),

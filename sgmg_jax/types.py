@@ -110,7 +110,7 @@ class Proposals:
     scores: class logits.
     boxes: cx, cy, w, h as fractions of the unpadded frame.
     mask_logits: P logits per cell. SgMg: a 4x4 patch of half-resolution pixels per stride-8 cell, not yet refined;
-        SOC: P = 1, one logit per stride-4 cell.
+        SOC: P = 1, one logit per stride-4 cell. SgMg's fields `labels` and `feature_decoder` change P and the stride.
     alignment: SOC's similarity of each video query and the sentence; only of the last layer while parameters
         are initialised.
     """
@@ -123,8 +123,11 @@ class Proposals:
 
 @pytree
 class Predictions:
-    """One chosen query per sentence: class logits, boxes, and mask logits at the padded size (SOC: at stride 4)."""
+    """One chosen query per sentence: class logits, boxes, and mask logits at the padded size (SOC: at stride 4).
+
+    masks: None in the training of an SgMg without optimizer.
+    """
 
     scores: Float[ArrayLike, '*D N T']
     boxes: Float[ArrayLike, '*D N T 4']
-    masks: Float[ArrayLike, '*D N T H W']
+    masks: Float[ArrayLike, '*D N T H W'] | None

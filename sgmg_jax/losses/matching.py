@@ -17,9 +17,11 @@ from sgmg_jax.types import ArrayLike, Proposals, Targets
 WEIGHTS = {'class': 2.0, 'box': 5.0, 'giou': 2.0, 'mask': 2.0, 'dice': 5.0}
 
 
-def half_resolution(masks: Bool[ArrayLike, '*batch H W']) -> Bool[ArrayLike, '*batch H//2 W//2']:
-    """Every second pixel, starting with the second."""
-    return masks[..., 1::2, 1::2]
+def at_resolution(masks: Bool[ArrayLike, '*batch H W'], rows: int) -> Bool[ArrayLike, '*batch {rows} _w']:
+    """One pixel of each square of a grid with this many rows, that below and right of its centre. SgMg's masks before
+    refinement have half the resolution: every second pixel, starting with the second."""
+    stride = masks.shape[-2] // rows
+    return masks[..., stride // 2 :: stride, stride // 2 :: stride]
 
 
 def totals_of(targets: Targets) -> terms.Totals:
@@ -44,10 +46,11 @@ def matching_cost(proposals: Proposals, targets: Targets, totals: terms.Totals |
     box_cost = terms.l1(proposals.boxes, box_targets).mean(2)
     giou = box_ops.generalised_iou(box_ops.to_corners(proposals.boxes), box_ops.to_corners(box_targets)).mean(2)
 
-    logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.mask_logits), 2, 3)  # D N Q T H//2 W//2
+    logits = jnp.swapaxes(dynamic_conv.pixel_shuffle(proposals.mask_logits), 2, 3)  # D N Q T h w
     logits = logits.astype(jnp.float32)
-    counted = half_resolution(terms.counted_pixels(targets, totals or totals_of(targets)))
-    masks = half_resolution(targets.masks)[:, None]
+    rows = logits.shape[-2]
+    counted = at_resolution(terms.counted_pixels(targets, totals or totals_of(targets)), rows)
+    masks = at_resolution(targets.masks, rows)[:, None]
     mask_cost = terms.mean_focal(logits, masks, counted)
     # Minus the Dice coefficient, without the loss's 1.
     dice_cost = terms.dice(logits, masks, counted) - 1

@@ -1,6 +1,7 @@
 """SgMg's training loss: every decoder layer is supervised, masks before and after refinement.
 
-Axis letters: D decoder layers, N sentences, T frames, Q queries, h w half-resolution masks.
+Axis letters: D decoder layers, N sentences, T frames, Q queries, h w masks before refinement, of half resolution in the
+released model.
 """
 
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def loss_terms(
     Args:
       proposals: of all queries; only their scores are used here.
       query: the matched query of each layer.
-      predictions: of the matched queries [D N T ...].
+      predictions: of the matched queries [D N T ...]; without masks, no mask is supervised after refinement.
       low_masks: their mask logits before refinement.
       targets: one object per sentence.
       totals: the whole batch's, if the targets are a part of it.
@@ -45,19 +46,21 @@ def loss_terms(
         return jnp.where(asked, x, 0).sum(tuple(range(1, x.ndim))) / totals.frames
 
     corners = box_ops.to_corners(predictions.boxes), box_ops.to_corners(targets.boxes)
-    low_targets = matching.half_resolution(targets.masks)
+    low_targets = matching.at_resolution(targets.masks, low_masks.shape[-2])
     low_masks = low_masks.astype(jnp.float32)
     counted = terms.counted_pixels(targets, totals)
-    low_counted = matching.half_resolution(counted)
-    return {
+    low_counted = matching.at_resolution(counted, low_masks.shape[-2])
+    named = {
         'class': total(terms.focal(proposals.scores, positive)),
         'box': total(terms.l1(predictions.boxes, targets.boxes)),
         'giou': total(1 - box_ops.generalised_iou(*corners)),
-        'mask': total(terms.mean_focal(predictions.masks, targets.masks, counted)),
-        'dice': total(terms.dice(predictions.masks, targets.masks, counted)),
-        'mask_low': total(terms.mean_focal(low_masks, low_targets, low_counted)),
-        'dice_low': total(terms.dice(low_masks, low_targets, low_counted)),
     }
+    if predictions.masks is not None:
+        named['mask'] = total(terms.mean_focal(predictions.masks, targets.masks, counted))
+        named['dice'] = total(terms.dice(predictions.masks, targets.masks, counted))
+    named['mask_low'] = total(terms.mean_focal(low_masks, low_targets, low_counted))
+    named['dice_low'] = total(terms.dice(low_masks, low_targets, low_counted))
+    return named
 
 
 def loss(

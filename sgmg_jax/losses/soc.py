@@ -187,11 +187,12 @@ def loss(
     model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions | None],
     targets: Targets,
     weights: str = 'released',
+    contrast: bool = True,
     totals: terms.Totals | None = None,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The total loss of SOC's outputs and its terms for the log, as terms.weighted returns them.
 
-    weights: config.loss.weights, a key of WEIGHTS; totals: as in loss_terms.
+    weights, contrast: of config.loss: a key of WEIGHTS; whether there is a contrastive term. totals: as in loss_terms.
 
     Raises:
       ValueError: for other weights.
@@ -209,6 +210,8 @@ def loss(
         of_targets(targets),
         totals=totals,
     )
+    if not contrast:
+        del named['contrast']
     return terms.weighted(named, WEIGHTS[weights])
 
 

@@ -1,9 +1,11 @@
-"""The features of SOC's masks: a feature pyramid from stride 32 up to stride 4 (SOC, section 3.4).
+"""The features of SOC's masks: a feature pyramid from stride 32 up to stride 4 (SOC, section 3.4). SgMg has it as an
+option, to decode before it segments.
 
 Axis letters: N frames, h w the stride-4 map, C channels.
 """
 
 from collections.abc import Sequence
+import math
 from typing import Any
 
 from flax import linen as nn
@@ -34,7 +36,7 @@ class FeaturePyramid(nn.Module):
         finer, x = maps[:-1], maps[-1]
         for i, width in enumerate([x.shape[-1] >> halvings for halvings in range(5)], start=1):
             x = self._conv(f'conv{i}', width, (3, 3))(x)
-            x = nn.relu(nn.GroupNorm(GROUPS, epsilon=1e-5, dtype=self.dtype, name=f'norm{i}')(x))
+            x = nn.relu(nn.GroupNorm(math.gcd(GROUPS, width), epsilon=1e-5, dtype=self.dtype, name=f'norm{i}')(x))
             if i > 1 and finer:
                 level = finer.pop()
                 x = resize.nearest(x, level.shape[1:3], axes=(1, 2))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from sgmg_jax.models import layers
-from sgmg_jax.ops import resize
+from sgmg_jax.ops import dynamic_conv, resize
 from sgmg_jax.types import ArrayLike
 
 
@@ -42,11 +42,11 @@ class Refinement(nn.Module):
     ) -> Float[Array, 'N K h w P']:
         """The first convolution is split into a part over the masks and a part over the features; the latter is
         the same for every mask and computed once."""
-        channels = masks.shape[-1]
+        channels, hidden = masks.shape[-1], dynamic_conv.P
         both = channels + features.shape[-1]
 
-        def conv(name, inputs, use_bias=True):
-            return layers.conv(channels, (3, 3), inputs, use_bias=use_bias, dtype=self.dtype, name=name)
+        def conv(name, inputs, use_bias=True, outputs=hidden):
+            return layers.conv(outputs, (3, 3), inputs, use_bias=use_bias, dtype=self.dtype, name=name)
 
         x = conv('masks', both)(nn.relu(masks)) + conv('features', both, use_bias=False)(nn.relu(features))[:, None]
-        return masks + conv('out', channels)(nn.relu(x))
+        return masks + conv('out', hidden, outputs=channels)(nn.relu(x))

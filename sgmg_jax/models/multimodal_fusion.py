@@ -15,6 +15,9 @@ from sgmg_jax.models.spectral_fusion import WordFusion, Words
 from sgmg_jax.ops import positions
 from sgmg_jax.types import ArrayLike
 
+# Which modality receives the other: vision, language. In 'to_vision', language flows to vision.
+DIRECTIONS = {'both': (True, True), 'to_vision': (True, False), 'to_language': (False, True), 'none': (False, False)}
+
 
 class MultimodalFusion(nn.Module):
     """Each modality attends to the other's unfused features and is multiplied by the result. The weights are shared
@@ -22,6 +25,7 @@ class MultimodalFusion(nn.Module):
 
     heads: int
     dtype: Any = jnp.float32
+    direction: str = 'both'  # a key of DIRECTIONS; the modality that does not attend stays as it is
 
     def setup(self) -> None:
         self.to_vision = WordFusion(self.heads, self.dtype)
@@ -38,8 +42,10 @@ class MultimodalFusion(nn.Module):
 
         words: of N clips with one sentence each.
         """
-        fused = [self.to_vision(x, words) for x in levels]
-        attended, real = self.to_language(levels[2], valid[2], words), words.valid[:, 0, :, None]
+        vision, language = DIRECTIONS[self.direction]
+        fused = [self.to_vision(x, words) for x in levels] if vision else list(levels)
+        attended = self.to_language(levels[2], valid[2], words) if language else words.features[:, 0]
+        real = words.valid[:, 0, :, None]
         return fused, (attended * real).sum(1) / real.sum(1).clip(1)
 
 

@@ -8,6 +8,7 @@ queries, C channels, W frames per window, G windows, S queries per window, M hea
 from typing import Any
 
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -16,6 +17,9 @@ from sgmg_jax.models.dropout import Dropout
 from sgmg_jax.models.layers import xavier
 from sgmg_jax.types import ArrayLike
 
+AGGREGATIONS = 'k-means', 'convolution'
+MEANS_STEPS = 4
+
 
 class ObjectCluster(nn.Module):
     """Attributes:
@@ -23,6 +27,8 @@ class ObjectCluster(nn.Module):
     encoder_layers, decoder_layers, heads, mlp, dropout: of the two stacks.
     window: frames that attend to each other in the encoder; 0, as released, for the whole clip.
     dtype: of the activations.
+    aggregation: what makes video queries of those of the frames: 'cluster', or one of AGGREGATIONS, which neither has
+      layers nor sees the sentence. A cluster without decoder layers averages over time, too.
     """
 
     queries: int = 20
@@ -33,6 +39,7 @@ class ObjectCluster(nn.Module):
     window: int = 0
     dropout: float = 0.1
     dtype: Any = jnp.float32
+    aggregation: str = 'cluster'
 
     @nn.compact
     def __call__(
@@ -48,7 +55,16 @@ class ObjectCluster(nn.Module):
         def table(name, rows):
             return self.param(name, nn.initializers.normal(1.0), (rows, channels)).astype(self.dtype)
 
-        memory = self.encode(jnp.moveaxis(frame_queries, 0, 1).astype(self.dtype), real_frames, train)
+        memory = jnp.moveaxis(frame_queries, 0, 1).astype(self.dtype)
+        if self.aggregation == 'convolution':
+            memory = self._convolve(memory, real_frames)
+        if self.aggregation == 'cluster':
+            memory = self.encode(memory, real_frames, train)
+        if self.aggregation != 'cluster' or not self.decoder_layers:
+            average = mean_over_time(memory, real_frames)
+            if self.aggregation == 'k-means':
+                average = cluster_by_means(memory, real_frames, average)
+            return jnp.moveaxis(average, 1, 0)
         keys = (memory + table('frame_query_embedding', each)).reshape(count, depth, -1, channels)
         memory = memory.reshape(keys.shape)
         mask = jnp.repeat(real_frames, each, axis=1)[:, None, None, None]
@@ -82,6 +98,12 @@ class ObjectCluster(nn.Module):
         self.sow('intermediates', 'encoded', x)
         return x[:, :, :frames]
 
+    def _convolve(self, x, real_frames):
+        """One convolution over three frames of each query [N D T Q C]."""
+        x = jnp.swapaxes(jnp.where(real_frames[:, None, :, None, None], x, 0), 2, 3)
+        convolution = nn.Conv(x.shape[-1], (3,), kernel_init=xavier, dtype=self.dtype, name='convolution')
+        return jnp.swapaxes(nn.relu(convolution(x)), 2, 3)
+
     def _attend(self, name, content, position, keys, values, *, train, mask=None):
         """Attention, residual and norm."""
         y = nn.MultiHeadDotProductAttention(
@@ -96,6 +118,29 @@ class ObjectCluster(nn.Module):
         )(content + position, keys, values, mask=mask)
         y = content + Dropout(self.dropout)(y, train)
         return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=self.dtype, name=f'{name}_norm')(y)
+
+
+def mean_over_time(x: Float[ArrayLike, 'N D T Q C'], real_frames: Bool[ArrayLike, 'N T']) -> Float[Array, 'N D Q C']:
+    """The mean of each query over the real frames."""
+    real = jnp.asarray(real_frames, x.dtype)[:, None, :, None, None]
+    return (x * real).sum(2) / real.sum(2).clip(1)
+
+
+def cluster_by_means(
+    x: Float[ArrayLike, 'N D T Q C'], real_frames: Bool[ArrayLike, 'N T'], centres: Float[ArrayLike, 'N D V C']
+) -> Float[Array, 'N D V C']:
+    """K-means of the queries of all real frames, from these centres. A centre without queries stays where it is. The
+    gradient flows through the means, not through the choice of a centre."""
+    each = x.shape[3]
+    points = jnp.asarray(x).reshape(*x.shape[:2], -1, x.shape[-1])
+    real = jnp.repeat(jnp.asarray(real_frames), each, axis=1)[:, None, :, None]
+    for _ in range(MEANS_STEPS):
+        similarity = jnp.einsum('ndsc,ndvc->ndsv', points, centres) - (centres**2).sum(-1)[:, :, None] / 2
+        chosen = jax.nn.one_hot(jnp.argmax(similarity, axis=-1), centres.shape[2], dtype=x.dtype) * real
+        count = chosen.sum(2)[..., None]
+        means = jnp.einsum('ndsv,ndsc->ndvc', chosen, points) / count.clip(1)
+        centres = jnp.where(count > 0, means, centres)
+    return centres
 
 
 def _mask(real, shift):

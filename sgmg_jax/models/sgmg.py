@@ -6,6 +6,7 @@ positions of a patch.
 """
 
 from collections.abc import Callable, Sequence
+import dataclasses
 from typing import Any
 
 from flax import linen as nn
@@ -17,10 +18,11 @@ from sgmg_jax.models import features, roberta, video_swin
 from sgmg_jax.models.deformable_transformer import DeformableTransformer
 from sgmg_jax.models.features import fold, unfold
 from sgmg_jax.models.layers import dense, rare
+from sgmg_jax.models.mask_features import FeaturePyramid
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
-from sgmg_jax.models.spectral_fusion import SpectrumAugmentation, WordFusion, Words, spectrum_filters
-from sgmg_jax.ops import dynamic_conv, positions
+from sgmg_jax.models.spectral_fusion import AUGMENTATIONS, WordFusion, Words, augment
+from sgmg_jax.ops import dynamic_conv, positions, resize
 from sgmg_jax.types import ArrayLike
 
 SMALLEST_LEVEL = 3  # cells per side: the spectrum augmentation's 3x3 convolution is not padded
@@ -36,6 +38,11 @@ class SgMg(nn.Module):
       levels: 3 (strides 8, 16, 32) or 4 (and 64).
       heads, points, encoder_layers, decoder_layers, mlp, box_refinement: see DeformableTransformer.
       relative_coordinates: see PatchKernels.
+      fusion: a key of models.spectral_fusion.AUGMENTATIONS: 'spectrum'; or without the spectrum, 'attention', plain
+        cross-attention, or 'convolution' or 'linear' layers in the spectrum's place.
+      labels: that each token of the mask features gets: 16, a patch, or 1, as with plain conditional kernels.
+      optimizer: refine the masks (section 3.4). Without it, masks are resized to full resolution.
+      feature_decoder: decode the features to stride 4 before they are segmented, by SOC's pyramid. Without optimizer.
       dropout: of the transformer and the text projections.
       text_dropout: of the text encoder.
       drop_path: of the backbone.
@@ -56,6 +63,10 @@ class SgMg(nn.Module):
     mlp: int = 2048
     box_refinement: bool = True
     relative_coordinates: bool = True
+    fusion: str = 'spectrum'
+    labels: int = dynamic_conv.P
+    optimizer: bool = True
+    feature_decoder: bool = False
     dropout: float = 0.1
     text_dropout: float = 0.1
     drop_path: float = 0.2
@@ -64,15 +75,18 @@ class SgMg(nn.Module):
 
     def setup(self) -> None:
         dtype = self.dtype
+        self._check_switches()
         self.video_encoder = video_swin.VideoSwin(self.backbone, self.drop_path, self.remat, dtype)
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
         self.word_projection = features.TextProjection(self.hidden, self.dropout, dtype)
         self.sentence_projection = features.TextProjection(self.hidden, self.dropout, dtype)
 
         self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
-        self.augment_before = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
+        augmentation = AUGMENTATIONS[self.fusion]
+        augmented = range(self.levels if augmentation else 0)
+        self.augment_before = [augmentation(dtype=dtype) for _ in augmented]
         self.word_attention = WordFusion(self.heads, dtype)
-        self.augment_after = [SpectrumAugmentation(dtype) for _ in range(self.levels)]
+        self.augment_after = [augmentation(dtype=dtype) for _ in augmented]
 
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0), (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
@@ -89,8 +103,10 @@ class SgMg(nn.Module):
             dtype,
         )
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
-        self.patch_kernels = PatchKernels(self.relative_coordinates, dtype=dtype)
-        self.mask_optimizer = MaskOptimizer(dtype)
+        stride, kernels = 4 if self.feature_decoder else dynamic_conv.STRIDE, (dynamic_conv.P, self.labels)
+        self.feature_pyramid = FeaturePyramid(dtype=dtype) if self.feature_decoder else None
+        self.patch_kernels = PatchKernels(self.relative_coordinates, kernels, stride, dtype)
+        self.mask_optimizer = MaskOptimizer(dtype) if self.optimizer else None
 
     def __call__(
         self,
@@ -111,18 +127,17 @@ class SgMg(nn.Module):
         Returns:
           all proposals; the indices of the selected queries; their predictions [K N T ...].
         """
-        return features.four_steps(self, clip, text, select, train)
+        proposals, query, predictions = features.four_steps(self, clip, text, select, train)
+        if train and not self.optimizer:  # nothing to supervise
+            predictions = dataclasses.replace(predictions, masks=None)
+        return proposals, query, predictions
 
     def encode_video(self, clip: types.Clip, train: bool = False) -> features.VideoFeatures:
         """Everything that does not depend on the sentence (sections 3.1, 3.2)."""
         self._check_size(clip.frames.shape[2:4])
         maps, valid = features.backbone_maps(self.video_encoder, clip, train)
         projected = features.project(maps, self.projections, self.projection_norms)
-        filters = spectrum_filters([x.shape[1:3] for x in projected])
-        levels = [
-            unfold(augment(x, gaussian), frames=valid.shape[1])
-            for x, augment, gaussian in zip(projected, self.augment_before, filters)
-        ]
+        levels = [unfold(x, frames=valid.shape[1]) for x in augment(projected, self.augment_before)]
         return features.VideoFeatures.of(levels, valid, maps, clip.size)
 
     def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
@@ -143,9 +158,7 @@ class SgMg(nn.Module):
     def fuse(self, video: features.VideoFeatures, words: Words, train: bool) -> list[Float[ArrayLike, 'B T _h _w C']]:
         """The encoded levels: spectrum-guided cross-modal fusion, then the transformer's encoder."""
         frames = video.valid[0].shape[1]
-        fused = [self.word_attention(x, words) for x in video.levels]
-        filters = spectrum_filters([x.shape[2:4] for x in fused])
-        fused = [augment(fold(x), gaussian) for x, augment, gaussian in zip(fused, self.augment_after, filters)]
+        fused = augment([fold(self.word_attention(x, words)) for x in video.levels], self.augment_after)
         valid = [fold(v) for v in video.valid]
         memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
         return [unfold(x, frames) for x in memory]
@@ -180,22 +193,38 @@ class SgMg(nn.Module):
         )
         states, boxes, points = (x.reshape(-1, sentences, frames, *x.shape[2:]) for x in (states, boxes, points))
         scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
-        finest = unfold(mask_features([fold(x) for x in memory]), frames)
+        maps = [fold(x) for x in memory[:3]]
+        decoded = self.feature_pyramid(maps, fold(video.stride4)) if self.feature_decoder else mask_features(maps)
+        finest = unfold(decoded, frames)
         return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
 
     def optimize(
         self, patch_masks: Float[ArrayLike, 'K N T h w P'], video: features.VideoFeatures
-    ) -> Float[Array, 'K N T 8*h 8*w']:
-        """Refined mask logits at full resolution (section 3.4)."""
+    ) -> Float[Array, 'K N T H W']:
+        """Mask logits at full resolution, refined if there is an optimizer (section 3.4)."""
         layers, sentences, frames, *patches = patch_masks.shape
         clips = len(video.size)
         # Groups all masks of a frame, as they share its features; clips come first, as they are split over devices.
         x = patch_masks.reshape(layers, clips, -1, frames, *patches)
         x = jnp.moveaxis(x, (1, 3), (0, 1)).reshape(clips * frames, -1, *patches)
-        refined = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4))
-        masks = dynamic_conv.pixel_shuffle(refined)
+        if self.optimizer:
+            x = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4))
+        masks = dynamic_conv.pixel_shuffle(x)
+        full = 4 * video.stride4.shape[2], 4 * video.stride4.shape[3]
+        if masks.shape[2:] != full:
+            masks = resize.bilinear(masks[..., None], full)[..., 0]
         masks = jnp.moveaxis(masks.reshape(clips, frames, layers, -1, *masks.shape[2:]), (0, 1), (1, 3))
         return masks.reshape(layers, sentences, frames, *masks.shape[4:]).astype(jnp.float32)
+
+    def _check_switches(self):
+        for field, choices in (('fusion', tuple(AUGMENTATIONS)), ('labels', (1, dynamic_conv.P))):
+            if getattr(self, field) not in choices:
+                raise ValueError(f'{field} = {getattr(self, field)!r}: must be one of {", ".join(map(str, choices))}.')
+        if self.feature_decoder and self.optimizer:
+            raise ValueError(
+                'feature_decoder = True and optimizer = True: the optimizer refines masks of encoded features, of '
+                'stride 8, not of decoded ones. Set one of them to False.'
+            )
 
     def _check_size(self, size):
         smallest = -(-min(size) // 32)

@@ -18,8 +18,8 @@ from sgmg_jax.models.deformable_transformer import DeformableTransformer
 from sgmg_jax.models.features import fold, unfold
 from sgmg_jax.models.layers import dense, rare
 from sgmg_jax.models.mask_features import FeaturePyramid
-from sgmg_jax.models.multimodal_fusion import MultimodalFusion
-from sgmg_jax.models.object_cluster import ObjectCluster
+from sgmg_jax.models.multimodal_fusion import DIRECTIONS, MultimodalFusion
+from sgmg_jax.models.object_cluster import AGGREGATIONS, ObjectCluster
 from sgmg_jax.models.patch_kernels import PatchKernels
 from sgmg_jax.ops import positions
 from sgmg_jax.types import ArrayLike
@@ -28,7 +28,12 @@ MASK_CHANNELS = 8
 MASK_LAYERS = 8, 8, 1  # channels of the pointwise convolutions that a query generates
 MASK_STRIDE = 4
 
-CHOICES = {'inference_layer': ('first', 'last'), 'contrast_scale': ('channels', 'root')}
+CHOICES = {
+    'fusion_direction': tuple(DIRECTIONS),
+    'aggregation': ('cluster', *AGGREGATIONS),
+    'inference_layer': ('first', 'last'),
+    'contrast_scale': ('channels', 'root'),
+}
 
 
 class SOC(nn.Module):
@@ -38,7 +43,11 @@ class SOC(nn.Module):
       backbone, text_encoder, hidden, levels, heads, points, encoder_layers, decoder_layers, mlp, dropout, text_dropout,
         drop_path, remat, dtype: as in SgMg.
       queries: per frame, and per video.
-      cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: see models.object_cluster.
+      fusion_direction: which modality receives the other: 'both', 'to_vision', 'to_language' or 'none'.
+      aggregation: what makes video queries of those of the frames: 'cluster', or in its place 'k-means' or
+        'convolution', over time.
+      cluster_encoder_layers, cluster_decoder_layers, cluster_mlp, cluster_window: see models.object_cluster. Without
+        decoder layers, the encoded queries are averaged over time; without any layers, this is a plain average.
       classes: number of object classes; a query's score in a frame is its largest class logit. Training needs 1.
       inference_layer: decoder layer whose heads are used at inference: 'first', as in the released code, or 'last'.
         Nothing in the paper suggests the first.
@@ -56,6 +65,8 @@ class SOC(nn.Module):
     encoder_layers: int = 3
     decoder_layers: int = 3
     mlp: int = 2048
+    fusion_direction: str = 'both'
+    aggregation: str = 'cluster'
     cluster_encoder_layers: int = 3
     cluster_decoder_layers: int = 3
     cluster_mlp: int = 2048
@@ -83,7 +94,7 @@ class SOC(nn.Module):
         self.text_backbone = roberta.Roberta(self.text_encoder, self.text_dropout, dtype)
         self.text_projection = features.TextProjection(self.hidden, self.dropout, dtype, start=None)
         self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
-        self.fusion = MultimodalFusion(self.heads, dtype)
+        self.fusion = MultimodalFusion(self.heads, dtype, self.fusion_direction)
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0), (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
             self.hidden,
@@ -106,6 +117,7 @@ class SOC(nn.Module):
             self.cluster_window,
             self.dropout,
             dtype,
+            self.aggregation,
         )
         self.class_heads = [dense(self.classes, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         self.feature_pyramid = FeaturePyramid(MASK_CHANNELS, dtype)

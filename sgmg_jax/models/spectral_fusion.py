@@ -1,11 +1,14 @@
 """Spectrum-guided cross-modal fusion, SCF (SgMg, section 3.2).
 
-Per level: spectrum augmentation, attention of every pixel to the words, spectrum augmentation again.
+Per level: spectrum augmentation, attention of every pixel to the words, spectrum augmentation again. AUGMENTATIONS has
+what may stand in its place; without any, what is left is plain cross-attention.
+
 Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences per clip, L tokens, C channels, p pixels per
 clip, m heads.
 """
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any
 
@@ -56,6 +59,46 @@ class SpectrumAugmentation(nn.Module):
         parts = nn.relu(layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv1')(parts))
         parts = layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv2')(parts)
         return x + batch_local(spectrum.from_spectrum)(parts).astype(x.dtype)
+
+
+class SpatialAugmentation(nn.Module):
+    """Two convolutions of a map itself, in place of those of its spectrum; adds the result to the map.
+
+    A block with a kernel of 1 has as many parameters as a SpectrumAugmentation, one with a kernel of 3 twice as many.
+
+    Attributes:
+      kernel: side of the kernels, 1 or 3.
+      dtype: of the activations.
+    """
+
+    kernel: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[ArrayLike, 'N h w C'], gaussian: Float[ArrayLike, 'h w']) -> Float[Array, 'N h w C']:
+        """gaussian: ignored."""
+        channels, side = x.shape[-1], (self.kernel, self.kernel)
+        hidden = {1: 9, 3: 2}[self.kernel] * channels
+        y = nn.relu(layers.conv(hidden, side, channels, dtype=self.dtype, name='conv1')(x))
+        return x + layers.conv(channels, side, hidden, dtype=self.dtype, name='conv2')(y)
+
+
+AUGMENTATIONS = {
+    'spectrum': SpectrumAugmentation,
+    'attention': None,
+    'convolution': functools.partial(SpatialAugmentation, 3),
+    'linear': functools.partial(SpatialAugmentation, 1),
+}
+
+
+def augment(
+    maps: Sequence[Float[ArrayLike, 'N _h _w C']], modules: Sequence[nn.Module]
+) -> list[Float[ArrayLike, 'N _h _w C']]:
+    """Applies each level's augmentation; without modules, there is none."""
+    if not modules:
+        return list(maps)
+    filters = spectrum_filters([x.shape[1:3] for x in maps])
+    return [module(x, gaussian) for x, module, gaussian in zip(maps, modules, filters)]
 
 
 @pytree

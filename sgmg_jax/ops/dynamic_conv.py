@@ -5,6 +5,7 @@ positions of a 4x4 patch (row by row).
 """
 
 from collections.abc import Sequence
+import math
 
 import jax
 import jax.numpy as jnp
@@ -71,8 +72,10 @@ def patch_convolution(
     return x
 
 
-def pixel_shuffle(patches: Float[ArrayLike, '*batch h w 16']) -> Float[Array, '*batch 4*h 4*w']:
-    """Moves position 4 dy + dx of cell (i, j) to pixel (4i + dy, 4j + dx)."""
-    *lead, h, w, _ = patches.shape
-    x = patches.reshape(*lead, h, w, PATCH, PATCH)
-    return jnp.swapaxes(x, -3, -2).reshape(*lead, h * PATCH, w * PATCH)
+def pixel_shuffle(patches: Float[ArrayLike, '*batch h w P']) -> Float[Array, '*batch _ _']:
+    """Moves position p dy + dx of cell (i, j) to pixel (p i + dy, p j + dx), where p, the side of a patch, is the
+    square root of P: [*batch p h, p w]."""
+    *lead, h, w, positions = patches.shape
+    side = math.isqrt(positions)
+    x = patches.reshape(*lead, h, w, side, side)
+    return jnp.swapaxes(x, -3, -2).reshape(*lead, h * side, w * side)
