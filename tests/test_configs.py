@@ -17,13 +17,13 @@ from sgmg_jax.training import start
 ROOT = pathlib.Path(__file__).parent.parent
 EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if path.stem not in ('__init__', 'common'))
 # Small models, without a 'base'.
-OWN_SIZES = 'davis_small', 'demo', 'synthetic', 'synthetic_fast', 'synthetic_mevis', 'synthetic_soc'
+OWN_SIZES = 'davis_small', 'demo', 'studies', 'synthetic', 'synthetic_fast', 'synthetic_mevis', 'synthetic_soc'
 CASES = [
     (experiment, mode)
     for experiment in EXPERIMENTS
     for mode in ('full', 'smoke', 'base', 'base,smoke')
     if experiment not in OWN_SIZES or 'base' not in mode
-] + [('demo', 'pictures')]
+] + [('demo', 'pictures'), ('studies', 'soc'), ('studies', 'soc,smoke')]
 
 
 @functools.lru_cache
@@ -81,6 +81,7 @@ def test_released_schedules():
     assert schedule('refcoco') == (12, (8, 10), 2.5e-6, 1.25e-5, 2.5e-5)
     assert schedule('ytvos') == (9, (6, 8), 0, 5e-5, 1e-4)
     assert schedule('ytvos_finetune') == (6, (3, 5), 0, 2.5e-5, 5e-5)
+    assert schedule('ytvos_challenge') == schedule('ytvos_finetune')
     assert schedule('refcoco_soc') == (30, (15, 20), 5e-6, 1e-5, 1e-4)
     assert schedule('ytvos_soc') == (30, (20,), 0, 1e-5, 1e-4)
     assert schedule('ytvos_finetune_soc') == (20, (10,), 0, 1e-5, 1e-4)

@@ -35,6 +35,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / 'configs').glob('*.py') if pa
 # What a run begins with, and what is only evaluated: as the docstrings have it.
 BEGINS_WITH = {
     'ytvos_finetune': 'refcoco',
+    'ytvos_challenge': 'refcoco',
     'a2d': 'refcoco',
     'ytvos_finetune_soc': 'refcoco_soc',
     'a2d_soc': 'refcoco_soc',
@@ -139,6 +140,8 @@ def run(built, tokenizer, tmp_path_factory):
             sizes['model.remat'] = False  # compiles twice as much, for the same numbers
         if soc:
             sizes |= {'model.cluster_encoder_layers': 1, 'model.cluster_decoder_layers': 1, 'model.cluster_mlp': 32}
+        if experiment == 'ytvos_challenge':
+            sizes['evaluation.split'] = 'valid'  # There is no test split to score.
         if config.data.tokenizer:
             sizes['data.tokenizer'] = str(tokenizer)
         for section in ('data', 'evaluation'):

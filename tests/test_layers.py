@@ -47,6 +47,7 @@ ALLOWED = {
     'app': {'commands', 'compilation', 'inference', 'synthetic', 'video', 'visualize'},
     'training': RUNNING | {'commands', 'inference'},
     'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
+    'studies': RUNNING | {'commands', 'datasets', 'synthetic', 'training', 'inference', 'benchmarks'},
 }
 
 

@@ -43,7 +43,7 @@ class MultimodalFusion(nn.Module):
         words: of N clips with one sentence each.
         """
         vision, language = DIRECTIONS[self.direction]
-        fused = [self.to_vision(x, words) for x in levels] if vision else list(levels)
+        fused = [self.to_vision(x, words) if vision else jnp.asarray(x) for x in levels]
         attended = self.to_language(levels[2], valid[2], words) if language else words.features[:, 0]
         real = words.valid[:, 0, :, None]
         return fused, (attended * real).sum(1) / real.sum(1).clip(1)

@@ -131,7 +131,7 @@ def cluster_by_means(
 ) -> Float[Array, 'N D V C']:
     """K-means of the queries of all real frames, from these centres. A centre without queries stays where it is. The
     gradient flows through the means, not through the choice of a centre."""
-    each = x.shape[3]
+    each, centres = x.shape[3], jnp.asarray(centres)
     points = jnp.asarray(x).reshape(*x.shape[:2], -1, x.shape[-1])
     real = jnp.repeat(jnp.asarray(real_frames), each, axis=1)[:, None, :, None]
     for _ in range(MEANS_STEPS):

@@ -21,7 +21,7 @@ from sgmg_jax.models.layers import dense, rare
 from sgmg_jax.models.mask_features import FeaturePyramid
 from sgmg_jax.models.mask_optimizer import MaskOptimizer
 from sgmg_jax.models.patch_kernels import PatchKernels, mask_features
-from sgmg_jax.models.spectral_fusion import AUGMENTATIONS, WordFusion, Words, augment
+from sgmg_jax.models.spectral_fusion import AUGMENTATIONS, WordFusion, Words, augment, augmentations
 from sgmg_jax.ops import dynamic_conv, positions, resize
 from sgmg_jax.types import ArrayLike
 
@@ -82,11 +82,9 @@ class SgMg(nn.Module):
         self.sentence_projection = features.TextProjection(self.hidden, self.dropout, dtype)
 
         self.projections, self.projection_norms = features.projection_layers(self.hidden, self.levels, dtype)
-        augmentation = AUGMENTATIONS[self.fusion]
-        augmented = range(self.levels if augmentation else 0)
-        self.augment_before = [augmentation(dtype=dtype) for _ in augmented]
+        self.augment_before = augmentations(self.fusion, self.levels, dtype)
         self.word_attention = WordFusion(self.heads, dtype)
-        self.augment_after = [augmentation(dtype=dtype) for _ in augmented]
+        self.augment_after = augmentations(self.fusion, self.levels, dtype)
 
         self.query_embedding = self.param('query_embedding', nn.initializers.normal(1.0), (self.queries, self.hidden))
         self.transformer = DeformableTransformer(
@@ -104,9 +102,11 @@ class SgMg(nn.Module):
         )
         self.class_heads = [dense(1, self.hidden, bias_init=rare) for _ in range(self.decoder_layers)]
         stride, kernels = 4 if self.feature_decoder else dynamic_conv.STRIDE, (dynamic_conv.P, self.labels)
-        self.feature_pyramid = FeaturePyramid(dtype=dtype) if self.feature_decoder else None
+        if self.feature_decoder:
+            self.feature_pyramid = FeaturePyramid(dtype=dtype)
         self.patch_kernels = PatchKernels(self.relative_coordinates, kernels, stride, dtype)
-        self.mask_optimizer = MaskOptimizer(dtype) if self.optimizer else None
+        if self.optimizer:
+            self.mask_optimizer = MaskOptimizer(dtype)
 
     def __call__(
         self,
@@ -207,12 +207,11 @@ class SgMg(nn.Module):
         # Groups all masks of a frame, as they share its features; clips come first, as they are split over devices.
         x = patch_masks.reshape(layers, clips, -1, frames, *patches)
         x = jnp.moveaxis(x, (1, 3), (0, 1)).reshape(clips * frames, -1, *patches)
-        if self.optimizer:
-            x = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4))
-        masks = dynamic_conv.pixel_shuffle(x)
+        refined = self.mask_optimizer(x, fold(video.stride8), fold(video.stride4)) if self.optimizer else x
+        masks = dynamic_conv.pixel_shuffle(refined)
         full = 4 * video.stride4.shape[2], 4 * video.stride4.shape[3]
         if masks.shape[2:] != full:
-            masks = resize.bilinear(masks[..., None], full)[..., 0]
+            masks = jnp.asarray(resize.bilinear(masks[..., None], full))[..., 0]
         masks = jnp.moveaxis(masks.reshape(clips, frames, layers, -1, *masks.shape[2:]), (0, 1), (1, 3))
         return masks.reshape(layers, sentences, frames, *masks.shape[4:]).astype(jnp.float32)
 

@@ -7,7 +7,7 @@ Axis letters: B clips, T frames, N = B T, h w a feature map, E sentences per cli
 clip, m heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import Any
@@ -80,15 +80,21 @@ class SpatialAugmentation(nn.Module):
         channels, side = x.shape[-1], (self.kernel, self.kernel)
         hidden = {1: 9, 3: 2}[self.kernel] * channels
         y = nn.relu(layers.conv(hidden, side, channels, dtype=self.dtype, name='conv1')(x))
-        return x + layers.conv(channels, side, hidden, dtype=self.dtype, name='conv2')(y)
+        return jnp.add(x, layers.conv(channels, side, hidden, dtype=self.dtype, name='conv2')(y))
 
 
-AUGMENTATIONS = {
+AUGMENTATIONS: dict[str, Callable[..., nn.Module] | None] = {
     'spectrum': SpectrumAugmentation,
     'attention': None,
     'convolution': functools.partial(SpatialAugmentation, 3),
     'linear': functools.partial(SpatialAugmentation, 1),
 }
+
+
+def augmentations(fusion: str, levels: int, dtype: Any) -> list[nn.Module]:
+    """A module per level; none for plain attention. fusion: a key of AUGMENTATIONS."""
+    make = AUGMENTATIONS[fusion]
+    return [make(dtype=dtype) for _ in range(levels)] if make else []
 
 
 def augment(
