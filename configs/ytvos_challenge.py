@@ -1,5 +1,5 @@
-"""The recipe of the challenge: SgMg pretrained for 12 epochs on RefCOCO and trained for 6 on Ref-YouTube-VOS, with drops
-at 3 and 5; leaderboard files for the test split.
+"""The recipe of the challenge: SgMg pretrained for 12 epochs on RefCOCO and trained for 6 on Ref-YouTube-VOS, with
+drops at 3 and 5; leaderboard files for the test split.
 
     python train.py    --config=configs/refcoco.py --workdir=runs/refcoco \\
         --config.init="('swin_tiny_kinetics.pth', 'roberta-base/model.safetensors')"

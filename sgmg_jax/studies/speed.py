@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import json
 import statistics
 import time
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -14,14 +15,14 @@ from sgmg_jax.benchmarks import machine
 TOKENS = 16  # of the sentence
 
 
-def prepare(config: ConfigDict) -> Callable[[], object]:
+def program(config: ConfigDict) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """A function that segments one clip of config.data.num_frames and frame_size by one sentence, from the frames to
-    mask logits; the weights are random."""
+    scores and mask logits, and its arguments; the weights are random."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from sgmg_jax import compilation, systems, types
+    from sgmg_jax import systems, types
     from sgmg_jax.inference.segment import best_masks
 
     model = systems.build_model(config.model)
@@ -35,14 +36,23 @@ def prepare(config: ConfigDict) -> Callable[[], object]:
         rng.standard_normal((*shape, 3), np.float32), np.ones(shape, bool), np.array([shape[2:]], np.int32)
     )
     tokens = rng.integers(3, model.text_encoder.vocabulary, (1, TOKENS)).astype(np.int32)
-    clip, text = jax.device_put((clip, types.Text(tokens, np.ones_like(tokens, bool))))
 
-    @compilation.jit
     def whole(parameters, clip, text):
         video = model.apply({'params': parameters}, clip, method='encode_video')
         return best_masks(model, parameters, video, text, clip.valid[:, :, 0, 0])
 
-    return lambda: jax.block_until_ready(whole(parameters, clip, text))
+    return whole, jax.device_put((parameters, clip, types.Text(tokens, np.ones_like(tokens, bool))))
+
+
+def prepare(config: ConfigDict) -> Callable[[], object]:
+    """A function that runs `program` to completion."""
+    import jax
+
+    from sgmg_jax import compilation
+
+    function, arguments = program(config)
+    jitted = compilation.jit(function)
+    return lambda: jax.block_until_ready(jitted(*arguments))
 
 
 def measure(passes: Mapping[str, Callable[[], object]], runs: int) -> dict[str, float]:
