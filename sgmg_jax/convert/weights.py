@@ -28,6 +28,14 @@ SUFFIXES = '', '.safetensors'  # of the paths that `save` writes
 CHECKSUMS = 'crc32.json'  # in a folder written by `save`: path of ours -> checksum of its bytes
 POOLER = 'text_backbone/pooler/'
 _WHOLE = 'query_embedding'  # a parameter that only whole models have
+# Of the parts that config.model may switch off.
+_SGMG_HAS = 'augment_before_0/laplace/kernel', 'mask_optimizer/stride8/out/kernel'
+_SOC_HAS = (
+    'fusion/to_vision/attention/query/kernel',
+    'fusion/to_language/attention/query/kernel',
+    'object_cluster/encoder0_attention/query/kernel',
+    'object_cluster/decoder0_attention/query/kernel',
+)
 
 
 @no_type_check  # checks its own arguments
@@ -334,6 +342,22 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(number, os.strerror(number) if number != errno.EIO else str(error)[:300]) from error
 
 
+def _check_variant(parameters: Mapping[str, np.ndarray]) -> None:
+    """Raises ValueError for a whole model of which the papers' tables switch a part (studies/rows.py)."""
+    soc = 'text_projection/linear/kernel' in parameters
+    wanted = _SOC_HAS if soc else _SGMG_HAS
+    absent = [f'{name} is missing' for name in wanted if name not in parameters]
+    if not soc and 'feature_pyramid/out/kernel' in parameters:
+        absent.append('it has a feature decoder')
+    if not soc and not absent and parameters[_SGMG_HAS[-1]].shape[-1] != 16:
+        absent.append('it has one label per token')
+    if absent:
+        raise ValueError(
+            f'{absent[0]}: this is a variant of {"SOC" if soc else "SgMg"} that was not released, with another '
+            'config.model than the release. Only released models have official names.'
+        )
+
+
 def released(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts parameters, path of ours -> array, to the whole state dict of the released SgMg or SOC. It includes the
     index tables and position ids that the modules register as buffers, so that it loads with strict=True.
@@ -347,6 +371,7 @@ def released(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             f'{absent[0]} is missing: these are not the parameters of a whole model, and the releases '
             'can load only whole models.'
         )
+    _check_variant(parameters)
     tensors = names.to_official(traverse_util.unflatten_dict(parameters, sep='/'))
     index = np.ascontiguousarray(video_swin.relative_position_index(), np.int64)
     for name in list(tensors):

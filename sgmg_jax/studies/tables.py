@@ -24,6 +24,7 @@ Prints the mean of the seeds and their sample standard deviation, and writes TAB
 
 import argparse
 from collections.abc import Mapping, Sequence
+import importlib
 import json
 import pathlib
 import statistics
@@ -51,8 +52,8 @@ def write_world(workdir: pathlib.Path, **sizes: Any) -> pathlib.Path:
     sizes: of synthetic.write_dataset; default: WORLD.
     """
     from sgmg_jax import synthetic
-    from sgmg_jax.datasets import build
 
+    build = importlib.import_module('sgmg_jax.datasets.build')
     world = workdir / 'world'
     found = sorted((world / 'records' / 'ref_youtube_vos').glob('[0-9]*'))
     if found:

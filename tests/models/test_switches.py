@@ -10,6 +10,7 @@ import pytest
 
 from configs import ytvos, ytvos_soc
 from sgmg_jax import systems, types
+from sgmg_jax.convert import weights
 from sgmg_jax.losses import matching
 from sgmg_jax.models import features, object_cluster, roberta, spectral_fusion, video_swin
 from sgmg_jax.models.sgmg import SgMg
@@ -85,6 +86,18 @@ def test_a_switch_changes_the_parameters_of_its_part_only(module, switches, part
     assert changed and {path for path in changed if not path.startswith(tuple(f'{part}/' for part in parts))} <= parts
     for part in parts:
         assert any(path.startswith(f'{part}/') for path in changed), part
+
+
+def test_only_released_models_have_official_names():
+    """A variant's weights would load into the authors' code in part, or not at all."""
+    for module, switches, _ in SWITCHES:
+        for fields in ({}, switches):
+            parameters = {path: np.zeros(shape, np.float32) for path, shape in shapes(build(module, **fields)).items()}
+            if fields:
+                with pytest.raises(ValueError, match=f'variant of {module.__name__} that was not released'):
+                    weights.released(parameters)
+            else:
+                assert weights.released(parameters)
 
 
 def test_what_remains_of_the_cluster():
