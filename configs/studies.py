@@ -35,10 +35,10 @@ def get_config(mode: str = 'full') -> ConfigDict:
         config.data.num_frames = 4
     if 'smoke' not in words:
         # Scored once, after the last step: every row has as many steps, and none chooses among its checkpoints.
-        config.update(steps=600, log_every=50, eval_every=600, checkpoint_every=200, ema_decay=0.99)
+        config.update(steps=500, log_every=50, eval_every=500, checkpoint_every=100, ema_decay=0.99)
         config.evaluation.sentences = 4
         config.data.batch_size = 4 if 'soc' in words else 16
         config.optimizer.update(
-            batch_size=config.data.batch_size, learning_rate=8e-4, warmup_steps=50, drop_steps=(500,)
+            batch_size=config.data.batch_size, learning_rate=8e-4, warmup_steps=50, drop_steps=(400,)
         )
     return config

@@ -17,7 +17,7 @@ from sgmg_jax.studies import rows, speed, tables
 PARAMETERS = 2_340_000
 
 
-def write(folder, value, steps=600, **more):
+def write(folder, value, steps=500, **more):
     """A made-up result of a run."""
     folder.mkdir(parents=True)
     scores = {'J&F': value, 'J': value - 5, 'F': value + 5} | more
@@ -91,7 +91,7 @@ def test_show_prints_what_is_finished(tmp_path, capsys):
         '0': {'J&F': 40.0, 'J': 35.0, 'F': 45.0, 'relation': 10.0},
         '2': {'J&F': 44.0, 'J': 39.0, 'F': 49.0, 'relation': 10.0},
     }
-    assert content['base']['steps'] == 600
+    assert content['base']['steps'] == 500
     with Image.open(tmp_path / 'sgmg6.png') as picture:
         assert min(picture.size) > 100
     (tmp_path / 'runs' / 'sgmg' / 'seed0' / tables.RESULT).write_text('[]')
@@ -206,7 +206,7 @@ def test_the_world_is_written_once(tmp_path):
 
 
 def test_the_result_of_another_length_is_not_taken(tmp_path):
-    config = ConfigDict(dict(steps=600, epochs=0.0))
+    config = ConfigDict(dict(steps=500, epochs=0.0))
     assert tables.read_result(tmp_path / 'none', config) is None
     write(tmp_path / 'run', 50.0)
     assert tables.read_result(tmp_path / 'run', config)['scores']['J'] == 45.0
