@@ -79,5 +79,6 @@ def test_loss_receives_config_loss(monkeypatch, weights):
         systems.SYSTEMS['soc']._replace(loss=lambda outputs, targets, **options: (outputs, targets, options)),
     )
     config = ytvos_soc.get_config()
-    config.loss.weights = weights
-    assert systems.choose(config).loss('outputs', 'targets') == ('outputs', 'targets', {'weights': weights})
+    config.loss.update(weights=weights, contrast=False)
+    *passed, options = systems.choose(config).loss('outputs', 'targets')
+    assert passed == ['outputs', 'targets'] and options == {'weights': weights, 'contrast': False}

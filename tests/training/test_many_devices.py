@@ -44,7 +44,8 @@ PROGRAM = """
     config.model.decoder_layers = 1  # a second one exchanges nothing that the first does not, and takes long to compile
     if name == 'soc':
         config.model.update(hidden=128, cluster_encoder_layers=1, cluster_decoder_layers=1, cluster_mlp=32)
-        for field in ('box_refinement', 'relative_coordinates'):
+        only_sgmg = 'box_refinement', 'relative_coordinates', 'fusion', 'labels', 'optimizer', 'feature_decoder'
+        for field in only_sgmg:
             del config.model[field]
     config.data.batch_size = B = 8
     model, system = systems.build_model(config.model), systems.SYSTEMS[name]
