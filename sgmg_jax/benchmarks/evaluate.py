@@ -108,9 +108,8 @@ class StandIn:
     def __init__(self, seconds: float | int) -> None:
         self.worked, self._seconds, self._busy = 0.0, seconds, threading.Lock()
 
-    def programs(self) -> 'segment.Programs':
-        """What a Predictor calls, for the protocols that take masks only."""
-        from sgmg_jax.inference import segment
+    def replace(self, programs: 'segment.Programs') -> 'segment.Programs':
+        """The programs of a Predictor with those replaced that masks of the best queries need."""
         from sgmg_jax.models import features
 
         def encode(parameters, clip):
@@ -125,16 +124,11 @@ class StandIn:
             scores = np.ones((len(tokens.tokens), real_frames.shape[1]), np.float32)
             return scores, np.zeros((*scores.shape, 1, 1), np.float32)
 
-        def never(*_):
-            raise NotImplementedError('the stand-in answers for masks of the best queries only')
-
-        return segment.Programs(
+        return programs._replace(
             encode=encode,
             best_masks=best_masks,
-            every_mask=never,
             original_size=lambda logits, crop, size: moving_blob(len(logits), *size),
             above_zero=lambda masks: (masks.copy(), True),  # a copy, as from the device
-            binary_at=never,
         )
 
 
@@ -157,7 +151,7 @@ def make_predictor(split: 'records.Records', device: StandIn) -> 'Predictor':
     predictor = Predictor(
         sgmg.SgMg(), {}, loader.tokenizer_of(split), short_side=360, max_side=None, clip_frames=36, text_length=64
     )
-    predictor.programs = device.programs()
+    predictor.programs = device.replace(predictor.programs)
     return predictor
 
 

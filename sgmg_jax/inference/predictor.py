@@ -52,7 +52,11 @@ class Answer(NamedTuple):
     def masks(self, threshold: float | int) -> Bool[np.ndarray, 'n H W']:
         """The masks; empty if the mean score is below `threshold`, in [0, 1]."""
         found = self.fetch(True)
-        return found if self.scores.mean() >= threshold else np.zeros_like(found)
+        return found if self.reaches(threshold) else np.zeros_like(found)
+
+    def reaches(self, threshold: float | int) -> bool:
+        """Whether the mean score does."""
+        return bool(self.scores.mean() >= threshold)
 
 
 Ask = Callable[[Sequence[str]], Iterator[Answer]]  # sentences -> their answers, one after the other
@@ -292,8 +296,8 @@ class Predictor:
             scores = np.zeros((len(sentences), len(window)), np.float32)
             owner, highest = np.zeros(window.shape[:3], np.uint8), np.zeros(window.shape[:3], np.float32)
             for number, answer in enumerate(self._window(window)(sentences)):
-                logits = answer.logits
-                scores[number], masks[number] = answer.scores, answer.masks(threshold)
+                logits = answer.logits  # fetched once, as it is resized for each fetch
+                scores[number], masks[number] = answer.scores, (logits > 0) & answer.reaches(threshold)
                 ahead = masks[number] & (logits > highest)
                 owner[ahead], highest[ahead] = number + 1, logits[ahead]
             yield Window(start, window, masks, scores, owner)

@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument('--show', action='store_true', help='only print what is finished')
     what.add_argument('--speed', action='store_true', help='measure forward passes of all rows in turn instead')
     parser.add_argument('--runs', type=commands.whole(1, 10**6), default=5, help='timed passes (default: %(default)s)')
-    parser.add_argument('--smoke', action='store_true', help='two steps in a tiny world, to see that everything runs')
+    parser.add_argument('--smoke', action='store_true', help='two steps in a tiny world, in WORKDIR/smoke')
     return commands.exit_with(_work, parser, argv)
 
 
@@ -244,6 +244,8 @@ def _work(options: argparse.Namespace) -> int:
         raise ValueError(f'--row={options.row}: must be one of {", ".join(row.name for row in table.rows)}.')
     if options.seed is not None and options.seed >= options.seeds:
         raise ValueError(f'--seed={options.seed}: must be less than --seeds={options.seeds}.')
+    if options.smoke:
+        options.workdir /= 'smoke'  # Otherwise its tiny world would be taken for the whole one later.
     commands.log_plainly()
     base = open_config(options, table)
     chosen = [row for row in table.rows if options.row in (None, row.name)]

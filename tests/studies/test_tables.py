@@ -212,3 +212,8 @@ def test_the_result_of_another_length_is_not_taken(tmp_path):
     assert tables.read_result(tmp_path / 'run', config)['scores']['J'] == 45.0
     config.steps = 700
     assert tables.read_result(tmp_path / 'run', config) is None
+
+
+def test_a_smoke_run_has_a_world_of_its_own(tmp_path):
+    assert tables.main(['sgmg6', f'--workdir={tmp_path}', '--smoke', '--show']) == 0
+    assert (tmp_path / 'smoke' / 'sgmg6.json').exists() and list(tmp_path.iterdir()) == [tmp_path / 'smoke']

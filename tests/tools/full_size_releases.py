@@ -45,8 +45,8 @@ def write_weights(system: str, size: str, path: pathlib.Path) -> None:
 def answers(predictor: Predictor, frames: np.ndarray) -> dict[str, np.ndarray]:
     predictor.short_side = frames.shape[1]  # instead of 360, to save time
     _, ask = next(predictor.windows(lambda window: frames, len(frames)))
-    scores, logits = zip(*ask(SENTENCES))
-    return {'scores': np.stack(scores), 'mask logits': np.stack(logits)}
+    given = list(ask(SENTENCES))
+    return {'scores': np.stack([x.scores for x in given]), 'mask logits': np.stack([x.logits for x in given])}
 
 
 def check(release: str, temporary: pathlib.Path) -> bool:
