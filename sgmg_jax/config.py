@@ -164,6 +164,7 @@ RULES: dict[str, Rule] = {
     'stop_after_skipped': _count(_STEPS),
     'loss.weights': Text(),
     'loss.contrast': _SWITCH,
+    'loss.mask_scale': Number(0, 1000, whole=False),
     'model.name': Text(),
     'model.backbone': Text(),
     'model.text_encoder': Text(),

@@ -498,6 +498,18 @@ def test_a_data_set_of_one_kind(tmp_path):
         assert min(np.abs(found - c.frames[0]).mean() for c in (clip, other)) < 6  # JPEG
 
 
+def test_objects_that_look_alike():
+    for seed in range(12):
+        clip = synthetic.make_video(seed, size=(64 + 8 * seed, 112), unseen=seed % 2 == 0, kind='alike')
+        motions = [one.motion for one in clip.objects]
+        assert len({one.look for one in clip.objects}) == 1 and len(set(motions)) == len(motions) in (3, 4)
+        assert {tag for sentence in clip.expressions for tag in sentence.tags} - {'unseen'} == {'motion'}
+        assert {sentence.object_id for sentence in clip.expressions} == set(range(1, len(motions) + 1))
+        for sentence in clip.expressions:  # the words of the motion, and of no other
+            words = {'left', 'right', 'up', 'down'} & set(sentence.text.split())
+            assert words == {clip.objects[sentence.object_id - 1].motion} - {'still'}
+
+
 def test_command(tmp_path):
     command = [
         sys.executable,

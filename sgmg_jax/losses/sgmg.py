@@ -13,6 +13,7 @@ from sgmg_jax.ops import dynamic_conv, queries
 from sgmg_jax.types import ArrayLike, Predictions, Proposals, Targets
 
 WEIGHTS = matching.WEIGHTS | {'mask_low': 2.0, 'dice_low': 5.0}
+MASKS = 'mask', 'dice', 'mask_low', 'dice_low'
 
 
 def loss_terms(
@@ -66,10 +67,15 @@ def loss_terms(
 def loss(
     model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions],
     targets: Targets,
+    mask_scale: float | int = 1.0,
     totals: terms.Totals | None = None,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
-    """The total loss of SgMg's outputs and its terms for the log, as terms.weighted returns them; `totals` as in
-    loss_terms."""
+    """The total loss of SgMg's outputs and its terms for the log, as terms.weighted returns them.
+
+    mask_scale: config.loss.mask_scale, times the released weights of the mask terms: T undoes what `loss_terms` says of
+      them. totals: as in loss_terms.
+    """
     proposals, query, predictions = model_outputs
     low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.mask_logits, query))
-    return terms.weighted(loss_terms(proposals, query, predictions, low, targets, totals), WEIGHTS)
+    weights = {name: weight * (mask_scale if name in MASKS else 1) for name, weight in WEIGHTS.items()}
+    return terms.weighted(loss_terms(proposals, query, predictions, low, targets, totals), weights)

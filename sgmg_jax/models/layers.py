@@ -37,7 +37,7 @@ def conv(features: int, size: Sequence[int], inputs: int, **options: Any) -> nn.
     return nn.Conv(features, size, kernel_init=start, bias_init=start, **options)
 
 
-def uniform(inputs: int) -> Initializer:
+def uniform(inputs: float | int) -> Initializer:
     """An initializer, uniform within ±1/sqrt(inputs)."""
     bound = 1 / math.sqrt(inputs)
 

@@ -23,6 +23,7 @@ from sgmg_jax.types import ArrayLike
 WINDOW = (8, 7, 7)
 PATCH = 4
 NORM_EPSILON = 1e-5
+NEIGHBOURS = (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, -1), (-1, 1)  # of a token
 SEPARATION = -100.0  # added to the logits of token pairs that share a window only because of the shift
 
 
@@ -30,8 +31,9 @@ SEPARATION = -100.0  # added to the logits of token pairs that share a window on
 class Size:
     """Widths and depths: channels of the first stage (doubled at each next one), blocks and heads of each stage.
 
-    near: in a new model each head begins by looking at one near place (as in ConViT, d'Ascoli et al., 2021), not at its
-        whole window alike. Without pretraining, the model otherwise hardly learns shapes.
+    near: in a new model each head begins by looking at one near place (as in ConViT, d'Ascoli et al., 2021), two frames
+        before, not at its whole window alike. Without pretraining, the model otherwise hardly learns shapes, and no
+        motion.
     """
 
     channels: int
@@ -211,21 +213,20 @@ class WindowAttention(nn.Module):
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
             out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
-        return layers.dense(channels, channels, dtype=self.dtype, name='projection')(
+        # Three times as large as usual: as large as what it is added to.
+        kernel = layers.uniform(channels / 9) if self.near else None
+        return layers.dense(channels, channels, kernel, dtype=self.dtype, name='projection')(
             out.reshape(*lead, tokens, channels)
         )
 
 
 def _near_bias(key, shape, dtype=jnp.float32):
-    """Each head looks at one place, up to 2 frames and 1.5 tokens away, and at what is within about a token of it."""
-    offsets = jnp.stack(jnp.meshgrid(*[jnp.arange(1 - w, w) for w in WINDOW], indexing='ij'), axis=-1)
-    time, place = jax.random.split(key)
-    centres = jnp.concatenate(
-        [jax.random.randint(time, (shape[1], 1), -2, 3), jax.random.uniform(place, (shape[1], 2), dtype, -1.5, 1.5)],
-        axis=1,
-    )
-    distances = jnp.square(offsets.reshape(-1, 1, 3) - centres).sum(-1)
-    return jnp.maximum(-distances, -6).astype(dtype)
+    """The heads look at the eight neighbours of a token, one each, two frames before."""
+    del key
+    offsets = np.stack(np.meshgrid(*[np.arange(1 - w, w) for w in WINDOW], indexing='ij'), axis=-1).reshape(-1, 1, 3)
+    places = np.resize(NEIGHBOURS, (shape[1], 2))
+    distances = np.square(offsets[..., 1:] - places).sum(-1) + np.square(offsets[..., 0] - 2)
+    return jnp.asarray(np.maximum(-4.0 * distances, -20), dtype)
 
 
 def _layer_norm(dtype, name):

@@ -16,6 +16,8 @@ motion     two or three objects look exactly alike and move differently: 'the re
 relation   two objects share the named words on opposite sides of a third, the anchor:
            'the star left of the blue square'. The three move together or stand still.
 
+Only on demand (`--kind`), and for training: alike, where all objects look alike, so that nothing but motion helps.
+
 In about one clip of five an object passes behind another; in one of six an object leaves and returns.
 """
 

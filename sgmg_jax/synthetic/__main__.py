@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         '--kind',
         choices=tuple(KINDS),
-        help='of all videos: whether their sentences need words for attributes, motion or relations (default: mixed)',
+        help='of all videos: whether their sentences need words for attributes, motion or relations (default: mixed); '
+        'alike: all objects look alike, and only motion tells them apart',
     )
     parser.add_argument('--frames', type=int, default=8, help='frames per video (default: %(default)s)')
     parser.add_argument(

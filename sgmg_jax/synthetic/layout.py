@@ -10,7 +10,9 @@ import numpy as np
 
 from sgmg_jax.synthetic.words import AWAY, MOTIONS, SIZES, ObjectDescription, change_one, random_words
 
-KINDS = {'attribute': 0.5, 'motion': 0.25, 'relation': 0.25}
+# Of clips, and the share of each in the world. In 'alike' all objects look alike: it is for training only.
+KINDS = {'attribute': 0.5, 'motion': 0.25, 'relation': 0.25, 'alike': 0.0}
+BY_MOTION = 'motion', 'alike'  # the kinds whose sentences need motion
 EVENTS = {'cross': 0.20, 'away': 0.17, 'none': 0.63}
 RELATION_MARGIN = 0.12  # of the frame's side along the relation's axis
 _SPEED = (3.0, 6.0)  # pixels per frame, in a frame of 128
@@ -41,6 +43,8 @@ def lay_out(
     first = random_words(rng, unseen, held_out=unseen)
     if kind == 'attribute':
         looks = [first, change_one(rng, first, unseen)]
+    elif kind == 'alike':
+        looks = [first] * number
     elif kind == 'motion':
         looks = [first] * (3 if number == 4 and rng.random() < 0.15 else 2)
     else:
@@ -67,9 +71,9 @@ def lay_out(
     slowest = min(_SPEED[0] * scale, fastest / 2)
     # Objects that look alike are slower: the less they travel, the less even a frame at a known time reveals their
     # direction.
-    speeds = [rng.uniform(slowest, 0.75 * fastest if kind == 'motion' else fastest) for _ in bodies]
+    speeds = [rng.uniform(slowest, 0.75 * fastest if kind in BY_MOTION else fastest) for _ in bodies]
     motions = rng.choice(list(MOTIONS), number).tolist()
-    if kind == 'motion':
+    if kind in BY_MOTION:
         motions[:alike] = rng.choice(list(MOTIONS), alike, replace=False).tolist()
     extent = np.array(size[::-1])
     placed: list[Body] = []

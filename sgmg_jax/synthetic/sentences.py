@@ -10,7 +10,7 @@ import itertools
 from jaxtyping import Float, Int
 import numpy as np
 
-from sgmg_jax.synthetic.layout import RELATION_MARGIN
+from sgmg_jax.synthetic.layout import BY_MOTION, RELATION_MARGIN
 from sgmg_jax.synthetic.words import ATTRIBUTES, AWAY, HELD_OUT, READINESS, ObjectDescription
 
 RELATIONS = {'left': (-1, 0), 'right': (1, 0), 'above': (0, -1), 'below': (0, 1)}
@@ -106,7 +106,7 @@ def make_expressions(
         found.setdefault(text, (target, tag))
 
     alike = [[j for j, o in enumerate(objects) if o.look == w.look] for w in objects]
-    if kind == 'motion':
+    if kind in BY_MOTION:
         group = max(alike, key=len)
 
         def needs_motion(names: Sequence[str], target: int) -> bool:

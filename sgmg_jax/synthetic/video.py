@@ -48,7 +48,8 @@ def make_video(
         num_frames: 5 to 1000.
         size: H and W, 64 to 2048 each.
         unseen: whether at least one object has a held-out (colour, shape); otherwise none has.
-        kind: 'attribute', 'motion' or 'relation', the word that its sentences need; None to draw one.
+        kind: 'attribute', 'motion' or 'relation', the word that its sentences need; 'alike': all objects look alike and
+            only motion tells them apart; None to draw one of the first three.
 
     Raises:
         ValueError: an argument is out of range, or a clip of this seed and size cannot be laid out.
@@ -58,6 +59,8 @@ def make_video(
     drawn = pick(rng, layout.KINDS)
     kind = kind or drawn
     event = pick(rng, layout.EVENTS)
+    if kind == 'alike':  # an object that passes behind another or leaves has no motion of its own
+        event = 'none'
     for _ in range(5000):
         bodies = layout.lay_out(rng, kind, event, num_frames, size, unseen)
         if bodies is None:

@@ -69,3 +69,22 @@ def test_padding_beyond_the_largest_clip_is_ignored():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), everything(size, 64, 96), everything(size, 96, 128)
     )
     assert abs(everything(size, 96, 128)[0] - everything([[50, 70], [65, 33]], 96, 128)[0]) > 1e-3
+
+
+def test_mask_scale_weighs_the_mask_terms_alone():
+    rng = np.random.default_rng(4)
+    scores, boxes = rng.standard_normal((2, 1, 3, 5)), rng.uniform(0.2, 0.6, (2, 1, 3, 5, 4))
+    proposals = types.Proposals(scores, boxes, rng.standard_normal((2, 1, 3, 5, 4, 4, 16)).astype(np.float32))
+    masks = np.zeros((1, 3, 32, 32), bool)
+    masks[:, :, 5:20, 9:30] = True
+    targets = types.Targets(masks, boxes[0, :, :, 0], np.ones((1, 3), bool), np.array([[32, 32]]), np.ones(1, bool))
+    predictions = types.Predictions(
+        scores[..., 0], boxes[:, :, :, 1], rng.standard_normal((2, 1, 3, 32, 32)).astype(np.float32)
+    )
+    query = np.zeros((2, 1), np.int32)
+    outputs = proposals, query, predictions
+    (released, terms_of), (scaled, same) = sgmg.loss(outputs, targets), sgmg.loss(outputs, targets, mask_scale=3)
+    weights = {'mask': 2, 'dice': 5, 'mask_low': 2, 'dice_low': 5}
+    parts = [weight * terms_of[f'loss_{name}{layer}'] for name, weight in weights.items() for layer in ('', '_0')]
+    np.testing.assert_allclose(scaled - released, 2 * sum(parts), rtol=1e-5)
+    assert min(parts) > 0 and all(same[name] == terms_of[name] for name in terms_of)
