@@ -204,14 +204,10 @@ def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
     if size[1] > TALLEST * tile_width:
         size = max(1, round(TALLEST * tile_width * width / height)), TALLEST * tile_width
     # Resize first; otherwise contours would be scaled with the frames.
-    shrinks = size[0] < width
-    tiles = overlay(
-        np.stack(
-            [cv2.resize(frames[t], size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC) for t in shown]
-        ),
-        np.stack([_resize_mask(masks[t], size) for t in shown])[None],
-        truth=None if truth is None else np.stack([_resize_mask(truth[t], size) for t in shown]),
+    pictures, shapes = resized(
+        frames[shown], np.stack([masks[shown], *([] if truth is None else [truth[shown]])]), size
     )
+    tiles = overlay(pictures, shapes[:1], truth=None if truth is None else shapes[1])
     strip = np.full((size[1], columns * tile_width + (columns - 1) * gap, 3), PAPER, np.uint8)
     for column, tile in enumerate(tiles):
         x = column * (tile_width + gap)
@@ -219,8 +215,17 @@ def _strip(row: Row, columns: int, tile_width: int, gap: int) -> np.ndarray:
     return strip
 
 
-def _resize_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5
+def resized(
+    frames: UInt8[np.ndarray, 'T H W 3'], masks: Bool[np.ndarray, 'E T H W'], size: tuple[int, int]
+) -> tuple[UInt8[np.ndarray, 'T h w 3'], Bool[np.ndarray, 'E T h w']]:
+    """Frames and masks at another size, (w, h)."""
+    interpolation = cv2.INTER_AREA if size[0] < frames.shape[2] else cv2.INTER_CUBIC
+    pictures = np.stack([cv2.resize(frame, size, interpolation=interpolation) for frame in frames])
+    shapes = [
+        [cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.5 for mask in of_sentence]
+        for of_sentence in masks
+    ]
+    return pictures, np.array(shapes, bool)
 
 
 def _length(text: str | None, font: typing.Any) -> int:

@@ -23,7 +23,7 @@ CASES = [
     for experiment in EXPERIMENTS
     for mode in ('full', 'smoke', 'base', 'base,smoke')
     if experiment not in OWN_SIZES or 'base' not in mode
-] + [('demo', 'pictures'), ('studies', 'soc'), ('studies', 'soc,smoke')]
+] + [('demo', 'motion'), ('demo', 'clips'), ('studies', 'soc'), ('studies', 'soc,smoke')]
 
 
 @functools.lru_cache

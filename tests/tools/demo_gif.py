@@ -5,7 +5,6 @@ python tests/tools/demo_gif.py docs/demo.gif
 
 import sys
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -28,12 +27,9 @@ def main(path: str) -> None:
     for seed, unseen, sentences in CLIPS:
         clip = make_video(seed, size=(112, 112), unseen=unseen)
         masks = predictor(clip.frames, sentences)
-        large = np.stack([cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC) for x in clip.frames])
-        enlarged = np.stack(
-            [[cv2.resize(m.astype(np.float32), (SIDE, SIDE)) > 0.5 for m in of_sentence] for of_sentence in masks]
-        )
+        large = visualize.resized(clip.frames, masks, (SIDE, SIDE))
         strip = visualize.legend(sentences, SIDE, SIDE)
-        columns.append([np.concatenate([x, strip]) for x in visualize.overlay(large, enlarged)])
+        columns.append([np.concatenate([x, strip]) for x in visualize.overlay(*large)])
     height = max(len(column[0]) for column in columns)
     frames = []
     for t in range(len(columns[0])):
