@@ -19,6 +19,7 @@ DATA = [
 TRAIN = [*DATA, 'clu', 'grain>=0.2.18', 'matplotlib', 'optax>=0.2.8', 'tensorboardX']
 DOCS = ['mkdocs-material>=9.6', 'mkdocstrings[python]>=0.29']
 APP = ['gradio>=6.3']
+STUDIES = ['openTSNE>=1.0']  # of studies.figures drift
 
 setuptools.setup(
     name='sgmg_jax',
@@ -82,9 +83,11 @@ setuptools.setup(
         'tpu': ['jax[tpu]'],
         'docs': DOCS,
         'app': APP,
+        'studies': [*TRAIN, *STUDIES],
         'app-test': [*APP, 'playwright', 'pytest', 'uv'],
         'dev': [
             *TRAIN,
+            *STUDIES,
             'beartype',
             'coverage[toml]',
             'hypothesis',

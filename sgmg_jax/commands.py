@@ -32,6 +32,7 @@ EXTRAS = {
     **dict.fromkeys(('array_record', 'tensorflow_datasets', 'google'), 'data'),
     **dict.fromkeys(('clu', 'grain', 'matplotlib', 'tensorboardX'), 'train'),
     'gradio': 'app',
+    'openTSNE': 'studies',
 }
 # Old flags of train.py and evaluate.py -> new ones; the old ones work until the next version.
 RENAMED_FLAGS = {

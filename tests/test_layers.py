@@ -47,7 +47,8 @@ ALLOWED = {
     'app': {'commands', 'compilation', 'inference', 'synthetic', 'video', 'visualize'},
     'training': RUNNING | {'commands', 'inference'},
     'benchmarks': RUNNING | {'commands', 'pictures', 'models', 'losses', 'training', 'inference', 'evaluation'},
-    'studies': RUNNING | {'commands', 'datasets', 'synthetic', 'training', 'inference', 'benchmarks'},
+    'studies': RUNNING
+    | {'commands', 'datasets', 'synthetic', 'models', 'training', 'inference', 'benchmarks', 'score', 'visualize'},
 }
 
 

@@ -55,7 +55,7 @@ class FastSgMg(SgMg):
     ) -> types.Proposals:
         """As SgMg.segment; sentences with no valid tokens are ignored."""
         words = features.words_of_clips(text, len(video.size))
-        shared = self.fuse(video, words, train)
+        shared = self.encode(self.fuse(video, words), video, train)
         memory, content = self.decouple(
             shared, video.valid, words, self.query_content(text, shared), self.query_embedding
         )

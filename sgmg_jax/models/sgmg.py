@@ -1,8 +1,8 @@
 """SgMg: Spectrum-guided Multi-granularity Referring Video Object Segmentation (Miao et al., ICCV 2023).
 
 Axis letters: B clips, T frames, E sentences per clip, N = B E sentences, clip by clip, H W pixels, h w a feature map,
-C channels, Q queries, L tokens, D decoder layers, K the last of them, whose chosen query is optimised, P = 16
-positions of a patch.
+C channels, F of the segmented features, Q queries, L tokens, D decoder layers, K the last of them, whose chosen query
+is optimised, P = 16 positions of a patch.
 """
 
 from collections.abc import Callable, Sequence
@@ -152,16 +152,23 @@ class SgMg(nn.Module):
     ) -> types.Proposals:
         """Proposals of every decoder layer (sections 3.2, 3.3)."""
         video = features.repeat_for_sentences(video, text)
-        memory = self.fuse(video, features.words_of_clips(text, len(video.size)), train)
+        fused = self.fuse(video, features.words_of_clips(text, len(video.size)))
+        memory = self.encode(fused, video, train)
         return self.propose(memory, video, self.query_content(text, memory), train)
 
-    def fuse(self, video: features.VideoFeatures, words: Words, train: bool) -> list[Float[ArrayLike, 'B T _h _w C']]:
-        """The encoded levels: spectrum-guided cross-modal fusion, then the transformer's encoder."""
-        frames = video.valid[0].shape[1]
-        fused = augment([fold(self.word_attention(x, words)) for x in video.levels], self.augment_after)
+    def fuse(self, video: features.VideoFeatures, words: Words) -> list[Float[ArrayLike, 'B T _h _w C']]:
+        """The levels after spectrum-guided cross-modal fusion (section 3.2)."""
+        levels = [fold(self.word_attention(x, words)) for x in video.levels]
+        return [unfold(x, video.valid[0].shape[1]) for x in augment(levels, self.augment_after)]
+
+    def encode(
+        self, levels: Sequence[Float[ArrayLike, 'B T _h _w C']], video: features.VideoFeatures, train: bool
+    ) -> list[Float[ArrayLike, 'B T _h _w C']]:
+        """The fused levels after the transformer's encoder."""
         valid = [fold(v) for v in video.valid]
-        memory = self.transformer.encode(fused, valid, [positions.sine_2d(v, self.hidden) for v in valid], train)
-        return [unfold(x, frames) for x in memory]
+        where = [positions.sine_2d(v, self.hidden) for v in valid]
+        memory = self.transformer.encode([fold(x) for x in levels], valid, where, train)
+        return [unfold(x, video.valid[0].shape[1]) for x in memory]
 
     def query_content(
         self, text: features.TextFeatures, memory: Sequence[Float[ArrayLike, '_ T _h _w C']]
@@ -193,10 +200,16 @@ class SgMg(nn.Module):
         )
         states, boxes, points = (x.reshape(-1, sentences, frames, *x.shape[2:]) for x in (states, boxes, points))
         scores = jnp.stack([head(x)[..., 0] for head, x in zip(self.class_heads, states.astype(jnp.float32))])
+        finest = self.segmented_features(memory, video)
+        return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
+
+    def segmented_features(
+        self, memory: Sequence[Float[ArrayLike, 'N T _h _w C']], video: features.VideoFeatures
+    ) -> Float[ArrayLike, 'N T h w F']:
+        """What the kernels are applied to: the encoded levels' sum at stride 8, or decoded features of stride 4."""
         maps = [fold(x) for x in memory[:3]]
         decoded = self.feature_pyramid(maps, fold(video.stride4)) if self.feature_decoder else mask_features(maps)
-        finest = unfold(decoded, frames)
-        return types.Proposals(scores, boxes, self.patch_kernels(states, points, finest, video.size))
+        return unfold(decoded, memory[0].shape[1])
 
     def optimize(
         self, patch_masks: Float[ArrayLike, 'K N T h w P'], video: features.VideoFeatures

@@ -43,6 +43,7 @@ if typing.TYPE_CHECKING:
     import matplotlib.figure
 
 RESULT = 'result.json'
+SMOKE = 'smoke'  # its tiny world would otherwise be taken for the whole one later
 WORLD = dict(num_train=800, num_valid=40, num_frames=8, size=(96, 96))
 
 
@@ -210,6 +211,13 @@ def open_config(options: argparse.Namespace, table: Table) -> ConfigDict:
     return config
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `open_config` and `prepare`."""
+    parser.add_argument('--config', help='instead of the procedural world: an experiment, such as configs/ytvos.py')
+    parser.add_argument('--init', nargs='+', default=[], metavar='WEIGHTS', help='config.init of every run')
+    parser.add_argument('--smoke', action='store_true', help='two steps in a tiny world, in WORKDIR/smoke')
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = commands.make_parser(
@@ -223,8 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('table', choices=TABLES, metavar='TABLE', help='one of those below')
     parser.add_argument('--workdir', type=pathlib.Path, required=True, help='folder for the runs and the results')
-    parser.add_argument('--config', help='instead of the procedural world: an experiment, such as configs/ytvos.py')
-    parser.add_argument('--init', nargs='+', default=[], metavar='WEIGHTS', help='config.init of every run')
+    add_run_options(parser)
     parser.add_argument('--row', help='only this row')
     parser.add_argument(
         '--seeds', type=commands.whole(1, 1000), default=3, metavar='N', help='seeds 0 to N - 1 (default: %(default)s)'
@@ -234,7 +241,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     what.add_argument('--show', action='store_true', help='only print what is finished')
     what.add_argument('--speed', action='store_true', help='measure forward passes of all rows in turn instead')
     parser.add_argument('--runs', type=commands.whole(1, 10**6), default=5, help='timed passes (default: %(default)s)')
-    parser.add_argument('--smoke', action='store_true', help='two steps in a tiny world, in WORKDIR/smoke')
     return commands.exit_with(_work, parser, argv)
 
 
@@ -245,7 +251,7 @@ def _work(options: argparse.Namespace) -> int:
     if options.seed is not None and options.seed >= options.seeds:
         raise ValueError(f'--seed={options.seed}: must be less than --seeds={options.seeds}.')
     if options.smoke:
-        options.workdir /= 'smoke'  # Otherwise its tiny world would be taken for the whole one later.
+        options.workdir /= SMOKE
     commands.log_plainly()
     base = open_config(options, table)
     chosen = [row for row in table.rows if options.row in (None, row.name)]
@@ -256,24 +262,46 @@ def _work(options: argparse.Namespace) -> int:
         return 0
     signal = None
     if not options.show:
-        signal = _train(options, base, chosen)
+        prepare(options, base)
+        try:
+            train(options.workdir, base, chosen, range(options.seeds) if options.seed is None else (options.seed,))
+        except Stopped as stopped:
+            signal = stopped.signal
     rows = collect(table, base, options.workdir, range(options.seeds))
     print(f'{table.what}\n{format_table(rows, options.seeds)}')
     _write(options, table, rows, base)
     return 128 + signal if signal else 0
 
 
-def _train(options: argparse.Namespace, base: ConfigDict, rows: Sequence[Row]) -> int | None:
-    """Trains all runs that are not finished; returns the signal that stopped one."""
-    import jax
+class Stopped(Exception):
+    """A signal stopped a training; the same command resumes it."""
 
+    def __init__(self, signal: int) -> None:
+        super().__init__(f'signal {signal}')
+        self.signal = signal
+
+
+def prepare(options: argparse.Namespace, base: ConfigDict) -> None:
+    """Without --config, writes the procedural world, and sets config.data.records of `base`."""
     if not options.config:
         sizes = dict(num_train=3, num_valid=1) if options.smoke else {}
         base.data.records = (str(write_world(options.workdir, **sizes)),)
-    seeds = range(options.seeds) if options.seed is None else (options.seed,)
+
+
+def train(
+    workdir: pathlib.Path, base: ConfigDict, rows: Sequence[Row], seeds: Sequence[int]
+) -> dict[tuple[str, int], pathlib.Path]:
+    """Trains and scores all runs that are not finished; returns (name of the row, seed) -> folder of the run.
+
+    Raises:
+        Stopped: a signal stopped one.
+    """
+    import jax
+
     runs = [(*configure(base, row, seed), row.name, seed) for seed in seeds for row in rows]
+    folders = {}
     for number, (config, name, row, seed) in enumerate(runs, 1):
-        folder = options.workdir / 'runs' / name / f'seed{seed}'
+        folder = folders[row, seed] = workdir / 'runs' / name / f'seed{seed}'
         line = f'[{number}/{len(runs)}] {row}, seed {seed}'
         if read_result(folder, config):
             print(f'{line}: finished before', flush=True)
@@ -281,13 +309,13 @@ def _train(options: argparse.Namespace, base: ConfigDict, rows: Sequence[Row]) -
         print(f'{line}: {folder}', flush=True)
         signal = run(folder, config)
         if signal:
-            return signal
+            raise Stopped(signal)
         result = read_result(folder, config)
         assert result is not None  # `run` has written it
         score, value = next(iter(result['scores'].items()))
         print(f'{line}: {score} {value:.1f} after {result["seconds"] / 60:.1f} minutes', flush=True)
         jax.clear_caches()  # Every run compiles its own programs; together they would fill the memory.
-    return None
+    return folders
 
 
 def _write(options: argparse.Namespace, table: Table, rows: Sequence[Mapping[str, Any]], base: ConfigDict) -> None:

@@ -179,7 +179,7 @@ def test_sentences_interact_only_through_the_shared_memory():
         """Mask logits with the given shared memory, or with the computed one; that memory; mask logits by `segment`."""
         video, words = module.encode_video(clip), module.encode_text(text)
         of_clip = features.words_of_clips(words, 1)
-        shared = module.fuse(video, of_clip, False) if shared is None else shared
+        shared = module.encode(module.fuse(video, of_clip), video, False) if shared is None else shared
         memory, content = module.decouple(
             shared, video.valid, of_clip, module.query_content(words, shared), module.query_embedding
         )
