@@ -55,17 +55,23 @@ def open_runs(options: argparse.Namespace, table: str, rows: Mapping[str, str]) 
     chosen = [row for row in TABLES[table].rows if row.name in rows.values()]
     tables.prepare(options, base)
     folders = tables.train(options.workdir, base, chosen, [options.seed])
-    return {name: Predictor.from_workdir(folders[row, options.seed], 'latest') for name, row in rows.items()}
+    return {name: Predictor.from_workdir(folders[row, options.seed]) for name, row in rows.items()}
 
 
 def films(predictor: 'Predictor', options: argparse.Namespace) -> Iterator[tuple[Any, Any, np.ndarray]]:
     """Of the first --videos videos of the split that scores the runs: the record, its first sentence, and the masks of
-    its object [T H W]."""
+    its object [T H W].
+
+    Raises:
+        ValueError: the split is empty.
+    """
     from sgmg_jax.data import records
 
     assert predictor.config is not None
     data = predictor.config.data
     split = records.open_records(data.records, data.valid_split)
+    if not len(split):
+        raise ValueError(f'config.data.valid_split = {data.valid_split!r}: has no video in {data.records}.')
     for index in range(min(options.videos, len(split))):
         record = split[index]
         expression = record.video.expressions[0]
@@ -89,7 +95,7 @@ def draw_drift(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figure, 
             measure: np.mean([film[measure][:length] for film in of_films], axis=0).tolist() for measure in of_films[0]
         }
         print(f'{name}: ' + ', '.join(f'{key} {statistics.fmean(found):.3f}' for key, found in numbers[name].items()))
-    return feature_maps.plot_drift(places, numbers), {'films': options.videos, 'of each frame': numbers}
+    return feature_maps.plot_drift(places, numbers), {'films': len(of_films), 'of each frame': numbers}
 
 
 def draw_fusion(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figure, Numbers]':
@@ -107,11 +113,16 @@ def draw_fusion(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figure,
             found.append(feature_maps.contrast(fused, truth))
             shown.setdefault(name, fused)
             first = first or (frames, truth, expression.text)
-        numbers[name] = statistics.fmean(x for x in found if x is not None)
+        known = [x for x in found if x is not None]
+        if not known:
+            raise ValueError(
+                f'none of the first {len(found)} films shows an object and something else. Raise --videos.'
+            )
+        numbers[name] = statistics.fmean(known)
         print(f'{name}: fused features are {numbers[name]:.2f} times as strong in the object as outside')
     assert first is not None
     frames, truth, sentence = first
-    return feature_maps.plot_fusion(frames, truth, shown, sentence), {'films': options.videos, 'contrast': numbers}
+    return feature_maps.plot_fusion(frames, truth, shown, sentence), {'films': len(found), 'contrast': numbers}
 
 
 def draw_speed(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figure, Numbers]':

@@ -13,7 +13,7 @@ from PIL import Image
 
 def main(path):
     with tempfile.TemporaryDirectory() as folder, served(folder, '--model=demo') as address, opened(address) as page:
-        page.locator('#examples tbody tr').first.click()
+        page.locator('#examples tbody tr').nth(1).click()  # sentences about motion
         page.wait_for_selector('#film video')
         page.click('#segment')
         wait(page, page.locator('#sentences textarea').input_value().splitlines())
