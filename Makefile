@@ -24,7 +24,7 @@ demo: setup
 	test -d $(DEMO)/raw || $(RUN) -m sgmg_jax.synthetic --out=$(DEMO)/raw --train=1 --valid=40 --size=112
 	test -d $(DEMO)/records/ref_youtube_vos/1.0.0 || $(RUN) -m datasets.build ref_youtube_vos --raw=$(DEMO)/raw --out=$(DEMO)/records
 	$(RUN) evaluate.py --config=configs/demo.py --config.init=sgmg_jax/pretrained/demo \
-	  --config.data.records=$(DEMO)/records --workdir=$(DEMO)
+	  --config.evaluation.records=$(DEMO)/records --workdir=$(DEMO)
 	@echo "Look at $(DEMO)/result/overlay.mp4 and $(DEMO)/evaluation/ref_youtube_vos_valid/overlays.png."
 	@echo "For a page in your browser: pip install -r requirements-app.lock, then python -m sgmg_jax.app"
 

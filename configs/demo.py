@@ -40,7 +40,6 @@ def get_config(mode: str = 'full') -> ConfigDict:
         valid_split='train[99%:]',  # the checkpoint is chosen on clips that no score reports
     )
     config.evaluation.clip_frames = 8  # longer films are segmented in clips like those of the training
-    config.evaluation.records = config.data.records
     config.loss.mask_scale = 8.0  # the number of frames: the release's masks weigh less, the longer the clip is
     config.optimizer.groups = (('video_encoder/.*relative_position_bias', 6e-3),)
     if 'smoke' in words:
@@ -48,7 +47,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config.update(steps=600, eval_every=100, ema_decay=0.99)
     config.data.update(records=('runs/box/records', 'runs/box_motion/records'), batch_size=4, sentences=4)
     config.optimizer.update(batch_size=4, learning_rate=4e-4, warmup_steps=50, drop_steps=(400,))
-    config.evaluation.videos = 20
+    config.evaluation.update(records=('runs/box/records',), videos=20)
     if 'motion' in words:
         config.data.records = config.evaluation.records = ('runs/box_alike/records',)
         config.ema_decay = 0.98

@@ -4,10 +4,13 @@ import functools
 import importlib
 import json
 import pathlib
+import re
 
 from ml_collections import ConfigDict
 import pytest
 
+from configs import demo
+from sgmg_jax import config as configs
 from sgmg_jax import systems
 from sgmg_jax.data import augment, clips
 from sgmg_jax.inference import protocols
@@ -103,3 +106,14 @@ def test_steps_and_epochs():
         start.with_steps(config, clips=804)
     with pytest.raises(ValueError, match="no mode 'large'; use one of full, base, smoke"):
         ytvos.get_config('base,large')
+
+
+def test_make_demo_evaluates_what_it_builds():
+    recipe = (ROOT / 'Makefile').read_text().split('\ndemo: ')[1].split('\n\n')[0].replace('$(DEMO)', 'runs/demo')
+    (command,) = re.findall(r'evaluate\.py(?:.*\\\n)*.*', recipe)
+    config = demo.get_config()
+    for path, value in re.findall(r'--config\.([\w.]+)=(\S+)', command):
+        section, _, field = path.rpartition('.')
+        (config[section] if section else config)[field] = value
+    assert configs.paths(config.evaluation.records or config.data.records) == ('runs/demo/records',)
+    assert '--out=runs/demo/records' in recipe
