@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 from flax import linen as nn
@@ -43,9 +44,15 @@ def choose(config: ConfigDict) -> System:
     """The system config.model.name, with config.loss passed to its loss.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name, and for a field of config.loss that this system's loss does not have.
     """
     system = _choose(SYSTEMS, 'name', config.model.name)
+    names = [name for name in list(inspect.signature(system.loss).parameters)[2:] if name != 'totals']
+    unknown = sorted(set(config.loss) - set(names))
+    if unknown:
+        raise ValueError(
+            f'config.loss.{unknown[0]}: the loss of {config.model.name!r} has no such field; it has {", ".join(names)}.'
+        )
     return system._replace(loss=functools.partial(system.loss, **config.loss))
 
 

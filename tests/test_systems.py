@@ -76,9 +76,21 @@ def test_loss_receives_config_loss(monkeypatch, weights):
     monkeypatch.setitem(
         systems.SYSTEMS,
         'soc',
-        systems.SYSTEMS['soc']._replace(loss=lambda outputs, targets, **options: (outputs, targets, options)),
+        systems.SYSTEMS['soc']._replace(loss=lambda outputs, targets, weights, contrast: (outputs, weights, contrast)),
     )
     config = ytvos_soc.get_config()
     config.loss.update(weights=weights, contrast=False)
-    *passed, options = systems.choose(config).loss('outputs', 'targets')
-    assert passed == ['outputs', 'targets'] and options == {'weights': weights, 'contrast': False}
+    assert systems.choose(config).loss('outputs', 'targets') == ('outputs', weights, False)
+
+
+def test_fields_of_another_loss_are_named():
+    config = ytvos_soc.get_config()
+    config.loss.mask_scale = 2.0
+    with pytest.raises(ValueError, match="mask_scale: the loss of 'soc' has no such field; it has weights, contrast"):
+        systems.choose(config)
+    config = common.get_config()
+    config.loss.mask_scale = 2.0
+    systems.choose(config)
+    config.loss.contrast = True
+    with pytest.raises(ValueError, match="contrast: the loss of 'sgmg' has no such field; it has mask_scale"):
+        systems.choose(config)
