@@ -11,9 +11,9 @@
     python evaluate.py --config=configs/demo.py --workdir=runs/box
     python -m sgmg_jax.convert from-run runs/box --out=models/demo --float16
 
-First it learns motion, from clips whose objects all look alike. What a single frame shows is so much easier to learn
-that otherwise motion never enters the features; once it is there, it stays. Then it learns everything else, half of the
-clips being about motion: from clips of four frames, twice as many per step, and last from whole clips.
+First it learns motion, from clips whose objects all look alike. What a single frame shows is easier to learn: begun
+with clips of all kinds, motion stayed out of the features. Then it learns everything else, half of the clips being
+about motion, which it keeps: from clips of four frames, twice as many per step, and last from whole clips.
 
 Attention knows place and time only by its relative position bias. Adam moves a parameter by at most the learning rate
 in a step, so at the usual rate that bias stays small for thousands of steps: it has a rate of its own.

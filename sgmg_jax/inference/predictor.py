@@ -339,11 +339,14 @@ class Predictor:
 
         return ask
 
+    def prepare(self, frames: Frames) -> types.Clip:
+        """The clip of a window, resized and padded as the model wants it."""
+        return segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
+
     def _encode_clip(
         self, frames: Frames, annotated: np.ndarray | None = None
     ) -> tuple[types.Clip, features.VideoFeatures]:
-        clip = segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
-        clip = dataclasses.replace(clip, annotated=annotated)
+        clip = dataclasses.replace(self.prepare(frames), annotated=annotated)
         return clip, self.programs.encode(self.parameters, clip)
 
     def _tokens(self, sentences: Sequence[str]) -> types.Text:

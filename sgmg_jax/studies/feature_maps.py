@@ -13,8 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 import numpy as np
 
 from sgmg_jax import compilation, types
-from sgmg_jax.data import clips, text
-from sgmg_jax.inference import segment
+from sgmg_jax.data import text
 from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.models import features
 from sgmg_jax.ops import resize
@@ -42,9 +41,7 @@ class Maps(NamedTuple):
 def read_maps(predictor: Predictor, frames: UInt8[np.ndarray, 'T H W 3'], sentence: str) -> Maps:
     """The maps of an SgMg, which see at most clip_frames frames together: the first ones."""
     frames = frames[: predictor.clip_frames]
-    clip = segment.pad_clip(
-        *clips.prepare_clip(frames, predictor.short_side, predictor.max_side), predictor.model.conventions
-    )
+    clip = predictor.prepare(frames)
     tokens = text.encode(predictor.tokenizer, [sentence], predictor.text_length)
     maps = _program(predictor.model)(predictor.parameters, clip, tokens)
     height, width = (-(-side // 8) for side in clip.size[0].tolist())

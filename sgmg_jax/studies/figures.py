@@ -19,6 +19,7 @@ WORKDIR/<figure>.png, and its numbers to WORKDIR/<figure>.json.
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
+import contextlib
 import json
 import pathlib
 import statistics
@@ -180,8 +181,8 @@ def draw_stability(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figu
     if not all(scores.values()):
         raise ValueError(f'--gt={options.gt}, --split={options.split}: has no ground truth.')
     variances = {name: np.array([np.var(score['J']) for score in of_all]) for name, of_all in scores.items()}
-    first, *_, last = (*variances.values(), next(iter(variances.values())))[: max(2, len(variances))]
-    chosen = int(np.argmax(np.abs(first - last)))
+    of_systems = list(variances.values())
+    chosen = int(np.argmax(np.abs(of_systems[0] - of_systems[-1])))
     figure = matplotlib.figure.Figure(figsize=(9, 3.4), layout='constrained')
     share, lines = figure.subplots(1, 2)
     for name, of_all in variances.items():
@@ -203,60 +204,65 @@ def draw_stability(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figu
 def draw_gallery(options: argparse.Namespace) -> 'tuple[matplotlib.figure.Figure, Numbers]':
     """For each video a row of frames per system, with a contour per sentence; the ground truth comes first."""
     import matplotlib.figure
-    import matplotlib.patches
 
-    from sgmg_jax import visualize
     from sgmg_jax.data import records
     from sgmg_jax.score import submission
 
     split = records.open_records(options.gt, options.split)
     videos = [split[index] for index in range(min(options.videos, len(split)))]
-    systems = read_predictions(options)
-    heights = [record.video.height / record.video.width for record in videos for _ in range(len(systems) + 1)]
+    paths = read_predictions(options)
+    heights = [record.video.height / record.video.width for record in videos for _ in range(len(paths) + 1)]
     figure = matplotlib.figure.Figure(
         figsize=(1.9 * options.columns + 0.4, 1.9 * sum(heights) + 0.5 * len(videos)), layout='constrained'
     )
     parts = figure.subfigures(len(videos), 1, squeeze=False)
-    for record, part in zip(videos, parts[:, 0]):
-        video = record.video
-        expressions = distinct(video.expressions)[: len(visualize.COLOURS)]
-        shown = np.unique(np.linspace(0, len(video.frame_names) - 1, options.columns).round().astype(int))
-        rows = {}
-        if video.has_masks:
-            masks_of = record.decode_targets(shown)
-            rows['ground truth'] = np.stack([masks_of(expression) for expression in expressions])
-        for name, path in systems.items():
-            with submission.open_submission(path) as predicted:
-                rows[name] = np.stack(
-                    [
-                        [
-                            submission.read_mask(
-                                predicted, video.name, expression.id, video.frame_names[t], (video.height, video.width)
-                            )
-                            for t in shown
-                        ]
-                        for expression in expressions
-                    ]
-                )
-        frames, size = record.decode_frames(shown), (TILE, max(1, round(TILE * video.height / video.width)))
-        grid = part.subplots(len(rows), len(shown), squeeze=False)
-        for of_row, (name, masks) in zip(grid, rows.items()):
-            of_row[0].set_ylabel(name, fontsize=8)
-            # Larger first; otherwise contours would be scaled with the frames.
-            for axes, picture in zip(of_row, visualize.overlay(*visualize.resized(frames, masks, size))):
-                axes.imshow(picture)
-                axes.set(xticks=[], yticks=[])
-        patches = [
-            matplotlib.patches.Patch(
-                facecolor='#1c2026',
-                edgecolor='#{:02x}{:02x}{:02x}'.format(*visualize.colour_of(number)),
-                linewidth=2,
-                label=files.one_line(expression.text, 80),
-            )
-            for number, expression in enumerate(expressions)
-        ]
-        part.legend(handles=patches, loc='outside upper left', fontsize=7, ncols=2)
+    with contextlib.ExitStack() as stack:
+        systems = {name: stack.enter_context(submission.open_submission(path)) for name, path in paths.items()}
+        for record, part in zip(videos, parts[:, 0]):
+            _draw_video(part, record, systems, options.columns)
     return figure, {'videos': [record.video.name for record in videos]}
+
+
+def _draw_video(part: Any, record: Any, systems: Mapping[str, Any], columns: int) -> None:
+    """Fills a part of the gallery's figure. systems: name -> submission.Submission."""
+    import matplotlib.patches
+
+    from sgmg_jax import visualize
+    from sgmg_jax.score import submission
+
+    video = record.video
+    expressions = distinct(video.expressions)[: len(visualize.COLOURS)]
+    shown = np.unique(np.linspace(0, len(video.frame_names) - 1, columns).round().astype(int))
+    size = video.height, video.width
+    rows = {}
+    if video.has_masks:
+        masks_of = record.decode_targets(shown)
+        rows['ground truth'] = np.stack([masks_of(expression) for expression in expressions])
+    for name, predicted in systems.items():
+
+        def read(key: str, frame_name: str, predicted: Any = predicted) -> np.ndarray:
+            return submission.read_mask(predicted, video.name, key, frame_name, size)
+
+        names = [video.frame_names[t] for t in shown]
+        rows[name] = np.array([[read(expression.id, frame_name) for frame_name in names] for expression in expressions])
+    frames, tile = record.decode_frames(shown), (TILE, max(1, round(TILE * video.height / video.width)))
+    grid = part.subplots(len(rows), len(shown), squeeze=False)
+    for of_row, (name, masks) in zip(grid, rows.items()):
+        of_row[0].set_ylabel(name, fontsize=8)
+        # Larger first; otherwise contours would be scaled with the frames.
+        for axes, picture in zip(of_row, visualize.overlay(*visualize.resized(frames, masks, tile))):
+            axes.imshow(picture)
+            axes.set(xticks=[], yticks=[])
+    ink, *colours = (
+        '#{:02x}{:02x}{:02x}'.format(*colour) for colour in (visualize.INK, *visualize.COLOURS[: len(expressions)])
+    )
+    patches = [
+        matplotlib.patches.Patch(
+            facecolor=ink, edgecolor=colour, linewidth=2, label=files.one_line(expression.text, 80)
+        )
+        for colour, expression in zip(colours, expressions)
+    ]
+    part.legend(handles=patches, loc='outside upper left', fontsize=7, ncols=2)
 
 
 def distinct(expressions: Sequence[Any]) -> list[Any]:
