@@ -341,7 +341,8 @@ class Predictor:
 
     def prepare(self, frames: Frames) -> types.Clip:
         """The clip of a window, resized and padded as the model wants it."""
-        return segment.pad_clip(*clips.prepare_clip(frames, self.short_side, self.max_side), self._conventions)
+        resized = clips.prepare_clip(frames, self.short_side, self.max_side)
+        return segment.pad_clip(*resized, self._conventions, usual=self.short_side)
 
     def _encode_clip(
         self, frames: Frames, annotated: np.ndarray | None = None
@@ -358,7 +359,7 @@ class Predictor:
 
     def _resized(self, logits: types.ArrayLike, clip: types.Clip, frames: Frames, binary: bool) -> np.ndarray:
         """Mask logits [T h w], resized to the frames; or whether they are above 0."""
-        resized = self.programs.original_size(logits, tuple(clip.size[0].tolist()), frames.shape[1:3])
+        resized = self.programs.original_size(logits, segment.real_cells(clip, self._conventions), frames.shape[1:3])
         above, finite = self.programs.above_zero(resized)
         # NaN > 0 is false: the mask would silently be empty.
         if not finite:
@@ -391,9 +392,9 @@ class Predictor:
             scores, logits = self.programs.every_mask(self.parameters, video, self._tokens([sentence]))
             if not self._conventions.cut_before_resizing:
                 return np.asarray(scores), self._resized(logits, clip, frames, binary=True)
-            size = tuple(clip.size[0].tolist())
+            size, cells = tuple(clip.size[0].tolist()), segment.real_cells(clip, self._conventions)
             # The release resizes RefCOCO's pictures on the grid of the stride-4 map, videos on that of the frame.
-            grid = size if length > 1 else tuple(4 * n for n in logits.shape[1:])
-            return np.asarray(scores), np.asarray(self.programs.binary_at(logits, grid, size, frames.shape[1:3]))
+            grid = size if length > 1 else tuple(self._conventions.mask_stride * n for n in cells)
+            return np.asarray(scores), np.asarray(self.programs.binary_at(logits, cells, grid, size, frames.shape[1:3]))
 
         return ask

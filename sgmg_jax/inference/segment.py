@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 import numpy as np
 
 from sgmg_jax import compilation, types
-from sgmg_jax.models import features
+from sgmg_jax.models import features, video_swin
 from sgmg_jax.ops import masks, queries, resize
 
 
@@ -24,8 +24,8 @@ class Programs(NamedTuple):
 
     encode: (parameters, clip) -> model.encode_video.
     best_masks, every_mask: of this module.
-    original_size, above_zero, binary_at: of this module and of ops.masks. Programs of their own: videos of equal padded
-        size may differ in their original size.
+    original_size, above_zero, binary_at: of this module. Programs of their own: videos of equal padded size may differ
+        in their original size.
     """
 
     encode: Callable
@@ -45,24 +45,35 @@ def programs(model: nn.Module) -> Programs:
         compilation.jit(functools.partial(every_mask, model)),
         compilation.jit(original_size, static_argnums=(1, 2)),
         compilation.jit(above_zero),
-        compilation.jit(masks.binary_at, static_argnums=(1, 2, 3)),
+        compilation.jit(binary_at, static_argnums=(1, 2, 3, 4)),
     )
 
 
 def pad_clip(
-    frames: UInt8[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions
+    frames: UInt8[np.ndarray, 'T h w 3'], size: tuple[int, int], conventions: features.Conventions, usual: int = 0
 ) -> types.Clip:
     """Pads frames of `size`, (h, w), to a types.Clip of one clip, whose T, H and W are multiples of `conventions`.
 
-    Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs;
-    results for real frames stay the same. A single picture stays one frame.
+    Padding in time to a multiple of the backbone's window lets videos of many lengths share a few compiled programs,
+    and so does padding to `conventions.shared` pixels; results for what is real stay the same. A single picture stays
+    one frame, and small frames are not padded to share a program, as padding would change their windows.
+
+    usual: a side that most frames have, which stays as it is.
     """
     length, (height, width) = len(frames), size
     bucket = conventions.frames if length > 1 else 1
-    pads = [-n % multiple for n, multiple in zip((length, height, width), (bucket, *[conventions.pixels] * 2))]
+    pixels = max(conventions.shared, conventions.pixels) if min(size) > video_swin.ONE_WINDOW else conventions.pixels
+    multiples = bucket, *(conventions.pixels if side == usual else pixels for side in size)
+    pads = [-n % multiple for n, multiple in zip((length, height, width), multiples)]
     valid = np.ones((length, height, width), bool)
     widths = [(0, pad) for pad in pads]
     return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None], np.array([size], np.int32))
+
+
+def real_cells(clip: types.Clip, conventions: features.Conventions) -> tuple[int, int]:
+    """Rows and columns of a clip's mask logits that are not padding."""
+    height, width = (-(-int(side) // conventions.mask_stride) for side in clip.size[0])
+    return height, width
 
 
 def groups(sentences: Sequence, most: int) -> list[Sequence]:
@@ -117,9 +128,19 @@ def every_mask(
 def original_size(
     logits: Float[Array, 'T h w'], crop: tuple[int, int], size: tuple[int, int]
 ) -> Float[types.ArrayLike, 'T H W']:
-    """Crops the padding and resizes logits (not probabilities) to the original frames. SOC's have no padding to crop
-    and are resized directly, as in the release."""
+    """Crops the padding, to `crop` cells, and resizes logits (not probabilities) to the original frames."""
     return resize.bilinear(logits[:, : crop[0], : crop[1], None], size)[..., 0]
+
+
+def binary_at(
+    logits: Float[Array, 'Q h w'],
+    cells: tuple[int, int],
+    grid: tuple[int, int],
+    crop: tuple[int, int],
+    size: tuple[int, int],
+) -> Bool[types.ArrayLike, 'Q H W']:
+    """ops.masks.binary_at of the first `cells` of the logits, those that are not padding."""
+    return masks.binary_at(logits[:, : cells[0], : cells[1]], grid, crop, size)
 
 
 def above_zero(

@@ -15,18 +15,22 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Shaped, UInt8
 from sgmg_jax import types
 from sgmg_jax.models.layers import Initializer, dense, xavier
 from sgmg_jax.models.spectral_fusion import Words
-from sgmg_jax.ops import positions, queries, resize
+from sgmg_jax.ops import padding, positions, queries, resize
 from sgmg_jax.types import ArrayLike, pytree
 
 # ImageNet's, of RGB from 0 to 1.
 MEAN = 0.485, 0.456, 0.406
 STD = 0.229, 0.224, 0.225
+STRIDES = 4, 8, 16, 32  # of the backbone's maps
+LEVEL_STRIDES = 8, 16, 32, 64
 
 
 class Conventions(NamedTuple):
     """How a release evaluates; differences show only in the last digits.
 
     frames, pixels: clips are padded to multiples of these.
+    shared: frames of several sizes are padded to multiples of this many pixels, to share programs; 1: they are not.
+    mask_stride: of the mask logits, in pixels of the padded frames.
     annotated_in_the_middle: where edge frames are repeated to fill a clip, the annotated index is the clip's middle,
       not the first copy.
     cut_before_resizing: masks of annotated frames are thresholded before they are resized to the frame, not after.
@@ -34,6 +38,8 @@ class Conventions(NamedTuple):
 
     frames: int
     pixels: int
+    shared: int = 1
+    mask_stride: int = 1
     annotated_in_the_middle: bool = False
     cut_before_resizing: bool = False
 
@@ -61,9 +67,18 @@ class VideoFeatures:
         valid: Bool[ArrayLike, 'B T H W'],
         maps: Sequence[Float[ArrayLike, 'B T _h _w _C']],
         size: Int[ArrayLike, 'B 2'],
+        frame_size: Int[ArrayLike, 'B 2'] | None = None,
     ) -> 'VideoFeatures':
-        """valid: of the frames; maps: the backbone's."""
-        return cls(tuple(levels), tuple(resize.nearest(valid, x.shape[2:4]) for x in levels), maps[0], maps[1], size)
+        """valid: of the frames; maps: the backbone's; frame_size: see `project`. If it is None, cells are valid where
+        the released code's resizing finds a valid pixel, which depends on the padding."""
+        real = valid[:, :, 0, 0]
+        masks = [
+            resize.nearest(valid, x.shape[2:4])
+            if frame_size is None
+            else padding.real_cells(frame_size, stride, x.shape[2:4])[:, None] & real[:, :, None, None]
+            for x, stride in zip(levels, LEVEL_STRIDES)
+        ]
+        return cls(tuple(levels), tuple(masks), maps[0], maps[1], size)
 
 
 @pytree
@@ -113,11 +128,27 @@ def projection_layers(hidden: int, levels: int, dtype: Any) -> tuple[list[nn.Con
 
 
 def project(
-    maps: Sequence[Float[ArrayLike, 'B T _h _w _C']], convolutions: Sequence[nn.Conv], norms: Sequence[nn.GroupNorm]
+    maps: Sequence[Float[ArrayLike, 'B T _h _w _C']],
+    convolutions: Sequence[nn.Conv],
+    norms: Sequence[nn.GroupNorm],
+    frame_size: Int[ArrayLike, 'B 2'] | None = None,
 ) -> list[Float[Array, 'B*T _h _w C']]:
-    """The backbone's four maps -> levels; both the stride-32 and the stride-64 level come from its last map."""
-    sources = [*maps[1:], *[maps[3]] * (len(norms) - 3)]
-    return [norm(convolve(fold(x))) for x, convolve, norm in zip(sources, convolutions, norms)]
+    """The backbone's four maps -> levels; both the stride-32 and the stride-64 level come from its last map.
+
+    frame_size: H and W without padding, which then affects nothing. None, as released: padding is content.
+    """
+    sources = [*zip(STRIDES[1:], maps[1:]), *[(STRIDES[3], maps[3])] * (len(norms) - 3)]
+    size = of_frames(frame_size, maps[0].shape[1])
+    levels = []
+    for (stride, x), convolve, norm, level in zip(sources, convolutions, norms, LEVEL_STRIDES):
+        x = convolve(padding.zero_padding(fold(x), size, stride))
+        levels.append(norm(x, mask=padding.content(size, level, x.shape)))
+    return levels
+
+
+def of_frames(size: Int[ArrayLike, 'B 2'] | None, frames: int) -> Int[Array, 'B*{frames} 2'] | None:
+    """The clips' sizes, for each of their frames."""
+    return None if size is None else jnp.repeat(jnp.asarray(size), frames, axis=0)
 
 
 def normalise(frames: UInt8[ArrayLike, 'B T H W 3'], valid: Bool[ArrayLike, 'B T H W']) -> Float32[Array, 'B T H W 3']:
@@ -130,16 +161,16 @@ def normalise(frames: UInt8[ArrayLike, 'B T H W 3'], valid: Bool[ArrayLike, 'B T
 
 
 def backbone_maps(
-    encoder: nn.Module, clip: types.Clip, train: bool
+    encoder: nn.Module, clip: types.Clip, train: bool, frame_size: Int[ArrayLike, 'B 2'] | None = None
 ) -> tuple[list[Float[Array, 'B T _h _w _C']], Bool[ArrayLike, 'B T H W']]:
-    """The four maps of models.video_swin.VideoSwin, and the `valid` mask of their frames.
+    """The four maps of models.video_swin.VideoSwin, which explains `frame_size`, and the `valid` mask of their frames.
 
     Of a clip with an annotated frame, only that frame is kept: the others give the backbone context. T is then 1.
     """
     frames, valid = clip.frames, clip.valid
     if frames.dtype == jnp.uint8:
         frames = normalise(frames, valid)
-    maps = encoder(frames, real_frames=valid[:, :, 0, 0], train=train)
+    maps = encoder(frames, valid[:, :, 0, 0], frame_size, train)
     if clip.annotated is not None:
         keep = lambda x: jnp.take_along_axis(x, clip.annotated.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
         maps, valid = [keep(x) for x in maps], keep(valid)

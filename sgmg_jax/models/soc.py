@@ -125,10 +125,16 @@ class SOC(nn.Module):
 
     @property
     def conventions(self) -> features.Conventions:
-        """Padded pixels would change the feature pyramid's norms, so every frame size has its own program. Padded
-        frames are ignored everywhere, but would shift the object cluster's windows."""
-        frames = 1 if self.cluster_window else video_swin.WINDOW[0]
-        return features.Conventions(frames, 1, annotated_in_the_middle=True, cut_before_resizing=True)
+        """The release pads nothing when it evaluates. Padded pixels affect nothing then, and padded frames only the
+        object cluster's windows, which they would shift."""
+        return features.Conventions(
+            frames=1 if self.cluster_window else video_swin.WINDOW[0],
+            pixels=1,
+            shared=128,
+            mask_stride=MASK_STRIDE,
+            annotated_in_the_middle=True,
+            cut_before_resizing=True,
+        )
 
     def __call__(
         self,
@@ -142,11 +148,11 @@ class SOC(nn.Module):
 
     def encode_video(self, clip: types.Clip, train: bool = False) -> features.VideoFeatures:
         """Everything that does not depend on the sentence."""
-        maps, valid = features.backbone_maps(self.video_encoder, clip, train)
-        levels = [
-            unfold(x, frames=valid.shape[1]) for x in features.project(maps, self.projections, self.projection_norms)
-        ]
-        return features.VideoFeatures.of(levels, valid, maps, clip.size)
+        size = self._without_padding(clip.size, train)
+        maps, valid = features.backbone_maps(self.video_encoder, clip, train, size)
+        projected = features.project(maps, self.projections, self.projection_norms, size)
+        levels = [unfold(x, frames=valid.shape[1]) for x in projected]
+        return features.VideoFeatures.of(levels, valid, maps, clip.size, size)
 
     def encode_text(self, text: types.Text, train: bool = False) -> features.TextFeatures:
         """Word and sentence features; both go through the same projection."""
@@ -190,11 +196,16 @@ class SOC(nn.Module):
         states = states[layers.start : layers.stop] + cluster[:, :, None]
         scores = jnp.stack([self.class_heads[i](x) for i, x in zip(layers, states.astype(jnp.float32))])
         boxes = jnp.stack([self.transformer.box(i, x, starts[i]) for i, x in zip(layers, map(fold, states))])
-        pixels = unfold(self.feature_pyramid(memory[:3], fold(video.stride4)), frames)
+        frame_size = features.of_frames(self._without_padding(video.size, train), frames)
+        pixels = unfold(self.feature_pyramid(memory[:3], fold(video.stride4), frame_size), frames)
         masks = self.patch_kernels(states, points[layers.start : layers.stop], pixels, video.size)
         return types.Proposals(
             scores.max(-1), by_sentence(boxes), masks, alignment(cluster, guidance, self.contrast_scale)
         )
+
+    def _without_padding(self, size, train):
+        """Training pads as the release does, whose norms and convolutions see it: None."""
+        return None if train else size
 
     def optimize(
         self, mask_logits: Float[ArrayLike, 'K N T h w 1'], video: features.VideoFeatures

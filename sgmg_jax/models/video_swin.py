@@ -17,11 +17,13 @@ import numpy as np
 from sgmg_jax import compilation
 from sgmg_jax.models import layers
 from sgmg_jax.models.chunks import by_chunks
+from sgmg_jax.ops import padding
 from sgmg_jax.sharding import batch_local
 from sgmg_jax.types import ArrayLike
 
 WINDOW = (8, 7, 7)
 PATCH = 4
+ONE_WINDOW = 7 * 32  # pixels of a side: the last map of a smaller frame is a single window in this axis
 NORM_EPSILON = 1e-5
 NEIGHBOURS = (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, -1), (-1, 1)  # of a token
 SEPARATION = -100.0  # added to the logits of token pairs that share a window only because of the shift
@@ -71,6 +73,7 @@ class VideoSwin(nn.Module):
         self,
         frames: Float[ArrayLike, 'B T H W 3'],
         real_frames: Bool[ArrayLike, 'B T'] | None = None,
+        frame_size: Int[ArrayLike, 'B 2'] | None = None,
         train: bool = False,
     ) -> list[Float[Array, 'B T _h _w _C']]:
         """real_frames: False for frames that pad the clip in time.
@@ -78,6 +81,9 @@ class VideoSwin(nn.Module):
         These do not affect the real ones if the clip is padded to the next multiple of 8 frames, or to at most 8.
         Longer clips are padded to whole windows anyway, with tokens that are zero after the first norm; shorter ones
         fit in one window, where padded tokens are masked as keys.
+
+        frame_size: H and W without padding, which then affects nothing, if both are larger than ONE_WINDOW. None, as
+        released: padding is content.
         """
         size = self.size
         rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
@@ -92,9 +98,10 @@ class VideoSwin(nn.Module):
             name='patch_embedding',
         )(x)
         x = _layer_norm(self.dtype, 'patch_norm')(x)
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        block = nn.remat(Block, static_argnums=(4,)) if self.remat else Block
         maps = []
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
+            map_size = None if frame_size is None else -(-frame_size // (PATCH << stage))
             for i in range(depth):
                 x = block(
                     heads=heads,
@@ -103,9 +110,10 @@ class VideoSwin(nn.Module):
                     near=size.near,
                     dtype=self.dtype,
                     name=f'stage{stage}_block{i}',
-                )(x, real_frames, train)
+                )(x, real_frames, map_size, train)
             maps.append(x)
             if stage < len(size.depths) - 1:
+                x = _where_real(x, None, map_size)
                 x = PatchMerging(dtype=self.dtype, name=f'merging{stage}')(x)
         return maps
 
@@ -135,7 +143,11 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[ArrayLike, 'B T h w C'], real_frames: Bool[ArrayLike, 'B T'] | None, train: bool
+        self,
+        x: Float[ArrayLike, 'B T h w C'],
+        real_frames: Bool[ArrayLike, 'B T'] | None,
+        map_size: Int[ArrayLike, 'B 2'] | None,
+        train: bool,
     ) -> Float[Array, 'B T h w C']:
         shape, channels = x.shape[1:4], x.shape[-1]
         # Along axes where the map is no larger than the window, the window is the map and is not shifted.
@@ -143,18 +155,16 @@ class Block(nn.Module):
         shift = tuple(w // 2 if self.shifted and n > w else 0 for n, w in zip(shape, WINDOW))
         drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
 
-        y = _layer_norm(self.dtype, 'norm1')(x)
-        absent_keys = None
-        if real_frames is not None:
-            y = jnp.where(real_frames[:, :, None, None, None], y, 0)
-            if shape[0] <= WINDOW[0]:
-                absent_keys = ~jnp.repeat(real_frames, window[1] * window[2], axis=1)
-        y = _pad_to_multiple(y, window)
+        y = _pad_to_multiple(_where_real(_layer_norm(self.dtype, 'norm1')(x), real_frames, map_size), window)
         padded = y.shape[1:4]
         regions = _regions(padded, window, shift) if any(shift) else None
-        y = jnp.roll(y, [-s for s in shift], axis=(1, 2, 3))
+        present = _present(padded, window, real_frames if shape[0] <= WINDOW[0] else None, map_size)
+
+        def windows(x):
+            return _partition(jnp.roll(x, [-s for s in shift], axis=(1, 2, 3)), window)
+
         y = WindowAttention(self.heads, self.near, dtype=self.dtype, name='attention')(
-            _partition(y, window), regions, absent_keys
+            windows(y), regions, None if present is None else ~windows(present[..., None])[..., 0]
         )
         y = _unpartition(y, padded, window)
         y = jnp.roll(y, shift, axis=(1, 2, 3))[:, : shape[0], : shape[1], : shape[2]]
@@ -181,7 +191,7 @@ class WindowAttention(nn.Module):
         self,
         x: Float[ArrayLike, 'B G N C'],
         regions: Int[ArrayLike, 'G N'] | None = None,
-        absent_keys: Bool[ArrayLike, 'B N'] | None = None,
+        absent_keys: Bool[ArrayLike, 'B G N'] | None = None,
     ) -> Float[Array, 'B G N C']:
         """regions: tokens attend only within their region; absent_keys: tokens that are never attended to."""
         *lead, tokens, channels = x.shape
@@ -194,7 +204,7 @@ class WindowAttention(nn.Module):
         bias = jnp.moveaxis(table[relative_position_index()[:tokens, :tokens]], -1, 0)
 
         def attend(q, k, v, regions, absent_keys, bias):
-            """One window of every clip: q, k, v [B N M C]; regions [N]."""
+            """One window of every clip: q, k, v [B N M C]; regions [N]; absent_keys [B N]."""
             logits = jnp.einsum('bnmc,bkmc->bmnk', q * width**-0.5, k).astype(jnp.float32) + bias
             if regions is not None:
                 logits = logits + jnp.where(regions[:, None] != regions, SEPARATION, 0.0)
@@ -204,15 +214,15 @@ class WindowAttention(nn.Module):
             return jnp.einsum('bmnk,bkmc->bnmc', attention, v)
 
         def one_by_one(q, k, v, absent_keys, regions, bias):
-            q, k, v = (jnp.moveaxis(x, 1, 0) for x in (q, k, v))
-            window = jax.checkpoint(lambda x: attend(*x, absent_keys, bias))
-            return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions)), 0, 1)
+            q, k, v, absent_keys = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (q, k, v, absent_keys))
+            window = jax.checkpoint(lambda x: attend(*x, bias))
+            return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions, absent_keys)), 0, 1)
 
         if compilation.platform() == 'cpu':
             # One window's logits fit in the CPU cache: half the time of all at once, and nearly no memory.
             out = batch_local(one_by_one, shared=2)(q, k, v, absent_keys, regions, bias)
         else:
-            out = jax.vmap(attend, in_axes=(1, 1, 1, 0, None, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
+            out = jax.vmap(attend, in_axes=(1, 1, 1, 0, 1, None), out_axes=1)(q, k, v, regions, absent_keys, bias)
         # Three times as large as usual: as large as what it is added to.
         kernel = layers.uniform(channels / 9) if self.near else None
         return layers.dense(channels, channels, kernel, dtype=self.dtype, name='projection')(
@@ -231,6 +241,28 @@ def _near_bias(key, shape, dtype=jnp.float32):
 
 def _layer_norm(dtype, name):
     return nn.LayerNorm(epsilon=NORM_EPSILON, dtype=dtype, name=name)
+
+
+def _where_real(x, real_frames, map_size):
+    """Zeros in padded frames, and in cells past the map's size without padding."""
+    if real_frames is not None:
+        x = jnp.where(real_frames[:, :, None, None, None], x, 0)
+    if map_size is not None:
+        x = jnp.where(padding.first_cells(*map_size.T, x.shape[2:4])[:, None, ..., None], x, 0)
+    return x
+
+
+def _present(shape, window, real_frames, map_size):
+    """The tokens [B T h w] that are keys; None if all are. Without padding the map would be padded to whole windows,
+    too, with zeros that are keys, as released."""
+    present = None
+    if real_frames is not None:
+        present = jnp.broadcast_to(real_frames[:, :, None, None], (len(real_frames), *shape))
+    if map_size is not None:
+        ends = -(-map_size // np.array(window[1:])) * np.array(window[1:])
+        cells = jnp.broadcast_to(padding.first_cells(*ends.T, shape[1:])[:, None], (len(ends), *shape))
+        present = cells if present is None else present & cells
+    return present
 
 
 def _pad_to_multiple(x, multiples):

@@ -1,6 +1,7 @@
 """SOC beyond the golden cases (tests/parity/test_parity.py); on a small model with seeded weights."""
 
 import functools
+import itertools
 
 from flax import linen as nn
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from sgmg_jax import systems, types
+from sgmg_jax.data import clips
 from sgmg_jax.inference import segment
 from sgmg_jax.losses import soc as losses
 from sgmg_jax.models import roberta, soc, video_swin
@@ -103,6 +105,60 @@ def test_padded_frames_are_ignored():
     assert_close(ours.alignment, expected.alignment)
     windows = SOC.clone(cluster_window=2)  # which padding would shift
     assert segment.pad_clip(frames, (HEIGHT, WIDTH), windows.conventions).frames.shape == (1, 3, HEIGHT, WIDTH, 3)
+
+
+DEEP = SOC.clone(backbone=video_swin.Size(8, (2, 1, 1, 2), (1, 1, 2, 2)))  # with shifted windows
+
+
+@functools.cache
+def unpadded(height, width):
+    """Three frames of this size, and what the model finds in them."""
+    frames = np.random.default_rng(height).integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+    bare = segment.pad_clip(frames, (height, width), SOC.conventions._replace(frames=1, shared=1))
+    assert bare.frames.shape == (1, *frames.shape)
+    return frames, run(bare, make_text([5]), DEEP)[0]
+
+
+@pytest.mark.parametrize('shared, shape', [(128, (1, 8, 256, 384, 3)), (201, (1, 8, 402, 402, 3))])
+def test_padded_pixels_are_ignored(shared, shape):
+    """Clips padded to a common size give what each gives alone: maps of every stride end where its own frame does."""
+    sizes = (229, 383), (256, 300)
+    conventions = SOC.conventions._replace(shared=shared)
+    padded = [segment.pad_clip(unpadded(*size)[0], size, conventions) for size in sizes]
+    assert {clip.frames.shape for clip in padded} == {shape}
+    together, _ = run(jax.tree.map(lambda *x: np.concatenate(x), *padded), rows(make_text([5]), [0, 0]), DEEP)
+    for i, size in enumerate(sizes):
+        _, alone = unpadded(*size)
+        height, width = segment.real_cells(padded[i], SOC.conventions)
+        assert alone.mask_logits.shape[-3:] == (height, width, 1)
+        assert_close(together.scores[:, i, :3], alone.scores[:, 0])
+        assert_close(together.boxes[:, i, :3], alone.boxes[:, 0])
+        assert_close(together.mask_logits[:, i, :3, :, :height, :width], alone.mask_logits[:, 0])
+        assert_close(together.alignment[:, i], alone.alignment[:, 0])
+
+
+def test_training_sees_padding():
+    """As in the release, whose norms and convolutions see what pads a batch."""
+    frames = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    clip = segment.pad_clip(frames, (HEIGHT, WIDTH), SOC.conventions._replace(pixels=32))
+    trained, _ = run(clip, make_text([5]), train=True)
+    evaluated, _ = run(clip, make_text([5]), SOC.clone(inference_layer='last'))
+    assert np.abs(trained.scores[-1] - evaluated.scores[0]).max() > 1e-3
+
+
+def test_few_sizes_for_any_picture():
+    """COCO's pictures have up to 640 pixels a side. Without padding, each size would have programs of its own."""
+    found, unpadded_sizes = set(), set()
+    for long, ratio in itertools.product((320, 427, 500, 612, 640), np.linspace(1, 2.2, 61)):
+        for size in {(int(long / ratio), long), (long, int(long / ratio))}:
+            resized = clips.resized_size(*size, 360, 640)
+            unpadded_sizes.add(resized)
+            clip = segment.pad_clip(np.empty((1, *resized, 3), np.uint8), resized, SOC.conventions, usual=360)
+            found.add(clip.frames.shape[2:4])
+    assert len(found) <= 12 and len(unpadded_sizes) > 250
+    assert (360, 640) in found  # videos lose nothing
+    small = np.empty((1, 224, 300, 3), np.uint8)
+    assert segment.pad_clip(small, small.shape[1:3], SOC.conventions).frames.shape[2:4] == (224, 300)
 
 
 def test_inference_layer():
