@@ -13,6 +13,7 @@ from sgmg_jax.convert import names as convert
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import segment
 from sgmg_jax.inference.predictor import Predictor
+from sgmg_jax.models import features
 from sgmg_jax.ops import masks, queries, resize
 from sgmg_jax.parity import cases
 
@@ -226,6 +227,25 @@ def test_soc_resizes_videos_and_pictures_as_released(soc_weights, monkeypatch):
     assert logits.shape == (7, 17, 18)
     np.testing.assert_array_equal(every, masks.binary_at(logits, (68, 72), (66, 70), (132, 140)))
     assert (every != masks.binary_at(logits, (66, 70), (66, 70), (132, 140))).any() and query.shape == (1, 1)
+
+
+def test_soc_masks_lose_their_padding(soc_weights, monkeypatch):
+    """A picture padded to share a program. What the model finds in it is a stand-in's here."""
+    frames = make_frames(1)
+    predictor = soc_predictor(soc_weights, monkeypatch, 1)
+    predictor.short_side, predictor.max_side = 300, 310
+    assert predictor.prepare(frames).frames.shape == (1, 1, 384, 384, 3)  # of 292x309
+    empty, logits = np.zeros((1, 1, 1, 1, 1), np.float32), np.random.default_rng(0).normal(size=(3, 96, 96)).astype('f')
+    predictor.programs = predictor.programs._replace(
+        encode=lambda _, clip: features.VideoFeatures((), (), empty, empty, clip.size),
+        best_masks=lambda *_: (np.ones((1, 1), np.float32), logits[None, :1]),
+        every_mask=lambda *_: (np.ones(3, np.float32), logits),
+    )
+    (found,) = predictor(frames, SENTENCES[:1])
+    real = logits[:, :73, :78]
+    np.testing.assert_array_equal(found, resize.bilinear(real[:1, ..., None], (132, 140))[..., 0] > 0)
+    _, every = predictor.annotated(lambda window: frames[window], 1, 0)(SENTENCES[0])
+    np.testing.assert_array_equal(every, masks.binary_at(real, (292, 312), (292, 309), (132, 140)))
 
 
 def test_soc_annotated_frame_as_released(soc_weights, monkeypatch):
