@@ -170,7 +170,7 @@ def backbone_maps(
     frames, valid = clip.frames, clip.valid
     if frames.dtype == jnp.uint8:
         frames = normalise(frames, valid)
-    maps = encoder(frames, valid[:, :, 0, 0], frame_size, train)
+    maps = encoder(frames, valid[:, :, 0, 0], train, frame_size)
     if clip.annotated is not None:
         keep = lambda x: jnp.take_along_axis(x, clip.annotated.reshape(-1, *[1] * (x.ndim - 1)), axis=1)
         maps, valid = [keep(x) for x in maps], keep(valid)

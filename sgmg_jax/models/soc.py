@@ -51,6 +51,8 @@ class SOC(nn.Module):
       classes: number of object classes; a query's score in a frame is its largest class logit. Training needs 1.
       inference_layer: decoder layer whose heads are used at inference: 'first', as in the released code, or 'last'.
         Nothing in the paper suggests the first.
+      padding_is_content: at inference, norms and convolutions see padded pixels, too, as in the release; which however
+        pads nothing then, as it evaluates one clip at a time. In training they always do.
       contrast_scale: divisor of the similarity of video queries and guidance in the contrastive loss: 'channels', their
         number, as in the released code, or 'root', its square root, as in the paper.
     """
@@ -74,6 +76,7 @@ class SOC(nn.Module):
     classes: int = 1
     inference_layer: str = 'first'
     contrast_scale: str = 'channels'
+    padding_is_content: bool = False
     dropout: float = 0.1
     text_dropout: float = 0.1
     drop_path: float = 0.2
@@ -125,12 +128,12 @@ class SOC(nn.Module):
 
     @property
     def conventions(self) -> features.Conventions:
-        """The release pads nothing when it evaluates. Padded pixels affect nothing then, and padded frames only the
-        object cluster's windows, which they would shift."""
+        """At inference padded pixels affect nothing, and padded frames only the object cluster's windows, which they
+        would shift."""
         return features.Conventions(
             frames=1 if self.cluster_window else video_swin.WINDOW[0],
             pixels=1,
-            shared=128,
+            shared=1 if self.padding_is_content else 128,
             mask_stride=MASK_STRIDE,
             annotated_in_the_middle=True,
             cut_before_resizing=True,
@@ -204,8 +207,8 @@ class SOC(nn.Module):
         )
 
     def _without_padding(self, size, train):
-        """Training pads as the release does, whose norms and convolutions see it: None."""
-        return None if train else size
+        """The frames' size, if what pads them must not be seen; None otherwise."""
+        return None if train or self.padding_is_content else size
 
     def optimize(
         self, mask_logits: Float[ArrayLike, 'K N T h w 1'], video: features.VideoFeatures

@@ -73,8 +73,8 @@ class VideoSwin(nn.Module):
         self,
         frames: Float[ArrayLike, 'B T H W 3'],
         real_frames: Bool[ArrayLike, 'B T'] | None = None,
-        frame_size: Int[ArrayLike, 'B 2'] | None = None,
         train: bool = False,
+        frame_size: Int[ArrayLike, 'B 2'] | None = None,
     ) -> list[Float[Array, 'B T _h _w _C']]:
         """real_frames: False for frames that pad the clip in time.
 
