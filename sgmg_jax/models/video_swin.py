@@ -98,7 +98,7 @@ class VideoSwin(nn.Module):
             name='patch_embedding',
         )(x)
         x = _layer_norm(self.dtype, 'patch_norm')(x)
-        block = nn.remat(Block, static_argnums=(4,)) if self.remat else Block
+        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
         maps = []
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
             map_size = None if frame_size is None else -(-frame_size // (PATCH << stage))
@@ -110,7 +110,7 @@ class VideoSwin(nn.Module):
                     near=size.near,
                     dtype=self.dtype,
                     name=f'stage{stage}_block{i}',
-                )(x, real_frames, map_size, train)
+                )(x, real_frames, train, map_size)
             maps.append(x)
             if stage < len(size.depths) - 1:
                 x = _where_real(x, None, map_size)
@@ -146,8 +146,8 @@ class Block(nn.Module):
         self,
         x: Float[ArrayLike, 'B T h w C'],
         real_frames: Bool[ArrayLike, 'B T'] | None,
-        map_size: Int[ArrayLike, 'B 2'] | None,
         train: bool,
+        map_size: Int[ArrayLike, 'B 2'] | None = None,
     ) -> Float[Array, 'B T h w C']:
         shape, channels = x.shape[1:4], x.shape[-1]
         # Along axes where the map is no larger than the window, the window is the map and is not shifted.

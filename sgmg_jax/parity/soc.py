@@ -308,10 +308,9 @@ RECORDED = (
 def compare_evaluation(arrays: Arrays, meaning: Meaning) -> Results:
     model, parameters = _whole_model(meaning)
     clip, mixing = cases.clip(arrays, multiple=1), 'mixing' in meaning['case']
-    model = model.clone(padding_is_content=not clip.valid.all())  # a batch of several sizes
 
     def run(layer, mixing):
-        module = model.clone(inference_layer=layer)
+        module = model.clone(inference_layer=layer, padding_is_content=not clip.valid.all())
 
         @compilation.jit
         def forward(parameters, clip, text):

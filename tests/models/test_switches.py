@@ -168,7 +168,7 @@ def test_a_training_step(module, switches, options, monkeypatch):
     parameters = {path: rng.normal(0, 0.1, shape).astype(np.float32) for path, shape in shapes(model).items()}
     maps = [rng.normal(0, 1, (1, 2, -(-80 // 2**i), 96 // 2**i, 2**i)).astype(np.float32) for i in (2, 3, 4, 5)]
     maps = [np.tile(x, 2) for x in maps]  # 8, 16, 32 and 64 channels
-    monkeypatch.setattr(features, 'backbone_maps', lambda encoder, clip, train: (maps, clip.valid))
+    monkeypatch.setattr(features, 'backbone_maps', lambda encoder, clip, *_: (maps, clip.valid))
 
     def objective(parameters):
         outputs = model.apply(
