@@ -22,7 +22,6 @@ def get_config(mode: str = 'full') -> ConfigDict:
     """mode: 'full', or 'smoke' for two small steps that check that everything runs."""
     smoke = 'smoke' in common.split_mode(mode, ('full', 'smoke'))
     config = mevis.on_mevis(demo.get_config('smoke' if smoke else 'clips'))
-    config.init = (os.fspath(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
     config.data.update(
         records=('runs/learn_mevis/records/mevis',),
         train_split='train[:95%]',
@@ -31,6 +30,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config.evaluation.update(records=(), threshold=0.5)
     if smoke:
         return config
+    config.init = (os.fspath(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
     config.update(steps=600, eval_every=150, ema_decay=0.99)
     config.optimizer.update(learning_rate=8e-4, warmup_steps=50, drop_steps=(450,))
     return config

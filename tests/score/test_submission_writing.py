@@ -116,17 +116,17 @@ def test_file_permissions_follow_the_umask(root):
 
 
 def fill_disk_after(monkeypatch, count):
-    """Lets Pillow save `count` images; then the disk is full, with half of a file written."""
-    save, left = Image.Image.save, [count]
+    """Lets `count` files be written; then the disk is full, with half of a file written."""
+    write, left = pathlib.Path.write_bytes, [count]
 
-    def limited(self, path, *args, **kwargs):
+    def limited(self, data):
         if not left[0]:
-            pathlib.Path(path).write_bytes(b'\x89PNG half')
+            write(self, data[: len(data) // 2])
             raise OSError(errno.ENOSPC, 'No space left on device')
         left[0] -= 1
-        save(self, path, *args, **kwargs)
+        return write(self, data)
 
-    monkeypatch.setattr(Image.Image, 'save', limited)
+    monkeypatch.setattr(pathlib.Path, 'write_bytes', limited)
 
 
 def test_full_disk_leaves_no_partial_mask(root, monkeypatch):
