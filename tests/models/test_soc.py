@@ -137,6 +137,13 @@ def test_padded_pixels_are_ignored(shared, shape):
         assert_close(together.alignment[:, i], alone.alignment[:, 0])
 
 
+def test_without_padding_it_is_the_released_model():
+    """Which pads its maps to whole windows with zeros that are keys."""
+    clip, text = make_clip(1, 2), make_text([5])
+    (ours, _), (released, _) = run(clip, text), run(clip, text, SOC.clone(padding_is_content=True))
+    assert_close(ours, released)
+
+
 def test_training_sees_padding():
     """As in the release, whose norms and convolutions see what pads a batch."""
     frames = np.random.default_rng(0).integers(0, 256, (1, HEIGHT, WIDTH, 3), dtype=np.uint8)
