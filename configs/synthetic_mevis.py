@@ -28,7 +28,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
         valid_split='train[95%:]',  # the checkpoint is chosen on clips that no score reports
     )
     config.evaluation.update(records=(), threshold=0.5)
-    if smoke:
+    if smoke:  # from nothing, so that it also runs with other sizes of the model
         return config
     config.init = (os.fspath(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
     config.update(steps=600, eval_every=150, ema_decay=0.99)

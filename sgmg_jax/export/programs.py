@@ -38,7 +38,7 @@ from sgmg_jax.convert import weights
 from sgmg_jax.data import clips, text
 from sgmg_jax.inference import segment
 from sgmg_jax.inference.predictor import Predictor
-from sgmg_jax.models import features, soc, video_swin
+from sgmg_jax.models import features, soc
 
 VIDEO, SEGMENT = 'video.stablehlo', 'segment.stablehlo'
 WEIGHTS, DESCRIPTION, EXAMPLE = 'weights.safetensors', 'export.json', 'run.py'
@@ -313,10 +313,8 @@ def compare(predictor: Predictor, folder: pathlib.Path, sizes: Sizes) -> dict[st
         ChildProcessError: the process failed; with the last line that it wrote.
     """
     conventions = predictor.model.conventions
-    multiple = max(conventions.pixels, conventions.shared)
-    if min(sizes[1:3]) - multiple // 2 <= video_swin.ONE_WINDOW:
-        multiple = conventions.pixels
-    height, width = (side - multiple // 2 for side in sizes[1:3])
+    padding = segment.multiple_of([side - conventions.shared // 2 for side in sizes[1:3]], conventions) // 2
+    height, width = (side - padding for side in sizes[1:3])
     count = sizes.frames - (conventions.frames > 1 < sizes.frames)
     frames = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), np.uint8)
     # At most two tokens each, whatever the tokenizer has learnt.

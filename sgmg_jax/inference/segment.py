@@ -62,12 +62,18 @@ def pad_clip(
     """
     length, (height, width) = len(frames), size
     bucket = conventions.frames if length > 1 else 1
-    pixels = max(conventions.shared, conventions.pixels) if min(size) > video_swin.ONE_WINDOW else conventions.pixels
+    pixels = multiple_of(size, conventions)
     multiples = bucket, *(conventions.pixels if side == usual else pixels for side in size)
     pads = [-n % multiple for n, multiple in zip((length, height, width), multiples)]
     valid = np.ones((length, height, width), bool)
     widths = [(0, pad) for pad in pads]
     return types.Clip(np.pad(frames, [*widths, (0, 0)])[None], np.pad(valid, widths)[None], np.array([size], np.int32))
+
+
+def multiple_of(size: Sequence[int], conventions: features.Conventions) -> int:
+    """The pixels to whose multiple both sides of a frame of this size may be padded."""
+    small = min(size) <= video_swin.ONE_WINDOW
+    return conventions.pixels if small else max(conventions.shared, conventions.pixels)
 
 
 def real_cells(clip: types.Clip, conventions: features.Conventions) -> tuple[int, int]:
