@@ -11,7 +11,6 @@ refer to nothing have empty masks if their score stays below config.evaluation.t
 """
 
 import importlib.resources
-import os
 
 from ml_collections import ConfigDict
 
@@ -30,7 +29,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config.evaluation.update(records=(), threshold=0.5)
     if smoke:  # from nothing, so that it also runs with other sizes of the model
         return config
-    config.init = (os.fspath(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
+    config.init = (str(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
     config.update(steps=600, eval_every=150, ema_decay=0.99)
     config.optimizer.update(learning_rate=8e-4, warmup_steps=50, drop_steps=(450,))
     return config
