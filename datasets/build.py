@@ -106,6 +106,8 @@ def build(
             ) from error
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):  # It holds records, unless the first build of this data set has failed.
+                target.parent.rmdir()
         if replaced.exists():
             shutil.rmtree(replaced)
     return target

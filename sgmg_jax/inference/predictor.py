@@ -359,7 +359,7 @@ class Predictor:
 
     def _resized(self, logits: types.ArrayLike, clip: types.Clip, frames: Frames, binary: bool) -> np.ndarray:
         """Mask logits [T h w], resized to the frames; or whether they are above 0."""
-        resized = self.programs.original_size(logits, segment.real_cells(clip, self._conventions), frames.shape[1:3])
+        resized = self.programs.original_size(logits, segment.mask_size(clip, self._conventions), frames.shape[1:3])
         above, finite = self.programs.above_zero(resized)
         # NaN > 0 is false: the mask would silently be empty.
         if not finite:
@@ -392,7 +392,7 @@ class Predictor:
             scores, logits = self.programs.every_mask(self.parameters, video, self._tokens([sentence]))
             if not self._conventions.cut_before_resizing:
                 return np.asarray(scores), self._resized(logits, clip, frames, binary=True)
-            size, cells = tuple(clip.size[0].tolist()), segment.real_cells(clip, self._conventions)
+            size, cells = tuple(clip.size[0].tolist()), segment.mask_size(clip, self._conventions)
             # The release resizes RefCOCO's pictures on the grid of the stride-4 map, videos on that of the frame.
             grid = size if length > 1 else tuple(self._conventions.mask_stride * n for n in cells)
             return np.asarray(scores), np.asarray(self.programs.binary_at(logits, cells, grid, size, frames.shape[1:3]))

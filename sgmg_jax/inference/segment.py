@@ -76,7 +76,7 @@ def multiple_of(size: Sequence[int], conventions: features.Conventions) -> int:
     return conventions.pixels if small else max(conventions.shared, conventions.pixels)
 
 
-def real_cells(clip: types.Clip, conventions: features.Conventions) -> tuple[int, int]:
+def mask_size(clip: types.Clip, conventions: features.Conventions) -> tuple[int, int]:
     """Rows and columns of a clip's mask logits that are not padding."""
     height, width = (-(-int(side) // conventions.mask_stride) for side in clip.size[0])
     return height, width

@@ -49,6 +49,13 @@ def test_a_second_build_into_the_same_folder_is_refused(raw, monkeypatch):
     assert len(refused) == 8  # Of each of four videos.
 
 
+def test_a_failed_build_leaves_its_lock_only(raw):
+    next(raw.rglob('*.jpg')).write_bytes(b'')
+    with pytest.raises(ValueError, match='jpg'):
+        built(raw)
+    assert [path.name for path in (raw.parent / 'tfds').iterdir()] == ['.ref_youtube_vos.lock']
+
+
 def test_only_the_lock_holder_removes_leftovers(raw):
     left = raw.parent / 'tfds' / 'ref_youtube_vos' / 'incomplete.1_1.0.0'
     left.mkdir(parents=True)

@@ -129,7 +129,7 @@ def test_padded_pixels_are_ignored(shared, shape):
     together, _ = run(jax.tree.map(lambda *x: np.concatenate(x), *padded), rows(make_text([5]), [0, 0]), DEEP)
     for i, size in enumerate(sizes):
         _, alone = unpadded(*size)
-        height, width = segment.real_cells(padded[i], SOC.conventions)
+        height, width = segment.mask_size(padded[i], SOC.conventions)
         assert alone.mask_logits.shape[-3:] == (height, width, 1)
         assert_close(together.scores[:, i, :3], alone.scores[:, 0])
         assert_close(together.boxes[:, i, :3], alone.boxes[:, 0])
