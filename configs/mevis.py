@@ -10,7 +10,7 @@
 SgMg was never reported on it; schedule and learning rates are those of configs/ytvos.py. Clips are never reversed: a
 sentence about motion would become false. Checkpoints are chosen on valid_u, 50 videos with ground truth that are not in
 train. SgMg always chooses a query. To leave masks empty where a sentence may refer to nothing (second edition), set
---config.evaluation.threshold=0.5, or what suits valid_u best; without it N-acc is 0.
+--config.evaluation.threshold to what --try_thresholds finds on valid_u.
 
 Video-Swin-B: configs/mevis.py:base. For hardware and tokenizer see configs/ytvos.py. Not yet run in full.
 """

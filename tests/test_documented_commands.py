@@ -230,6 +230,12 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
         assert scores['images'] > 0 and scores['results'] == 2 * scores['images']  # of each query
         assert run(evaluate, experiment, workdir, '--score_another_object') == 2
         assert f"protocol = '{config.evaluation.protocol}': --score_another_object needs" in capsys.readouterr().err
+    if config.evaluation.protocol == 'mevis':
+        assert run(evaluate, experiment, workdir, '--try_thresholds') == 0
+        assert 'highest Final: --config.evaluation.threshold=' in capsys.readouterr().out
+        tried = json.loads((folder.with_name(f'{folder.name}_thresholds') / 'scores.json').read_text())
+        used = f'{config.evaluation.threshold:.2f}'
+        assert tried[used] == {key: value for key, value in scores.items() if key != 'weights'}
     if name == 'a2d_sentences':
         assert {row['image_id'] for row in json.loads(predictions.read_text())} == {
             f'v_{raw_a2d.TEST}_f_2_i_0',

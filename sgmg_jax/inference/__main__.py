@@ -10,7 +10,8 @@ split has ground truth, scores.json. Re-run the same command to resume after the
 For another benchmark with the same model give its config and the same --workdir: --config=configs/davis.py
 --workdir=runs/ytvos. For weights without a run, such as the authors', give a new --workdir and --config.init=PATH.
 --score_another_object scores each mask against another object of its video, a sanity check: a model that uses the
-sentence should score low.
+sentence should score low. --try_thresholds scores MeViS at thresholds from 0 to 0.95, to choose
+config.evaluation.threshold; choose on other clips than you report.
 """
 
 from collections.abc import Sequence
@@ -29,14 +30,24 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_bool(
         'score_another_object', False, 'Sanity check: score each mask against another object of its video.', values
     )
+    flags.DEFINE_bool(
+        'try_thresholds', False, 'Print the scores of MeViS at many values of config.evaluation.threshold.', values
+    )
 
 
 def evaluate(values: flags.FlagValues) -> None:
     """Evaluates and prints the table of scores if there is ground truth."""
     from sgmg_jax import hosts, score
-    from sgmg_jax.inference import evaluate
+    from sgmg_jax.inference import evaluate, thresholds
 
     hosts.initialize(values.distributed, values.coordinator, values.process_count, values.process_index)
+    if values.try_thresholds:
+        if values.score_another_object:
+            raise ValueError('--try_thresholds and --score_another_object: give one of them.')
+        found = thresholds.try_thresholds(values.config, values.workdir, values.checkpoint)
+        if found:
+            print(thresholds.format_thresholds(found))
+        return
     summary = evaluate.evaluate(values.config, values.workdir, values.checkpoint, values.score_another_object)
     if summary:
         print(score.format_scores(summary))
