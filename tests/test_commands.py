@@ -84,7 +84,8 @@ def test_help_into_a_closed_pipe_prints_no_traceback(script):
 
 
 def test_help_lists_every_flag():
-    for script, names in (('train.py', ()), ('evaluate.py', ('checkpoint', '[no]score_another_object', '[no]try_thresholds'))):
+    of_evaluation = 'checkpoint', '[no]score_another_object', '[no]try_thresholds'
+    for script, names in (('train.py', ()), ('evaluate.py', of_evaluation)):
         said = run(script, '--help').stdout
         for name in (
             'config',
