@@ -55,13 +55,13 @@ def try_thresholds(
             'sentences refer to nothing and others to something. Choose another --config.evaluation.split.'
         )
     found = score_thresholds(evaluate.choose_predictor(config, workdir, checkpoint), split, progress)
-    if not hosts.is_first():
-        return None
-    score.write_scores(
-        workdir / 'evaluation' / f'{evaluate.split_name(split)}_thresholds' / 'scores.json',
-        {f'{threshold:.2f}': summary for threshold, summary in found.items()},
-    )
-    return found
+    if hosts.is_first():
+        score.write_scores(
+            workdir / 'evaluation' / f'{evaluate.split_name(split)}_thresholds' / 'scores.json',
+            {f'{threshold:.2f}': summary for threshold, summary in found.items()},
+        )
+    hosts.wait('the scores are written')  # A process that exits earlier would be taken for dead.
+    return found if hosts.is_first() else None
 
 
 def score_thresholds(
