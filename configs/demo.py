@@ -17,7 +17,8 @@ about motion, which it keeps: from clips of four frames, twice as many per step,
 
 The numbers of steps suit seed 0, the model in the package. The loss stays flat at first and then falls; how late
 differs from seed to seed. If J&F of the validation is not near 80 at the end of the first or second training, run the
-same command with more steps before the next one: seed 2 took --config.steps=1200 and 2000.
+same command with more steps, such as --config.steps=1200, before the next one: seed 2 went on from step 1,100 of the
+first and step 2,000 of the second.
 
 Attention knows place and time only by its relative position bias. Adam moves a parameter by at most the learning rate
 in a step, so at the usual rate that bias stays small for thousands of steps: it has a rate of its own.

@@ -64,7 +64,7 @@ def test_the_best_has_the_highest_final():
     assert '--config.evaluation.threshold=0.5' in thresholds.format_thresholds(found)
 
 
-def test_where_no_threshold_can_be_chosen(folder, tmp_path, monkeypatch):
+def test_where_no_threshold_can_be_chosen(folder, tmp_path):
     config = synthetic_mevis.get_config('smoke')
     config.evaluation.update(records=(str(folder),), protocol='ytvos')
     with pytest.raises(ValueError, match='only that of MeViS'):
