@@ -11,7 +11,8 @@ memory       what one chip holds during a step: arguments and results, and tempo
 collectives  exchanges between chips, by kind
 atomics      of a GPU, in its assembly: native ones; in 16 bits, which are loops that retry; and compare-and-swap,
              which are such loops, too. The last two are what made sampling slow; there should be none.
-operations   FLOPs of one chip, and bytes it reads and writes, as XLA estimates them; it counts the body of a loop once
+operations   FLOPs of one chip, of matrix products, convolutions and FFTs; and bytes it reads and writes, as XLA
+             estimates them, with the body of a loop counted once
 """
 
 import argparse
@@ -27,7 +28,7 @@ import typing
 from typing import Any
 
 from sgmg_jax import commands
-from sgmg_jax.benchmarks import machine, step
+from sgmg_jax.benchmarks import machine, operations, step
 
 if typing.TYPE_CHECKING:
     pass
@@ -125,7 +126,7 @@ def compile_for(options: argparse.Namespace, batch: int) -> dict[str, Any]:
             begun = time.perf_counter()
             compiled = lowered.compile()
         seconds = time.perf_counter() - begun
-        flops = step.count_operations(function, *arguments) / len(devices)
+        flops = operations.count(function, *arguments) / len(devices)
     memory = compiled.memory_analysis()
     return {
         'seconds': seconds,

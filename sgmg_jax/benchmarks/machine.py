@@ -12,10 +12,6 @@ import statistics
 import subprocess
 import sys
 import time
-import typing
-
-if typing.TYPE_CHECKING:
-    import jax
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'numpy')
 
@@ -39,20 +35,6 @@ def devices(count: int | None = None) -> list:
     return found[:count]
 
 
-def cpu() -> 'jax.Device':
-    """JAX's CPU device. Raises ValueError if JAX_PLATFORMS excludes it."""
-    import jax
-
-    try:
-        return jax.devices('cpu')[0]
-    except RuntimeError as error:
-        platforms = os.environ.get('JAX_PLATFORMS', '')
-        raise ValueError(
-            f'JAX_PLATFORMS={platforms}: must include cpu, whose backend counts operations. Set '
-            f'JAX_PLATFORMS={platforms},cpu.'
-        ) from error
-
-
 def describe(packages: Sequence[str] = PACKAGES) -> str:
     """One line: processor, cores, device, versions."""
     versions = ', '.join(f'{name} {importlib.metadata.version(name)}' for name in packages)
@@ -73,8 +55,8 @@ def seconds(run: Callable[[], object], runs: int) -> list[float]:
     return times
 
 
-def matmul_rate(dtype: str, size: int = 8192) -> float:
-    """FLOP/s of a large matmul on one accelerator: its peak in practice."""
+def matmul_rate(dtype: str, size: int) -> float:
+    """FLOP/s of a large matmul on one device: its peak in practice."""
     import jax
     import jax.numpy as jnp
 

@@ -10,10 +10,8 @@ padded to multiples of 32 in training; in a forward pass to multiples of 16 for 
 for SOC.
 
 `first` is the first step including compilation. The compilation cache is off, also because of `memory`, which on a CPU
-includes the memory of compilation. `operations` is XLA's FLOP count of the program as written. `of peak` is FLOP/s
-divided by that of a large matmul in the same dtype; the rest is lost to memory traffic and launches. JAX's CPU backend
-does the counting: JAX_PLATFORMS, if set, must include cpu (cuda,cpu). XLA counts the body of a loop once: on a CPU,
-where the windows of the backbone and the feed-forward layers run in loops, both would be too low, and are left out.
+includes the memory of compilation. `operations` are the FLOPs of matrix products, convolutions and FFTs as written. `of
+peak` is FLOP/s divided by that of a large matmul in the same dtype; the rest is lost to memory traffic and launches.
 """
 
 import argparse
@@ -32,7 +30,7 @@ import numpy as np
 
 from sgmg_jax import commands
 from sgmg_jax import config as configs
-from sgmg_jax.benchmarks import machine
+from sgmg_jax.benchmarks import machine, operations
 
 if typing.TYPE_CHECKING:
     import jax
@@ -64,25 +62,26 @@ def padded(options: argparse.Namespace, multiple: int, clips: int = 1) -> tuple[
     return (clips, options.frames, *(-(-n // multiple) * multiple for n in (options.height, options.width)))
 
 
-def make_example(options: argparse.Namespace, shape: Sequence[int]) -> 'types.Example':
-    """A batch of random clips with one object each, padded to a shape [B T H W]."""
+def make_example(options: argparse.Namespace, shape: Sequence[int], sentences: int = 1) -> 'types.Example':
+    """A batch of random clips, each with so many sentences about its one object, padded to a shape [B T H W]."""
     from sgmg_jax import types
 
-    clips = shape[0]
+    clips, asked = shape[0], shape[0] * sentences
     rng = np.random.default_rng(0)
     valid = np.zeros(shape, bool)
     valid[:, :, : options.height, : options.width] = True
     frames = rng.integers(0, 256, (*shape, 3), np.uint8)
-    masks = np.zeros(shape, bool)
+    masks = np.zeros((asked, *shape[1:]), bool)
     masks[:, :, 60:200, 100:300] = True
     box = np.array([200 / options.width, 130 / options.height, 200 / options.width, 140 / options.height])
-    clip = types.Clip(frames, valid, np.full((clips, 2), (options.height, options.width), np.int32))
-    text = types.Text(
-        rng.integers(3, 50000, (clips, options.tokens)).astype(np.int32), np.ones((clips, options.tokens), bool)
-    )
-    present = np.ones(shape[:2], bool)
-    boxes = np.broadcast_to(box.astype(np.float32), (*shape[:2], 4))
-    return types.Example(clip, text, types.Targets(masks, boxes, present, clip.size, present[:, 0]))
+    size = np.array([(options.height, options.width)], np.int32)
+    clip = types.Clip(frames, valid, np.repeat(size, clips, axis=0))
+    tokens = rng.integers(3, 50000, (asked, options.tokens)).astype(np.int32)
+    text = types.Text(tokens, np.ones(tokens.shape, bool))
+    present = np.ones((asked, shape[1]), bool)
+    boxes = np.broadcast_to(box.astype(np.float32), (*present.shape, 4))
+    targets = types.Targets(masks, boxes, present, np.repeat(size, asked, axis=0), present[:, 0])
+    return types.Example(clip, text, targets)
 
 
 def make_program(options: argparse.Namespace, mesh: 'Mesh', batch: int) -> tuple[Callable, 'jax.stages.Wrapped', tuple]:
@@ -124,15 +123,19 @@ def make_program(options: argparse.Namespace, mesh: 'Mesh', batch: int) -> tuple
 
     multiple = model.conventions.pixels if options.mode == 'forward' else 32
     split = NamedSharding(mesh, PartitionSpec(sharding.BATCH))
-    example = jax.tree.map(  # Every leaf's first axis is that of clips, each with one sentence.
-        lambda x: jax.ShapeDtypeStruct((clips, *x.shape[1:]), x.dtype, sharding=split),
-        make_example(options, padded(options, multiple)),
+    example = jax.tree.map(  # Every leaf's first axis is that of clips or sentences.
+        lambda x: jax.ShapeDtypeStruct((clips * x.shape[0], *x.shape[1:]), x.dtype, sharding=split),
+        make_example(options, padded(options, multiple), options.sentences),
     )
     if options.mode == 'forward':
         parameters = optimizers.merge(state.trainable, state.frozen)
         parameters = placed(parameters, jax.tree.map(lambda _: everywhere, parameters))
         return forward, compilation.jit(forward), (parameters, example)
-    train_step = steps.make_train_step(model, system, optimizer, 0)
+    with_seed = steps.make_train_step(model, system, optimizer)
+
+    def train_step(state: Any, example: 'types.Example') -> tuple:
+        return with_seed(state, example, 0)
+
     shardings = sharding.parameter_shardings(mesh, state)
     jitted = compilation.jit(train_step, donate_argnums=0, out_shardings=(shardings, everywhere))
     return train_step, jitted, (placed(state, shardings), example)
@@ -142,7 +145,7 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     """The step of options.mode with `batch` clips per device, and random weights.
 
     Returns:
-        the compiled step; a function that runs it to completion; the step with its arguments, for `count_operations`.
+        the compiled step; a function that runs it to completion; the step with its arguments, for `operations.count`.
 
     Raises:
         ValueError: there are fewer devices, or their number is not a multiple of options.storage_shards.
@@ -170,7 +173,7 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     with jax.set_mesh(mesh):
         compiled = jitted.lower(*shapes).compile()
         state = jax.tree_util.tree_map_with_path(fill, shapes[0])
-        example = sharding.global_batch(mesh, make_example(options, shapes[1].clip.frames.shape[:4]))
+        example = sharding.global_batch(mesh, make_example(options, shapes[1].clip.frames.shape[:4], options.sentences))
 
     def run() -> None:
         nonlocal state
@@ -183,30 +186,11 @@ def prepare(options: argparse.Namespace, batch: int) -> tuple['jax.stages.Compil
     return compiled, run, (function, *shapes)
 
 
-def count_operations(step: Callable, *arguments: object) -> float:
-    """XLA's FLOP count of a function of arrays, as written.
-
-    Counted on the CPU: in a program compiled for a GPU, matmuls are library calls, which XLA counts as nothing.
-
-    Raises:
-        ValueError: JAX_PLATFORMS excludes the CPU.
-    """
-    import jax
-    from jax.sharding import SingleDeviceSharding
-
-    from sgmg_jax import compilation
-
-    cpu = SingleDeviceSharding(machine.cpu())
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cpu), arguments)
-    analysis: Any = compilation.jit(step).lower(*shapes).cost_analysis()
-    return analysis['flops']
-
-
-def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict[str, Any] | None:
+def measure(options: argparse.Namespace, batch: int, rate: float) -> dict[str, Any] | None:
     """A row of the table, in seconds and bytes, and the description of the machine; None if memory runs out.
 
     Args:
-        rate: FLOP/s of a large matmul on one device, of which the row gives the share; None: do not count FLOPs.
+        rate: FLOP/s of a large matmul on one device, of which the row gives the share.
     """
     for module in ('systems', 'training.step'):  # Importing is not part of the first step.
         importlib.import_module(f'sgmg_jax.{module}')
@@ -221,7 +205,7 @@ def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict
     times = machine.seconds(run, options.runs)
     median = statistics.median(times)
     devices = len(machine.devices(options.devices))
-    operations = count_operations(*program) / devices if rate else None
+    counted = operations.count(*program) / devices
     clips = batch * devices
     return {
         'machine': machine.describe(),
@@ -232,8 +216,8 @@ def measure(options: argparse.Namespace, batch: int, rate: float | None) -> dict
         'peak': machine.peak_memory(),
         'clips': clips / median,
         'frames': clips * options.frames / median,
-        'operations': operations,
-        'share': operations / median / rate if operations and rate else None,
+        'operations': counted,
+        'share': counted / median / rate,
     }
 
 
@@ -321,6 +305,13 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
     count = commands.whole(1, 2**16)
     parser.add_argument(
+        '--sentences',
+        type=commands.whole(1, 1000),
+        default=1,
+        metavar='E',
+        help='of a clip; Fast SgMg processes them together (default: %(default)s)',
+    )
+    parser.add_argument(
         '--storage_shards',
         '--fsdp',
         type=count,
@@ -340,7 +331,8 @@ def describe(options: argparse.Namespace) -> str:
     """One line: model, backbone, size of a clip, dtype."""
     return (
         f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
-        f'{options.height}x{options.width}, {options.dtype}{", remat" if options.remat else ""}'
+        f'{options.height}x{options.width}, {options.sentences} sentence(s), {options.dtype}'
+        f'{", remat" if options.remat else ""}'
     )
 
 
@@ -357,10 +349,7 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
     if options.mode:
         machine.disable_compilation_cache()
         # Before the model exists, so that the memory of the matmul is not part of the peak.
-        rate = None
-        if machine.devices(options.devices)[0].platform != 'cpu':
-            machine.cpu()  # Needed to count operations; fails now rather than after the steps.
-            rate = machine.matmul_rate(options.dtype)
+        rate = machine.matmul_rate(options.dtype, 2048 if machine.devices()[0].platform == 'cpu' else 8192)
         for batch in sorted(options.batch):
             row = measure(options, batch, rate)
             print(json.dumps(row), flush=True)
@@ -379,12 +368,12 @@ def _work(arguments: Sequence[str], options: argparse.Namespace) -> None:
             if row is None:
                 print(f'{mode:8}{batch:>6}  does not fit the memory of the device')
                 continue
-            where, counted = row['machine'], row['operations'] is not None
+            where = row['machine']
             print(
                 f'{mode:8}{batch:>6}'
                 + ''.join(f'{row[k]:>8.3f} s' for k in ('median', 'fastest', 'slowest', 'first'))
                 + f'{row["clips"]:>9.3f}{row["frames"]:>10.2f}{row["peak"] / 2**30:>7.2f} GiB'
-                + (f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}' if counted else f'{"-":>13}{"-":>9}'),
+                + f'{row["operations"] / 1e12:>9.3f} TFL{row["share"]:>9.1%}',
                 flush=True,
             )
     if where:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from sgmg_jax.models.chunks import by_chunks
 from sgmg_jax.models.dropout import Dropout
+from sgmg_jax.models.in_turn import in_turn
 from sgmg_jax.models.layers import Initializer, dense, xavier
 from sgmg_jax.ops import deformable_attention
 from sgmg_jax.sharding import batch_local
@@ -100,8 +101,11 @@ class DeformableTransformer(nn.Module):
         position = _flat([p + embedding for p, embedding in zip(positions, self.level_embedding)]).astype(self.dtype)
         memory, memory_valid = _flat(levels), _flat(valid)
         references = _cell_centres(sizes, _valid_ratios(valid))
-        for layer in self.encoder:
-            memory = layer(memory, position, references, sizes, memory_valid, train)
+
+        def one_layer(layers, memory, _):
+            return layers[0](memory, position, references, sizes, memory_valid, train), None
+
+        memory, _ = in_turn(self, one_layer, [[layer] for layer in self.encoder], memory.astype(self.dtype))
         ends = deformable_attention.level_starts(sizes)
         return [memory[:, ends[i] : ends[i + 1]].reshape(x.shape) for i, x in enumerate(levels)]
 
@@ -134,17 +138,25 @@ class DeformableTransformer(nn.Module):
         position = jnp.broadcast_to(query_embedding, content.shape).astype(self.dtype)
         initial = self.first_reference(query_embedding)
         reference = jnp.broadcast_to(initial, (len(content), *initial.shape))  # N Q 2, later N Q 4
-        states, boxes, points = [], [], []
-        for i, layer in enumerate(self.decoder):
+
+        def one_layer(modules, carry, _):
+            layer, box_head = modules
+            content, reference = carry
             scale = jnp.tile(ratios, reference.shape[-1] // 2)[:, None]
             content = layer(content, position, reference[:, :, None] * scale, flat, sizes, train)
-            states.append(content)
-            box = self.box(i, content, reference)
-            boxes.append(box)
+            box = _moved(reference, box_head(content.astype(jnp.float32)))
             if self.box_refinement:
                 reference = jax.lax.stop_gradient(box)
-            points.append(reference[..., :2])
-        return jnp.stack(states), jnp.stack(boxes), jnp.stack(points)
+            return (content, reference), (content, box, reference[..., :2])
+
+        layers = list(zip(self.decoder, self.box_heads))
+        # The first layer starts from points, the others from boxes if those are refined.
+        alone = self.box_refinement
+        carry, outputs = in_turn(self, one_layer, layers[:1] if alone else layers, (content, reference))
+        if alone and layers[1:]:
+            _, others = in_turn(self, one_layer, layers[1:], carry)
+            outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, others)
+        return outputs
 
     def first_reference(self, query_embedding: Float[ArrayLike, 'Q C']) -> Float[Array, 'Q 2']:
         """The point (x, y) at which each query starts."""
@@ -157,8 +169,7 @@ class DeformableTransformer(nn.Module):
         reference: Float[ArrayLike, '... Q 2'] | Float[ArrayLike, '... Q 4'],
     ) -> Float[Array, 'N Q 4']:
         """Boxes (cx, cy, w, h) that a decoder layer's head predicts for queries that start from a point or a box."""
-        offset, start = self.box_heads[layer](states.astype(jnp.float32)), _logit(reference)
-        return jax.nn.sigmoid(offset.at[..., : start.shape[-1]].add(start))
+        return _moved(reference, self.box_heads[layer](states.astype(jnp.float32)))
 
 
 class EncoderLayer(nn.Module):
@@ -328,6 +339,12 @@ def _norm(dtype, name):
 def _box_bias(key, shape, dtype=jnp.float32):
     """Initially, boxes are small: sigmoid(-2) of the frame."""
     return jnp.array([0, 0, -2, -2], dtype)
+
+
+def _moved(reference, offset):
+    """Boxes [N Q 4] from points or boxes, and offsets [N Q 4] of their logits."""
+    start = _logit(reference)
+    return jax.nn.sigmoid(offset.at[..., : start.shape[-1]].add(start))
 
 
 def _logit(x, epsilon=1e-5):

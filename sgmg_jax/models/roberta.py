@@ -7,6 +7,7 @@ from flax import linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from sgmg_jax.models.in_turn import in_turn
 from sgmg_jax.types import Text
 
 PADDING_ID = 1
@@ -58,25 +59,40 @@ class Roberta(nn.Module):
         x = self._embed(text.tokens, text.valid)
         x = dropout(self._norm('embedding_norm')(x))
         mask = text.valid[:, None, None, :]
-        for i in range(size.layers):
-            attended = nn.MultiHeadDotProductAttention(
-                size.heads,
-                dtype=self.dtype,
-                dropout_rate=self.dropout,
-                broadcast_dropout=False,
-                deterministic=not train,
-                force_fp32_for_softmax=True,
-                name=f'layer{i}_attention',
-            )(x, mask=mask)
-            x = self._norm(f'layer{i}_attention_norm')(x + dropout(attended))
-            y = nn.Dense(size.mlp, dtype=self.dtype, name=f'layer{i}_mlp_in')(x)
-            y = nn.Dense(size.channels, dtype=self.dtype, name=f'layer{i}_mlp_out')(nn.gelu(y, approximate=False))
-            x = self._norm(f'layer{i}_mlp_norm')(x + dropout(y))
+
+        def one_layer(modules, x, _):
+            attention, attention_dropout, attention_norm, mlp_in, mlp_out, mlp_dropout, mlp_norm = modules
+            x = attention_norm(x + attention_dropout(attention(x, mask=mask)))
+            y = mlp_out(nn.gelu(mlp_in(x), approximate=False))
+            return mlp_norm(x + mlp_dropout(y)), None
+
+        x, _ = in_turn(self, one_layer, [self._layer(f'layer{i}', train) for i in range(size.layers)], x)
         # Initialised as by Hugging Face, as in the authors' code: files of the masked-language model have no pooler.
         sentence = nn.Dense(size.channels, dtype=self.dtype, kernel_init=nn.initializers.normal(0.02), name='pooler')(
             x[:, 0]
         )
         return x, jnp.tanh(sentence)
+
+    def _layer(self, name, train):
+        size = self.size
+        attention = nn.MultiHeadDotProductAttention(
+            size.heads,
+            dtype=self.dtype,
+            dropout_rate=self.dropout,
+            broadcast_dropout=False,
+            deterministic=not train,
+            force_fp32_for_softmax=True,
+            name=f'{name}_attention',
+        )
+        return (
+            attention,
+            nn.Dropout(self.dropout, deterministic=not train),
+            self._norm(f'{name}_attention_norm'),
+            nn.Dense(size.mlp, dtype=self.dtype, name=f'{name}_mlp_in'),
+            nn.Dense(size.channels, dtype=self.dtype, name=f'{name}_mlp_out'),
+            nn.Dropout(self.dropout, deterministic=not train),
+            self._norm(f'{name}_mlp_norm'),
+        )
 
     def _norm(self, name):
         return nn.LayerNorm(epsilon=self.size.epsilon, dtype=self.dtype, name=name)

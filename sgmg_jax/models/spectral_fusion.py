@@ -44,11 +44,9 @@ class SpectrumAugmentation(nn.Module):
     @nn.compact
     def __call__(self, x: Float[ArrayLike, 'N h w C'], gaussian: Float[ArrayLike, 'h w']) -> Float[Array, 'N h w C']:
         channels = x.shape[-1]
-        strength = layers.conv(channels, (3, 3), channels, padding='VALID', dtype=self.dtype, name='laplace')(x)
+        strength = MeanOfConvolution(dtype=self.dtype, name='laplace')(x)
         strength = nn.relu(
-            layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(
-                strength.mean(axis=(1, 2))
-            )
+            layers.dense(channels, channels, use_bias=False, dtype=self.dtype, name='strength_in')(strength)
         )
         strength = jax.nn.sigmoid(
             layers.dense(1, channels, use_bias=False, dtype=self.dtype, name='strength_out')(strength)
@@ -59,6 +57,24 @@ class SpectrumAugmentation(nn.Module):
         parts = nn.relu(layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv1')(parts))
         parts = layers.dense(2 * channels, 2 * channels, dtype=self.dtype, name='conv2')(parts)
         return x + batch_local(spectrum.from_spectrum)(parts).astype(x.dtype)
+
+
+class MeanOfConvolution(nn.Module):
+    """The mean over all positions of a 3x3 convolution without padding. Both are linear, so it is computed from nine
+    means of the map, one for each place of the kernel, with 1/3588 of the products at 48x80."""
+
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N C']:
+        _, h, w, channels = x.shape
+        start = layers.uniform(9 * channels)
+        kernel = self.param('kernel', start, (3, 3, channels, channels))
+        bias = self.param('bias', start, (channels,))
+        columns = [jnp.asarray(x)[:, :, i : w - 2 + i].astype(jnp.float32).sum(2) for i in range(3)]
+        sums = jnp.stack([jnp.stack([column[:, i : h - 2 + i].sum(1) for column in columns], 1) for i in range(3)], 1)
+        means = (sums / ((h - 2) * (w - 2))).astype(self.dtype)
+        return jnp.einsum('nijc,ijcd->nd', means, kernel.astype(self.dtype)) + bias.astype(self.dtype)
 
 
 class SpatialAugmentation(nn.Module):

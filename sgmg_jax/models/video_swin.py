@@ -17,6 +17,7 @@ import numpy as np
 from sgmg_jax import compilation
 from sgmg_jax.models import layers
 from sgmg_jax.models.chunks import by_chunks
+from sgmg_jax.models.in_turn import in_turn
 from sgmg_jax.ops import padding
 from sgmg_jax.sharding import batch_local
 from sgmg_jax.types import ArrayLike
@@ -86,7 +87,7 @@ class VideoSwin(nn.Module):
         released: padding is content.
         """
         size = self.size
-        rates = iter(np.linspace(0, self.drop_path, sum(size.depths)))
+        rates = np.linspace(0, self.drop_path, sum(size.depths), dtype=np.float32)
         x = _pad_to_multiple(frames.astype(self.dtype), (1, PATCH, PATCH))
         x = layers.conv(
             size.channels,
@@ -102,15 +103,20 @@ class VideoSwin(nn.Module):
         maps = []
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
             map_size = None if frame_size is None else -(-frame_size // (PATCH << stage))
-            for i in range(depth):
-                x = block(
-                    heads=heads,
-                    shifted=i % 2 == 1,
-                    drop_path=float(next(rates)),
-                    near=size.near,
-                    dtype=self.dtype,
-                    name=f'stage{stage}_block{i}',
-                )(x, real_frames, train, map_size)
+
+            def in_pairs(blocks, x, rates, map_size=map_size):
+                for block, rate in zip(blocks, rates):
+                    x = block(x, real_frames, train and self.drop_path > 0, rate, map_size)
+                return x, None
+
+            blocks = [
+                block(heads=heads, shifted=i % 2 == 1, near=size.near, dtype=self.dtype, name=f'stage{stage}_block{i}')
+                for i in range(depth)
+            ]
+            each = depth if depth % 2 else 2
+            pairs = [blocks[i : i + each] for i in range(0, depth, each)]
+            x, _ = in_turn(self, in_pairs, pairs, x, rates[:depth].reshape(-1, each))
+            rates = rates[depth:]
             maps.append(x)
             if stage < len(size.depths) - 1:
                 x = _where_real(x, None, map_size)
@@ -137,7 +143,6 @@ class Block(nn.Module):
 
     heads: int
     shifted: bool
-    drop_path: float
     near: bool = False
     dtype: Any = jnp.float32
 
@@ -146,14 +151,21 @@ class Block(nn.Module):
         self,
         x: Float[ArrayLike, 'B T h w C'],
         real_frames: Bool[ArrayLike, 'B T'] | None,
-        train: bool,
+        drops: bool,
+        rate: Float[ArrayLike, ''] | np.floating | float,
         map_size: Int[ArrayLike, 'B 2'] | None = None,
     ) -> Float[Array, 'B T h w C']:
+        """drops: drop branches of whole clips, at this rate."""
         shape, channels = x.shape[1:4], x.shape[-1]
         # Along axes where the map is no larger than the window, the window is the map and is not shifted.
         window = tuple(min(n, w) for n, w in zip(shape, WINDOW))
         shift = tuple(w // 2 if self.shifted and n > w else 0 for n, w in zip(shape, WINDOW))
-        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3, 4), deterministic=not train)
+
+        def drop_path(branch):
+            if not drops:
+                return branch
+            kept = jax.random.bernoulli(self.make_rng('dropout'), 1 - rate, (len(branch), 1, 1, 1, 1))
+            return jnp.where(kept, branch / (1 - rate), 0).astype(branch.dtype)
 
         y = _pad_to_multiple(_where_real(_layer_norm(self.dtype, 'norm1')(x), real_frames, map_size), window)
         padded = y.shape[1:4]

@@ -153,8 +153,8 @@ def prepare_state(
                 step, jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, shardings)
             )
             logging.info('resumed from %s, step %d', saved.folder, step)
-    step_function = steps.make_train_step(model, system, optimizer, config.seed, config.accumulate, config.ema_decay)
-    return state, steps.TrainStep(step_function, mesh, shardings), schedule
+    step_function = steps.make_train_step(model, system, optimizer, config.accumulate, config.ema_decay)
+    return state, steps.TrainStep(step_function, mesh, shardings, config.seed), schedule
 
 
 def start_state(

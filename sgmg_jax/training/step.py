@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
+import numpy as np
 import optax
 
 from sgmg_jax import compilation, hosts, sharding, systems, types
@@ -37,7 +38,8 @@ class TrainState:
         return self.trainable | self.average | self.frozen
 
 
-StepFunction = Callable[[TrainState, types.Example], tuple[TrainState, dict[str, jax.Array]]]
+# (state, batch, seed) -> state, metrics
+StepFunction = Callable[[TrainState, types.Example, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def init_state(
@@ -67,11 +69,10 @@ def make_train_step(
     model: nn.Module,
     system: systems.System,
     optimizer: optax.GradientTransformation,
-    seed: int,
     accumulate: int = 1,
     ema_decay: float = 0.0,
 ) -> StepFunction:
-    """function(state, batch) -> state, metrics.
+    """function(state, batch, seed) -> state, metrics.
 
     Frozen parameters are not part of the gradient or of its norm for clipping. Dropout depends only on the seed and the
     step. A step whose gradient is not finite changes nothing but the step number.
@@ -104,7 +105,7 @@ def make_train_step(
 
     gradient_of = jax.grad(objective, has_aux=True)
 
-    def train_step(state: TrainState, batch: types.Example) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: types.Example, seed: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         trainable, frozen = sharding.gathered((state.trainable, state.frozen))
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         totals = system.totals(batch.targets)
@@ -155,11 +156,13 @@ def split_batch(batch: types.Example, parts: int) -> types.Example:
 class TrainStep:
     """A training step compiled for a mesh: function(state, this process's part of the batch) -> state, metrics."""
 
-    def __init__(self, function: StepFunction, mesh: Mesh, shardings: TrainState) -> None:
-        """shardings: of the state."""
+    def __init__(self, function: StepFunction, mesh: Mesh, shardings: TrainState, seed: int) -> None:
+        """shardings: of the state. seed: an argument of the compiled step, so that runs with other seeds find it in the
+        compilation cache."""
         whole = NamedSharding(mesh, PartitionSpec())
         self._jitted = compilation.jit(function, donate_argnums=0, out_shardings=(shardings, whole))
         self._mesh = mesh
+        self._seed = np.int32(seed)
         self._compiled: Callable | None = None
 
     def compile(self, state: TrainState, batch: types.Example) -> None:
@@ -168,7 +171,7 @@ class TrainStep:
         logging.info('compiling the training step: %s, or seconds if it is in the compilation cache', usual)
         begun = time.monotonic()
         with jax.set_mesh(self._mesh):
-            self._compiled = self._jitted.lower(state, sharding.global_batch(self._mesh, batch)).compile()
+            self._compiled = self._jitted.lower(state, sharding.global_batch(self._mesh, batch), self._seed).compile()
         logging.info('compiled in %.0f s', time.monotonic() - begun)
         # On CPUs a running step waits only half a minute for the other processes, and one process may have found the
         # program in the compilation cache while the others still compile.
@@ -177,4 +180,4 @@ class TrainStep:
     def __call__(self, state: TrainState, batch: types.Example) -> tuple[TrainState, dict[str, jax.Array]]:
         assert self._compiled, 'call compile() first'
         with jax.set_mesh(self._mesh):
-            return self._compiled(state, sharding.global_batch(self._mesh, batch))
+            return self._compiled(state, sharding.global_batch(self._mesh, batch), self._seed)

@@ -11,17 +11,19 @@ CLIPS = 24
 
 def test_branches_are_dropped_per_clip():
     """Attention and MLP independently; kept branches are scaled by 1 / (1 - rate)."""
-    block = video_swin.Block(heads=1, shifted=False, drop_path=0.25)
+    block = video_swin.Block(heads=1, shifted=False)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((CLIPS, 2, 3, 3, 4), dtype=np.float32)
     weights = jax.tree.map(
         lambda w: rng.standard_normal(w.shape).astype(np.float32),
-        jax.eval_shape(lambda key: block.init(key, x, None, False), jax.random.key(0))['params'],
+        jax.eval_shape(lambda key: block.init(key, x, None, False, 0.0), jax.random.key(0))['params'],
     )
 
     @jax.jit
     def run(weights, x, key):
-        return [block.apply({'params': weights}, x, None, train, rngs={'dropout': key}) for train in (False, True)]
+        return [
+            block.apply({'params': weights}, x, None, drops, 0.25, rngs={'dropout': key}) for drops in (False, True)
+        ]
 
     def without(*names):
         return weights | {name: jax.tree.map(np.zeros_like, weights[name]) for name in names}
@@ -48,9 +50,9 @@ def test_branches_are_dropped_per_clip():
 def test_rates_grow_linearly_with_depth(monkeypatch):
     rates, call = [], video_swin.Block.__call__
 
-    def noting(self, *args):
-        rates.append(self.drop_path)
-        return call(self, *args)
+    def noting(self, x, real_frames, drops, rate, map_size):
+        rates.append(rate)
+        return call(self, x, real_frames, drops, rate, map_size)
 
     monkeypatch.setattr(video_swin.Block, '__call__', noting)
     model = video_swin.VideoSwin(video_swin.Size(8, (2, 1, 3, 1), (1, 1, 2, 2)), drop_path=0.3)

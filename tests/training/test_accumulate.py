@@ -68,10 +68,10 @@ def make_step(model, system, parameters, accumulate):
     """function(batch) -> metrics and gradients of a training step."""
     optimizer = optax.apply_if_finite(optax.trace(0), 1)  # its state is the gradient
     state = steps.TrainState(jnp.zeros((), jnp.int32), parameters, {}, {}, optimizer.init(parameters))
-    step = jax.jit(steps.make_train_step(model, system, optimizer, 0, accumulate))
+    step = jax.jit(steps.make_train_step(model, system, optimizer, accumulate))
 
     def outcome(batch):
-        after, metrics = step(state, batch)
+        after, metrics = step(state, batch, 0)
         return metrics, after.optimizer_state.inner_state.trace
 
     return outcome

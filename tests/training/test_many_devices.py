@@ -25,7 +25,7 @@ STEPS = 4
 # Four training steps of the whole model, dropout on, on eight virtual devices; in two parts a step, on four of them:
 # then without dropout, which each part draws anew, and against whole batches on one device.
 PROGRAM = """
-    import re, sys
+    import functools, re, sys
     import jax, jax.numpy as jnp, numpy as np
     from jax.sharding import NamedSharding, PartitionSpec
     import small
@@ -71,7 +71,7 @@ PROGRAM = """
     trainable = {path: (rng.normal(0, 0.05, x.shape) + path.endswith('scale')).astype(np.float32)
                  for path, x in shapes.trainable.items()}
     begin = lambda: steps.TrainState(jnp.zeros((), jnp.int32), trainable, {}, trainable, optimizer.init(trainable))
-    whole, step = (steps.make_train_step(model, system, optimizer, 0, parts, ema_decay=0.5)
+    whole, step = (functools.partial(steps.make_train_step(model, system, optimizer, parts, ema_decay=0.5), seed=0)
                    for parts in (1, accumulate))
 
     def run(function, state, place):
