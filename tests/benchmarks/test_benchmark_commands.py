@@ -178,10 +178,10 @@ def test_out_of_memory(monkeypatch, error, found):
 
     monkeypatch.setattr(step, 'prepare', prepare)
     if found is machine.OutOfMemory:
-        assert step.measure(argparse.Namespace(), 1, None) is None
+        assert step.measure(argparse.Namespace(), 1, 1e12) is None
     else:
         with pytest.raises(found):
-            step.measure(argparse.Namespace(), 1, None)
+            step.measure(argparse.Namespace(), 1, 1e12)
 
 
 def test_device_count_is_checked():
@@ -204,9 +204,10 @@ def test_step_measures_uncached_in_increasing_order_until_out_of_memory(monkeypa
         measured.append((batch, rate, jax.config.jax_enable_compilation_cache))
         return {'batch': batch} if batch < 4 else None
 
+    monkeypatch.setattr(machine, 'matmul_rate', lambda dtype, size: 1e9)
     monkeypatch.setattr(step, 'measure', measure)
     assert step.main(['--batch', '4', '1', '8', '2', '--mode=train']) == 0
-    assert measured == [(1, None, False), (2, None, False), (4, None, False)]
+    assert measured == [(1, 1e9, False), (2, 1e9, False), (4, 1e9, False)]
     assert list(map(json.loads, capsys.readouterr().out.splitlines())) == [{'batch': 1}, {'batch': 2}, None]
 
 

@@ -184,10 +184,11 @@ def test_only_heads_of_the_inference_layer_run(layer, index):
     class_heads, box_heads = [], []
 
     def note(call, arguments, options, context):
-        if context.method_name == 'box':
-            box_heads.append(arguments[0])
-        if (context.module.name or '').startswith('class_heads'):
-            class_heads.append(context.module.name)
+        name = context.module.name or ''
+        if name.startswith('box_head'):
+            box_heads.append(name)
+        if name.startswith('class_heads'):
+            class_heads.append(name)
         return call(*arguments, **options)
 
     model = SOC.clone(decoder_layers=3, inference_layer=layer)
@@ -197,7 +198,7 @@ def test_only_heads_of_the_inference_layer_run(layer, index):
             lambda p: model.apply({'params': p}, make_clip(1, 2), make_text([4]), queries.best_query), shapes
         )
     assert proposals.scores.shape == (1, 1, 2, 3) and class_heads == [f'class_heads_{index}']
-    assert box_heads == [0, 1, 2, index]  # first the decoder's box refinement in every layer
+    assert box_heads == [f'box_head{i}' for i in (0, 1, 2, index)]  # first the decoder's box refinement in every layer
 
 
 def test_contrast_scale():
