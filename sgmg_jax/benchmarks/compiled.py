@@ -24,14 +24,10 @@ import re
 import sys
 import tempfile
 import time
-import typing
 from typing import Any
 
 from sgmg_jax import commands
 from sgmg_jax.benchmarks import machine, operations, step
-
-if typing.TYPE_CHECKING:
-    pass
 
 # name -> compute capability, multiprocessors, bytes of memory, bytes of memory per second
 GPUS = {

@@ -151,10 +151,10 @@ class DeformableTransformer(nn.Module):
 
         layers = list(zip(self.decoder, self.box_heads))
         # The first layer starts from points, the others from boxes if those are refined.
-        alone = self.box_refinement
-        carry, outputs = in_turn(self, one_layer, layers[:1] if alone else layers, (content, reference))
-        if alone and layers[1:]:
-            _, others = in_turn(self, one_layer, layers[1:], carry)
+        alike = 1 if self.box_refinement else len(layers)
+        carry, outputs = in_turn(self, one_layer, layers[:alike], (content, reference))
+        if layers[alike:]:
+            _, others = in_turn(self, one_layer, layers[alike:], carry)
             outputs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outputs, others)
         return outputs
 

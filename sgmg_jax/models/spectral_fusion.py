@@ -67,11 +67,11 @@ class MeanOfConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[ArrayLike, 'N h w C']) -> Float[Array, 'N C']:
-        _, h, w, channels = x.shape
+        x, (_, h, w, channels) = jnp.asarray(x, jnp.float32), x.shape
         start = layers.uniform(9 * channels)
         kernel = self.param('kernel', start, (3, 3, channels, channels))
         bias = self.param('bias', start, (channels,))
-        columns = [jnp.asarray(x)[:, :, i : w - 2 + i].astype(jnp.float32).sum(2) for i in range(3)]
+        columns = [x[:, :, i : w - 2 + i].sum(2) for i in range(3)]
         sums = jnp.stack([jnp.stack([column[:, i : h - 2 + i].sum(1) for column in columns], 1) for i in range(3)], 1)
         means = (sums / ((h - 2) * (w - 2))).astype(self.dtype)
         return jnp.einsum('nijc,ijcd->nd', means, kernel.astype(self.dtype)) + bias.astype(self.dtype)

@@ -155,7 +155,7 @@ class Block(nn.Module):
         rate: Float[ArrayLike, ''] | np.floating | float,
         map_size: Int[ArrayLike, 'B 2'] | None = None,
     ) -> Float[Array, 'B T h w C']:
-        """drops: drop branches of whole clips, at this rate."""
+        """drops: drop branches of whole clips, at this rate. It may be traced, as that of nn.Dropout may not."""
         shape, channels = x.shape[1:4], x.shape[-1]
         # Along axes where the map is no larger than the window, the window is the map and is not shifted.
         window = tuple(min(n, w) for n, w in zip(shape, WINDOW))

@@ -1,4 +1,6 @@
-"""The FLOP count in the table of benchmarks.step."""
+"""The clips of benchmarks.step, and the FLOP count in its table."""
+
+import argparse
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgmg_jax import compilation
-from sgmg_jax.benchmarks import operations
+from sgmg_jax.benchmarks import operations, step
 
 
 @pytest.mark.parametrize('rows, inner, columns', [(7, 5, 3), (1, 1, 1), (64, 48, 33)])
@@ -62,3 +64,12 @@ def test_a_count_is_of_the_platform_that_is_traced_for():
         with compilation.tracing_for(platform):
             operations.count(noting, 1.0)
     assert counted == list(compilation.PLATFORMS)
+
+
+def test_sentences_of_a_clip():
+    """Text and targets have one row for each, clips one for all."""
+    options = argparse.Namespace(height=150, width=200, tokens=4)
+    example = step.make_example(options, (2, 3, 160, 224), sentences=5)
+    assert example.clip.frames.shape == (2, 3, 160, 224, 3) and example.clip.size.tolist() == [[150, 200]] * 2
+    for part in (example.text, example.targets):
+        assert {len(x) for x in jax.tree.leaves(part)} == {10}

@@ -67,6 +67,18 @@ def test_pairs_of_blocks(remat):
     check(run, filled(model, frames), frames, loops=1)
 
 
+def test_every_block_has_its_own_drop_rate(monkeypatch):
+    """If no branch is dropped, each is still divided by one minus its rate."""
+    monkeypatch.setattr(jax.random, 'bernoulli', lambda key, p, shape: jnp.ones(shape, bool))
+    model = video_swin.VideoSwin(video_swin.Size(8, (2, 1, 6, 1), (1, 1, 2, 2)), drop_path=0.5)
+    frames = normal(1, 2, 64, 96, 3)
+
+    def run(parameters, frames):
+        return model.apply({'params': parameters}, frames, None, True, rngs={'dropout': jax.random.key(0)})
+
+    check(run, filled(model, frames), frames, loops=1)
+
+
 @pytest.mark.parametrize('refines, loops', [(True, 2 + 3), (False, 2 + 2)])
 def test_layers_of_the_transformer(refines, loops):
     """With box refinement the first decoder layer starts from points, and is not among those that are repeated. Each
