@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
             dropout=0.1,
             text_dropout=0.1,
             drop_path=0.2,
-            remat=False,
+            remat='hidden',
             dtype='float32',
         )
     )

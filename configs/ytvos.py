@@ -12,9 +12,9 @@ are the release's defaults, which it scales by GPUs / 4; here they are for eight
 training videos is held out to choose the best checkpoint. Without --config.init both encoders are random, and the text
 encoder is useless because it is frozen, as in the release: train it with --config.optimizer.freeze="()".
 
-Eight clips of 5 frames need several accelerators, or one with much memory and `model.remat`, which is on here.
-`python -m sgmg_jax.benchmarks.step --remat` measures one clip. Training needs RoBERTa's vocab.json and merges.txt in
-data/roberta-base (roberta-base on Hugging Face). Not yet run in full.
+Eight clips of 5 frames need several accelerators, or one with much memory and `model.remat='blocks'`, as here.
+`python -m sgmg_jax.benchmarks.step --remat=blocks` measures one clip. Training needs RoBERTa's vocab.json and
+merges.txt in data/roberta-base (roberta-base on Hugging Face). Not yet run in full.
 """
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
     config = common.get_config()
     config.epochs = 9.0
     config.optimizer.drop_epochs = (6, 8)
-    config.model.remat = True
+    config.model.remat = 'blocks'
     config.data.tokenizer = 'data/roberta-base'
     # The public validation split has no ground truth, so it cannot be scored during training.
     config.data.update(train_split='train[:90%]', valid_split='train[90%:]')

@@ -51,7 +51,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
             dropout=0.1,
             text_dropout=0.1,
             drop_path=0.2,
-            remat=True,
+            remat='blocks',
             dtype='float32',
         )
     )

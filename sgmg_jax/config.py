@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from sgmg_jax import files
 
-# Raise it with every field that is added or renamed, and list the field in ADDED or RENAMED.
-FORMAT = 4
+# Raise it with every field that is added, renamed or widened, and list the field in ADDED, RENAMED or WIDENED.
+FORMAT = 5
 MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
 LARGEST = 2**24  # bytes of a stored config
 
@@ -68,6 +68,19 @@ class Renamed(NamedTuple):
 
 
 RENAMED = (Renamed(2, 'fsdp', 'storage_shards'),)
+
+
+class Widened(NamedTuple):
+    """A field that is a switch in earlier formats. format: the first format with more values. path: its name.
+    off, on: the values now called what they were."""
+
+    format: int
+    path: str
+    off: Any
+    on: Any
+
+
+WIDENED = (Widened(5, 'model.remat', 'hidden', 'blocks'),)
 
 
 class Rule(Protocol):
@@ -174,11 +187,9 @@ RULES: dict[str, Rule] = {
     **{f'model.cluster_{name}_layers': Number(0, 64) for name in ('encoder', 'decoder')},
     'model.labels': OneOf((1, 16)),
     'model.cluster_window': Number(0, 10_000),
-    **{
-        f'model.{name}': _SWITCH
-        for name in ('box_refinement', 'relative_coordinates', 'optimizer', 'feature_decoder', 'remat')
-    },
+    **{f'model.{name}': _SWITCH for name in ('box_refinement', 'relative_coordinates', 'optimizer', 'feature_decoder')},
     **{f'model.{name}': _FRACTION for name in ('dropout', 'text_dropout', 'drop_path')},
+    'model.remat': OneOf(('nothing', 'hidden', 'blocks')),
     'model.dtype': OneOf(('float32', 'bfloat16')),
     **{
         f'model.{name}': Text()
@@ -364,6 +375,11 @@ def _upgraded(content: object, where: str | os.PathLike, what: str) -> tuple[dic
     for renamed in RENAMED:
         if renamed.format > format_ and renamed.old in stored:
             stored[renamed.new] = stored.pop(renamed.old)
+    for widened in WIDENED:
+        section, _, name = widened.path.rpartition('.')
+        switch = _get(stored, widened.path)
+        if widened.format > format_ and isinstance(switch, bool):
+            _get(stored, section)[name] = widened.on if switch else widened.off
     for added in ADDED:
         if added.format > format_ and added.system in (None, _get(stored, 'model.name')):
             section, _, name = added.path.rpartition('.')

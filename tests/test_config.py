@@ -26,7 +26,7 @@ def test_stored_configs_have_every_current_field(path):
 
 def test_the_current_format_has_a_stored_config():
     assert any(path.stem.startswith(f'format_{configs.FORMAT}_') for path in STORED)
-    assert max(field.format for field in (*configs.ADDED, *configs.RENAMED)) == configs.FORMAT
+    assert max(field.format for field in (*configs.ADDED, *configs.RENAMED, *configs.WIDENED)) == configs.FORMAT
 
 
 def test_earlier_runs_resume_as_they_began(caplog):
@@ -50,6 +50,17 @@ def test_a_renamed_field_keeps_its_value():
     assert content['fsdp'] == 8  # The argument is not changed.
     with pytest.raises(ValueError, match='path: config.fsdp: is now called path: config.storage_shards'):
         configs.from_json(content | {'format': 2}, 'path')
+
+
+@pytest.mark.parametrize(('before', 'now'), [(False, 'hidden'), (True, 'blocks')])
+def test_a_switch_that_has_more_values_now(before, now):
+    path = pathlib.Path(__file__).parent / 'stored_configs' / 'format_4_ytvos.json'
+    content = json.loads(path.read_text())
+    assert configs.from_json(content | {'model': content['model'] | {'remat': before}}, path).model.remat == now
+    with pytest.raises(ValueError, match="config.model.remat.*'nothing', 'hidden', 'blocks'"):
+        configs.from_json(content | {'model': content['model'] | {'remat': 1}}, path)
+    with pytest.raises(ValueError, match="config.model.remat.*'nothing', 'hidden', 'blocks'"):
+        configs.from_json(content | {'format': 5}, path)
 
 
 def test_a_later_format_fills_in_its_new_fields(monkeypatch):

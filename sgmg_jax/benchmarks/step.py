@@ -38,9 +38,10 @@ if typing.TYPE_CHECKING:
 
     from sgmg_jax import types
 
-# Copies of systems.SYSTEMS and video_swin.SIZES: --help does not import them.
+# Copies of what models have: --help does not import them.
 MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
 BACKBONES = 'tiny', 'small', 'base', 'demo', 'pocket'
+REMAT = 'nothing', 'hidden', 'blocks'  # of models.chunks
 SMALLEST = 129  # pixels, the shortest side of a frame of SgMg
 MOST_TOKENS = 512  # of RoBERTa-base
 OPTIMIZER = ConfigDict(
@@ -321,7 +322,10 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     )
     parser.add_argument('--devices', type=count, metavar='N', help='number of devices to use (default: all)')
     parser.add_argument(
-        '--remat', action='store_true', help='recompute the blocks of backbone and transformer in the backward pass'
+        '--remat',
+        choices=REMAT,
+        default='hidden',
+        help='what the backward pass computes again, as config.model.remat (default: %(default)s)',
     )
     add_runs(parser)
     return parser
@@ -332,7 +336,7 @@ def describe(options: argparse.Namespace) -> str:
     return (
         f'{MODELS[options.model]}, Video-Swin {options.backbone}, {options.frames} frames of '
         f'{options.height}x{options.width}, {options.sentences} sentence(s), {options.dtype}'
-        f'{", remat" if options.remat else ""}'
+        f'{"" if options.remat == "hidden" else f", remat {options.remat}"}'
     )
 
 

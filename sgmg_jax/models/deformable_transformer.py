@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from sgmg_jax.models.chunks import by_chunks
+from sgmg_jax.models.chunks import by_chunks, check_remat
 from sgmg_jax.models.dropout import Dropout
 from sgmg_jax.models.in_turn import in_turn
 from sgmg_jax.models.layers import Initializer, dense, xavier
@@ -44,7 +44,7 @@ class DeformableTransformer(nn.Module):
       dropout: after every attention and inside every feed-forward.
       box_refinement: every decoder layer starts from the box that the previous one predicted; otherwise all
         start from the query's initial reference point.
-      remat: keep only the layers' inputs for the backward pass.
+      remat: what the backward pass computes again, see chunks.check_remat.
       dtype: of the activations.
     """
 
@@ -57,15 +57,17 @@ class DeformableTransformer(nn.Module):
     decoder_layers: int = 4
     dropout: float = 0.1
     box_refinement: bool = True
-    remat: bool = False
+    remat: str = 'hidden'
     dtype: Any = jnp.float32
 
     def setup(self) -> None:
+        remat = check_remat(self.remat)
+        sizes = self.hidden, self.mlp, self.heads, self.points
+
         def layers(layer, name, count, static):
-            layer = nn.remat(layer, static_argnums=static) if self.remat else layer
+            layer = nn.remat(layer, static_argnums=static) if remat == 'blocks' else layer
             return [
-                layer(self.hidden, self.mlp, self.heads, self.points, self.dropout, self.dtype, name=f'{name}{i}')
-                for i in range(count)
+                layer(*sizes, self.dropout, remat != 'nothing', self.dtype, name=f'{name}{i}') for i in range(count)
             ]
 
         self.level_embedding = self.param('level_embedding', nn.initializers.normal(1.0), (self.levels, self.hidden))
@@ -180,6 +182,7 @@ class EncoderLayer(nn.Module):
     heads: int
     points: int
     dropout: float
+    remat: bool
     dtype: Any
 
     @nn.compact
@@ -197,7 +200,7 @@ class EncoderLayer(nn.Module):
             x + position, references, x, sizes, valid
         )
         x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
-        return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
+        return FeedForward(self.mlp, self.dropout, self.dtype, self.remat, name='feed_forward')(x, train)
 
 
 class DecoderLayer(nn.Module):
@@ -208,6 +211,7 @@ class DecoderLayer(nn.Module):
     heads: int
     points: int
     dropout: float
+    remat: bool
     dtype: Any
 
     @nn.compact
@@ -236,7 +240,7 @@ class DecoderLayer(nn.Module):
             x + position, references, memory.features, sizes, memory.valid
         )
         x = _norm(self.dtype, 'attention_norm')(x + dropout(y, train))
-        return FeedForward(self.mlp, self.dropout, self.dtype, name='feed_forward')(x, train)
+        return FeedForward(self.mlp, self.dropout, self.dtype, self.remat, name='feed_forward')(x, train)
 
 
 class FeedForward(nn.Module):
@@ -245,6 +249,7 @@ class FeedForward(nn.Module):
     mlp: int
     dropout: float
     dtype: Any
+    remat: bool = True
 
     @nn.compact
     def __call__(self, x: Float[ArrayLike, '*batch C'], train: bool) -> Float[Array, '*batch C']:
@@ -254,7 +259,7 @@ class FeedForward(nn.Module):
             y = dense(channels, self.mlp, xavier, dtype=self.dtype, name='out')(dropout(y, train))
             return _norm(self.dtype, 'norm')(x + dropout(y, train))
 
-        return by_chunks(layers, self, x, self.mlp)
+        return by_chunks(layers, self, x, self.mlp, self.remat)
 
 
 class DeformableAttention(nn.Module):

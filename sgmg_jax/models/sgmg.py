@@ -46,7 +46,7 @@ class SgMg(nn.Module):
       dropout: of the transformer and the text projections.
       text_dropout: of the text encoder.
       drop_path: of the backbone.
-      remat: keep only the inputs of the backbone's and transformer's blocks for the backward pass.
+      remat: what the backward pass computes again, 'nothing', 'hidden' or 'blocks', see chunks.check_remat.
       dtype: of the activations; parameters, spectra and sampling locations stay float32.
     """
 
@@ -70,7 +70,7 @@ class SgMg(nn.Module):
     dropout: float = 0.1
     text_dropout: float = 0.1
     drop_path: float = 0.2
-    remat: bool = False
+    remat: str = 'hidden'
     dtype: Any = jnp.float32
 
     def setup(self) -> None:

@@ -80,7 +80,7 @@ class SOC(nn.Module):
     dropout: float = 0.1
     text_dropout: float = 0.1
     drop_path: float = 0.2
-    remat: bool = False
+    remat: str = 'hidden'
     dtype: Any = jnp.float32
 
     def setup(self) -> None:

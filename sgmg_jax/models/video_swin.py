@@ -16,7 +16,7 @@ import numpy as np
 
 from sgmg_jax import compilation
 from sgmg_jax.models import layers
-from sgmg_jax.models.chunks import by_chunks
+from sgmg_jax.models.chunks import by_chunks, check_remat
 from sgmg_jax.models.in_turn import in_turn
 from sgmg_jax.ops import padding
 from sgmg_jax.sharding import batch_local
@@ -60,13 +60,13 @@ class VideoSwin(nn.Module):
     Attributes:
       size: widths and depths.
       drop_path: stochastic depth rate of the last block, growing linearly from 0 at the first; drops whole clips.
-      remat: keep only the blocks' inputs for the backward pass.
+      remat: what the backward pass computes again, see chunks.check_remat.
       dtype: of the activations.
     """
 
     size: Size
     drop_path: float = 0.2
-    remat: bool = False
+    remat: str = 'hidden'
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -99,7 +99,9 @@ class VideoSwin(nn.Module):
             name='patch_embedding',
         )(x)
         x = _layer_norm(self.dtype, 'patch_norm')(x)
-        block = nn.remat(Block, static_argnums=(3,)) if self.remat else Block
+        remat = check_remat(self.remat)
+        block = nn.remat(Block, static_argnums=(3,)) if remat == 'blocks' else Block
+        options = dict(near=size.near, remat=remat != 'nothing', dtype=self.dtype)
         maps = []
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads)):
             map_size = None if frame_size is None else -(-frame_size // (PATCH << stage))
@@ -110,8 +112,7 @@ class VideoSwin(nn.Module):
                 return x, None
 
             blocks = [
-                block(heads=heads, shifted=i % 2 == 1, near=size.near, dtype=self.dtype, name=f'stage{stage}_block{i}')
-                for i in range(depth)
+                block(heads=heads, shifted=i % 2 == 1, **options, name=f'stage{stage}_block{i}') for i in range(depth)
             ]
             each = depth if depth % 2 else 2
             pairs = [blocks[i : i + each] for i in range(0, depth, each)]
@@ -144,6 +145,7 @@ class Block(nn.Module):
     heads: int
     shifted: bool
     near: bool = False
+    remat: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -175,14 +177,14 @@ class Block(nn.Module):
         def windows(x):
             return _partition(jnp.roll(x, [-s for s in shift], axis=(1, 2, 3)), window)
 
-        y = WindowAttention(self.heads, self.near, dtype=self.dtype, name='attention')(
+        y = WindowAttention(self.heads, self.near, self.remat, self.dtype, name='attention')(
             windows(y), regions, None if present is None else ~windows(present[..., None])[..., 0]
         )
         y = _unpartition(y, padded, window)
         y = jnp.roll(y, shift, axis=(1, 2, 3))[:, : shape[0], : shape[1], : shape[2]]
         x = x + drop_path(y)
 
-        return x + drop_path(by_chunks(Block._mlp, self, x, 4 * channels))
+        return x + drop_path(by_chunks(Block._mlp, self, x, 4 * channels, self.remat))
 
     def _mlp(self, x):
         channels = x.shape[-1]
@@ -196,6 +198,7 @@ class WindowAttention(nn.Module):
 
     heads: int
     near: bool = False
+    remat: bool = True
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -227,7 +230,11 @@ class WindowAttention(nn.Module):
 
         def one_by_one(q, k, v, absent_keys, regions, bias):
             q, k, v, absent_keys = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (q, k, v, absent_keys))
-            window = jax.checkpoint(lambda x: attend(*x, bias))
+
+            def window(x):
+                return attend(*x, bias)
+
+            window = jax.checkpoint(window) if self.remat else window
             return jnp.moveaxis(jax.lax.map(window, (q, k, v, regions, absent_keys)), 0, 1)
 
         if compilation.platform() == 'cpu':

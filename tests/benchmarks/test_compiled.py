@@ -42,7 +42,7 @@ def options_of(**sizes):
     return argparse.Namespace(
         backbone='demo',
         dtype='float32',
-        remat=False,
+        remat='hidden',
         tokens=4,
         sentences=1,
         mode='forward',

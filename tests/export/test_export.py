@@ -40,7 +40,7 @@ FIELDS = dict(
     mlp=32,
 )
 MODELS = {
-    'sgmg': sgmg.SgMg(**FIELDS, remat=True),
+    'sgmg': sgmg.SgMg(**FIELDS, remat='blocks'),
     'fast_sgmg': multi_instance.FastSgMg(**FIELDS),
     'soc': soc.SOC(**FIELDS | dict(hidden=128, cluster_encoder_layers=1, cluster_decoder_layers=1, cluster_mlp=32)),
 }

@@ -1,5 +1,6 @@
 """Single modules, beyond the golden cases (tests/parity/test_parity.py)."""
 
+import functools
 import re
 
 from flax import linen as nn
@@ -15,7 +16,7 @@ import transformers
 from configs import common, ytvos_fast, ytvos_soc
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
-from sgmg_jax.models import deformable_transformer, features, layers, roberta, video_swin
+from sgmg_jax.models import chunks, deformable_transformer, features, layers, roberta, video_swin
 from sgmg_jax.ops import queries
 from sgmg_jax.parity import cases
 
@@ -94,33 +95,43 @@ def test_heads_that_begin_near_look_at_different_neighbours_two_frames_before(he
 def test_video_swin_remat_gives_the_same_gradients():
     frames = np.random.default_rng(0).standard_normal((1, 2, 32, 32, 3), dtype=np.float32)
     size = video_swin.Size(8, (2, 1, 1, 1), (1, 1, 1, 1))
-    plain, remat = (video_swin.VideoSwin(size, remat=remat) for remat in (False, True))
-    weights = jax.jit(plain.init)(jax.random.key(0), frames)
+    models = {remat: video_swin.VideoSwin(size, remat=remat) for remat in chunks.REMAT}
+    weights = jax.jit(models['nothing'].init)(jax.random.key(0), frames)
 
-    def gradient(module):
-        return jax.jit(
-            jax.grad(
-                lambda p: sum(
-                    (x**2).sum() for x in module.apply(p, frames, None, True, rngs={'dropout': jax.random.key(1)})
-                )
-            )
-        )(weights)
+    def loss(module, weights):
+        maps = module.apply(weights, frames, None, True, rngs={'dropout': jax.random.key(1)})
+        return sum((x**2).sum() for x in maps)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradient(plain), gradient(remat))
+    check_remat(lambda remat: functools.partial(loss, models[remat]), weights, parts=5)
+    with pytest.raises(ValueError, match="remat = 'all': must be one of 'nothing', 'hidden', 'blocks'"):
+        video_swin.VideoSwin(size, remat='all').init(jax.random.key(0), frames)
 
 
-def test_transformer_remat_gives_the_same_gradients():
+def check_remat(loss_of, weights, parts):
+    """Gradients are the same, however much the backward pass computes again.
+
+    loss_of: function(remat) -> function(weights) -> loss. parts: how many have something hidden that is computed again.
+    """
+
+    def gradient(remat):
+        traced = jax.jit(jax.grad(loss_of(remat))).trace(weights)
+        return traced.lower().compile()(weights), str(traced.jaxpr).count('remat2[')
+
+    (expected, none), *others = [gradient(remat) for remat in ('nothing', 'hidden', 'blocks')]
+    assert none == 0 and others[0][1] == parts and others[1][1] > parts
+    for found, _ in others:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+
+
+def test_transformer_remat_gives_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(chunks, 'LARGEST', 100)
     rng = np.random.default_rng(0)
     levels, positions = ([rng.standard_normal((2, n, n, 16), dtype=np.float32) for n in (4, 2)] for _ in range(2))
     valid = [np.ones(x.shape[:3], bool) for x in levels]
     valid[0][1, 2:] = valid[1][1, 1:] = False
     content, embedding = rng.standard_normal((2, 3, 16), np.float32), rng.standard_normal((3, 16), np.float32)
-    plain, remat = (
-        deformable_transformer.DeformableTransformer(
-            hidden=16, levels=2, mlp=24, heads=2, points=2, encoder_layers=1, decoder_layers=1, dropout=0.3, remat=remat
-        )
-        for remat in (False, True)
-    )
+    sizes = dict(hidden=16, levels=2, mlp=24, heads=2, points=2, encoder_layers=1, decoder_layers=1, dropout=0.3)
+    models = {remat: deformable_transformer.DeformableTransformer(**sizes, remat=remat) for remat in chunks.REMAT}
 
     def outputs(module):
         memory = module.encode(levels, valid, positions, True)
@@ -128,25 +139,17 @@ def test_transformer_remat_gives_the_same_gradients():
 
     # Initial weights have zeros that block the gradients of offsets and boxes.
     shapes = jax.eval_shape(
-        lambda: plain.init({name: jax.random.key(0) for name in ('params', 'dropout')}, method=outputs)
+        lambda: models['nothing'].init({name: jax.random.key(0) for name in ('params', 'dropout')}, method=outputs)
     )
     weights = jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
 
-    def gradient(module):
-        traced = jax.jit(
-            jax.grad(
-                lambda p: sum(
-                    (x**2).sum()
-                    for x in jax.tree.leaves(module.apply(p, method=outputs, rngs={'dropout': jax.random.key(1)}))
-                )
-            )
-        ).trace(weights)
-        return traced.lower().compile()(weights), str(traced.jaxpr).count('remat2[')
+    def loss(module, weights):
+        results = module.apply(weights, method=outputs, rngs={'dropout': jax.random.key(1)})
+        return sum((x**2).sum() for x in jax.tree.leaves(results))
 
-    (expected, none), (ours, count) = gradient(plain), gradient(remat)
-    assert none == 0 and count == 2  # each layer
-    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(expected))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, expected)
+    check_remat(lambda remat: functools.partial(loss, models[remat]), weights, parts=2)
+    gradients = jax.grad(functools.partial(loss, models['hidden']))(weights)
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradients))
 
 
 def test_roberta_equals_the_release():

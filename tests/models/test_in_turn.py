@@ -53,7 +53,7 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize('remat', [False, True])
+@pytest.mark.parametrize('remat', ['hidden', 'blocks'])
 def test_pairs_of_blocks(remat):
     """Only the stage of six blocks is repeated; an odd number, and two, are written out. Padded frames and pixels."""
     size = video_swin.Size(8, (2, 1, 6, 3), (1, 1, 2, 2))
