@@ -235,7 +235,7 @@ def test_train_evaluate_score(experiment, run, trained, built, tmp_path, capsys)
         assert 'highest Final: --config.evaluation.threshold=' in capsys.readouterr().out
         tried = json.loads((folder.with_name(f'{folder.name}_thresholds') / 'scores.json').read_text())
         used = f'{config.evaluation.threshold:.2f}'
-        assert tried[used] == {key: value for key, value in scores.items() if key != 'weights'}
+        assert tried['thresholds'][used] | {'weights': tried['weights']} == scores
     if name == 'a2d_sentences':
         assert {row['image_id'] for row in json.loads(predictions.read_text())} == {
             f'v_{raw_a2d.TEST}_f_2_i_0',

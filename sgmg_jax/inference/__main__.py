@@ -10,7 +10,7 @@ split has ground truth, scores.json. Re-run the same command to resume after the
 For another benchmark with the same model give its config and the same --workdir: --config=configs/davis.py
 --workdir=runs/ytvos. For weights without a run, such as the authors', give a new --workdir and --config.init=PATH.
 --score_another_object scores each mask against another object of its video, a sanity check: a model that uses the
-sentence should score low. --try_thresholds scores MeViS at thresholds from 0 to 0.95, to choose
+sentence should score low. --try_thresholds scores MeViS at thresholds from 0 to 0.99, to choose
 config.evaluation.threshold; choose on other clips than you report.
 """
 

@@ -21,7 +21,9 @@ from sgmg_jax.inference import evaluate, parallel
 from sgmg_jax.inference.predictor import Predictor
 from sgmg_jax.score import ytvos
 
-TRIED = tuple(round(0.05 * i, 2) for i in range(20))  # 0 to 0.95
+TRIED = tuple(round(0.01 * i, 2) for i in range(100))  # 0 to 0.99
+EACH = 5  # how many are tried for one that is shown
+CAUTIOUS = 90.0  # per cent, the T-acc that a strict threshold must leave
 COLUMNS = 'Final', 'J&F', 'N-acc', 'T-acc'
 
 
@@ -54,11 +56,12 @@ def try_thresholds(
             f'{split.directory}, split {split.split!r}: a threshold can be chosen only where it is known that some '
             'sentences refer to nothing and others to something. Choose another --config.evaluation.split.'
         )
-    found = score_thresholds(evaluate.choose_predictor(config, workdir, checkpoint), split, progress)
+    predictor = evaluate.choose_predictor(config, workdir, checkpoint)
+    found = score_thresholds(predictor, split, progress)
     if hosts.is_first():
         score.write_scores(
             workdir / 'evaluation' / f'{evaluate.split_name(split)}_thresholds' / 'scores.json',
-            {f'{threshold:.2f}': summary for threshold, summary in found.items()},
+            {'weights': predictor.origin, 'thresholds': {f'{tried:.2f}': summary for tried, summary in found.items()}},
         )
     hosts.wait('the scores are written')  # A process that exits earlier would be taken for dead.
     return found if hosts.is_first() else None
@@ -105,7 +108,20 @@ def best(found: Mapping[float, Mapping[str, Any]]) -> float:
     return max(found, key=lambda threshold: found[threshold]['Final'])
 
 
+def strictest(found: Mapping[float, Mapping[str, Any]]) -> float | None:
+    """The threshold with the highest N-acc where T-acc is at least CAUTIOUS, the lowest of equal ones; None if there is
+    none."""
+    cautious = [threshold for threshold in found if found[threshold]['T-acc'] >= CAUTIOUS]
+    return max(cautious, key=lambda threshold: found[threshold]['N-acc'], default=None)
+
+
 def format_thresholds(found: Mapping[float, Mapping[str, Any]]) -> str:
-    """A printable table, and which threshold has the highest Final."""
-    table = scoring.format_table({f'{threshold:.2f}': summary for threshold, summary in found.items()}, COLUMNS)
-    return f'{table}\n\nhighest Final: --config.evaluation.threshold={best(found)}'
+    """A printable table of every EACH-th threshold and those that one may choose, and which those are."""
+    chosen = {'highest Final': best(found), f'highest N-acc with a T-acc of at least {CAUTIOUS:g}': strictest(found)}
+    shown = {t: found[t] for i, t in enumerate(found) if i % EACH == 0 or t in chosen.values()}
+    table = scoring.format_table({f'{threshold:.2f}': summary for threshold, summary in shown.items()}, COLUMNS)
+    lines = [
+        f'{what}: ' + ('none' if threshold is None else f'--config.evaluation.threshold={threshold}')
+        for what, threshold in chosen.items()
+    ]
+    return '\n'.join([table, '', *lines])

@@ -58,10 +58,20 @@ def test_scores_are_those_of_the_files(folder, tmp_path, monkeypatch):
         assert found[threshold] == summary, threshold
 
 
-def test_the_best_has_the_highest_final():
-    found = {t: {'Final': final, 'J&F': 1.0, 'N-acc': 2.0, 'T-acc': 3.0} for t, final in ((0.0, 5), (0.5, 9), (0.6, 9))}
-    assert thresholds.best(found) == 0.5
-    assert '--config.evaluation.threshold=0.5' in thresholds.format_thresholds(found)
+def test_those_that_one_may_choose():
+    rows = {0.0: (5, 20, 99), 0.1: (9, 30, 95), 0.2: (9, 60, 90), 0.3: (8, 60, 90), 0.4: (7, 80, 89)}
+    found = {
+        threshold: {'Final': final, 'J&F': 1.0, 'N-acc': of_none, 'T-acc': of_others}
+        for threshold, (final, of_none, of_others) in rows.items()
+    }
+    assert thresholds.best(found) == 0.1 and thresholds.strictest(found) == 0.2
+    text = thresholds.format_thresholds(found)
+    assert 'highest Final: --config.evaluation.threshold=0.1\n' in text
+    assert text.endswith('highest N-acc with a T-acc of at least 90: --config.evaluation.threshold=0.2')
+    assert [line.split()[0] for line in text.split('\n')[2:5]] == ['0.00', '0.10', '0.20']  # and no others
+    assert text.split('\n')[5] == ''
+    missing = {0.4: found[0.4]}
+    assert thresholds.strictest(missing) is None and thresholds.format_thresholds(missing).endswith('90: none')
 
 
 def test_where_no_threshold_can_be_chosen(folder, tmp_path):
