@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
-from sgmg_jax import systems, types
+from sgmg_jax import sharding, systems, types
 from sgmg_jax.losses import terms
 from sgmg_jax.training import optimizer as optimizers
 from sgmg_jax.training import step as steps
@@ -116,6 +116,19 @@ def test_dropout_differs_per_step_and_part():
     assert draws[0]['loss_draw'] != draws[1]['loss_draw']
     for metrics in draws:  # if all were equal, the squared mean would be the mean square
         assert metrics['loss_square'] / 3 > (metrics['loss_draw'] / 3) ** 2 + 1e-3
+
+
+def test_seeds_share_a_compiled_step():
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    programs, draws = set(), set()
+    for seed in range(2):
+        state, step = start()
+        shardings = sharding.parameter_shardings(mesh, jax.eval_shape(lambda state=state: state))
+        train_step = steps.TrainStep(step.func, mesh, shardings, seed)
+        train_step.compile(state, make_batch())
+        programs.add(train_step._compiled.as_text())
+        draws.add(float(train_step(state, make_batch())[1]['loss_draw']))
+    assert len(programs) == 1 and len(draws) == 2
 
 
 def test_query_accuracy():
