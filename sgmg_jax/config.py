@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from sgmg_jax import files
 
-# Raise it with every field that is added, renamed or widened, and list the field in ADDED, RENAMED or WIDENED.
+# Raise it with every field that is added, renamed or changed, and list the field below.
 FORMAT = 5
 MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
 LARGEST = 2**24  # bytes of a stored config
@@ -69,18 +69,8 @@ class Renamed(NamedTuple):
 
 RENAMED = (Renamed(2, 'fsdp', 'storage_shards'),)
 
-
-class Widened(NamedTuple):
-    """A field that is a switch in earlier formats. format: the first format with more values. path: its name.
-    off, on: the values now called what they were."""
-
-    format: int
-    path: str
-    off: Any
-    on: Any
-
-
-WIDENED = (Widened(5, 'model.remat', 'hidden', 'blocks'),)
+# What config.model.remat was, as a switch, before format 5.
+REMAT_SWITCH = {False: 'hidden', True: 'blocks'}
 
 
 class Rule(Protocol):
@@ -166,15 +156,12 @@ RULES: dict[str, Rule] = {
     'seed': Number(0, 2**31 - 1),
     'steps': Number(0, _STEPS),
     'epochs': Number(0, 1e6, whole=False),
-    'log_every': _count(_STEPS),
-    'eval_every': _count(_STEPS),
-    'checkpoint_every': _count(_STEPS),
+    **{name: _count(_STEPS) for name in ('log_every', 'eval_every', 'checkpoint_every', 'stop_after_skipped')},
     'init': _PATHS,
     'init_skip': Text(empty=True),
     'storage_shards': _count(2**16),
     'accumulate': _count(2**16),
     'ema_decay': _FRACTION,
-    'stop_after_skipped': _count(_STEPS),
     'loss.weights': Text(),
     'loss.contrast': _SWITCH,
     'loss.mask_scale': Number(0, 1000, whole=False),
@@ -375,11 +362,9 @@ def _upgraded(content: object, where: str | os.PathLike, what: str) -> tuple[dic
     for renamed in RENAMED:
         if renamed.format > format_ and renamed.old in stored:
             stored[renamed.new] = stored.pop(renamed.old)
-    for widened in WIDENED:
-        section, _, name = widened.path.rpartition('.')
-        switch = _get(stored, widened.path)
-        if widened.format > format_ and isinstance(switch, bool):
-            _get(stored, section)[name] = widened.on if switch else widened.off
+    remat = _get(stored, 'model.remat')
+    if format_ < 5 and isinstance(remat, bool):
+        stored['model']['remat'] = REMAT_SWITCH[remat]
     for added in ADDED:
         if added.format > format_ and added.system in (None, _get(stored, 'model.name')):
             section, _, name = added.path.rpartition('.')

@@ -3,7 +3,7 @@
 Axis letters: T frames, H W pixels, E sentences.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
 import os
@@ -284,8 +284,7 @@ def score_videos(
         benchmark: a protocol. Those with J and F, also Ref-DAVIS17, are scored per expression; the predictor gets all
           sentences of a video at once and processes up to config.evaluation.sentences together.
         another_object: see `swap_objects`; videos with a single object are left out.
-        stopped: a collective, called before every video: every process must call it the same number of times, and all
-          get the same answer.
+        stopped: see parallel.rows_of_videos.
 
     Returns:
         the summary of evaluation.scoring.summarise, mevis.summarise or mean_ap.evaluate, the same in all processes,
@@ -306,22 +305,9 @@ def score_videos(
             return protocols.predict_annotated(predictor, split[i], benchmark)
         return _score_expressions(predictor, split[i], random.Random(i) if another_object else None)
 
-    mine: range = hosts.share(split)
-    was_stopped = False
-
-    def next_videos() -> Iterator[int]:
-        nonlocal was_stopped
-        for turn in range(-(-len(split) // jax.process_count())):  # In the last turn some processes are idle.
-            was_stopped = stopped()
-            if was_stopped:
-                return
-            yield from mine[turn : turn + 1]
-
-    done = parallel.each_video(parallel.on_all_devices(predictor), next_videos(), of_video)
-    found = dict(tqdm.tqdm(done, total=len(mine), desc='validation', unit='video', leave=False, disable=not progress))
-    if was_stopped:
+    rows = parallel.rows_of_videos(predictor, split, of_video, progress, stopped)
+    if rows is None:
         return None
-    rows = [row for of_one in hosts.gather(found) for row in of_one]
     if benchmark in protocols.ANNOTATED:
         return mean_ap.evaluate(score.truth_of_records(benchmark, split), rows)
     if another_object and not rows:

@@ -1,12 +1,14 @@
 """Several videos at a time, on all devices of a process."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from concurrent import futures
 import queue
 from typing import TypeVar
 
 import jax
+import tqdm
 
+from sgmg_jax import hosts
 from sgmg_jax.inference.predictor import Predictor
 
 VIDEOS_PER_DEVICE = 4  # at a time, of an accelerator; their features take its memory
@@ -19,6 +21,39 @@ def on_all_devices(predictor: Predictor) -> list[Predictor]:
     devices = jax.local_devices()
     each = 1 if devices[0].platform == 'cpu' else VIDEOS_PER_DEVICE
     return [model for device in devices for model in [predictor.on(device)] * each]
+
+
+def rows_of_videos(
+    predictor: Predictor,
+    split: Sized,
+    of_video: Callable[[Predictor, int], list[T]],
+    progress: bool = True,
+    stopped: Callable[[], bool] = lambda: False,
+) -> list[T] | None:
+    """The rows of all videos of a split, in their order, the same in all processes, which share the videos.
+
+    Args:
+        of_video: function(predictor, index) -> rows that hosts.encode allows; called in several threads.
+        stopped: a collective, called before every video: every process must call it the same number of times, and all
+          get the same answer.
+
+    Returns:
+        None if it was stopped.
+    """
+    mine: range = hosts.share(split)
+    was_stopped = False
+
+    def next_videos() -> Iterator[int]:
+        nonlocal was_stopped
+        for turn in range(-(-len(split) // jax.process_count())):  # In the last turn some processes are idle.
+            was_stopped = stopped()
+            if was_stopped:
+                return
+            yield from mine[turn : turn + 1]
+
+    done = each_video(on_all_devices(predictor), next_videos(), of_video)
+    found = dict(tqdm.tqdm(done, total=len(mine), desc='scoring', unit='video', leave=False, disable=not progress))
+    return None if was_stopped else [row for rows in hosts.gather(found) for row in rows]
 
 
 def each_video(

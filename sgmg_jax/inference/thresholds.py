@@ -11,7 +11,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 import numpy as np
-import tqdm
 
 from sgmg_jax import compilation, hosts, score
 from sgmg_jax import config as configs
@@ -71,12 +70,12 @@ def score_thresholds(
     predictor: Predictor, split: records.Records, progress: bool = True
 ) -> dict[float, dict[str, Any]]:
     """The summary of `mevis.summarise` at every threshold of TRIED; the predictor's own threshold plays no role."""
-    mine = hosts.share(split)
-    done = parallel.each_video(
-        parallel.on_all_devices(predictor), mine, lambda predictor, i: _score_video(predictor, split[i])
-    )
-    of_videos = dict(tqdm.tqdm(done, total=len(mine), desc='predicting', unit='video', disable=not progress))
-    rows = [row for of_video in hosts.gather(of_videos) for row in of_video]
+
+    def of_video(predictor: Predictor, i: int) -> list[list[dict[str, Any]]]:
+        return _score_video(predictor, split[i])
+
+    rows = parallel.rows_of_videos(predictor, split, of_video, progress)
+    assert rows is not None  # It is never stopped.
     return {threshold: mevis.summarise([row[i] for row in rows]) for i, threshold in enumerate(TRIED)}
 
 
