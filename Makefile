@@ -10,9 +10,15 @@ LEARN := runs/learn
 
 setup: $(VENV)/.stamp
 
+# $(call install,VENV,LOCK): a new environment with what a lock lists. pip would take several times as long as uv.
+define install
+$(PYTHON) -m venv $(1)
+sed -n '/^uv==/,/[^\\]$$/p' requirements-app.lock | $(1)/bin/python -m pip install --quiet --require-hashes -r /dev/stdin
+$(1)/bin/uv pip install --quiet --python $(1)/bin/python --require-hashes -r $(2)
+endef
+
 $(VENV)/.stamp: requirements.lock setup.py
-	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --require-hashes -r requirements.lock
+	$(call install,$(VENV),requirements.lock)
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -49,11 +55,9 @@ app-test: $(VENV_APP)/.stamp
 	  { echo 'error: found neither Chromium nor Chrome. Install one: sudo apt-get install chromium' >&2; exit 1; }
 	$(VENV_APP)/bin/python -m pytest -q --confcutdir=tests/app tests/app
 
-# An environment of its own: gradio needs older packages than the other tests. pip would take ten times as long as uv.
+# An environment of its own: gradio needs older packages than the other tests.
 $(VENV_APP)/.stamp: requirements-app.lock
-	$(PYTHON) -m venv $(VENV_APP)
-	sed -n '/^uv==/,/[^\\]$$/p' $< | $(VENV_APP)/bin/python -m pip install --quiet --require-hashes -r /dev/stdin
-	$(VENV_APP)/bin/uv pip install --quiet --python $(VENV_APP)/bin/python --require-hashes -r $<
+	$(call install,$(VENV_APP),$<)
 	touch $@
 
 # The tests with the lines they run counted, in their subprocesses too; fails below the floor in .coveragerc. Needs Python

@@ -136,6 +136,8 @@ def run(built, tokenizer, tmp_path_factory):
             sizes |= {'data.sentences': 2, 'evaluation.sentences': 2}
         elif config.data.sentences > 1:  # Only memory and time depend on it.
             sizes |= {'data.sentences': 1}
+        if 'mask_scale' in config.loss:
+            sizes['loss.mask_scale'] = 1.0
         if 'remat' in config.model:
             sizes['model.remat'] = 'hidden'  # compiles twice as much, for the same numbers
         if soc:
