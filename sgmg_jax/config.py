@@ -164,7 +164,7 @@ RULES: dict[str, Rule] = {
     'ema_decay': _FRACTION,
     'loss.weights': Text(),
     'loss.contrast': _SWITCH,
-    'loss.mask_scale': Number(0, 1000, whole=False),
+    **{f'loss.{name}_scale': Number(0, 1000, whole=False) for name in ('mask', 'class')},
     'model.name': Text(),
     'model.backbone': Text(),
     'model.text_encoder': Text(),

@@ -68,14 +68,16 @@ def loss(
     model_outputs: tuple[Proposals, Int[ArrayLike, 'D N'], Predictions],
     targets: Targets,
     mask_scale: float | int = 1.0,
+    class_scale: float | int = 1.0,
     totals: terms.Totals | None = None,
 ) -> tuple[Float[Array, ''], dict[str, Float[Array, '']]]:
     """The total loss of SgMg's outputs and its terms for the log, as terms.weighted returns them.
 
     mask_scale: config.loss.mask_scale, times the released weights of the mask terms: T undoes what `loss_terms` says of
-      them. totals: as in loss_terms.
+      them. class_scale: config.loss.class_scale, times that of the class term. totals: as in loss_terms.
     """
     proposals, query, predictions = model_outputs
     low = dynamic_conv.pixel_shuffle(queries.take_query(proposals.mask_logits, query))
-    weights = {name: weight * (mask_scale if name in MASKS else 1) for name, weight in WEIGHTS.items()}
+    scales = dict.fromkeys(MASKS, mask_scale) | {'class': class_scale}
+    weights = {name: weight * scales.get(name, 1) for name, weight in WEIGHTS.items()}
     return terms.weighted(loss_terms(proposals, query, predictions, low, targets, totals), weights)

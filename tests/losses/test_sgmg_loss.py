@@ -71,7 +71,7 @@ def test_padding_beyond_the_largest_clip_is_ignored():
     assert abs(everything(size, 96, 128)[0] - everything([[50, 70], [65, 33]], 96, 128)[0]) > 1e-3
 
 
-def test_mask_scale_weighs_the_mask_terms_alone():
+def test_scales_weigh_their_terms_alone():
     rng = np.random.default_rng(4)
     scores, boxes = rng.standard_normal((2, 1, 3, 5)), rng.uniform(0.2, 0.6, (2, 1, 3, 5, 4))
     proposals = types.Proposals(scores, boxes, rng.standard_normal((2, 1, 3, 5, 4, 4, 16)).astype(np.float32))
@@ -83,8 +83,10 @@ def test_mask_scale_weighs_the_mask_terms_alone():
     )
     query = np.zeros((2, 1), np.int32)
     outputs = proposals, query, predictions
-    (released, terms_of), (scaled, same) = sgmg.loss(outputs, targets), sgmg.loss(outputs, targets, mask_scale=3)
-    weights = {'mask': 2, 'dice': 5, 'mask_low': 2, 'dice_low': 5}
-    parts = [weight * terms_of[f'loss_{name}{layer}'] for name, weight in weights.items() for layer in ('', '_0')]
-    np.testing.assert_allclose(scaled - released, 2 * sum(parts), rtol=1e-5)
-    assert min(parts) > 0 and all(same[name] == terms_of[name] for name in terms_of)
+    released, terms_of = sgmg.loss(outputs, targets)
+    weights_of = {'mask_scale': {'mask': 2, 'dice': 5, 'mask_low': 2, 'dice_low': 5}, 'class_scale': {'class': 2}}
+    for field, weights in weights_of.items():
+        scaled, same = sgmg.loss(outputs, targets, **{field: 3})
+        parts = [weight * terms_of[f'loss_{name}{layer}'] for name, weight in weights.items() for layer in ('', '_0')]
+        np.testing.assert_allclose(scaled - released, 2 * sum(parts), rtol=1e-5)
+        assert min(parts) > 0 and all(same[name] == terms_of[name] for name in terms_of)
