@@ -1,6 +1,6 @@
 """The demo's world with the sentences of MeViS: of one object, of several ("the red circles"), of none.
 
-    python -m sgmg_jax.synthetic --layout=mevis --out=runs/learn_mevis/raw --train=2500 --valid=40 --size=112
+    python -m sgmg_jax.synthetic --layout=mevis --out=runs/learn_mevis/raw --train=6000 --valid=40 --size=112
     python -m datasets.build mevis --raw=runs/learn_mevis/raw --out=runs/learn_mevis/records
     python train.py    --config=configs/synthetic_mevis.py --workdir=runs/learn_mevis
     python evaluate.py --config=configs/synthetic_mevis.py --workdir=runs/learn_mevis --checkpoint=latest \\
@@ -33,6 +33,7 @@ def get_config(mode: str = 'full') -> ConfigDict:
         return config
     config.init = (str(importlib.resources.files('sgmg_jax') / 'pretrained' / 'demo'),)
     config.update(steps=1200, eval_every=300, ema_decay=0.99)
-    config.loss.mask_scale = 1.0  # as released: what is new here is mostly whether anything is meant, which scores tell
+    # What is new here is mostly whether anything is meant, which scores tell.
+    config.loss.update(mask_scale=1.0, class_scale=20.0)
     config.optimizer.update(learning_rate=8e-4, warmup_steps=50, drop_steps=(900,))
     return config
