@@ -16,25 +16,33 @@ from ml_collections import ConfigDict
 
 from sgmg_jax import files
 
-# Raise it with every field that is added, renamed or changed, and list the field below.
+# Raise it with every field that is added, changed or renamed, and list the field in ADDED or RENAMED.
 FORMAT = 5
 MOST_PIXELS = 2**32  # per batch of clips; 50 GB as float32
 LARGEST = 2**24  # bytes of a stored config
 
 
 class Added(NamedTuple):
-    """A field that earlier formats lack.
+    """A field that earlier formats lack, or have with other values.
 
-    format: the first format that has the field. path: its name. value: the value that resumes an earlier run as it
+    format: the first format that has the field so. path: its name. value: the value that resumes an earlier run as it
     began, or a function(stored config) -> value. system: the only config.model.name that has the field; None: all.
+    changed: whether earlier formats have it.
     """
 
     format: int
     path: str
     value: Any | Callable[[dict], Any]
     system: str | None = None
+    changed: bool = False
 
 
+def _remat_of_switch(config: dict) -> Any:
+    remat = config['model']['remat']
+    return ('hidden', 'blocks')[remat] if isinstance(remat, bool) else remat
+
+
+REMAT = 'nothing', 'hidden', 'blocks'  # of models.chunks, whose import would take seconds
 ADDED = (
     Added(1, 'storage_shards', 1),
     Added(1, 'accumulate', 1),
@@ -56,6 +64,7 @@ ADDED = (
     Added(4, 'model.fusion_direction', 'both', 'soc'),
     Added(4, 'model.aggregation', 'cluster', 'soc'),
     Added(4, 'loss.contrast', True, 'soc'),
+    Added(5, 'model.remat', _remat_of_switch, changed=True),
 )
 
 
@@ -68,9 +77,6 @@ class Renamed(NamedTuple):
 
 
 RENAMED = (Renamed(2, 'fsdp', 'storage_shards'),)
-
-# What config.model.remat was, as a switch, before format 5.
-REMAT_SWITCH = {False: 'hidden', True: 'blocks'}
 
 
 class Rule(Protocol):
@@ -176,15 +182,14 @@ RULES: dict[str, Rule] = {
     'model.cluster_window': Number(0, 10_000),
     **{f'model.{name}': _SWITCH for name in ('box_refinement', 'relative_coordinates', 'optimizer', 'feature_decoder')},
     **{f'model.{name}': _FRACTION for name in ('dropout', 'text_dropout', 'drop_path')},
-    'model.remat': OneOf(('nothing', 'hidden', 'blocks')),
+    'model.remat': OneOf(REMAT),
     'model.dtype': OneOf(('float32', 'bfloat16')),
     **{
         f'model.{name}': Text()
         for name in ('decoupling', 'fusion', 'fusion_direction', 'aggregation', 'inference_layer', 'contrast_scale')
     },
     'data.records': _PATHS._replace(least=1),
-    'data.train_split': Text(),
-    'data.valid_split': Text(),
+    **{f'data.{name}_split': Text() for name in ('train', 'valid')},
     'data.tokenizer': Text(optional=True),
     'data.num_frames': _count(1000),
     'data.sentences': _count(1000),
@@ -200,9 +205,8 @@ RULES: dict[str, Rule] = {
     **{f'data.augmentation.{name}': _SIDE for name in ('max_size', 'cropped_max_size')},
     'data.augmentation.crop_size': Several(_SIDE, length=2),
     **{f'data.augmentation.{name}': _PROBABILITY for name in ('crop_probability', 'flip_probability')},
-    'evaluation.protocol': Text(),
+    **{f'evaluation.{name}': Text() for name in ('protocol', 'split')},
     'evaluation.records': _PATHS,
-    'evaluation.split': Text(),
     'evaluation.short_side': _SIDE,
     'evaluation.max_side': _SIDE._replace(optional=True),
     'evaluation.clip_frames': _count(1000),
@@ -362,14 +366,11 @@ def _upgraded(content: object, where: str | os.PathLike, what: str) -> tuple[dic
     for renamed in RENAMED:
         if renamed.format > format_ and renamed.old in stored:
             stored[renamed.new] = stored.pop(renamed.old)
-    remat = _get(stored, 'model.remat')
-    if format_ < 5 and isinstance(remat, bool):
-        stored['model']['remat'] = REMAT_SWITCH[remat]
     for added in ADDED:
         if added.format > format_ and added.system in (None, _get(stored, 'model.name')):
             section, _, name = added.path.rpartition('.')
             parent = _get(stored, section) if section else stored
-            if isinstance(parent, dict) and name not in parent:
+            if isinstance(parent, dict) and (name in parent) == added.changed:
                 try:
                     parent[name] = added.value(stored) if callable(added.value) else added.value
                 except (KeyError, TypeError) as error:

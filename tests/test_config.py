@@ -26,6 +26,7 @@ def test_stored_configs_have_every_current_field(path):
 
 def test_the_current_format_has_a_stored_config():
     assert any(path.stem.startswith(f'format_{configs.FORMAT}_') for path in STORED)
+    assert max(field.format for field in (*configs.ADDED, *configs.RENAMED)) == configs.FORMAT
 
 
 def test_earlier_runs_resume_as_they_began(caplog):
@@ -56,6 +57,8 @@ def test_a_switch_that_has_more_values_now(before, now):
     path = pathlib.Path(__file__).parent / 'stored_configs' / 'format_4_ytvos.json'
     content = json.loads(path.read_text())
     assert configs.from_json(content | {'model': content['model'] | {'remat': before}}, path).model.remat == now
+    without = {name: value for name, value in content['model'].items() if name != 'remat'}
+    assert 'remat' not in configs.from_json(content | {'model': without}, path).model
     with pytest.raises(ValueError, match="config.model.remat.*'nothing', 'hidden', 'blocks'"):
         configs.from_json(content | {'model': content['model'] | {'remat': 1}}, path)
     with pytest.raises(ValueError, match="config.model.remat.*'nothing', 'hidden', 'blocks'"):

@@ -136,10 +136,10 @@ def run(built, tokenizer, tmp_path_factory):
             sizes |= {'data.sentences': 2, 'evaluation.sentences': 2}
         elif config.data.sentences > 1:  # Only memory and time depend on it.
             sizes |= {'data.sentences': 1}
-        if 'mask_scale' in config.loss:
+        if 'mask_scale' in config.loss:  # nor is a weight worth a program of its own
             sizes['loss.mask_scale'] = 1.0
         if 'remat' in config.model:
-            sizes['model.remat'] = 'hidden'  # compiles twice as much, for the same numbers
+            sizes['model.remat'] = 'hidden'  # 'blocks' compiles twice as much, for the same numbers
         if soc:
             sizes |= {'model.cluster_encoder_layers': 1, 'model.cluster_decoder_layers': 1, 'model.cluster_mlp': 32}
         if experiment == 'ytvos_challenge':

@@ -38,10 +38,9 @@ if typing.TYPE_CHECKING:
 
     from sgmg_jax import types
 
-# Copies of what models have: --help does not import them.
+# Copies of systems.SYSTEMS and video_swin.SIZES: --help does not import them.
 MODELS = {'sgmg': 'SgMg', 'fast_sgmg': 'FastSgMg', 'soc': 'SOC'}
 BACKBONES = 'tiny', 'small', 'base', 'demo', 'pocket'
-REMAT = 'nothing', 'hidden', 'blocks'  # of models.chunks
 SMALLEST = 129  # pixels, the shortest side of a frame of SgMg
 MOST_TOKENS = 512  # of RoBERTa-base
 OPTIMIZER = ConfigDict(
@@ -323,7 +322,7 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument('--devices', type=count, metavar='N', help='number of devices to use (default: all)')
     parser.add_argument(
         '--remat',
-        choices=REMAT,
+        choices=configs.REMAT,
         default='hidden',
         help='what the backward pass computes again, as config.model.remat (default: %(default)s)',
     )

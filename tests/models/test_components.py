@@ -14,6 +14,7 @@ import scipy.special
 import transformers
 
 from configs import common, ytvos_fast, ytvos_soc
+from sgmg_jax import config as configs
 from sgmg_jax import systems, types
 from sgmg_jax.convert import names as convert
 from sgmg_jax.models import chunks, deformable_transformer, features, layers, roberta, video_swin
@@ -110,17 +111,22 @@ def test_video_swin_remat_gives_the_same_gradients():
 def check_remat(loss_of, weights, parts):
     """Gradients are the same, however much the backward pass computes again.
 
-    loss_of: function(remat) -> function(weights) -> loss. parts: how many have something hidden that is computed again.
+    loss_of: function(remat) -> function(weights) -> loss. parts: how many have something hidden that is computed again;
+      if whole blocks are, then also these, and what is hidden in them twice.
+
+    Returns the gradients.
     """
 
     def gradient(remat):
         traced = jax.jit(jax.grad(loss_of(remat))).trace(weights)
         return traced.lower().compile()(weights), str(traced.jaxpr).count('remat2[')
 
-    (expected, none), *others = [gradient(remat) for remat in ('nothing', 'hidden', 'blocks')]
-    assert none == 0 and others[0][1] == parts and others[1][1] > parts
-    for found, _ in others:
+    assert chunks.REMAT == configs.REMAT == ('nothing', 'hidden', 'blocks')
+    (expected, *others), counts = zip(*map(gradient, chunks.REMAT))
+    assert counts == (0, parts, 3 * parts)
+    for found in others:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    return expected
 
 
 def test_transformer_remat_gives_the_same_gradients(monkeypatch):
@@ -147,8 +153,7 @@ def test_transformer_remat_gives_the_same_gradients(monkeypatch):
         results = module.apply(weights, method=outputs, rngs={'dropout': jax.random.key(1)})
         return sum((x**2).sum() for x in jax.tree.leaves(results))
 
-    check_remat(lambda remat: functools.partial(loss, models[remat]), weights, parts=2)
-    gradients = jax.grad(functools.partial(loss, models['hidden']))(weights)
+    gradients = check_remat(lambda remat: functools.partial(loss, models[remat]), weights, parts=2)
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradients))
 
 

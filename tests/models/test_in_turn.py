@@ -53,11 +53,11 @@ def normal(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 
-def test_pairs_of_blocks():
-    """Only the stage of six blocks is repeated; an odd number, and two, are written out. Padded frames and pixels; the
-    backward pass computes blocks again."""
+@pytest.mark.parametrize('remat', ['hidden', 'blocks'])
+def test_pairs_of_blocks(remat):
+    """Only the stage of six blocks is repeated; an odd number, and two, are written out. Padded frames and pixels."""
     size = video_swin.Size(8, (2, 1, 6, 3), (1, 1, 2, 2))
-    model = video_swin.VideoSwin(size, remat='blocks')
+    model = video_swin.VideoSwin(size, remat=remat)
     frames, real = normal(2, 3, 70, 150, 3), np.array([[True, True, False], [True] * 3])
     shape = np.array([[60, 150], [70, 100]], np.int32)
 
@@ -84,15 +84,7 @@ def test_layers_of_the_transformer(refines, loops):
     """With box refinement the first decoder layer starts from points, and is not among those that are repeated. Each
     program of a layer has a loop in its sampling."""
     model = deformable_transformer.DeformableTransformer(
-        hidden=16,
-        levels=2,
-        mlp=16,
-        heads=2,
-        points=1,
-        encoder_layers=3,
-        decoder_layers=4,
-        dropout=0.0,
-        box_refinement=refines,
+        hidden=16, levels=2, mlp=16, heads=2, encoder_layers=3, decoder_layers=4, dropout=0.0, box_refinement=refines
     )
     levels = [normal(2, 5, 6, 16), normal(2, 3, 3, 16)]
     valid = [np.ones(x.shape[:3], bool) for x in levels]
