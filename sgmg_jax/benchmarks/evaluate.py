@@ -36,6 +36,7 @@ if typing.TYPE_CHECKING:
     from sgmg_jax.inference.predictor import Predictor
 
 HEIGHT, WIDTH = 720, 1280
+CLIP_FRAMES = 36  # of a window
 VIDEOS = 202
 # (videos, sentences of each, frames of all): 834 sentences, 22,046 masks.
 PARTS = (26, 5, 686), (176, 4, 4654)
@@ -127,17 +128,17 @@ class StandIn:
         return programs._replace(
             encode=encode,
             best_masks=best_masks,
-            original_size=lambda logits, crop, size: moving_blob(len(logits), *size),
+            original_size=lambda logits, crop, size: moving_blob(*size)[: len(logits)],
             above_zero=lambda masks: (masks.copy(), True),  # a copy, as from the device
         )
 
 
-@functools.lru_cache(maxsize=16)
-def moving_blob(frames: int, height: int, width: int) -> Bool[np.ndarray, 'T H W']:
-    """Masks of a blob with a wavy outline, which covers about a sixth of each frame."""
+@functools.lru_cache(maxsize=1)
+def moving_blob(height: int, width: int) -> Bool[np.ndarray, 'T H W']:
+    """Masks of a blob with a wavy outline, which covers about a sixth of each of CLIP_FRAMES frames."""
     y, x = np.mgrid[:height, :width].astype(np.float32)
     waves = 0.1 * np.sin(x / 17) + 0.1 * np.cos(y / 13)
-    centres = np.linspace(0.35, 0.65, frames) * width
+    centres = np.linspace(0.35, 0.65, CLIP_FRAMES) * width
     return np.stack(
         [((y / height - 0.5) / 0.25) ** 2 + ((x - centre) / width / 0.22) ** 2 + waves < 1 for centre in centres]
     )
@@ -149,7 +150,7 @@ def make_predictor(split: 'records.Records', device: StandIn) -> 'Predictor':
     from sgmg_jax.models import sgmg
 
     predictor = Predictor(
-        sgmg.SgMg(), {}, loader.tokenizer_of(split), short_side=360, max_side=None, clip_frames=36, text_length=64
+        sgmg.SgMg(), {}, loader.tokenizer_of(split), short_side=360, max_side=None, clip_frames=CLIP_FRAMES, text_length=64
     )
     predictor.programs = device.replace(predictor.programs)
     return predictor

@@ -220,8 +220,10 @@ def prepare_clip(
     height, width = frames.shape[1:3]
     size = resized_size(height, width, short_side, max_side)
     if size != (height, width):
-        bilinear = Image.Resampling.BILINEAR
-        frames = np.stack([np.asarray(Image.fromarray(frame).resize(size[::-1], bilinear)) for frame in frames])
+        resized = np.empty((len(frames), *size, 3), np.uint8)
+        for small, frame in zip(resized, frames):
+            small[:] = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR)
+        return resized, size
     return frames, size
 
 

@@ -85,7 +85,10 @@ class Record:
         indices = range(len(self.video.frame_names)) if indices is None else indices
         if self.film is not None:
             return self._decode_film(self.film, indices)
-        return np.stack([self._decode_frame(int(index)) for index in indices])
+        frames = np.empty((len(indices), self.video.height, self.video.width, 3), np.uint8)
+        for frame, index in zip(frames, indices):  # one after the other, so that they are held once
+            frame[:] = self._decode_frame(int(index))
+        return frames
 
     def decode_masks(self, indices: Indices | None = None) -> UInt8[np.ndarray, 'T H W'] | None:
         """Maps of object ids at `indices` (default: all); None without ground truth.
