@@ -150,7 +150,13 @@ def make_predictor(split: 'records.Records', device: StandIn) -> 'Predictor':
     from sgmg_jax.models import sgmg
 
     predictor = Predictor(
-        sgmg.SgMg(), {}, loader.tokenizer_of(split), short_side=360, max_side=None, clip_frames=CLIP_FRAMES, text_length=64
+        sgmg.SgMg(),
+        {},
+        loader.tokenizer_of(split),
+        short_side=360,
+        max_side=None,
+        clip_frames=CLIP_FRAMES,
+        text_length=64,
     )
     predictor.programs = device.replace(predictor.programs)
     return predictor

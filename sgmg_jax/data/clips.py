@@ -222,7 +222,7 @@ def prepare_clip(
     if size != (height, width):
         resized = np.empty((len(frames), *size, 3), np.uint8)
         for small, frame in zip(resized, frames):
-            small[:] = Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR)
+            small[:] = np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
         return resized, size
     return frames, size
 

@@ -281,11 +281,6 @@ class DeformableAttention(nn.Module):
         """references: points or boxes, as fractions of the padded map; sizes: (h, w) of each level."""
         frames, queries, channels = query.shape
         shape = (frames, queries, self.heads, len(sizes), self.points)
-        values = nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='values')(memory)
-        # Zeroed after the projection, so that padding does not contribute the bias either.
-        values = jnp.where(valid[..., None], values, 0)
-        values = values.reshape(frames, -1, self.heads, channels // self.heads)
-
         bias = deformable_attention.grid_bias(self.heads, len(sizes), self.points).reshape(-1)
         offsets = nn.Dense(bias.size, kernel_init=nn.initializers.zeros, bias_init=lambda *_: bias, name='offsets')(
             query.astype(jnp.float32)
@@ -300,10 +295,34 @@ class DeformableAttention(nn.Module):
         weights = jax.nn.softmax(weights, axis=-1).reshape(shape)
         locations = references[..., :2] + offsets
         self.sow('intermediates', 'samples', (locations, weights))
-        out = batch_local(lambda *arrays: deformable_attention.sample(arrays[0], sizes, *arrays[1:]))(
-            values, locations, weights
-        )
+        project = nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='values')
+        sample = batch_local(lambda *arrays: deformable_attention.sample(arrays[0], sizes, *arrays[1:]))
+        if queries * self.heads < memory.shape[1]:
+            out = self._sample_and_project(project, sample, memory, valid, locations, weights)
+        else:
+            # Zeroed after the projection, so that padding does not contribute the bias either.
+            values = jnp.where(valid[..., None], project(memory), 0)
+            out = sample(values.reshape(frames, -1, self.heads, channels // self.heads), locations, weights)
         return nn.Dense(channels, dtype=self.dtype, kernel_init=xavier, name='projection')(out.reshape(query.shape))
+
+    def _sample_and_project(self, project, sample, memory, valid, locations, weights):
+        """The same sums in the other order, faster for a few queries: samples for every head are projected instead of
+        the memory."""
+        frames, queries = locations.shape[:2]
+        by_head = [x.reshape(frames, queries * self.heads, 1, *x.shape[3:]) for x in (locations, weights)]
+
+        def sampled(values):
+            found = sample(values.astype(self.dtype)[:, :, None], *by_head).astype(jnp.float32)
+            return found.reshape(frames, queries, self.heads, -1)
+
+        real = valid[..., None]
+        # The mean of a head's samples is projected, then scaled by how much of their weight is inside the map and not
+        # on padding, so that the sum has the bias as often.
+        share = sampled(real)
+        mean = sampled(jnp.where(real, memory, 0)) / share.clip(1e-6)
+        every = project(mean).astype(jnp.float32) * share
+        every = every.reshape(frames, queries, self.heads, self.heads, -1)
+        return jnp.einsum('nqmmc->nqmc', every).astype(self.dtype)  # each head's own channels
 
 
 class MLP(nn.Module):

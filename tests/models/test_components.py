@@ -157,6 +157,37 @@ def test_transformer_remat_gives_the_same_gradients(monkeypatch):
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(gradients))
 
 
+@pytest.mark.parametrize('corners', [2, 4])
+def test_few_queries_project_what_they_sampled_instead_of_the_memory(corners):
+    sizes, frames, heads = ((5, 4), (3, 2)), 2, 2
+    rng = np.random.default_rng(corners)
+    query, memory = (rng.standard_normal((frames, n, 8), np.float32) for n in (3, 26))
+    references = rng.uniform(-0.1, 1.1, (frames, 3, 2, corners)).astype(np.float32)
+    valid = np.ones((frames, 26), bool)
+    valid[1, 10:20] = valid[1, 23:] = False
+    module = deformable_transformer.DeformableAttention(heads, 3, jnp.float32)
+    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), query, references, memory, sizes, valid))
+    weights = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+    weigh = rng.standard_normal((frames, 3, 8), np.float32)
+
+    def products(weights, query, references, memory, repeats):
+        """How many products have one row for each position of the memory, and the gradients."""
+
+        def loss(weights, query, references, memory):
+            query, references = (jnp.tile(x, (1, repeats, *[1] * (x.ndim - 2))) for x in (query, references))
+            found = module.apply(weights, query, references, memory, sizes, valid)
+            return (found * jnp.tile(weigh, (1, repeats, 1))).sum() / repeats, found[:, :3]
+
+        everything = weights, query, references, memory
+        of_memory = str(jax.make_jaxpr(loss)(*everything)).count(f'f32[{frames},26,8] = dot_general')
+        return of_memory, jax.value_and_grad(loss, argnums=(0, 1, 2, 3), has_aux=True)(*everything)
+
+    (few, found), (many, expected) = (products(weights, query, references, memory, repeats) for repeats in (1, 5))
+    assert (few, many) == (0, 1)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(found))
+
+
 def test_roberta_equals_the_release():
     arrays, meaning = golden_cases.load('comp_roberta')
     module = roberta.Roberta(roberta.Size(vocabulary=120, channels=48, layers=2, heads=4, mlp=96, positions=40))

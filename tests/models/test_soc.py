@@ -253,9 +253,9 @@ def test_gradients_reach_all_parameters_that_matter():
 
     norms = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.linalg.norm, gradient(parameters())))
     assert all(np.isfinite(norm) for _, norm in norms)
-    silent = {jax.tree_util.keystr(path, simple=True, separator='/') for path, norm in norms if norm < 1e-6}
-    # The first layer's queries are all zero; a key bias shifts all logits equally; a norm with one channel per group
-    # removes a preceding bias.
+    silent = {jax.tree_util.keystr(path, simple=True, separator='/') for path, norm in norms if norm < 3e-6}
+    # All others are above 1e-5. The first layer's queries are all zero; a key bias shifts all logits equally; a norm
+    # with one channel per group removes a preceding bias.
     start = 'transformer/decoder0/self_attention'
     known = {f'{start}/{part}/kernel' for part in ('query', 'key', 'value')} | {
         f'{start}/query/bias',
