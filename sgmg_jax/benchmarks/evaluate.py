@@ -91,6 +91,7 @@ def measure(split: 'records.Records', folder: pathlib.Path, seconds: float | int
     device = StandIn(seconds)
     predictors = [make_predictor(split, device)] * videos
     protocol = protocols.choose('ytvos')
+    moving_blob(HEIGHT, WIDTH)  # once, before the time begins
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         for part in ('files', 'done'):
             (pathlib.Path(scratch) / part).mkdir()
