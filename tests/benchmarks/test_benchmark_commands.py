@@ -26,7 +26,6 @@ from sgmg_jax.benchmarks import (
     scaling,
     step,
 )
-from sgmg_jax.inference import parallel
 from sgmg_jax.models import roberta, sgmg, video_swin
 from sgmg_jax.ops import deformable_attention
 
@@ -328,10 +327,10 @@ def test_evaluate_makes_up_videos_of_the_true_size(tmp_path, monkeypatch):
 def test_evaluate_shows_what_the_model_waits_for(tmp_path, world_records, capsys):
     (tmp_path / 'records').symlink_to(world_records)
     assert evaluate.main([str(tmp_path), '--videos=2', '--window_ms=3']) == 0
-    _, data, _, alone, one, several = capsys.readouterr().out.splitlines()
+    _, data, _, alone, one, six = capsys.readouterr().out.splitlines()
     sentences = int(data.split(' sentences')[0].split()[-1])
     assert f'{5 * sentences} masks' in data and alone.startswith('without the model, one core')
-    for line, videos in ((one, 1), (several, parallel.VIDEOS_PER_DEVICE)):
+    for line, videos in ((one, 1), (six, 6)):
         assert line.startswith(f'3 ms a window, {videos} video(s) at a time') and line.split()[-3].endswith('%')
     assert [path.name for path in tmp_path.iterdir()] == ['records']  # What was written is gone.
 
