@@ -79,10 +79,11 @@ def test_every_block_has_its_own_drop_rate(monkeypatch):
     check(run, filled(model, frames), frames, loops=1)
 
 
-@pytest.mark.parametrize('refines, loops', [(True, 2 + 3), (False, 2 + 2)])
+@pytest.mark.parametrize('refines, loops', [(True, 2 + 1 + 2 * 2), (False, 2 + 1 + 2)])
 def test_layers_of_the_transformer(refines, loops):
     """With box refinement the first decoder layer starts from points, and is not among those that are repeated. Each
-    program of a layer has a loop in its sampling."""
+    program of an encoder layer has a loop in its sampling, of a decoder layer two: of its memory, and of what of it is
+    not padding."""
     model = deformable_transformer.DeformableTransformer(
         hidden=16, levels=2, mlp=16, heads=2, encoder_layers=3, decoder_layers=4, dropout=0.0, box_refinement=refines
     )
