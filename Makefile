@@ -22,7 +22,7 @@ $(VENV)/.stamp: requirements.lock setup.py
 	$(RUN) -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-# A film, two sentences, their masks; then the scores of the same model on 40 clips it has never seen.
+# A film, three sentences, their masks; then the scores of the same model on 40 clips it has never seen.
 demo: setup
 	test -f $(DEMO)/film.mp4 || $(RUN) -m sgmg_jax.synthetic --film=$(DEMO)/film.mp4 --seed=1 --size=112
 	test -d $(DEMO)/result || $(RUN) -m sgmg_jax.predict $(DEMO)/film.mp4 "the small striped circle that does not move" \

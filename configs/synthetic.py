@@ -1,4 +1,4 @@
-"""The demo: a small SgMg learns the procedural world from scratch on two CPU cores.
+"""A small SgMg learns the procedural world from scratch on two CPU cores.
 
     make learn
 

@@ -1,4 +1,4 @@
-"""The demo's world for Fast SgMg: up to four sentences per clip in one pass.
+"""The procedural world for Fast SgMg: up to four sentences per clip in one pass.
 
 After `make learn`, which writes the data:
 

@@ -1,4 +1,4 @@
-"""The demo's world for SOC, with as many steps as SgMg.
+"""The procedural world for SOC, with as many steps as SgMg.
 
 After `make learn`, which writes the data:
 

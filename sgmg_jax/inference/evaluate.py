@@ -296,7 +296,7 @@ def score_videos(
     if benchmark in protocols.ANNOTATED and another_object:
         raise ValueError(
             f'config.evaluation.protocol = {benchmark!r}: --score_another_object needs a protocol that '
-            "scores J and F, 'ytvos' or 'davis'."
+            "scores J and F, 'ytvos', 'davis' or 'mevis'."
         )
     split = split.first(count or len(split))
 

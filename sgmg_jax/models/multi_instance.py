@@ -6,7 +6,7 @@ by cross-attention between the encoded features and each sentence's words, and t
 decoder, conditional patch kernels and optimizer.
 
 The paper does not specify the form of the decoupling, and its authors never released the code. These choices are
-ours: that form (DECOUPLINGS; the README has the scores that chose the default), word positions in the keys only,
+ours: that form (DECOUPLINGS; docs/results.md has the scores that chose the default), word positions in the keys only,
 self-attention only between queries of one sentence, and how sentences are sampled in training (data/pipeline.py).
 
 Axis letters: as in sgmg.py.

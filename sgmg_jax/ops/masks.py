@@ -31,6 +31,6 @@ def binary_at(
     logits: Float[ArrayLike, '*batch h w'], grid: Sequence[int], crop: Sequence[int], size: Sequence[int]
 ) -> Bool[ArrayLike, '*batch H W']:
     """Logits resized to `grid`, thresholded at 0, cropped to `crop` and resized to `size` = (H, W) by nearest
-    neighbour, as the released SOC does for annotated frames (facts of SOC, 12)."""
+    neighbour, as the released SOC does for annotated frames."""
     masks = resize.bilinear(logits[..., None], grid)[..., 0] > 0
     return resize.nearest(masks[..., : crop[0], : crop[1]], size)

@@ -94,7 +94,7 @@ HEADS = sgmg.SgMg.heads  # cannot be derived from a component's arrays
 
 
 def fill(name: str, shape: Sequence[int], seed: int = 0, spreads: Spreads = SPREADS) -> Float[np.ndarray, '...']:
-    """The golden cases' values of an official tensor (facts of SgMg, section 13; of SOC, 17).
+    """The golden cases' values of an official tensor.
 
     Args:
       name: in the release's state dict; both names of a shared box head give the same values.

@@ -301,7 +301,7 @@ RECORDED = (
 
 
 def compare_evaluation(arrays: Arrays, meaning: Meaning, every_query: bool = False) -> Results:
-    """every_query: refine all queries, as for A2D-Sentences, not only the best (facts of SgMg, section 9)."""
+    """every_query: refine all queries, as for A2D-Sentences, not only the best."""
     model, parameters = _whole_model(meaning)
 
     def pick(x, query=None):
@@ -334,7 +334,7 @@ def compare_evaluation(arrays: Arrays, meaning: Meaning, every_query: bool = Fal
 
 
 def compare_training(arrays: Arrays, meaning: Meaning) -> Results:
-    """All dropouts are 0 and the text encoder is frozen (facts of SgMg, section 10)."""
+    """All dropouts are 0 and the text encoder is frozen."""
     model, parameters = _whole_model(meaning)
     clip = cases.clip(arrays, multiple=32)
     frozen = {'text_backbone': parameters.pop('text_backbone')}

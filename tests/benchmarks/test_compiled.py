@@ -64,9 +64,9 @@ def test_the_program_of_a_step_is_that_of_its_platform(platform):
     assert example.clip.frames.sharding == NamedSharding(mesh, PartitionSpec(sharding.BATCH))
     assert all(x.sharding.is_fully_replicated for x in jax.tree.leaves(parameters))
     # On a CPU, a loop in the window attention of each of 4 stages, for each of 4 levels of 4 encoder layers and, twice,
-    # of 4 decoder layers (its memory, and what of it is not padding), and in the feed-forward layer of 4 encoder layers.
-    # On a TPU, loops over the layers of the text encoder, of the encoder, and of the decoder after its first, one in the
-    # program of an encoder layer, and two in each of the 2 programs of a decoder layer.
+    # of 4 decoder layers (their memory, and what of it is not padding), and in the feed-forward layer of each encoder
+    # layer. On a TPU, loops over the layers of the text encoder, of the encoder, and of the decoder after its first,
+    # one in the program of an encoder layer, and two in each of the 2 programs of a decoder layer.
     assert text.count(' scan[') == {'cpu': 4 + 4 * (4 + 2 * 4) + 4, 'gpu': 0, 'tpu': 3 + 1 + 2 * 2}[platform]
 
 
