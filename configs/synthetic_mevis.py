@@ -1,4 +1,4 @@
-"""The demo's world with the sentences of MeViS: of one object, of several ("the red circles"), of none.
+"""The procedural world with the sentences of MeViS: of one object, of several ("the red circles"), of none.
 
     python -m sgmg_jax.synthetic --layout=mevis --out=runs/learn_mevis/raw --train=6000 --valid=40 --size=112
     python -m datasets.build mevis --raw=runs/learn_mevis/raw --out=runs/learn_mevis/records
