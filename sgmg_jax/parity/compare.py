@@ -60,9 +60,9 @@ class Row(NamedTuple):
 def run(paths: Iterable[str | os.PathLike]) -> bool:
     """Compares every case with the release and prints one line per array.
 
-    Tolerances: 1e-4 for outputs (for the matching cost, relative to its largest value if
-    that exceeds 1); 1e-3 relative to the value for losses and gradient norms, to the largest value for gradients; 0
-    for integers and booleans. For a gradient that is zero up to rounding: 1e-6 of the case's largest gradient.
+    Tolerances: 1e-4 for outputs (for the matching cost, relative to its largest value if that exceeds 1); 1e-3 relative
+    to the value for losses and gradient norms, to the largest value for gradients; 0 for integers and booleans. For a
+    gradient that is zero up to rounding: 1e-6 of the case's largest gradient.
 
     Args:
       paths: files (a case's npz or JSON, a fill_check_*.json) and folders, with all cases in them.
